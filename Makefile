@@ -1,0 +1,65 @@
+# circuit_toolkit: everything runs in .venv, which is made from requirements.lock at the first need.
+
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
+WORKERS ?= 2
+# pip's options for torch alone. Where the default index offers only a CUDA build (Linux), name the
+# index of CPU builds, which the install page of pytorch.org shows, or accept several GB by CUDA=1.
+TORCH_OPTIONS ?=
+CUDA ?= 0
+LAB_OPTIONS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+LOCK := requirements.lock
+INSTALLED := $(VENV)/.installed
+BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lab bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+
+demo: $(INSTALLED) ## learn a circuit of the bundled model and show it
+	@$(BIN)/circuit-toolkit demo
+
+test: export OMP_NUM_THREADS = 1
+test: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1 # else it asks the package index for news
+test: $(INSTALLED) ## lint, types, tests, docstring examples, notebooks, browser
+	@echo "== ruff" && $(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
+	@echo "== pyright" && $(BIN)/pyright
+	@echo "== pytest" && $(BIN)/python -m pytest -q -n $(WORKERS) --dist=worksteal \
+		--nbmake --nbmake-timeout=600 tests circuit_toolkit notebooks
+
+lab: $(INSTALLED) ## open the quickstart in JupyterLab
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(LAB_OPTIONS) notebooks/00_quickstart.ipynb
+
+bench: $(INSTALLED) ## run the benchmarks
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+
+lock: ## write requirements.lock from what .venv holds
+	@{ sed -n '/^#/p' $(LOCK); $(PIP) freeze --all --exclude-editable --exclude pip \
+		| sed 's/+cpu$$//'; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
+
+clean: ## delete caches and built files; delete .venv by hand
+	@rm -rf build dist out *.egg-info .pytest_cache .ruff_cache
+	@find circuit_toolkit tests benchmarks notebooks \
+		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+# torch goes first and alone: its build must be the CPU's before anything else asks for torch.
+$(INSTALLED): $(LOCK) pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "== installing $(LOCK) into $(VENV) (2 GB; some minutes the first time)"
+	@$(PIP) install --dry-run --report $(VENV)/torch.json --constraint $(LOCK) \
+		$(TORCH_OPTIONS) $$(grep '^torch==' $(LOCK))
+	@test $(CUDA) = 1 || ! grep -q '"name": "nvidia-' $(VENV)/torch.json || { echo \
+		"pip would fetch torch with CUDA, several GB. Take the CPU build by" \
+		"make ... TORCH_OPTIONS='--index-url URL', with the URL that the install page of" \
+		"pytorch.org shows for CPU; or accept CUDA by make ... CUDA=1." >&2; exit 1; }
+	@$(PIP) install --constraint $(LOCK) $(TORCH_OPTIONS) $$(grep '^torch==' $(LOCK))
+	@$(PIP) install --no-deps --requirement $(LOCK)
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check
+	@touch $@

@@ -1,0 +1,17 @@
+"""Errors of the toolkit: each says what was wrong, what was given and what to do."""
+
+
+class ToolkitError(Exception):
+    """Base of every error that the toolkit raises on purpose."""
+
+
+class InputError(ToolkitError, ValueError):
+    """A value that the user passed cannot be used."""
+
+
+class MismatchError(InputError):
+    """Two things that were passed do not belong together, such as a dictionary and a model."""
+
+
+class FileFormatError(ToolkitError):
+    """A file is damaged, foreign, or of a version that this release does not read."""
