@@ -1,0 +1,1 @@
+"""Circuits: the noun, and the methods that find one."""

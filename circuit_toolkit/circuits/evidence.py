@@ -1,0 +1,89 @@
+"""Evidence in words, and dicts that JSON can hold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from circuit_toolkit.errors import InputError
+
+UNVALIDATED = "unvalidated: no evidence yet"
+
+
+def evidence_lines(evidence: dict[str, Any]) -> list[str]:
+    """Say in words what supports a circuit.
+
+    Parameters
+    ----------
+    evidence : dict
+        As in `Circuit.evidence`; keys that are not there, or None, are passed over.
+
+    Returns
+    -------
+    list of str
+        A line for the fit and one for the ablation, or `unvalidated: no evidence yet`.
+    """
+    if not evidence:
+        return [UNVALIDATED]
+    lines = [_fit_line(evidence.get("fit") or {}), _ablation_line(evidence.get("ablation") or {})]
+    other = [key for key in evidence if key not in ("fit", "ablation")]
+    return [*filter(None, lines), *([f"also: {', '.join(other)}"] if other else [])] or [
+        UNVALIDATED
+    ]
+
+
+def plain(value: Any, name: str) -> Any:
+    """Turn a value into what JSON can hold.
+
+    Parameters
+    ----------
+    value : object
+        Dicts with str keys, lists, tuples, numpy arrays and scalars, str, bool, int, float, None.
+    name : str
+        What to call it in an error.
+
+    Returns
+    -------
+    object
+        Numpy values as Python's, tuples as lists, NaN and infinity as None.
+
+    Raises
+    ------
+    InputError
+        If something else is in it.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: plain(item, f"{name}[{key!r}]") for key, item in value.items()}
+    raise InputError(
+        f"{name} cannot be written as JSON: {type(value).__name__}. Pass numbers, strings, "
+        "lists, and dicts with string keys."
+    )
+
+
+def _fit_line(fit: dict[str, Any]) -> str:
+    names = {"held_out_r2": "held-out R² {:.2f}", "held_out_accuracy": "held-out accuracy {:.2f}"}
+    parts = [text.format(fit[key]) for key, text in names.items() if fit.get(key) is not None]
+    return f"fit: {', '.join(parts)}" if parts else ""
+
+
+def _ablation_line(ablation: dict[str, Any]) -> str:
+    if ablation.get("loss") is None:
+        return ""
+    metric = str(ablation.get("metric") or "metric").replace("_", " ")
+    text = f"{ablation.get('ablation') or ''} ablation removes {ablation['loss']:.0%} of {metric}"
+    draws, mean = ablation.get("random_loss") or [], ablation.get("random_loss_mean")
+    if mean is not None:
+        text += f" ({f'{len(draws)} ' if draws else ''}random circuits: {mean:.0%})"
+    if ablation.get("kept") is not None:
+        text += f"; alone it keeps {ablation['kept']:.0%}"
+    return text.strip() + (f"; n = {ablation['n']}" if ablation.get("n") else "")

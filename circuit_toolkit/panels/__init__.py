@@ -1,0 +1,1 @@
+"""Panels: widgets for the notebook; they hold no mathematics."""

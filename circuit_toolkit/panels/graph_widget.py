@@ -1,0 +1,126 @@
+"""The live graph: a circuit in a notebook cell, and the node that was clicked back in Python."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import anywidget
+import traitlets
+
+from circuit_toolkit.circuits.circuit import Circuit
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.views.graph_page import static, vis_network_script
+from circuit_toolkit.views.graph_svg import graph_svg
+from circuit_toolkit.views.scene import scene
+
+
+class GraphWidget(anywidget.AnyWidget):
+    """Draw a circuit; read `widget.selected` in the next cell, assign `widget.circuit` to redraw.
+
+    Parameters
+    ----------
+    circuit : Circuit, optional
+        What to draw; None leaves the widget empty until one is assigned.
+    **traits
+        Initial values of the traits below.
+
+    Attributes
+    ----------
+    circuit : Circuit or None
+        Assigning it redraws in place; the vis-network script is sent once, with the widget.
+    selected : str
+        Id of the node that was clicked, or the empty string. Assigning it selects in the browser.
+    hovered : str
+        Id of the node under the pointer, or the empty string.
+
+    Raises
+    ------
+    InputError
+        If `selected` is set to an id that the circuit does not have.
+    """
+
+    circuit = traitlets.Instance(Circuit, allow_none=True)
+    selected = traitlets.Unicode("").tag(sync=True)
+    hovered = traitlets.Unicode("").tag(sync=True)
+    _scene = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, circuit: Circuit | None = None, **traits: Any) -> None:
+        self._esm, self._css = _sources()  # anywidget makes synced traits of them
+        super().__init__(circuit=circuit, **traits)
+
+    @traitlets.observe("circuit")
+    def _draw(self, change: Any) -> None:
+        drawn = scene(change.new) if change.new else {}
+        with self.hold_sync():  # one message
+            if self.selected not in _ids(change.new):
+                self.selected = ""
+            self.hovered = ""
+            self._scene = drawn
+
+    @traitlets.validate("selected")
+    def _known(self, proposal: Any) -> str:
+        if proposal.value and proposal.value not in _ids(self.circuit):
+            raise InputError(
+                f"{proposal.value!r} is not a node of this circuit. Use one of circuit.ids(), "
+                "such as 'blocks.3.hook_resid_post/17' or 'target'."
+            )
+        return proposal.value
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict] | None:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        circuit: Any = self.circuit  # traitlets' own type says object
+        if bundle and circuit:  # where no widget can live, such as an exported notebook
+            bundle[0]["image/svg+xml"] = graph_svg(circuit)
+        return bundle
+
+    def __repr__(self) -> str:
+        """Name the circuit; the traits hold the whole picture, too much to print."""
+        return f"GraphWidget({self.circuit!r}, selected={self.selected!r})"
+
+
+def _ids(circuit: Any) -> list[str]:
+    return circuit.ids() if circuit else []
+
+
+@cache
+def _sources() -> tuple[str, str]:
+    """Build the ES module and the style sheet; vis-network is UMD, so it needs an `exports`."""
+    umd = "const exports = {}, module = { exports };\n" + vis_network_script()
+    vis = f"const vis = (() => {{\n{umd}\nreturn exports;\n}})();\n"
+    return vis + static("graph.js") + _RENDER, static("graph.css")
+
+
+_RENDER = """
+export default {
+  render({ model, el }) {
+    let view;
+    const hooks = Object.fromEntries(["selected", "hovered"].map((name) => [name, (id) => {
+      model.set(name, id);
+      model.save_changes();
+    }]));
+    const redraw = () => {
+      const scene = model.get("_scene");
+      if (scene.nodes && view) return view.update(scene);
+      view?.destroy();
+      view = undefined;
+      el.replaceChildren();
+      const root = el.appendChild(document.createElement("div"));
+      if (!scene.nodes) root.textContent = "No circuit yet.";
+      else {
+        view = drawCircuit(vis, root, scene, hooks);
+        view.select(model.get("selected"));
+      }
+    };
+    const select = () => view?.select(model.get("selected"));
+    model.on("change:_scene", redraw);
+    model.on("change:selected", select);
+    redraw();
+    return () => {
+      model.off("change:_scene", redraw);
+      model.off("change:selected", select);
+      view?.destroy();
+    };
+  },
+};
+"""

@@ -1,0 +1,1 @@
+"""Views: pictures of circuits and activations that need no network; they compute nothing."""

@@ -1,0 +1,259 @@
+// Draws one circuit (views/scene.py) with vis-network. The page and the widget share this file.
+// All text goes through textContent or the canvas, so a label can never become markup.
+
+const FONT = 'Inter, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif';
+const POSITIVE = "#2b6cb0", NEGATIVE = "#dd6b20", RING = "#f2b705", FADED = 0.07;
+
+const OPTIONS = {
+  physics: false,
+  layout: { improvedLayout: false },
+  interaction: { hover: true, hoverConnectedEdges: false, selectConnectedEdges: false, multiselect: false, tooltipDelay: 1e8 },
+  nodes: {
+    borderWidth: 1.5, borderWidthSelected: 3.5, chosen: false,
+    font: { size: 12, face: FONT, color: "#323f4b", strokeWidth: 4, strokeColor: "rgba(255,255,255,.92)", vadjust: -3 },
+  },
+  edges: {
+    smooth: { enabled: true, type: "cubicBezier", forceDirection: "horizontal", roundness: 0.45 },
+    selectionWidth: 0, hoverWidth: 0, chosen: false,
+  },
+};
+
+const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toPrecision(2);
+const plain = (x) => (Number.isFinite(x) ? String(Number(x.toPrecision(3))) : "–");
+const nameOf = (node) => node.name || `feature ${node.feature}`;
+
+function element(tag, className, text, parent) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  if (parent) parent.append(made);
+  return made;
+}
+
+function fillHeader(head, { title, size, evidence, validated, settings }) {
+  head.replaceChildren();
+  element("span", "ct-title", title, head);
+  element("span", "ct-size", size, head);
+  const made = element("span", "ct-settings", undefined, head);
+  settings.forEach(([key, value], i) => {
+    made.append(`${i ? "  ·  " : ""}${key} `);
+    element("b", "", value, made);
+  });
+  const lines = element("div", validated ? "ct-evidence" : "ct-evidence ct-unvalidated", undefined, head);
+  for (const line of evidence) element("span", "", line, lines);
+}
+
+function fillFooter(foot) {
+  for (const [colour, words] of [[POSITIVE, "raises"], [NEGATIVE, "lowers"]]) {
+    const entry = element("span", "", undefined, foot);
+    element("i", "", undefined, entry).style.background = colour;
+    entry.append(words);
+  }
+  element("span", "", "line width: edge score", foot);
+  element("span", "", "node size: score", foot);
+  element("span", "ct-hint", "hover: details · click: select · drag: move · ctrl + wheel: zoom", foot);
+}
+
+const shade = (i) => (i % 2 ? "#ffffff" : "#f6f8fa");
+
+// A colour mixed with white: unlike a transparent one, it hides the lines behind it.
+function paled(colour) {
+  const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  return `rgb(${parts.map((part) => Math.round(255 - 0.18 * (255 - part))).join(",")})`;
+}
+
+// A node as vis-network wants it; `faded` and `ringed` are what hovering and selecting change.
+function styled(node, faded, ringed) {
+  const box = node.shape === "box", background = faded ? paled(node.color) : node.color;
+  const colour = { background, border: ringed ? RING : box ? background : "#ffffff" };
+  const font = box ? { color: "#ffffff", size: 13, vadjust: 0, strokeWidth: 0 }
+    : { color: faded ? "#d5dbe1" : "#323f4b", strokeWidth: faded ? 0 : 4 };
+  return { id: node.id, borderWidth: ringed ? 4 : 1.5, color: { ...colour, highlight: colour, hover: colour }, font };
+}
+
+// An edge with an id and a colour; the widget sends rows of the nodes, pyvis writes ids.
+function completed(edge, nodes) {
+  const [from, to] = [edge.from, edge.to].map((end) => (typeof end === "number" ? nodes[end].id : end));
+  const color = { color: edge.weight < 0 ? NEGATIVE : POSITIVE, opacity: edge.opacity };
+  return { ...edge, id: `${from} > ${to}`, from, to, color };
+}
+
+function drawCircuit(vis, root, first, hooks = {}) {
+  root.classList.add("ct-graph");
+  const head = element("header", "", undefined, root);
+  const canvas = element("div", "ct-canvas", undefined, root);
+  fillFooter(element("footer", "", undefined, root));
+  const card = element("div", "ct-card", undefined, root);
+  card.hidden = true;
+
+  const nodes = new vis.DataSet(), edges = new vis.DataSet();
+  const network = new vis.Network(canvas, { nodes, edges }, OPTIONS);
+  let scene, byId, selected = "", hovered = "", hoveredEdge = "", touched = false;
+
+  function update(next) {
+    scene = { ...next, edges: next.edges.map((edge) => completed(edge, next.nodes)) };
+    byId = new Map(scene.nodes.map((node) => [node.id, node]));
+    fillHeader(head, scene.header);
+    replace(edges, scene.edges);
+    replace(nodes, scene.nodes.map((node) => ({ ...node, ...styled(node, false, false), margin: 9 })));
+    if (!byId.has(selected)) selected = "";
+    hovered = hoveredEdge = "";
+    card.hidden = true;
+    touched = false;
+    paint();
+    fit();
+  }
+
+  function replace(set, items) {  // in place: what stays is updated, not made anew
+    const kept = new Set(items.map((item) => item.id));
+    set.remove(set.getIds().filter((id) => !kept.has(id)));
+    set.update(items);
+  }
+
+  function fit() {
+    const width = canvas.clientWidth;
+    if (!width || !scene) return;  // hidden, in a closed tab: the observer calls again
+    const scale = Math.min((width - 16) / scene.width, 1.15);
+    const tall = Math.round(Math.min(Math.max(scene.height * scale + 16, 220), 900));
+    if (canvas.style.height !== `${tall}px`) canvas.style.height = `${tall}px`;
+    network.setSize("100%", `${tall}px`);
+    network.redraw();
+    network.moveTo({ position: { x: scene.width / 2, y: scene.height / 2 }, scale: Math.min(scale, (tall - 16) / scene.height) });
+  }
+
+  // The focus keeps its colours, with its neighbours; all else fades.
+  function paint() {
+    const focus = hovered || selected;
+    const near = new Set([focus]);
+    const lit = (edge) => (hoveredEdge ? edge.id === hoveredEdge : edge.from === focus || edge.to === focus);
+    for (const edge of scene.edges) if (lit(edge)) near.add(edge.from).add(edge.to);
+    const any = Boolean(focus || hoveredEdge);
+    edges.update(scene.edges.map((edge) => ({
+      id: edge.id,
+      color: { color: edge.color.color, opacity: !any ? edge.opacity : lit(edge) ? Math.max(edge.opacity, 0.75) : FADED },
+    })));
+    nodes.update(scene.nodes.map((node) => styled(node, any && !near.has(node.id), node.id === selected)));
+  }
+
+  function bands(ctx) {
+    const top = network.DOMtoCanvas({ x: 0, y: 0 }).y, scale = network.getScale();
+    scene.bands.forEach((band, i) => {
+      const last = scene.bands.length - 1;
+      const [left, right] = [i ? band.left : band.left - 1e4, i < last ? band.right : band.right + 1e4];
+      ctx.fillStyle = shade(i);
+      ctx.fillRect(left, top, right - left, canvas.clientHeight / scale);
+    });
+  }
+
+  function headings(ctx) {  // they stay at the top of the view when the graph is moved
+    const scale = network.getScale(), top = Math.max(network.DOMtoCanvas({ x: 0, y: 0 }).y, 0);
+    ctx.textAlign = "center";
+    ctx.textBaseline = "middle";
+    scene.bands.forEach((band, i) => {
+      const middle = (band.left + band.right) / 2;
+      const size = Math.min(12, (band.right - band.left) / band.name.length * 1.7);
+      ctx.font = `600 ${size}px ${FONT}`;
+      const wide = ctx.measureText(band.name).width;
+      ctx.fillStyle = shade(i);
+      ctx.fillRect(middle - wide / 2 - 4, top + 3, wide + 8, 24);
+      ctx.fillStyle = "#52606d";
+      ctx.fillText(band.name, middle, top + 14);
+      ctx.fillStyle = band.color;
+      ctx.fillRect(middle - wide / 2, top + 23, wide, 2.5 / Math.min(scale, 1));
+    });
+  }
+
+  function describe(node) {
+    card.replaceChildren();
+    element("div", "ct-name", nameOf(node), card);
+    const isTarget = node.id === "target";
+    element("div", "ct-where", isTarget ? "target" : `${node.site} · feature ${node.feature}`, card);
+    if (!isTarget) element("div", "ct-numbers", `activation ${plain(node.activation)} · score ${plain(node.score)}`, card);
+    const ends = [["driven by", "to", "from"], ["drives", "from", "to"]];
+    for (const [words, here, there] of ends) {
+      const found = scene.edges.filter((edge) => edge[here] === node.id).reverse();  // strongest first
+      if (!found.length) continue;
+      element("div", "ct-part", found.length > 4 ? `${words} ${found.length}, the strongest:` : words, card);
+      for (const edge of found.slice(0, 4)) line(nameOf(byId.get(edge[there])), edge.weight);
+    }
+  }
+
+  function line(text, weight) {
+    const row = element("div", "ct-line", undefined, card);
+    element("span", "", text, row);
+    element("span", "", signed(weight), row).style.color = weight < 0 ? NEGATIVE : POSITIVE;
+  }
+
+  function describeEdge(edge) {
+    card.replaceChildren();
+    const [from, to] = [byId.get(edge.from), byId.get(edge.to)];
+    element("div", "ct-name", `${nameOf(from)} → ${nameOf(to)}`, card);
+    element("div", "ct-where", `${from.site} → ${to.site}`, card);
+    element("div", "ct-numbers", `weight ${signed(edge.weight)} · score ${plain(edge.score)}`, card);
+  }
+
+  // Under or over its mark, where it hides the same column only; beside it where neither has room.
+  function place(point, gap) {
+    card.hidden = false;
+    const [wide, tall] = [card.offsetWidth, card.offsetHeight];
+    const x = point.x + canvas.offsetLeft, y = point.y + canvas.offsetTop;
+    let left = x - wide / 2, top = y + gap + 16;
+    if (top + tall > root.clientHeight - 4) top = y - gap - tall;
+    if (top < 4) {
+      top = Math.max(Math.min(y - tall / 2, root.clientHeight - tall - 4), 4);
+      left = x + gap + 10 + wide > root.clientWidth ? x - gap - 10 - wide : x + gap + 10;
+    }
+    card.style.left = `${Math.max(Math.min(left, root.clientWidth - wide - 4), 4)}px`;
+    card.style.top = `${top}px`;
+  }
+
+  function hover(node, edge, point) {
+    hovered = node; hoveredEdge = edge;
+    if (node) describe(byId.get(node));
+    if (edge) describeEdge(edges.get(edge));
+    if (node) place(network.canvasToDOM(network.getPosition(node)), (byId.get(node).size + 10) * network.getScale());
+    else if (edge) place(point, 12);
+    else card.hidden = true;
+    paint();
+    hooks.hovered?.(node);
+  }
+
+  function select(id) {
+    if (id === selected || (id && !byId.has(id))) return;
+    selected = id;
+    paint();
+  }
+
+  network.on("beforeDrawing", (ctx) => scene && bands(ctx));
+  network.on("afterDrawing", (ctx) => scene && headings(ctx));
+  network.on("hoverNode", ({ node }) => hover(node, ""));
+  network.on("blurNode", () => hover("", ""));
+  network.on("hoverEdge", ({ edge, pointer }) => !hovered && hover("", edge, pointer.DOM));
+  network.on("blurEdge", () => !hovered && hover("", ""));
+  network.on("click", (event) => {
+    const id = event.nodes[0] ?? "";
+    select(id);
+    hooks.selected?.(id);
+  });
+  network.on("dragStart", () => { card.hidden = true; touched = true; });
+  network.on("zoom", () => { touched = true; });
+
+  // The wheel scrolls the notebook; with ctrl or cmd it zooms.
+  canvas.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+  }, { capture: true });
+
+  const buttons = element("div", "ct-buttons", undefined, canvas);
+  const zoom = (factor) => { touched = true; network.moveTo({ scale: network.getScale() * factor }); };
+  for (const [text, hint, act] of [["+", "zoom in", () => zoom(1.3)], ["−", "zoom out", () => zoom(1 / 1.3)], ["⤢", "fit", () => { touched = false; fit(); }]]) {
+    const button = element("button", "", text, buttons);
+    button.title = hint;
+    button.type = "button";
+    button.addEventListener("click", act);
+  }
+
+  const observer = new ResizeObserver(() => { if (!touched) fit(); });
+  observer.observe(root);
+  update(first);
+  return { update, select, network, destroy() { observer.disconnect(); network.destroy(); } };
+}

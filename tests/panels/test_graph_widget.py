@@ -1,0 +1,170 @@
+import json
+import time
+
+import pytest
+
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.panels.graph_widget import GraphWidget
+from tests.circuits.made_up import made_up_circuit
+
+# What anywidget gives a widget's module: a model with get, set, save_changes, on and off.
+HOST = """
+<style>CSS</style><div id="here" style="width: 1000px"></div>
+<script type="module">
+const state = STATE, listeners = {};
+const model = {
+  get: (name) => state[name],
+  set: (name, value) => {
+    state[name] = value;
+    (listeners[`change:${name}`] ?? []).forEach((f) => f());
+  },
+  save_changes: () => { window.saved = (window.saved ?? 0) + 1; },
+  on: (event, f) => (listeners[event] ??= []).push(f),
+  off: (event, f) => { listeners[event] = listeners[event].filter((g) => g !== f); },
+};
+Object.assign(window, { state, model, listeners });
+const url = URL.createObjectURL(new Blob([SCRIPT], { type: "text/javascript" }));
+const module = await import(url);
+window.cleanup = module.default.render({ model, el: document.getElementById("here") });
+window.ready = true;
+</script>
+"""
+
+
+def script_json(value):
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+@pytest.fixture
+def opened(page):
+    """Run a widget's own module in a page, as JupyterLab would."""
+    errors = []
+    page.on("pageerror", lambda error: errors.append(error))
+    page.on("console", lambda message: errors.append(message.text))
+
+    def open_(widget):
+        state = {name: getattr(widget, name) for name in ("selected", "hovered", "_scene")}
+        text = HOST.replace("CSS", widget._css).replace("STATE", script_json(state))
+        page.set_content(text.replace("SCRIPT", script_json(widget._esm)))
+        page.wait_for_function("window.ready")
+        page.wait_for_timeout(200)  # a frame of the canvas, and the resize observer
+        return page
+
+    yield open_
+    assert not errors
+
+
+def spot(page, circuit, row):
+    """Where a node stands in the browser's window, from its place in the scene."""
+    # the scene is centred in the canvas and scaled to its width: see `fit` in graph.js
+    return page.evaluate(
+        """([id]) => {
+            const scene = state._scene, canvas = document.querySelector(".ct-canvas");
+            const box = canvas.getBoundingClientRect(), node = scene.nodes.find((n) => n.id === id);
+            const scale = Math.min((box.width - 16) / scene.width, 1.15);
+            return { x: box.x + box.width / 2 + (node.x - scene.width / 2) * scale,
+                     y: box.y + box.height / 2 + (node.y - scene.height / 2) * scale };
+        }""",
+        [circuit.ids()[row]],
+    )
+
+
+@pytest.mark.browser
+def test_a_click_selects_and_the_card_tells(opened):
+    circuit = made_up_circuit()
+    page = opened(GraphWidget(circuit))
+    for row in (3, 20, len(circuit.nodes) - 1):
+        at = spot(page, circuit, row)
+        page.mouse.move(at["x"], at["y"])
+        page.wait_for_timeout(80)
+        assert page.evaluate("state.hovered") == circuit.ids()[row]
+        assert circuit.nodes["label"][row] in page.locator(".ct-card").inner_text()
+        page.mouse.click(at["x"], at["y"])
+        assert page.evaluate("state.selected") == circuit.ids()[row]
+    empty = page.locator(".ct-canvas").bounding_box()
+    page.mouse.click(empty["x"] + 4, empty["y"] + empty["height"] - 4)
+    assert page.evaluate("state.selected") == ""
+    assert page.evaluate("state.hovered") == ""
+    assert page.locator(".ct-card").is_hidden()
+
+
+@pytest.mark.browser
+def test_a_new_circuit_is_drawn_on_the_same_canvas(opened):
+    page = opened(GraphWidget(made_up_circuit()))
+    page.evaluate("document.querySelector('canvas').dataset.mark = 'first'")
+    smaller = GraphWidget(made_up_circuit(12, 20, evidence=False))._scene
+    page.evaluate("scene => model.set('_scene', scene)", smaller)
+    assert page.locator("canvas").get_attribute("data-mark") == "first"
+    assert "12 features" in page.locator(".ct-size").inner_text()
+    assert page.locator(".ct-unvalidated").inner_text() == "unvalidated: no evidence yet"
+    page.evaluate("model.set('_scene', {})")
+    assert page.locator("#here").inner_text() == "No circuit yet."
+    page.evaluate("scene => model.set('_scene', scene)", smaller)
+    assert page.locator("canvas").count() == 1
+
+
+@pytest.mark.browser
+def test_selecting_from_python_shows_and_labels_stay_text(opened):
+    circuit = made_up_circuit(5, 5, label="<img src=x onerror=alert(1)>")
+    page = opened(GraphWidget(circuit, selected="target"))
+    before = page.locator("canvas").screenshot()
+    page.evaluate("id => model.set('selected', id)", circuit.ids()[0])
+    page.wait_for_timeout(100)
+    assert page.locator("canvas").screenshot() != before
+    at = spot(page, circuit, 0)
+    page.mouse.move(at["x"], at["y"])
+    page.wait_for_timeout(80)
+    assert "<img" in page.locator(".ct-card .ct-name").inner_text()
+    assert page.locator("img").count() == 0
+
+
+@pytest.mark.browser
+def test_nothing_is_left_behind_when_the_view_closes(opened):
+    page = opened(GraphWidget(made_up_circuit(5, 5)))
+    page.evaluate("cleanup()")
+    assert page.evaluate("Object.values(listeners).flat().length") == 0
+
+
+def test_assigning_a_circuit_redraws_and_forgets_a_selection_that_is_gone():
+    circuit = made_up_circuit()
+    widget = GraphWidget(circuit, selected=made_up_circuit().ids()[7])
+    kept = circuit.prune(max_features=5)
+    assert circuit.ids()[7] not in kept.ids()
+    script = widget._esm
+    widget.circuit = kept
+    assert [node["id"] for node in widget._scene["nodes"]] == kept.ids()
+    assert widget.selected == ""
+    assert widget._esm is script
+    widget.selected = "target"
+    widget.circuit = circuit
+    assert widget.selected == "target"
+
+
+def test_an_unknown_node_cannot_be_selected():
+    widget = GraphWidget()
+    with pytest.raises(InputError, match="not a node"):
+        widget.selected = "blocks.0.hook_resid_pre/1"
+
+
+def test_redrawing_is_quick_and_small():
+    circuits = [made_up_circuit(60, 200, seed=seed) for seed in range(4)]
+    widget = GraphWidget(circuits[0])
+    seconds = []
+    for circuit in circuits[1:]:
+        start = time.perf_counter()
+        widget.circuit = circuit
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.02
+    assert len(json.dumps(widget._scene)) < 48_000  # bytes
+
+
+def test_show_gives_the_widget_and_its_repr_is_short():
+    widget = made_up_circuit().show()
+    assert isinstance(widget, GraphWidget)
+    assert len(repr(widget)) < 400
+
+
+def test_an_exported_notebook_shows_a_still_picture():
+    data, _ = made_up_circuit().show()._repr_mimebundle_()
+    assert data["image/svg+xml"].startswith("<svg")
+    assert "application/vnd.jupyter.widget-view+json" in data
