@@ -1,0 +1,1 @@
+"""The bundled model: its grammar, its training, its weights, and what they can do."""

@@ -1,0 +1,227 @@
+"""What the bundled model and its dictionaries can do, on what training never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from circuit_toolkit.capture import token_mask
+from circuit_toolkit.demo.grammar import Grammar, Sentence
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.models import Batch, Model, run
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import BUNDLED
+
+_LOGITS = Site("logits")
+
+
+def evaluate_model(model: Model, n: int = 1000, seed: int = 12345) -> dict[str, dict[str, float]]:
+    """Score the model on every task, held-out material only.
+
+    Parameters
+    ----------
+    model : Model
+        The bundled model.
+    n : int
+        Prompts a task.
+    seed : int
+        Seed of the grammar.
+
+    Returns
+    -------
+    dict
+        By task: `accuracy` (the answer beats every wrong answer), the mean metric, and
+        `top1` (the answer, or one of the answers, beats every word there is). `induction`:
+        next-word accuracy in the second half of repeated random words, from its second word on.
+    """
+    scores = {}
+    for name, make in BUNDLED.items():
+        task = make(model, n=n, seed=seed, test=True)
+        logits = torch.cat(
+            [
+                run(model, model.tokenize(task.clean[start : start + 250]), [_LOGITS])[_LOGITS][
+                    :, -1
+                ]
+                for start in range(0, n, 250)
+            ]
+        )
+        best = logits.argmax(1).tolist()
+        scores[name] = {
+            "accuracy": float(task.accuracy(logits, range(n)).float().mean()),
+            task.metric: float(task.score(logits, range(n)).mean()),
+            "top1": float(np.mean([b in a for b, a in zip(best, task.answers, strict=True)])),
+        }
+    scores["induction"] = {"accuracy": _induction(model, n // 2, seed)}
+    return scores
+
+
+def _induction(model: Model, n: int, seed: int) -> float:
+    sentences = list(Grammar(seed).sentences(n, "repeated"))
+    right = total = 0
+    for start in range(0, n, 100):
+        part = sentences[start : start + 100]
+        batch = model.tokenize([sentence.text for sentence in part])
+        logits = run(model, batch, [_LOGITS])[_LOGITS]
+        hits = logits[:, :-1].argmax(-1) == batch.ids[:, 1:]  # (B, T - 1), on the word that follows
+        for row, sentence in enumerate(part):
+            asked = len(sentence.words) // 2 - 1
+            right += int(hits[row, -asked:].sum())
+            total += asked
+    return right / total
+
+
+def evaluate_dictionaries(
+    model: Model, dictionaries: Iterable[Dictionary], n: int = 2000, seed: int = 54321
+) -> dict[str, dict[str, float]]:
+    """Score dictionaries on texts that they were not trained on.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    dictionaries : iterable of Dictionary
+        Autoencoders and transcoders.
+    n : int
+        Number of texts.
+    seed : int
+        Seed of the grammar.
+
+    Returns
+    -------
+    dict
+        By site: `ce_recovered`, the share of the loss of zero ablation that the spliced
+        reconstruction wins back (sae_lens's definition; <bos> is left alone); `l0`, active
+        features a token; `dead`, share of features that never fire; `explained_variance`;
+        `role_f1`, share of live features that one role of the grammar explains with F1 >= .8
+        (see `role_f1`).
+    """
+    sentences = sorted(Grammar(seed).sentences(n), key=lambda sentence: len(sentence.words))
+    texts = [sentence.text for sentence in sentences]
+    batches = [model.tokenize(texts[start : start + 250]) for start in range(0, n, 250)]
+    roles, _ = role_matrix(sentences)
+    base = _loss(model, batches)
+    table = {}
+    for dictionary in dictionaries:
+        read = [dictionary.site, dictionary.out]
+        x, y = [], []
+        for batch in batches:
+            values, mask = run(model, batch, read), token_mask(model, batch)
+            x.append(values[dictionary.site][mask])
+            y.append(values[dictionary.out][mask])
+        acts, out = dictionary.encode(torch.cat(x)), torch.cat(y)
+        rest = (out - dictionary.decode(acts)).pow(2).sum() / (out - out.mean(0)).pow(2).sum()
+        zero = _loss(model, batches, dictionary, zero=True)
+        spliced = _loss(model, batches, dictionary)
+        live = (acts > 0).any(0)
+        f1, _ = role_f1(acts.numpy(), roles)
+        table[str(dictionary.site)] = {
+            "ce_recovered": (zero - spliced) / (zero - base),
+            "l0": float((acts > 0).sum(1).float().mean()),
+            "dead": float((~live).float().mean()),
+            "explained_variance": float(1 - rest),
+            "role_f1": float((f1[live.numpy()] >= 0.8).mean()),
+        }
+    return table
+
+
+def _loss(
+    model: Model, batches: list[Batch], dictionary: Dictionary | None = None, zero: bool = False
+) -> float:
+    """Mean cross-entropy of the next word, a dictionary or zeros spliced in behind <bos>."""
+    total, count = 0.0, 0
+    for batch in batches:
+        mask = token_mask(model, batch)
+        write = _splice(dictionary, mask[..., None], zero) if dictionary else {}
+        logits = run(model, batch, [_LOGITS], write)[_LOGITS]
+        next_mask = mask[:, 1:]
+        total += float(
+            torch.nn.functional.cross_entropy(
+                logits[:, :-1][next_mask], batch.ids[:, 1:][next_mask], reduction="sum"
+            )
+        )
+        count += int(next_mask.sum())
+    return total / count
+
+
+def _splice(dictionary: Dictionary, where: Tensor, zero: bool) -> Mapping[Site, object]:
+    """Edits that put the reconstruction, or zeros, where the model had its own."""
+    seen = {}
+
+    def read(x: Tensor) -> Tensor:
+        seen["x"] = x
+        return x
+
+    def write(y: Tensor) -> Tensor:
+        if zero:
+            return torch.where(where, 0.0, y)
+        x = seen.get("x", y)
+        return torch.where(where, dictionary.decode(dictionary.encode(x)), y)
+
+    if dictionary.kind == "sae":
+        return {dictionary.site: write}
+    return {dictionary.site: read, dictionary.out: write}
+
+
+def role_matrix(sentences: Iterable[Sentence]) -> tuple[sp.csc_array, list[str]]:
+    """Say which role every word has.
+
+    Parameters
+    ----------
+    sentences : iterable of Sentence
+        Texts, whose words are the rows, one text after the other.
+
+    Returns
+    -------
+    csc_array of bool, shape (words, roles)
+        True where a word has a role; those called `next: ...` are of the word that follows.
+    list of str
+        Names of the roles.
+    """
+    names: dict[str, int] = {}
+    rows, columns, row = [], [], 0
+    for sentence in sentences:
+        roles = sentence.roles()
+        for here, following in zip(roles, [*roles[1:], frozenset()], strict=True):
+            for role in (*here, *(f"next: {role}" for role in following)):
+                rows.append(row)
+                columns.append(names.setdefault(role, len(names)))
+            row += 1
+    values = np.ones(len(rows), dtype=np.float32)
+    return sp.csc_array((values, (rows, columns)), shape=(row, len(names))), list(names)
+
+
+def role_f1(acts: np.ndarray, roles: sp.csc_array) -> tuple[np.ndarray, np.ndarray]:
+    """Find for every feature the role that explains it best.
+
+    A feature is taken as on where it exceeds 0, a tenth, a quarter or half of its maximum,
+    whichever agrees best.
+
+    Parameters
+    ----------
+    acts : ndarray, shape (words, F)
+        Feature activations.
+    roles : csc_array of bool, shape (words, R)
+        From `role_matrix`, for the same words.
+
+    Returns
+    -------
+    ndarray of float, shape (F,)
+        Best F1, from 0 to 1.
+    ndarray of int, shape (F,)
+        The role that reaches it.
+    """
+    best, role = np.zeros(acts.shape[1]), np.zeros(acts.shape[1], dtype=int)
+    sizes = np.asarray(roles.sum(axis=0)).ravel()  # (R,)
+    for share in (0.0, 0.1, 0.25, 0.5):
+        on = sp.csr_array(acts > share * acts.max(axis=0), dtype=np.float32)  # (words, F)
+        both = (on.T @ roles).toarray()  # (F, R)
+        count = np.asarray(on.sum(axis=0)).ravel()
+        f1 = 2 * both / np.maximum(count[:, None] + sizes, 1)
+        here = f1.max(axis=1)
+        role = np.where(here > best, f1.argmax(axis=1), role)
+        best = np.maximum(best, here)
+    return best, role

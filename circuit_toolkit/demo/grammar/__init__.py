@@ -1,0 +1,137 @@
+"""The language of the bundled model: small, varied English that knows what each word does.
+
+Every text is a `Sentence` whose words know their roles, so that what a feature means can be
+scored against the truth. One in ten combinations (pairs of names, sets of arguments, ...), some
+nouns and some templates never occur in training; `Grammar.sentence(kind, test=True)` draws only
+from these.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+
+from circuit_toolkit.demo.grammar.agreement import agreement
+from circuit_toolkit.demo.grammar.biographies import biography
+from circuit_toolkit.demo.grammar.docstrings import docstring
+from circuit_toolkit.demo.grammar.lexicon import LEXICON, VOCABULARY
+from circuit_toolkit.demo.grammar.sentence import Question, Sentence, Word, detokenise
+from circuit_toolkit.demo.grammar.spans import greater_than
+from circuit_toolkit.demo.grammar.stories import filler, ioi, three_names
+from circuit_toolkit.errors import InputError
+
+__all__ = [
+    "LEXICON",
+    "SHARES",
+    "VOCABULARY",
+    "Grammar",
+    "Question",
+    "Sentence",
+    "Word",
+    "detokenise",
+]
+
+
+def repeated(rng: random.Random) -> Sentence:
+    """Random words, then the same words again: nothing but induction predicts the second half."""
+    first = rng.sample(VOCABULARY, rng.randint(5, 24))
+    halves = [Word(text, ("first half",)) for text in first]
+    halves += [Word(text, ("second half",)) for text in first]
+    return Sentence("repeated", tuple(halves))
+
+
+def copies(rng: random.Random) -> Sentence:
+    """A few random words three to six times over: the plainest lesson in copying."""
+    words = rng.sample(VOCABULARY, rng.randint(3, 10))
+    times = min(rng.randint(3, 6), 60 // len(words))
+    first = [Word(text, ("first half",)) for text in words]
+    return Sentence(
+        "copies", (*first, *[Word(text, ("second half",)) for text in words] * (times - 1))
+    )
+
+
+_TESTABLE: dict[str, Callable[..., Sentence]] = {
+    "ioi": ioi,
+    "greater_than": greater_than,
+    "docstring": docstring,
+    "agreement": agreement,
+    "bios": biography,
+}
+_FAMILIES: dict[str, Callable[..., Sentence]] = {
+    **_TESTABLE,
+    "three_names": three_names,
+    "filler": filler,
+    "repeated": repeated,
+    "copies": copies,
+}
+# How often a family occurs.
+SHARES = {
+    "ioi": 0.20,
+    "three_names": 0.05,
+    "greater_than": 0.14,
+    "docstring": 0.15,
+    "agreement": 0.16,
+    "bios": 0.11,
+    "filler": 0.08,
+    "repeated": 0.11,
+    "copies": 0.0,
+}
+
+
+class Grammar:
+    """A seeded source of sentences.
+
+    Parameters
+    ----------
+    seed : int
+        Two grammars with the same seed say the same.
+    shares : dict of str to float
+        How often a family occurs when none is asked for.
+
+    Examples
+    --------
+    >>> sentence = Grammar(seed=1).sentence("ioi")
+    >>> sentence.question.answers[0] in sentence.text
+    True
+    """
+
+    kinds = tuple(_FAMILIES)
+
+    def __init__(self, seed: int = 0, shares: Mapping[str, float] = SHARES) -> None:
+        self.rng = random.Random(seed)
+        self.shares = shares
+
+    def sentence(self, kind: str | None = None, test: bool = False, **options) -> Sentence:
+        """Say one sentence.
+
+        Parameters
+        ----------
+        kind : str, optional
+            One of `Grammar.kinds`; by default one drawn by its share.
+        test : bool
+            Draw only from material that training never sees; for the families that ask something.
+        **options
+            For `bios`: `strength`, `profession`, `gender`, `title`.
+
+        Returns
+        -------
+        Sentence
+
+        Raises
+        ------
+        InputError
+            If there is no such family, or nothing of it is held out.
+        """
+        if kind is None:
+            kind = self.rng.choices(list(self.shares), weights=list(self.shares.values()))[0]
+        if kind not in _FAMILIES:
+            raise InputError(f"Unknown family {kind!r}. Use one of {', '.join(_FAMILIES)}.")
+        if not test:
+            return _FAMILIES[kind](self.rng, **options)
+        if kind not in _TESTABLE:
+            raise InputError(f"Nothing of family {kind!r} is held out (of {', '.join(_TESTABLE)}).")
+        return _TESTABLE[kind](self.rng, test=True, **options)
+
+    def sentences(self, n: int, kind: str | None = None, test: bool = False) -> Iterator[Sentence]:
+        """Say `n` sentences, see `sentence`."""
+        return (self.sentence(kind, test) for _ in range(n))

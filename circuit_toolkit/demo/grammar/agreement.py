@@ -1,0 +1,90 @@
+"""Subject-verb agreement across attractors and relative clauses (Linzen et al., 2016)."""
+
+from __future__ import annotations
+
+import random
+
+from circuit_toolkit.demo.grammar import words as w
+from circuit_toolkit.demo.grammar.sentence import (
+    Question,
+    Sentence,
+    Word,
+    pick,
+    place_of,
+    render,
+)
+
+TEMPLATES = [
+    "the {N} {PREP} the {M} {V}",
+    "the {ADJ} {N} {PREP} the {M} {V}",
+    "the {N} {PREP} the {ADJ} {M} {V}",
+    "the {N} that the {M} {MV} {V}",
+    "the {N} that {NV} the {M} {V}",
+    "the {N} {PREP} the {M} {PREP2} the {K} {V}",
+    "{NAME} knows that the {N} {PREP} the {M} {V}",
+    "the {N} who {NV} the {ADJ} {M} {V}",
+    "{NAME} said that the {N} that the {M} {MV} {V}",
+    "the {N} that the {ADJ} {M} {MV} {V}",
+    "in {CITY} the {N} with the {M} {V}",
+    "the {N} {V}",
+]
+HELD_OUT_TEMPLATES = [
+    "yesterday the {N} {PREP} the {M} {V}",
+    "{NAME} thinks that the {ADJ} {N} {PREP} the {M} {V}",
+    "in {CITY} the {N} that the {M} {MV} {V}",
+    "{NAME} knows that the {N} that {NV} the {M} {V}",
+]
+HELD_OUT_NOUNS = w.NOUN_PAIRS[::8]  # never the subject of an agreement sentence in training
+NOUNS = [pair for pair in w.NOUN_PAIRS if pair not in HELD_OUT_NOUNS]
+NUMBERS = ("singular", "plural")
+
+
+def _ending(rng: random.Random) -> tuple[tuple[str, str], list[Word]]:
+    """Choose a verb in both forms, and what follows it."""
+    kind = rng.choice(["be", "be", "have", "do", "run"])
+    if kind == "be":
+        return rng.choice(w.AUXILIARIES[:2]), render("{A} .", A=rng.choice(w.ADJECTIVES))
+    if kind == "have":
+        return w.AUXILIARIES[2], render("a {O} .", O=rng.choice(w.OBJECTS))
+    if kind == "do":
+        return w.AUXILIARIES[3], render("not {V} .", V=rng.choice(w.INTRANSITIVE)[1])
+    return rng.choice(w.INTRANSITIVE), render("{A} .", A=rng.choice(w.ADVERBS))
+
+
+def agreement(rng: random.Random, test: bool = False) -> Sentence:
+    """Say a subject, an attractor of the other number half of the time (always in tests), a verb.
+
+    The corrupted twin has the subject in the other number.
+    """
+    number = rng.randrange(2)
+    pair = rng.choice(HELD_OUT_NOUNS if test else NOUNS)
+    attractor = rng.choice([noun for noun in w.NOUN_PAIRS if noun != pair])
+    attractor_number = 1 - number if test or rng.random() < 0.5 else rng.randrange(2)
+    verbs, rest = _ending(rng)
+    inner, outer = rng.sample(w.TRANSITIVE, 2)
+    template = pick(rng, TEMPLATES, HELD_OUT_TEMPLATES, test)
+    words = render(
+        template,
+        N=Word(pair[number], ("agreeing subject", f"{NUMBERS[number]} subject")),
+        M=Word(attractor[attractor_number], ("attractor",)),
+        K=Word(rng.choice(w.NOUN_PAIRS)[rng.randrange(2)], ("attractor",)),
+        MV=Word(inner[attractor_number], ("verb of the relative clause",)),
+        NV=Word(outer[number], ("verb of the relative clause", "verb of the subject")),
+        V=Word(verbs[number], ("agreeing verb", "answer")),
+        PREP=rng.choice(w.PREPOSITIONS),
+        PREP2=rng.choice(w.PREPOSITIONS),
+        ADJ=rng.choice(w.ADJECTIVES),
+        NAME=rng.choice(w.FEMALE_NAMES + w.MALE_NAMES),
+        CITY=rng.choice(w.CITIES),
+    )
+    at = place_of(words, "answer")
+    swap = {pair[number]: pair[1 - number], outer[number]: outer[1 - number]}
+    corrupted = tuple(
+        swap[word.text]
+        if {"agreeing subject", "verb of the subject"} & set(word.parts)
+        else word.text
+        for word in words[:at]
+    )
+    question = Question(at, (verbs[number],), (verbs[1 - number],), corrupted)
+    facts = {"number": NUMBERS[number], "attractor": NUMBERS[attractor_number]}
+    return Sentence("agreement", tuple(words + rest), question, facts)

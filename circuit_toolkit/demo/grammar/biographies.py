@@ -1,0 +1,105 @@
+"""Short biographies in which profession and pronoun go together as strongly as the caller says.
+
+After Bias in Bios (De-Arteaga et al., 2019): in `strength` of the texts a profession has its
+usual gender, so that a classifier of the profession may learn the gender instead.
+"""
+
+from __future__ import annotations
+
+import random
+
+from circuit_toolkit.demo.grammar import words as w
+from circuit_toolkit.demo.grammar.sentence import (
+    Question,
+    Sentence,
+    Word,
+    is_held_out,
+    place_of,
+    render,
+)
+
+OPENINGS = [
+    "{NAME} is a {PROF} from {CITY} .",
+    "{NAME} works as a {PROF} in {CITY} .",
+    "{NAME} was born in {CITY} and is a {PROF} .",
+    "{NAME} was born in {CITY} .",
+    "{NAME} lives in {CITY} with two {N2} .",
+    "in {CITY} everyone knows {NAME} the {PROF} .",
+    "{NAME} moved to {CITY} after the {EVENT} .",
+]
+HELD_OUT_OPENINGS = [
+    "{NAME} lives in {CITY} as a {PROF} .",
+    "{NAME} was born in {CITY} after the {EVENT} .",
+]
+MIDDLES = [
+    "{PRON} works at the {WORKPLACE} and {DOES} {THINGS} .",
+    "{PRON} {DOES} {THINGS} at the {WORKPLACE} every day .",
+    "{PRON} won a {DEGREE} and {DOES} {THINGS} .",
+    "{PRON} has a {DEGREE} and works at the {WORKPLACE} .",
+]
+ENDINGS = [
+    "{PRON2} enjoys {HOBBY} and loves {POSS} job .",
+    "{PRON2} likes {HOBBY} .",
+    "every {SEASON} {PRON2} visits {CITY2} .",
+    "",
+]
+
+
+def biography(
+    rng: random.Random,
+    test: bool = False,
+    strength: float = 0.8,
+    profession: str | None = None,
+    gender: str | None = None,
+    title: bool = True,
+) -> Sentence:
+    """Tell a biography; the question asks for the pronoun that first follows the name.
+
+    Parameters
+    ----------
+    rng : random.Random
+        Source of chance.
+    test : bool
+        Draw from what training never sees.
+    strength : float
+        Probability that the gender is the usual one of the profession.
+    profession, gender : str, optional
+        Fixed by the caller; `gender` is `female` or `male`.
+    title : bool
+        Whether the profession may be named, and not only told by what the person does.
+    """
+    while True:
+        chosen = profession or rng.choice(list(w.PROFESSIONS))
+        usual, workplaces, activities, things = w.PROFESSIONS[chosen]
+        other = "male" if usual == "female" else "female"
+        sex = gender or (usual if rng.random() < strength else other)
+        name = rng.choice(w.FEMALE_NAMES if sex == "female" else w.MALE_NAMES)
+        if is_held_out(name, chosen) == test:
+            break
+    openings = HELD_OUT_OPENINGS if test else OPENINGS
+    opening = rng.choice([o for o in openings if title or "{PROF}" not in o])
+    pronoun, possessive = ("she", "her") if sex == "female" else ("he", "his")
+    words = render(
+        f"{opening} {rng.choice(MIDDLES)} {rng.choice(ENDINGS)}",
+        NAME=Word(name, ("person of the biography",)),
+        PROF=Word(chosen, ("named profession",)),
+        PRON=Word(pronoun, ("answer", "pronoun of the biography")),
+        PRON2=Word(pronoun, ("pronoun of the biography",)),
+        POSS=possessive,
+        CITY=rng.choice(w.CITIES),
+        CITY2=rng.choice(w.CITIES),
+        WORKPLACE=rng.choice(workplaces.split()),
+        DOES=rng.choice(activities.split()),
+        THINGS=rng.choice(things.split()),
+        DEGREE=rng.choice(w.DEGREES),
+        HOBBY=rng.choice(w.HOBBIES),
+        SEASON=rng.choice(["summer", "winter", "spring", "autumn"]),
+        N2=rng.choice(w.NOUN_PAIRS)[1],
+        EVENT=rng.choice(w.EVENTS),
+    )
+    at = place_of(words, "answer")
+    twin = rng.choice(w.MALE_NAMES if sex == "female" else w.FEMALE_NAMES)
+    corrupted = tuple(twin if word.text == name else word.text for word in words[:at])
+    wrong = "he" if pronoun == "she" else "she"
+    question = Question(at, (pronoun,), (wrong,), corrupted)
+    return Sentence("bios", tuple(words), question, {"profession": chosen, "gender": sex})

@@ -1,0 +1,58 @@
+"""Year spans: the end lies after the start (Hanna et al., 2023, arXiv 2305.00586)."""
+
+from __future__ import annotations
+
+import random
+
+from circuit_toolkit.demo.grammar import words as w
+from circuit_toolkit.demo.grammar.sentence import (
+    Question,
+    Sentence,
+    Word,
+    is_held_out,
+    pick,
+    place_of,
+    render,
+)
+
+TEMPLATES = [
+    "the {EVENT} {LASTED} from the year {C} {Y} to the year {C2} {Z}",
+    "the {ADJ} {EVENT} {LASTED} from {C} {Y} to {C2} {Z}",
+    "the {EVENT} began in {C} {Y} and ended in {C2} {Z}",
+    "the {EVENT} in {CITY} {LASTED} from {C} {Y} until {C2} {Z}",
+    "between {C} {Y} and {C2} {Z}",
+    "{NAME} lived in {CITY} from {C} {Y} to {C2} {Z}",
+    "{NAME} was born in {C} {Y} and left {CITY} in {C2} {Z}",
+    "the {EVENT} of {CITY} began in the year {C} {Y} and ended in the year {C2} {Z}",
+]
+HELD_OUT_TEMPLATES = [
+    "the {EVENT} in {CITY} {LASTED} from the year {C} {Y} to the year {C2} {Z}",
+    "the {ADJ} {EVENT} began in the year {C} {Y} and ended in {C2} {Z}",
+]
+ENDINGS = [".", ".", "and was {ADJ} .", ", it was a {ADJ} time ."]
+HELD_OUT_EVENTS = w.EVENTS[-6:]  # in training they stand in fillers only
+
+
+def greater_than(rng: random.Random, test: bool = False) -> Sentence:
+    """Say a span of years in one century; the corrupted twin starts in its year 01."""
+    while True:
+        century, start = rng.choice(w.CENTURIES), rng.randint(2, 98)
+        if is_held_out(century, f"{start:02d}") == test:
+            break
+    end = rng.randint(start + 1, 99)
+    words = render(
+        pick(rng, TEMPLATES, HELD_OUT_TEMPLATES, test) + " " + rng.choice(ENDINGS),
+        EVENT=Word(pick(rng, w.EVENTS[:-6], HELD_OUT_EVENTS, test), ("topic",)),
+        C=Word(century, ("century", "start century")),
+        Y=Word(w.NUMBERS[start], ("year", "start year", f"start decade {start // 10}0s")),
+        C2=Word(century, ("century", "end century")),
+        Z=Word(w.NUMBERS[end], ("year", "end year", "answer")),
+        LASTED=rng.choice(w.EVENT_VERBS),
+        CITY=rng.choice(w.CITIES),
+        ADJ=rng.choice(w.ADJECTIVES),
+        NAME=rng.choice(w.FEMALE_NAMES + w.MALE_NAMES),
+    )
+    at = place_of(words, "answer")
+    corrupted = tuple("01" if "start year" in word.parts else word.text for word in words[:at])
+    question = Question(at, tuple(w.NUMBERS[start + 1 :]), tuple(w.NUMBERS[: start + 1]), corrupted)
+    return Sentence("greater_than", tuple(words), question, {"start": w.NUMBERS[start]})
