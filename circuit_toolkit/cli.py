@@ -1,0 +1,148 @@
+"""The command line: `circuit-toolkit demo` learns, tests and draws a circuit of the bundled model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from circuit_toolkit.errors import ToolkitError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        0, or 1 after an error that was said on standard error.
+    """
+    parser = argparse.ArgumentParser(prog="circuit-toolkit", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="learn, test and draw a circuit of the bundled model")
+    demo.add_argument("--task", default="ioi", help="ioi, greater_than, docstring, agreement, bios")
+    demo.add_argument("--out", type=Path, default=Path("out"), help="folder of the results")
+    demo.add_argument("--json", action="store_true", help="print the result as JSON")
+    args = parser.parse_args(argv)
+    try:
+        _demo(args.task, args.out, args.json)
+    except ToolkitError as error:
+        sys.stderr.write(f"circuit-toolkit: {error}\n")
+        return 1
+    return 0
+
+
+class _Stages:
+    """Stages with their seconds, said as they end unless the output is to be JSON."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.seconds: dict[str, float] = {}
+        self.quiet = quiet
+
+    def say(self, line: str = "") -> None:
+        if not self.quiet:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - began, 2)
+        self.say(f"{self.seconds[name]:6.1f} s  {name}")
+
+
+def _demo(task_name: str, out: Path, as_json: bool) -> None:
+    """From prompts to a tested circuit, in files."""
+    stages = _Stages(as_json)
+    with stages.stage("load the libraries"):
+        import circuit_toolkit as ct
+        from circuit_toolkit.errors import InputError
+        from circuit_toolkit.interpret import named_features
+
+        if task_name not in ct.tasks.BUNDLED:
+            known = ", ".join(ct.tasks.BUNDLED)
+            raise InputError(f"Unknown task {task_name!r}. Use one of {known}.")
+        make = ct.tasks.BUNDLED[task_name]
+    with stages.stage("load the model and its dictionaries"):
+        model = ct.load_model("demo")
+        saes = ct.load_dictionaries(model)
+        task, held_out = make(model, n=512, seed=0), make(model, n=128, seed=1, test=True)
+    with stages.stage(f"capture {len(task.texts)} prompts at {len(saes)} sites"):
+        acts = ct.capture(model, task, saes, progress=not as_json)
+    with stages.stage("fit the path of strengths"):
+        labels = named_features(model, saes, acts)
+        fit = ct.CircuitLasso().fit(acts, target=task, labels=labels)
+        circuit = fit.circuit(strength=0.1)
+    with stages.stage("test by ablation, against 20 random sets"):
+        rows = acts.pooled(fit.settings["positions"])
+        circuit = ct.ablation_evidence(model, saes, held_out, rows, circuit)
+    with stages.stage("draw"):
+        out.mkdir(parents=True, exist_ok=True)
+        files = {
+            "circuit.html": circuit.to_html(out / "circuit.html"),
+            "circuit.json": circuit.save(out / "circuit.json"),
+        }
+    result = {
+        "task": task_name,
+        "seconds": stages.seconds,
+        "features": len(circuit.nodes) - 1,
+        "edges": len(circuit.edges),
+        "evidence": circuit.evidence,
+        "top_features": _top_features(circuit),
+        "top_edges": _top_edges(circuit),
+        "files": {name: str(path) for name, path in files.items()},
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    else:
+        _report(stages, circuit, task, result)
+
+
+def _top_features(circuit: Any, n: int = 8) -> list[dict[str, Any]]:
+    table = circuit.node_table().iloc[:-1].nlargest(n, "score")
+    return table[["site", "feature", "label", "score"]].round(4).to_dict("records")
+
+
+def _top_edges(circuit: Any, n: int = 8) -> list[dict[str, Any]]:
+    table = circuit.edge_table().head(n).drop(columns="score")
+    return table.round(4).to_dict("records")
+
+
+def _report(stages: _Stages, circuit: Any, task: Any, result: dict[str, Any]) -> None:
+    """Say what was found, in words."""
+    stages.say()
+    stages.say(f"An example: {task.clean[0]!r} → {circuit.settings['target']}")
+    stages.say()
+    stages.say("Strongest features (share of the relevance that reaches the target)")
+    for row in result["top_features"]:
+        stages.say(f"  {row['score']:.3f}  {row['site']:>13} #{row['feature']:<4} {row['label']}")
+    stages.say()
+    stages.say("Strongest edges (weight in standardised units)")
+    for row in result["top_edges"]:
+        left = f"{row['source']} ({row['source_label']})"
+        right = f"{row['target']} ({row['target_label']})"
+        stages.say(f"  {row['weight']:+.2f}  {left}  →  {right}")
+    stages.say()
+    stages.say("Evidence")
+    for line in circuit.summary():
+        stages.say(f"  {line}")
+    stages.say()
+    stages.say(
+        f"Open {result['files']['circuit.html']} in a browser; the tables are in "
+        f"{result['files']['circuit.json']}."
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,276 @@
+"""The explorer: choose prompts, sites and strength, and see the circuit and what its nodes do."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as w
+import traitlets
+
+from circuit_toolkit.activations import Activations
+from circuit_toolkit.capture import capture
+from circuit_toolkit.circuits.circuit import Circuit
+from circuit_toolkit.circuits.circuit_lasso import CircuitLasso, LassoFit
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.errors import InputError, ToolkitError
+from circuit_toolkit.evaluation import ablation_evidence
+from circuit_toolkit.interpret.labels import named_features
+from circuit_toolkit.models import Model
+from circuit_toolkit.panels.feature_view import FeatureView
+from circuit_toolkit.panels.graph_widget import GraphWidget
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import BUNDLED, Task
+
+_ALL = -1  # the value of the prompt menu that stands for all prompts
+_SHOWN = 40  # prompts in the menu
+
+
+class Explorer(w.VBox):
+    """Learn a circuit, look at it, and test it, with a few controls; `explore` makes one.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    dictionaries : dict of Site to Dictionary
+        Its dictionaries.
+    task : Task, optional
+        One's own; by default the bundled tasks are in the menu.
+    n : int
+        Prompts of a bundled task.
+    estimator : CircuitLasso, optional
+        Settings of the fit.
+
+    Attributes
+    ----------
+    circuit : Circuit or None
+        What is drawn.
+    selected : str
+        Id of the node that was clicked, or the empty string.
+    strength : float
+        Regularisation strength; assigning one redraws.
+    fit : LassoFit
+        The fitted path.
+    acts : Activations
+        What it was fitted on.
+    """
+
+    circuit = traitlets.Instance(Circuit, allow_none=True)
+    selected = traitlets.Unicode("")
+    strength = traitlets.Float(0.1)
+
+    def __init__(
+        self,
+        model: Model,
+        dictionaries: Mapping[Site, Dictionary],
+        task: Task | None = None,
+        n: int = 256,
+        estimator: CircuitLasso | None = None,
+    ) -> None:
+        self.model, self.dictionaries, self.n = model, dict(dictionaries), n
+        self.estimator = estimator or CircuitLasso()
+        self.tasks: dict[str, Any] = {task.name: task} if task else dict(BUNDLED)
+        self.task: Task
+        self.acts: Activations
+        self.fit: LassoFit
+        self._view: tuple[LassoFit, Activations, int]  # fit, activations and prompt that are shown
+        self._make_controls()
+        super().__init__(
+            [
+                w.HBox([self._task, self._positions, self._learn]),
+                w.HBox([self._slider, self._features, self._test]),
+                w.HBox([self._prompt, self._own]),
+                w.Accordion([self._sites], titles=("Sites",)),
+                self._status,
+                self.graph,
+                self.feature,
+            ]
+        )
+        self.learn()
+
+    def __repr__(self) -> str:
+        """Say what is shown; the widgets hold too much to print."""
+        return f"Explorer({self.model!r}, circuit={self.circuit!r}, selected={self.selected!r})"
+
+    def _make_controls(self) -> None:
+        wide = {"description_width": "80px"}
+        self._task = w.Dropdown(options=list(self.tasks), description="Task", style=wide)
+        self._positions = w.Dropdown(
+            options=["mean", "last"],
+            value=self.estimator.positions if self.estimator.positions == "last" else "mean",
+            description="Tokens",
+            tooltip="How the tokens of a prompt become one sample",
+            style=wide,
+        )
+        self._learn = w.Button(description="Learn", button_style="primary", icon="play")
+        self._sites = w.SelectMultiple(
+            options=[(site.short, site) for site in self.dictionaries],
+            value=list(self.dictionaries),
+            rows=min(8, len(self.dictionaries)),
+        )
+        grid = list(self.estimator.strengths)
+        self._slider = w.SelectionSlider(
+            options=[(f"{strength:.3g}", strength) for strength in grid],
+            value=min(grid, key=lambda strength: abs(strength - self.strength)),
+            description="Strength",
+            continuous_update=True,
+            style=wide,
+            layout={"width": "420px"},
+        )
+        self._features = w.IntSlider(
+            value=40, min=5, max=100, step=5, description="Features", style=wide
+        )
+        self._test = w.Button(
+            description="Test by ablation",
+            icon="flask",
+            tooltip="Ablate the circuit in the running model, and random sets of the same size",
+        )
+        self._prompt = w.Dropdown(
+            options=[("all prompts", _ALL)],
+            description="Circuit of",
+            style=wide,
+            layout={"width": "560px"},
+        )
+        self._own = w.Text(
+            placeholder="or type a prompt of your own and press Enter",
+            continuous_update=False,
+            layout={"width": "400px"},
+        )
+        self._status = w.HTML()
+        self.graph = GraphWidget()
+        self.feature = FeatureView()
+        traitlets.link((self, "selected"), (self.graph, "selected"))
+        traitlets.link((self, "circuit"), (self.graph, "circuit"))
+        self._learn.on_click(lambda _: self._guarded(self.learn))
+        self._test.on_click(lambda _: self._guarded(self.test))
+        self._task.observe(lambda _: self._guarded(self.learn), "value")
+        self._own.observe(lambda change: self._guarded(self.try_prompt, change.new), "value")
+        self._prompt.observe(self._choose_prompt, "value")
+        self._slider.observe(lambda change: setattr(self, "strength", change.new), "value")
+        self._features.observe(lambda _: self._draw(), "value")
+
+    def learn(self) -> None:
+        """Capture the chosen task at the chosen sites and fit the path: the Learn button."""
+        sites = list(self._sites.value)
+        if not sites:
+            raise InputError("Choose at least one site.")
+        chosen = {site: self.dictionaries[site] for site in sites}
+        made = self.tasks[self._task.value]
+        self._say("capturing and fitting …")
+        self.task = made if isinstance(made, Task) else made(self.model, n=self.n)
+        self.acts = capture(self.model, self.task, chosen, progress=False)
+        estimator = replace(self.estimator, positions=self._positions.value)
+        labels = named_features(self.model, chosen, self.acts)
+        self.fit = estimator.fit(self.acts, self.task, labels)
+        self._view = (self.fit, self.acts, _ALL)
+        prompts = [(text, i) for i, text in enumerate(self.task.clean[:_SHOWN])]
+        self._prompt.unobserve(self._choose_prompt, "value")
+        self._prompt.options = [("all prompts", _ALL), *prompts]
+        self._prompt.value = _ALL
+        self._prompt.observe(self._choose_prompt, "value")
+        self._draw()
+
+    def try_prompt(self, text: str) -> None:
+        """Show the circuit of a prompt of one's own, by the weights learnt on the task.
+
+        Parameters
+        ----------
+        text : str
+            Any prompt that the model's tokenizer knows; empty goes back to all prompts.
+        """
+        if not text.strip():
+            self._view = (self.fit, self.acts, _ALL)
+        else:
+            chosen = {site: self.dictionaries[site] for site in self.fit.sites}
+            acts = capture(self.model, [text], chosen, progress=False)
+            self._view = (self.fit.on(acts), acts, 0)
+        self._draw()
+
+    def test(self) -> None:
+        """Ablate the circuit in the running model, on other prompts if the task can make them."""
+        if self.circuit is None:
+            raise InputError("There is no circuit to test.")
+        self._say("ablating the circuit and 20 random sets …")
+        made = self.tasks[self._task.value]
+        task = made if isinstance(made, Task) else made(self.model, n=64, seed=1, test=True)
+        rows = self.acts.pooled(self.fit.settings["positions"])
+        self.circuit = ablation_evidence(
+            self.model, self.dictionaries, task, rows, self.circuit, n_prompts=64
+        )
+        self._report()
+
+    def _choose_prompt(self, change: Any) -> None:
+        self._view = (self.fit, self.acts, change.new)
+        self._draw()
+
+    @traitlets.observe("strength")
+    def _follow(self, change: Any) -> None:
+        """Move the slider to the nearest fitted strength, and redraw."""
+        grid = [strength for _, strength in self._slider.options]
+        self._slider.value = min(grid, key=lambda strength: abs(strength - change.new))
+        self._draw()
+
+    def _draw(self) -> None:
+        """Read the circuit off the fitted path: no model, no fitting."""
+        fit, _, prompt = self._view
+        self.circuit = fit.circuit(
+            self._slider.value,
+            prompt=None if prompt == _ALL else prompt,
+            max_features=self._features.value,
+        )
+        self._report()
+
+    @traitlets.observe("selected")
+    def _show_feature(self, change: Any) -> None:
+        if change.new and self.circuit is not None:
+            self.feature.show(self.circuit, change.new, self._view[1])
+        else:
+            self.feature.clear()
+
+    def _report(self) -> None:
+        if self.circuit is not None:
+            self._say(" &nbsp;·&nbsp; ".join(map(html.escape, self.circuit.summary())))
+
+    def _say(self, text: str) -> None:
+        self._status.value = f"<div style='padding:4px 0'>{text}</div>"
+
+    def _guarded(self, action: Any, *args: Any) -> None:
+        """Run what a control asks for; what the user can mend is said in the panel."""
+        try:
+            action(*args)
+        except ToolkitError as error:
+            self._say(f"<span style='color:#b3261e'>{html.escape(str(error))}</span>")
+
+
+def explore(
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary],
+    task: Task | None = None,
+    *,
+    n: int = 256,
+    estimator: CircuitLasso | None = None,
+) -> Explorer:
+    """Open the explorer: the circuit of a task as a live graph.
+
+    Parameters
+    ----------
+    model : Model
+        From `load_model`.
+    dictionaries : dict of Site to Dictionary
+        From `load_dictionaries`.
+    task : Task, optional
+        One's own; by default the bundled tasks are in the menu.
+    n : int
+        Prompts of a bundled task.
+    estimator : CircuitLasso, optional
+        Settings of the fit.
+
+    Returns
+    -------
+    Explorer
+        A widget; `explorer.circuit` and `explorer.selected` can be read in the next cell.
+    """
+    return Explorer(model, dictionaries, task, n, estimator)
