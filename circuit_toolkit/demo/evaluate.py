@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +17,8 @@ from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import BUNDLED
 
 _LOGITS = Site("logits")
+# The whole range of a family, where the task for circuits takes a part of it.
+_WIDEST = {"ioi": {"mixed": False}, "greater_than": {"years": (2, 98)}}
 
 
 def evaluate_model(model: Model, n: int = 1000, seed: int = 12345) -> dict[str, dict[str, float]]:
@@ -40,7 +42,7 @@ def evaluate_model(model: Model, n: int = 1000, seed: int = 12345) -> dict[str, 
     """
     scores = {}
     for name, make in BUNDLED.items():
-        task = make(model, n=n, seed=seed, test=True)
+        task = make(model, n=n, seed=seed, test=True, **_WIDEST.get(name, {}))
         logits = torch.cat(
             [
                 run(model, model.tokenize(task.clean[start : start + 250]), [_LOGITS])[_LOGITS][
@@ -147,7 +149,9 @@ def _loss(
     return total / count
 
 
-def _splice(dictionary: Dictionary, where: Tensor, zero: bool) -> Mapping[Site, object]:
+def _splice(
+    dictionary: Dictionary, where: Tensor, zero: bool
+) -> Mapping[Site, Callable[[Tensor], Tensor]]:
     """Edits that put the reconstruction, or zeros, where the model had its own."""
     seen = {}
 

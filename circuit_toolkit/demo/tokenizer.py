@@ -10,7 +10,8 @@ SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 def build_tokenizer():
     """Make the tokenizer: one token a word, `<bos>` first, `<pad>` for padding.
 
-    A year is two tokens, century and year of the century, so that `1732` reads `17`, `32`.
+    A year is two tokens, century and year of the century, so that `1732` reads `17`, `32`. What
+    is no word of the grammar becomes `<unk>`; nothing but white space is left out.
 
     Returns
     -------
@@ -21,7 +22,7 @@ def build_tokenizer():
 
     vocabulary = {word: i for i, word in enumerate((*SPECIAL, *VOCABULARY))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words = Regex(r'"""|:param|\d\d|[A-Za-z_]+|[^\sA-Za-z0-9_]')
+    words = Regex(r'"""|:param|\d\d|[A-Za-z_]+|\S')
     tokenizer.pre_tokenizer = pre_tokenizers.Split(words, behavior="removed", invert=True)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])]

@@ -7,6 +7,7 @@ on two cores. `--evaluate` scores the stored weights on what training never saw.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import random
@@ -33,7 +34,7 @@ class TrainingConfig:
     heads: int = 8
     width: int = 128
     context: int = 64
-    steps: int = 6000
+    steps: int = 6400
     batch: int = 96  # texts a step
     learning_rate: float = 2e-3
     warmup: int = 300
@@ -43,7 +44,8 @@ class TrainingConfig:
 
 # A curriculum: from which step on which families occur how often. Copying is the slowest to be
 # learnt and most tasks stand on it; for some time it gets half of the texts, then the other
-# families come back.
+# families come back. The last lesson has names far apart, without which the model did 0.88 of the
+# stories whose form it had never seen, and all of the others.
 LESSONS = (
     (0, SHARES),
     (
@@ -61,7 +63,22 @@ LESSONS = (
         },
     ),
     (2512, SHARES),
+    (
+        5264,
+        {
+            "ioi": 0.14,
+            "three_names": 0.05,
+            "greater_than": 0.14,
+            "docstring": 0.11,
+            "agreement": 0.20,
+            "bios": 0.06,
+            "filler": 0.07,
+            "repeated": 0.09,
+            "far_ioi": 0.14,
+        },
+    ),
 )
+_COSINE_STEPS = 6000  # where the cosine would reach its end; the last lesson begins before
 POOL = 16  # batches that are drawn together and sorted by length, so that little is padding
 
 
@@ -125,10 +142,14 @@ def new_model(config: TrainingConfig, vocabulary: int):
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then a cosine down to a twentieth."""
+    """Linear warm-up, a cosine towards a twentieth, and a rise and fall for the last lesson."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
-    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    last = LESSONS[-1][0]
+    if step >= last:
+        share = (step - last) / max(1, config.steps - last)
+        return config.learning_rate * (0.35 - 0.33 * share)
+    share = (step - config.warmup) / (_COSINE_STEPS - config.warmup)
     return config.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
@@ -211,15 +232,40 @@ def save(model, folder: Path) -> None:
     build_tokenizer().save_pretrained(folder)
 
 
+def evaluate(as_json: bool, cards: list[Path]) -> None:
+    """Score the stored weights, say it, and write it into model cards."""
+    from circuit_toolkit.demo.card import tables, update
+    from circuit_toolkit.demo.evaluate import evaluate_dictionaries, evaluate_model
+    from circuit_toolkit.dictionaries import load_dictionaries
+    from circuit_toolkit.models import load_model
+
+    demo = load_model("demo")
+    saes = load_dictionaries(demo)
+    transcoders = load_dictionaries(demo, kind="transcoder")
+    scores = {
+        "model": evaluate_model(demo),
+        "dictionaries": evaluate_dictionaries(demo, [*saes.values(), *transcoders.values()]),
+    }
+    sys.stdout.write((json.dumps(scores, indent=1) if as_json else tables(scores)) + "\n")
+    for card in cards:
+        update(card, tables(scores))
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train, or evaluate the stored weights."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--evaluate", action="store_true", help="score the stored weights")
+    parser.add_argument("--json", action="store_true", help="with --evaluate: print JSON")
+    parser.add_argument(
+        "--card", type=Path, action="append", default=[], help="with --evaluate: write into a card"
+    )
     parser.add_argument("--steps", type=int, default=TrainingConfig.steps)
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--scratch", type=Path, default=Path(".demo-training"))
     args = parser.parse_args(argv)
-    model = train(TrainingConfig(steps=args.steps), args.scratch)
-    save(model, args.out)
+    if args.evaluate:
+        return evaluate(args.json, args.card)
+    return save(train(TrainingConfig(steps=args.steps), args.scratch), args.out)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,12 @@ def plan(model: Model) -> list[tuple[str, Site, Site]]:
 
 
 def train_all(
-    model: Model, folder: Path, config: DictionaryConfig, n_texts: int, log=sys.stderr
+    model: Model,
+    folder: Path,
+    config: DictionaryConfig,
+    n_texts: int,
+    kinds: str = "sae transcoder",
+    log=sys.stderr,
 ) -> None:
     """Train what is not there yet.
 
@@ -70,10 +75,16 @@ def train_all(
         Size and schedule of each.
     n_texts : int
         Number of texts to capture.
+    kinds : str
+        What to train: `sae`, `transcoder` or both.
     log : file
         Where progress is written.
     """
-    todo = [row for row in plan(model) if not (folder / row[0] / "cfg.json").exists()]
+    todo = [
+        (name, site, out)
+        for name, site, out in plan(model)
+        if name.split("-")[0] in kinds and not (folder / name / "cfg.json").exists()
+    ]
     sites = sorted({site for _, *pair in todo for site in pair})
     began = time.monotonic()
     acts = activations(model, training_texts(n_texts, seed=config.seed + 1), sites) if todo else {}
@@ -104,9 +115,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=DictionaryConfig.steps)
     parser.add_argument("--features", type=int, default=DictionaryConfig.n_features)
     parser.add_argument("--k", type=int, default=DictionaryConfig.k)
+    parser.add_argument("--kinds", default="sae transcoder", help="what to train")
     args = parser.parse_args(argv)
     config = DictionaryConfig(n_features=args.features, k=args.k, steps=args.steps)
-    train_all(load_model(args.model), args.out, config, args.texts)
+    train_all(load_model(args.model), args.out, config, args.texts, args.kinds)
 
 
 if __name__ == "__main__":

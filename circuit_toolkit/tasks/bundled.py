@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from circuit_toolkit.demo.grammar import Grammar, Sentence, detokenise
+from circuit_toolkit.demo.grammar.sentence import is_held_out
+from circuit_toolkit.demo.grammar.words import CENTURIES, NUMBERS
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 from circuit_toolkit.tasks.task import Metric, Task
@@ -27,13 +30,19 @@ def _bundled(
     seed: int,
     test: bool,
     metric: Metric = "logit_difference",
+    upwards: tuple[str, str] | None = None,
+    accept: Callable[[Mapping[str, str]], bool] = lambda facts: True,
     **options: Any,
 ) -> Task:
-    """Ask the grammar for n questions of one family."""
+    """Ask the grammar for n questions of one family.
+
+    `upwards` is the fact of direction +1, `accept` says by its facts whether a sentence will do.
+    """
     if n < 1:
         raise InputError(f"n must be at least 1, got {n}.")
     grammar = Grammar(seed)
-    sentences = [grammar.sentence(name, test=test, **options) for _ in range(n)]
+    said = (grammar.sentence(name, test=test, **options) for _ in itertools.count())
+    sentences = list(itertools.islice((each for each in said if accept(each.facts)), n))
     facts = {key for sentence in sentences for key in sentence.facts}
     return Task(
         name=name,
@@ -48,6 +57,11 @@ def _bundled(
             for part, position in _POSITIONS[name].items()
             if all(_from_the_end(sentence, part) for sentence in sentences)
         },
+        directions=tuple(
+            1 if sentence.facts[upwards[0]] == upwards[1] else -1 for sentence in sentences
+        )
+        if upwards
+        else (),
     )
 
 
@@ -67,11 +81,15 @@ def _from_the_end(sentence: Sentence, part: str) -> int:
     return places[0] - at if places else 0
 
 
-def ioi(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) -> Task:
+def ioi(
+    model: Model, n: int = 512, seed: int = 0, *, test: bool = False, mixed: bool = True
+) -> Task:
     """Indirect object identification: who gets the gift (Wang et al., 2022, arXiv 2211.00593).
 
     In the corrupted twin a third person gives, so that either of the first two may get it.
-    Metric: logit of the indirect object minus that of the subject.
+    Metric: logit of the indirect object minus that of the subject. With a woman and a man in each
+    pair a regression explains the logit of her name minus that of his: names take both parts
+    equally often, so no feature could add up to "right minus wrong" itself.
 
     Parameters
     ----------
@@ -83,19 +101,41 @@ def ioi(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) -> Tas
         Seed of the grammar.
     test : bool
         Use only pairs of names and templates that training never saw.
+    mixed : bool
+        Use only pairs of a woman and a man.
 
     Returns
     -------
     Task
     """
-    return _bundled("ioi", model, n, seed, test)
+    if not mixed:
+        return _bundled("ioi", model, n, seed, test)
+    upwards = ("io_gender", "female")
+    return _bundled(
+        "ioi",
+        model,
+        n,
+        seed,
+        test,
+        upwards=upwards,
+        accept=lambda f: f["io_gender"] != f["s_gender"],
+    )
 
 
-def greater_than(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) -> Task:
+def greater_than(
+    model: Model,
+    n: int = 512,
+    seed: int = 0,
+    *,
+    test: bool = False,
+    years: tuple[int, int] = (60, 98),
+) -> Task:
     """Year spans: the end lies after the start (Hanna et al., 2023, arXiv 2305.00586).
 
-    The corrupted twin starts in the year 01 of its century. Metric: probability of the later
-    years minus that of the start year and those before.
+    The corrupted twin starts in the year 02 of its century. Metric: probability of the later
+    years minus that of the start year and those before. Ends of spans are late in their century
+    more often than not, so over all start years a model that does not look at the start scores
+    about .5 (two thirds of a perfect score); from 60 on it scores about 0.
 
     Parameters
     ----------
@@ -106,13 +146,28 @@ def greater_than(model: Model, n: int = 512, seed: int = 0, *, test: bool = Fals
     seed : int
         Seed of the grammar.
     test : bool
-        Use only years, events and templates that training never saw.
+        Use only start years, events and templates that training never saw.
+    years : (int, int)
+        First and last start year, from 2 (which is its own twin) to 98.
 
     Returns
     -------
     Task
+
+    Raises
+    ------
+    InputError
+        If `years` is no such range, or none of them is held out in any century (with `test`).
     """
-    return _bundled("greater_than", model, n, seed, test, metric="probability_difference")
+    first, last = years
+    if not 2 <= first <= last <= 98:
+        raise InputError(f"years must be a range from 2 to 98, got {years}.")
+    starts = itertools.product(CENTURIES, NUMBERS[first : last + 1])
+    if not any(is_held_out(*start) == test for start in starts):
+        raise InputError(f"No start year in {years} is {'held out' if test else 'in training'}.")
+    return _bundled(
+        "greater_than", model, n, seed, test, metric="probability_difference", years=years
+    )
 
 
 def docstring(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) -> Task:
@@ -143,7 +198,7 @@ def agreement(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) 
     """Subject-verb agreement across attractors and relative clauses (Linzen et al., 2016).
 
     The corrupted twin has the subject in the other number. Metric: logit of the agreeing form of
-    the verb minus that of the other.
+    the verb minus that of the other; a regression explains the singular's minus the plural's.
 
     Parameters
     ----------
@@ -160,7 +215,7 @@ def agreement(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) 
     -------
     Task
     """
-    return _bundled("agreement", model, n, seed, test)
+    return _bundled("agreement", model, n, seed, test, upwards=("number", "singular"))
 
 
 def bios(
@@ -175,7 +230,8 @@ def bios(
     """Pronoun after a short biography (after Bias in Bios, De-Arteaga et al., 2019).
 
     The corrupted twin has a name of the other gender. Metric: logit of the right pronoun minus
-    that of the other. Labels: `profession` and `gender`.
+    that of the other; a regression explains that of "she" minus that of "he". Labels:
+    `profession` and `gender`.
 
     Parameters
     ----------
@@ -196,7 +252,8 @@ def bios(
     -------
     Task
     """
-    return _bundled("bios", model, n, seed, test, strength=strength, title=title)
+    upwards = ("gender", "female")
+    return _bundled("bios", model, n, seed, test, upwards=upwards, strength=strength, title=title)
 
 
 BUNDLED: dict[str, Callable[..., Task]] = {

@@ -43,6 +43,10 @@ class Task:
     positions : dict of str to tuple of int
         Named places: for each clean prompt the index of a token, counted from the end (-1 is the
         last), which holds for its twin too.
+    directions : tuple of int
+        For each clean prompt +1 or -1, where the metric changes its sense from prompt to prompt:
+        "right minus wrong" is "singular minus plural" or the reverse. A regression explains the
+        metric times this, which features can add up to. Empty where it is always the same.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Task:
     metric: Metric = "logit_difference"
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     positions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    directions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse parts that do not go together."""
@@ -69,6 +74,8 @@ class Task:
                 f"Unknown metric {self.metric!r}: use 'logit_difference' or "
                 "'probability_difference'."
             )
+        if len(self.directions) not in (0, n) or not set(self.directions) <= {-1, 1}:
+            raise InputError(f"directions must be empty or +1 or -1 for each of {n} prompts.")
         for what, values in [*self.labels.items(), *self.positions.items()]:
             if len(values) != n:
                 raise InputError(f"{what!r} must have one entry for each of {n} prompts.")
@@ -102,10 +109,10 @@ class Task:
         Raises
         ------
         InputError
-            If there is no pair, or an answer is not one token.
+            If there is no pair, one has not four parts, or an answer is not one token.
         """
-        if not pairs:
-            raise InputError("No pairs were given: pass (clean, corrupted, answer, wrong) tuples.")
+        if not pairs or any(len(pair) != 4 for pair in pairs):
+            raise InputError(f"Pass (clean, corrupted, answer, wrong) tuples, got {pairs!r:.80}.")
         clean, corrupted, answers, wrong = zip(*pairs, strict=True)
         return cls(
             name,
@@ -214,4 +221,5 @@ class Task:
             self.metric,
             {name: values[:n] for name, values in self.labels.items()},
             {name: values[:n] for name, values in self.positions.items()},
+            self.directions[:n],
         )

@@ -33,7 +33,7 @@ __all__ = [
 
 
 def repeated(rng: random.Random) -> Sentence:
-    """Random words, then the same words again: nothing but induction predicts the second half."""
+    """Say random words twice: nothing but induction predicts the second half."""
     first = rng.sample(VOCABULARY, rng.randint(5, 24))
     halves = [Word(text, ("first half",)) for text in first]
     halves += [Word(text, ("second half",)) for text in first]
@@ -41,13 +41,18 @@ def repeated(rng: random.Random) -> Sentence:
 
 
 def copies(rng: random.Random) -> Sentence:
-    """A few random words three to six times over: the plainest lesson in copying."""
+    """Say a few random words three to six times over: the plainest lesson in copying."""
     words = rng.sample(VOCABULARY, rng.randint(3, 10))
     times = min(rng.randint(3, 6), 60 // len(words))
     first = [Word(text, ("first half",)) for text in words]
     return Sentence(
         "copies", (*first, *[Word(text, ("second half",)) for text in words] * (times - 1))
     )
+
+
+def far_ioi(rng: random.Random) -> Sentence:
+    """Tell an indirect-object story whose names stand in clauses of their own."""
+    return ioi(rng, far=True)
 
 
 _TESTABLE: dict[str, Callable[..., Sentence]] = {
@@ -63,6 +68,7 @@ _FAMILIES: dict[str, Callable[..., Sentence]] = {
     "filler": filler,
     "repeated": repeated,
     "copies": copies,
+    "far_ioi": far_ioi,
 }
 # How often a family occurs.
 SHARES = {
@@ -75,6 +81,7 @@ SHARES = {
     "filler": 0.08,
     "repeated": 0.11,
     "copies": 0.0,
+    "far_ioi": 0.0,
 }
 
 
@@ -133,5 +140,19 @@ class Grammar:
         return _TESTABLE[kind](self.rng, test=True, **options)
 
     def sentences(self, n: int, kind: str | None = None, test: bool = False) -> Iterator[Sentence]:
-        """Say `n` sentences, see `sentence`."""
+        """Say several sentences.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        kind : str, optional
+            See `sentence`.
+        test : bool
+            See `sentence`.
+
+        Returns
+        -------
+        iterator of Sentence
+        """
         return (self.sentence(kind, test) for _ in range(n))

@@ -45,6 +45,16 @@ ENDINGS = [
 ]
 
 
+def _person(
+    rng: random.Random, strength: float, profession: str | None, gender: str | None
+) -> tuple[str, str]:
+    """Draw profession and gender, except what the caller has fixed."""
+    chosen = profession or rng.choice(list(w.PROFESSIONS))
+    usual = w.PROFESSIONS[chosen][0]
+    other = "male" if usual == "female" else "female"
+    return chosen, gender or (usual if rng.random() < strength else other)
+
+
 def biography(
     rng: random.Random,
     test: bool = False,
@@ -68,14 +78,14 @@ def biography(
     title : bool
         Whether the profession may be named, and not only told by what the person does.
     """
+    chosen, sex = _person(rng, strength, profession, gender)
     while True:
-        chosen = profession or rng.choice(list(w.PROFESSIONS))
-        usual, workplaces, activities, things = w.PROFESSIONS[chosen]
-        other = "male" if usual == "female" else "female"
-        sex = gender or (usual if rng.random() < strength else other)
         name = rng.choice(w.FEMALE_NAMES if sex == "female" else w.MALE_NAMES)
         if is_held_out(name, chosen) == test:
             break
+        if not test:  # so the bundled model was trained; in tests it would bend `strength`
+            chosen, sex = _person(rng, strength, profession, gender)
+    _, workplaces, activities, things = w.PROFESSIONS[chosen]
     openings = HELD_OUT_OPENINGS if test else OPENINGS
     opening = rng.choice([o for o in openings if title or "{PROF}" not in o])
     pronoun, possessive = ("she", "her") if sex == "female" else ("he", "his")

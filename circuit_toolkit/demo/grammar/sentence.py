@@ -13,7 +13,15 @@ from circuit_toolkit.demo.grammar.lexicon import LEXICON
 
 
 class Word(NamedTuple):
-    """One word and the parts that it plays in its sentence, such as `indirect object`."""
+    """One word of a sentence.
+
+    Parameters
+    ----------
+    text : str
+        The word.
+    parts : tuple of str
+        What it plays in its sentence, such as `indirect object`.
+    """
 
     text: str
     parts: tuple[str, ...] = ()
@@ -72,7 +80,13 @@ class Sentence:
         return detokenise([word.text for word in self.words[:at]])
 
     def roles(self) -> list[frozenset[str]]:
-        """Give every role of every word: its class, its form, its part, its family, itself."""
+        """Give every role of every word: its class, its form, its part, its family, itself.
+
+        Returns
+        -------
+        list of frozenset of str
+            One for each word.
+        """
         return [
             LEXICON.get(word.text, frozenset())
             | frozenset(word.parts)
@@ -82,7 +96,17 @@ class Sentence:
 
 
 def detokenise(words: Sequence[str]) -> str:
-    """Write words as text: no space before punctuation or between century and year."""
+    """Write words as text: no space before punctuation or between century and year.
+
+    Parameters
+    ----------
+    words : sequence of str
+        Words of the grammar.
+
+    Returns
+    -------
+    str
+    """
     text = " ".join(words)
     text = re.sub(r" ([.,:)?!])(?= |$)", r"\1", text)
     text = re.sub(r"(\w) \( ", r"\1(", text)

@@ -33,10 +33,24 @@ ENDINGS = [".", ".", "and was {ADJ} .", ", it was a {ADJ} time ."]
 HELD_OUT_EVENTS = w.EVENTS[-6:]  # in training they stand in fillers only
 
 
-def greater_than(rng: random.Random, test: bool = False) -> Sentence:
-    """Say a span of years in one century; the corrupted twin starts in its year 01."""
+def greater_than(
+    rng: random.Random, test: bool = False, years: tuple[int, int] = (2, 98)
+) -> Sentence:
+    """Say a span of years in one century.
+
+    The corrupted twin starts in its year 02, the earliest that training has seen.
+
+    Parameters
+    ----------
+    rng : random.Random
+        Source of chance.
+    test : bool
+        Draw from what training never sees.
+    years : (int, int)
+        First and last start year of the century, from 2 to 98.
+    """
     while True:
-        century, start = rng.choice(w.CENTURIES), rng.randint(2, 98)
+        century, start = rng.choice(w.CENTURIES), rng.randint(*years)
         if is_held_out(century, f"{start:02d}") == test:
             break
     end = rng.randint(start + 1, 99)
@@ -53,6 +67,6 @@ def greater_than(rng: random.Random, test: bool = False) -> Sentence:
         NAME=rng.choice(w.FEMALE_NAMES + w.MALE_NAMES),
     )
     at = place_of(words, "answer")
-    corrupted = tuple("01" if "start year" in word.parts else word.text for word in words[:at])
+    corrupted = tuple("02" if "start year" in word.parts else word.text for word in words[:at])
     question = Question(at, tuple(w.NUMBERS[start + 1 :]), tuple(w.NUMBERS[: start + 1]), corrupted)
     return Sentence("greater_than", tuple(words), question, {"start": w.NUMBERS[start]})

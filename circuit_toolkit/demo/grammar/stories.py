@@ -39,6 +39,26 @@ OPENINGS = [
     "then {A} and {B} talked about the {PLACE} .",
     "one day {A} said that {B} left the {PLACE} .",
 ]
+FAR_OPENINGS = [  # the two names stand in clauses of their own
+    "{A} was at the {PLACE} when {B} left {CITY} .",
+    "when {A} looked around in the {PLACE} , {B} smiled .",
+    "after {A} {FOUND} a {THING} at the {PLACE} , {B} laughed .",
+    "{A} left the {PLACE} before {B} came with a {THING} .",
+    "{A} lived in {CITY} and {B} knew the {PLACE} very good .",
+    "while {A} talked about the {PLACE} , {B} {FOUND} the {THING} .",
+    "there was a {ADJ} {THING} that {A} kept until {B} left for {CITY} .",
+    "{A} spent the {SEASON} at the {PLACE} because {B} moved to {CITY} .",
+    "in {SEASON} {A} came to the {ADJ} {PLACE} and later {B} sat down there .",
+    "{A} knew that there was a {THING} in the {PLACE} and {B} said nothing .",
+    "everyone in the {PLACE} looked at {A} after the long talk with {B} .",
+    "the {THING} from {A} was on the {ADJ} {FURN} that {B} {FOUND} .",
+]
+FAR_GIVINGS = [
+    "{S} then {GAVE} the {OBJ} to {IO}",
+    "{S} came and {GAVE} little {FOOD} to {IO}",
+    "{S} {WANTED} once to {GIVE} the {ADJ3} {FOOD} to {IO}",
+    "{S} sat down and {GAVE} a {OBJ} to {IO}",
+]
 HELD_OUT_OPENINGS = [
     "while {A} was working at the {PLACE} , {B} came there .",
     "then , {A} and {B} went to the {ADJ} {PLACE} .",
@@ -105,10 +125,11 @@ def _setting(rng: random.Random) -> dict[str, str]:
     }
 
 
-def ioi(rng: random.Random, test: bool = False) -> Sentence:
+def ioi(rng: random.Random, test: bool = False, far: bool = False) -> Sentence:
     """Tell how two people meet and one gives something to the other, who is the answer.
 
-    The corrupted twin lets a third person give, after which either of the two may follow.
+    The corrupted twin lets a third person give, after which either of the two may follow. With
+    `far` the names stand in clauses of their own.
     """
     while True:
         io, s, other = rng.sample(NAMES, 3)
@@ -116,8 +137,8 @@ def ioi(rng: random.Random, test: bool = False) -> Sentence:
             break
     a, b = (io, s) if rng.random() < 0.5 else (s, io)
     parts = {io: ("indirect object", "first mention"), s: ("subject", "first mention")}
-    opening = pick(rng, OPENINGS, HELD_OUT_OPENINGS, test)
-    giving = pick(rng, GIVINGS, HELD_OUT_GIVINGS, test)
+    opening = pick(rng, FAR_OPENINGS if far else OPENINGS, HELD_OUT_OPENINGS, test)
+    giving = pick(rng, GIVINGS + FAR_GIVINGS if far else GIVINGS, HELD_OUT_GIVINGS, test)
     words = render(
         f"{opening} {rng.choice(DISTRACTORS)} {giving} {rng.choice(ENDINGS)}",
         A=Word(a, parts[a]),
@@ -126,9 +147,14 @@ def ioi(rng: random.Random, test: bool = False) -> Sentence:
         IO=Word(io, ("indirect object", "answer")),
         **_setting(rng),
     )
+    facts = {
+        "io": io,
+        "io_gender": "female" if io in w.FEMALE_NAMES else "male",
+        "s_gender": "female" if s in w.FEMALE_NAMES else "male",
+    }
     at = place_of(words, "answer")
     corrupted = tuple(other if "repeated name" in word.parts else word.text for word in words[:at])
-    return Sentence("ioi", tuple(words), Question(at, (io,), (s,), corrupted), {"io": io, "s": s})
+    return Sentence("ioi", tuple(words), Question(at, (io,), (s,), corrupted), facts)
 
 
 def three_names(rng: random.Random) -> Sentence:

@@ -1,0 +1,71 @@
+"""The tables of the model card, written from measured scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from circuit_toolkit.errors import FileFormatError
+
+# What the bundled model must reach on held-out material: task -> (score, at least).
+REQUIRED = {
+    "ioi": {"accuracy": 0.98, "logit_difference": 3.0},
+    "greater_than": {"probability_difference": 0.80},
+    "docstring": {"accuracy": 0.98},
+    "agreement": {"accuracy": 0.98},
+    "bios": {"accuracy": 0.95},
+    "induction": {"accuracy": 0.90},
+}
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def tables(scores: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Write scores as Markdown.
+
+    Parameters
+    ----------
+    scores : dict
+        `{"model": evaluate_model(...), "dictionaries": evaluate_dictionaries(...)}`.
+
+    Returns
+    -------
+    str
+        A table of the model and one of the dictionaries.
+    """
+    lines = ["| task, held out | score | required | measured |", "|---|---|---|---|"]
+    for task, required in REQUIRED.items():
+        for score, least in required.items():
+            value = scores["model"][task][score]
+            lines.append(f"| {task} | {score.replace('_', ' ')} | {least:.2f} | {value:.3f} |")
+    lines += [
+        "",
+        "| dictionary | CE recovered | L0 | dead | explained variance | one role, F1 >= .8 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for site, row in scores["dictionaries"].items():
+        lines.append(
+            f"| `{site}` | {row['ce_recovered']:.3f} | {row['l0']:.1f} | {row['dead']:.1%} | "
+            f"{row['explained_variance']:.3f} | {row['role_f1']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def update(path: Path, text: str) -> None:
+    """Put measured tables between the markers of a Markdown file.
+
+    Parameters
+    ----------
+    path : Path
+        A file that has the two markers.
+    text : str
+        What to put there.
+
+    Raises
+    ------
+    FileFormatError
+        If a marker is missing.
+    """
+    page = path.read_text()
+    if BEGIN not in page or END not in page:
+        raise FileFormatError(f"{path} lacks {BEGIN!r} or {END!r}: add them where tables belong.")
+    head, rest = page.split(BEGIN, 1)
+    path.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}")
