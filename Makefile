@@ -2,10 +2,9 @@
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
-# pip's options for torch alone. Where the default index offers only a CUDA build (Linux), name the
-# index of CPU builds, which the install page of pytorch.org shows, or accept several GB by CUDA=1.
+# pip's options for torch alone. Where the default index offers a CUDA build (Linux), several GB, the
+# CPU build is enough: TORCH_OPTIONS='--index-url URL', with the URL that pytorch.org shows for CPU.
 TORCH_OPTIONS ?=
-CUDA ?= 0
 LAB_OPTIONS ?=
 
 VENV := .venv
@@ -52,12 +51,6 @@ clean: ## delete caches and built files; delete .venv by hand
 $(INSTALLED): $(LOCK) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "== installing $(LOCK) into $(VENV) (2 GB; some minutes the first time)"
-	@$(PIP) install --dry-run --report $(VENV)/torch.json --constraint $(LOCK) \
-		$(TORCH_OPTIONS) $$(grep '^torch==' $(LOCK))
-	@test $(CUDA) = 1 || ! grep -q '"name": "nvidia-' $(VENV)/torch.json || { echo \
-		"pip would fetch torch with CUDA, several GB. Take the CPU build by" \
-		"make ... TORCH_OPTIONS='--index-url URL', with the URL that the install page of" \
-		"pytorch.org shows for CPU; or accept CUDA by make ... CUDA=1." >&2; exit 1; }
 	@$(PIP) install --constraint $(LOCK) $(TORCH_OPTIONS) $$(grep '^torch==' $(LOCK))
 	@$(PIP) install --no-deps --requirement $(LOCK)
 	@$(PIP) install --no-deps --no-build-isolation --editable .

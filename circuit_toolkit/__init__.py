@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds, told to type checkers and editors
     from circuit_toolkit.circuits.circuit_lasso import CircuitLasso as CircuitLasso
     from circuit_toolkit.dictionaries import load_dictionaries as load_dictionaries
     from circuit_toolkit.evaluation import ablation_evidence as ablation_evidence
-    from circuit_toolkit.evaluation import faithfulness as faithfulness
     from circuit_toolkit.interpret.labels import feature_labels as feature_labels
     from circuit_toolkit.models import Model as Model
     from circuit_toolkit.models import load_model as load_model
@@ -39,7 +38,6 @@ _HOMES: dict[str, str | None] = {
     "ablation_evidence": "evaluation",
     "capture": "capture",
     "explore": "panels.explorer",
-    "faithfulness": "evaluation",
     "feature_labels": "interpret.labels",
     "load_dictionaries": "dictionaries",
     "load_model": "models",

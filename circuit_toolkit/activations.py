@@ -33,6 +33,8 @@ class Activations:
         Prompts that belong together, such as a prompt and its corrupted twin, share a number.
     metric : ndarray of float, shape (prompts,), optional
         The metric of the task on each prompt.
+    directions : ndarray of int, shape (prompts,), optional
+        +1 or -1 where the metric changes its sense from prompt to prompt, see `Task`.
     labels : dict of str to ndarray
         Classes of the prompts.
     named : dict of str to ndarray of int, shape (prompts,)
@@ -52,6 +54,7 @@ class Activations:
     tokens: list[list[str]]
     groups: np.ndarray
     metric: np.ndarray | None = None
+    directions: np.ndarray | None = None
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     named: Mapping[str, np.ndarray] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -60,9 +63,10 @@ class Activations:
         """Refuse tables that do not go together."""
         rows = len(self.prompt)
         for site, matrix in self.features.items():
-            if matrix.shape[0] != rows:
-                raise InputError(f"{site} has {matrix.shape[0]} rows, expected {rows}.")
-        for name, values in [("groups", self.groups), ("metric", self.metric)]:
+            if len(matrix.indptr) != rows + 1:
+                raise InputError(f"{site} has {len(matrix.indptr) - 1} rows, expected {rows}.")
+        columns = {"groups": self.groups, "metric": self.metric, "directions": self.directions}
+        for name, values in columns.items():
             if values is not None and len(values) != len(self.tokens):
                 raise InputError(
                     f"{name} has {len(values)} entries for {len(self.tokens)} prompts."
@@ -102,12 +106,13 @@ class Activations:
         InputError
             If the rows are not tokens any more, or the task does not name the position.
         """
-        if positions == self.settings.get("positions", "all"):
+        captured = self.settings.get("positions", "all")
+        if positions == captured:
             return self
-        if (self.position == MEAN).any():
+        if captured != "all" or (self.position == MEAN).any():
             raise InputError(
-                f"These activations were captured as positions={self.settings.get('positions')!r}; "
-                f"{positions!r} needs the tokens: capture(..., positions='all')."
+                f"These activations were captured as positions={captured!r}; {positions!r} needs "
+                "the tokens: capture(..., positions='all')."
             )
         if positions == "mean":
             counts = np.bincount(self.prompt, minlength=self.n_prompts)
@@ -141,7 +146,12 @@ class Activations:
         raise InputError(f"Unknown positions {positions!r}. Use one of {known}.")
 
     def means(self) -> dict[Site, np.ndarray]:
-        """Mean of every feature over the rows, by site, each of shape (F,)."""
+        """Average every feature over the rows.
+
+        Returns
+        -------
+        dict of Site to ndarray, shape (F,)
+        """
         return {
             site: np.asarray(matrix.mean(axis=0)).ravel() for site, matrix in self.features.items()
         }
@@ -162,9 +172,18 @@ class Activations:
         -------
         ndarray, shape (tokens,)
             Zero at tokens that were not captured, such as <bos>.
+
+        Raises
+        ------
+        InputError
+            If there is no such prompt, or the rows are means over tokens.
         """
+        if not 0 <= prompt < self.n_prompts:
+            raise InputError(f"There is no prompt {prompt}: they are 0 to {self.n_prompts - 1}.")
         values = np.zeros(len(self.tokens[prompt]), dtype=np.float32)
         rows = np.flatnonzero(self.prompt == prompt)
+        if (self.position[rows] == MEAN).any():
+            raise InputError("Means have no tokens: capture(..., positions='all').")
         values[self.position[rows]] = self.features[site][rows][:, [feature]].toarray().ravel()
         return values
 
@@ -188,8 +207,8 @@ class Activations:
         column = self.features[site][:, [feature]].tocoo()
         found: dict[str, int] = {}
         for row in column.row[np.argsort(-column.data, kind="stable")]:
-            prompt = int(self.prompt[row])
-            found.setdefault(" ".join(self.tokens[prompt]), prompt)
             if len(found) == n:
                 break
+            prompt = int(self.prompt[row])
+            found.setdefault(" ".join(self.tokens[prompt]), prompt)
         return list(found.values())

@@ -23,9 +23,17 @@ _LOGITS = Site("logits")
 class Scored(Protocol):
     """Prompts that can score a model; `Task` is one."""
 
-    name: str
-    labels: Mapping[str, Sequence[str]]
-    positions: Mapping[str, Sequence[int]]
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
+
+    @property
+    def positions(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
+
+    @property
+    def directions(self) -> Sequence[int]: ...  # noqa: D102
 
     @property
     def texts(self) -> list[str]: ...  # noqa: D102
@@ -166,6 +174,7 @@ def _with_task(
         part,
         groups=pairs,
         metric=scores,
+        directions=np.asarray(task.directions)[pairs] if len(task.directions) else None,
         labels={key: np.asarray(values)[pairs] for key, values in task.labels.items()},
         named={key: lengths + np.asarray(values)[pairs] for key, values in task.positions.items()},
     )
@@ -186,8 +195,15 @@ def _joined(parts: list[Activations], settings: dict) -> Activations:
         position=np.concatenate([part.position for part in parts]),
         tokens=[words for part in parts for words in part.tokens],
         groups=np.concatenate([part.groups for part in parts]),
-        metric=None if first.metric is None else np.concatenate([part.metric for part in parts]),  # type: ignore[arg-type]
+        metric=_maybe_joined([part.metric for part in parts]),
+        directions=_maybe_joined([part.directions for part in parts]),
         labels={key: np.concatenate([p.labels[key] for p in parts]) for key in first.labels},
         named={key: np.concatenate([p.named[key] for p in parts]) for key in first.named},
         settings=settings,
     )
+
+
+def _maybe_joined(columns: list[np.ndarray | None]) -> np.ndarray | None:
+    """Put columns below each other that all parts have, or none."""
+    given = [column for column in columns if column is not None]
+    return np.concatenate(given) if given else None

@@ -1,4 +1,4 @@
-"""The command line: `circuit-toolkit demo` learns, tests and draws a circuit of the bundled model."""
+"""The command line: `circuit-toolkit demo` learns, tests and draws a circuit."""
 
 from __future__ import annotations
 
@@ -85,8 +85,7 @@ def _demo(task_name: str, out: Path, as_json: bool) -> None:
         fit = ct.CircuitLasso().fit(acts, target=task, labels=labels)
         circuit = fit.circuit(strength=0.1)
     with stages.stage("test by ablation, against 20 random sets"):
-        rows = acts.pooled(fit.settings["positions"])
-        circuit = ct.ablation_evidence(model, saes, held_out, rows, circuit)
+        circuit = ct.ablation_evidence(model, saes, held_out, fit.rows, circuit)
     with stages.stage("draw"):
         out.mkdir(parents=True, exist_ok=True)
         files = {

@@ -110,8 +110,25 @@ def ablated_logits(
     -------
     Tensor, shape (prompts, V)
         Logits at the last token.
+
+    Raises
+    ------
+    InputError
+        If there are no prompts, a site has no autoencoder of as many features, or the prompts
+        do not name the position.
     """
     texts = list(prompts.clean) if isinstance(prompts, Task) else list(prompts)
+    if not texts:
+        raise InputError("No prompts were given. Pass a task or a list of texts.")
+    for site, mask in ablation.replaced.items():
+        if site not in dictionaries:
+            known = ", ".join(map(str, dictionaries))
+            raise InputError(f"No dictionary was given for {site}, only for {known}.")
+        if len(mask) != dictionaries[site].n_features:
+            raise InputError(
+                f"The ablation has {len(mask)} features at {site}, {dictionaries[site]} another "
+                "number. Use the dictionaries that were captured."
+            )
     parts = []
     for start in range(0, len(texts), batch_size):
         batch = model.tokenize(texts[start : start + batch_size])

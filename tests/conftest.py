@@ -19,6 +19,10 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
+    from circuit_toolkit.dictionaries import Dictionary
+    from circuit_toolkit.models import Model
+    from circuit_toolkit.sites import Site
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported; notebooks inherit it
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +103,51 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the checkout, nor CIRCUIT_TOOLKIT_SHARED_DATA")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Model:
+    """A tiny random model of the bundled language, see tests/tiny.py."""
+    from tests.tiny import tiny_model
+
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a random autoencoder for every residual site of `tiny` and its transcoders."""
+    from tests.tiny import write_dictionaries
+
+    return write_dictionaries(tiny, tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_saes(tiny: Model, tiny_folder: Path) -> dict[Site, Dictionary]:
+    from circuit_toolkit.dictionaries import load_dictionaries
+
+    return load_dictionaries(tiny, tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Model:
+    """The bundled model."""
+    from circuit_toolkit.models import load_model
+
+    return load_model("demo")
+
+
+@pytest.fixture(scope="session")
+def demo_saes(demo: Model) -> dict[Site, Dictionary]:
+    from circuit_toolkit.dictionaries import load_dictionaries
+
+    return load_dictionaries(demo)
+
+
+@pytest.fixture(scope="session")
+def demo_transcoders(demo: Model) -> dict[Site, Dictionary]:
+    from circuit_toolkit.dictionaries import load_dictionaries
+
+    return load_dictionaries(demo, kind="transcoder")
 
 
 @pytest.fixture(scope="session")

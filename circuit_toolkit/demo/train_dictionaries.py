@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -72,7 +73,8 @@ def train_all(
     folder : Path
         Where the dictionaries go, each in a folder of its own.
     config : DictionaryConfig
-        Size and schedule of each.
+        Size and schedule of each; a transcoder gets half as many features, since an MLP of this
+        model has few things to say and more of them would fire next to never.
     n_texts : int
         Number of texts to capture.
     kinds : str
@@ -100,7 +102,8 @@ def train_all(
         if site == out:
             trained = train_sae(x, config, metadata)
         else:
-            trained = train_transcoder(x, acts[out].float(), config, metadata)
+            narrow = replace(config, n_features=config.n_features // 2)
+            trained = train_transcoder(x, acts[out].float(), narrow, metadata)
         save_dictionary(trained, folder / name)
         log.write(f"{name}  {(time.monotonic() - began) / 60:.1f} min\n")
         log.flush()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuit_toolkit.errors import InputError, MismatchError
+from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
@@ -126,6 +126,8 @@ def load_dictionaries(
         If nothing fitting lies in the folder, or a site has no dictionary.
     MismatchError
         If a dictionary is of another model, of a site that the model lacks, or of another width.
+    FileFormatError
+        If a `cfg.json` is not JSON.
 
     Examples
     --------
@@ -153,7 +155,8 @@ def load_dictionaries(
     found: dict[Site, Dictionary] = {}
     for folder in folders:
         site, out = _sites_of(folder)
-        if ("sae" if site == out else "transcoder") != kind or (wanted and site not in wanted):
+        is_kind = kind == ("sae" if site == out else "transcoder")
+        if not is_kind or (wanted is not None and site not in wanted):
             continue
         if site in found:
             raise InputError(f"Two dictionaries read {site}: {found[site].name!r} and {folder}.")
@@ -190,7 +193,10 @@ def save_dictionary(sae: Any, folder: str | Path) -> None:
 
 def _sites_of(folder: Path) -> tuple[Site, Site]:
     """Read where a dictionary belongs without loading its weights."""
-    config = json.loads((folder / "cfg.json").read_text())
+    try:
+        config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileFormatError(f"{folder / 'cfg.json'} is not JSON: {error}") from error
     metadata = config.get("metadata") or {}
     if not metadata.get("hook_name"):
         raise MismatchError(
@@ -213,11 +219,14 @@ def _load(model: Model, folder: Path, site: Site, out: Site) -> Dictionary:
             f"{folder.name!r} was trained on {trained_on!r}, the model is {model.name!r}. Load the "
             "dictionaries of this model."
         )
-    model.check_site(site)
-    model.check_site(out)
-    if sae.cfg.d_in != model.width:
-        raise MismatchError(
-            f"{folder.name!r} reads vectors of width {sae.cfg.d_in}, {site} of {model.name!r} has "
-            f"width {model.width}. Load the dictionaries of this model."
-        )
+    for place, width in [(site, sae.cfg.d_in), (out, sae.W_dec.shape[1])]:
+        try:
+            model.check_site(place)
+        except InputError as error:
+            raise MismatchError(f"{folder.name!r} does not fit {model.name!r}: {error}") from error
+        if width != model.width:
+            raise MismatchError(
+                f"{folder.name!r} has width {width} at {place}, {model.name!r} has {model.width}. "
+                "Load the dictionaries of this model."
+            )
     return Dictionary(sae, site, out, folder.name)

@@ -118,8 +118,9 @@ def train_transcoder(x: Tensor, y: Tensor, config: DictionaryConfig, metadata: d
 
     Sparsity by batch-top-k (Bussmann et al., 2024): of all features on all tokens of a batch the
     `k * batch` largest stay. What is saved is the jump-ReLU transcoder that this converges to,
-    its threshold the mean of the smallest activation that stayed. sae_lens has no training class
-    for transcoders.
+    its threshold the mean of the smallest activation that stayed. Features that fall silent begin
+    anew on tokens that are reconstructed badly (Bricken et al., 2023). sae_lens has no training
+    class for transcoders.
 
     Parameters
     ----------
@@ -152,7 +153,8 @@ def train_transcoder(x: Tensor, y: Tensor, config: DictionaryConfig, metadata: d
     scale_x = x.pow(2).sum(1).mean().sqrt()  # the loop sees inputs and outputs of unit norm
     scale_y = (y - y.mean(0)).pow(2).sum(1).mean().sqrt()
     encoder = torch.nn.functional.normalize(torch.randn(n_in, width), dim=0)
-    weights = [encoder, torch.zeros(width), decoder, y.mean(0) / scale_y]
+    mean = x.mean(0) / scale_x
+    weights = [encoder, -mean @ encoder, decoder, y.mean(0) / scale_y]
     W_enc, b_enc, W_dec, b_dec = (w.clone().requires_grad_() for w in weights)
     optimizer = torch.optim.Adam([W_enc, b_enc, W_dec, b_dec], lr=config.learning_rate)
     silent = torch.zeros(width)  # steps since a feature last fired
@@ -170,18 +172,15 @@ def train_transcoder(x: Tensor, y: Tensor, config: DictionaryConfig, metadata: d
         error = outputs - acts @ W_dec - b_dec
         loss = error.pow(2).sum(1).mean()
         silent = torch.where((acts.detach() > 0).any(0), 0.0, silent + 1)
-        dead = silent > 100
-        if dead.any():  # the dead learn from what the living leave over (Gao et al., 2024)
-            linear = inputs @ W_enc[:, dead] + b_enc[dead]
-            best = linear.topk(min(2 * config.k, linear.shape[1]), dim=1)
-            revived = torch.zeros_like(linear).scatter(1, best.indices, best.values.relu())
-            rest = error.detach() - revived @ W_dec[dead]
-            loss = loss + rest.pow(2).sum(1).mean() / 16
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
             W_dec.div_(W_dec.norm(dim=1, keepdim=True))
+        if step % 200 == 199 and step < 0.75 * config.steps:
+            dead = (silent >= 100).nonzero().flatten()
+            _resample(optimizer, dead, inputs - mean, error.detach(), mean, float(smallest))
+            silent[dead] = 0
         threshold = float(smallest) if step == 0 else 0.99 * threshold + 0.01 * float(smallest)
     transcoder = JumpReLUTranscoder(
         JumpReLUTranscoderConfig(
@@ -199,3 +198,30 @@ def train_transcoder(x: Tensor, y: Tensor, config: DictionaryConfig, metadata: d
         transcoder.W_dec.copy_(W_dec)
         transcoder.b_dec.copy_(b_dec * scale_y)
     return transcoder.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _resample(
+    optimizer: torch.optim.Adam,
+    dead: Tensor,
+    centred: Tensor,
+    error: Tensor,
+    mean: Tensor,
+    smallest: float,
+) -> None:
+    """Point dead features at badly reconstructed tokens, so that they just fire there.
+
+    `centred` (B, D) are inputs less their `mean`, `error` (B, D) what is left of the outputs, and
+    `smallest` the least activation that stays.
+    """
+    if not len(dead):
+        return
+    W_enc, b_enc, W_dec, _ = optimizer.param_groups[0]["params"]
+    rows = torch.multinomial(error.pow(2).sum(1), len(dead), replacement=True)
+    towards = centred[rows] / centred[rows].pow(2).sum(1, keepdim=True)  # (dead, D)
+    W_enc[:, dead] = 1.5 * smallest * towards.T
+    b_enc[dead] = -mean @ W_enc[:, dead]
+    W_dec[dead] = torch.nn.functional.normalize(error[rows], dim=1)
+    for weights, index in ((W_enc, (slice(None), dead)), (b_enc, dead), (W_dec, dead)):
+        for moment in ("exp_avg", "exp_avg_sq"):
+            optimizer.state[weights][moment][index] = 0

@@ -123,9 +123,21 @@ def random_features(
     Returns
     -------
     dict of Site to ndarray of int
+
+    Raises
+    ------
+    InputError
+        If a site was not captured, or fewer features fire there than are to be drawn.
     """
     drawn = {}
     for site, features in like.items():
+        if site not in acts.features:
+            raise InputError(f"{site} was not captured, only {', '.join(map(str, acts.sites))}.")
         active = np.unique(acts.features[site].indices)
+        if len(active) < len(features):
+            raise InputError(
+                f"Only {len(active)} features of {site} fire, {len(features)} are to be drawn. "
+                "Capture more prompts."
+            )
         drawn[site] = np.sort(rng.choice(active, size=len(features), replace=False))
     return drawn

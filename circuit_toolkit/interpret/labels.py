@@ -28,7 +28,8 @@ def feature_labels(acts: Activations, n_words: int = 3) -> dict[Site, list[str]]
     Returns
     -------
     dict of Site to list of str
-        One label for each feature; empty where it never fires on these prompts.
+        One label for each feature; empty where it never fires on these prompts, or no word
+        stands out.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def promoted_words(
     directions = directions - directions.mean(dim=1, keepdim=True)
     effects = (directions * norm.weight) @ head.weight.T  # type: ignore[union-attr]  # (k, V)
     best = effects.topk(n_words, dim=1).indices.tolist()
-    return [[model.tokenizer.decode([token]) for token in row] for row in best]
+    return [[str(model.tokenizer.decode([token])) for token in row] for row in best]
 
 
 def named_features(
@@ -120,7 +121,7 @@ def named_features(
         late = site.kind == "resid_post" and (site.layer + 1) / model.n_layers > promoted_from
         if not late:
             continue
-        live = np.array([i for i, name in enumerate(names) if name], dtype=int)
+        live = np.unique(acts.features[site].indices)
         for i, words in zip(live, promoted_words(model, dictionaries[site], live), strict=True):
-            names[i] = f"{names[i]} ⇒ {', '.join(words)}"
+            names[i] = f"{names[i]} ⇒ {', '.join(words)}".lstrip()
     return labels

@@ -148,11 +148,11 @@ class Model:
         self._refuse_unknown_words(prompts, ids)
         return Batch(ids.to(self.device), mask.to(self.device))
 
-    def _refuse_unknown_words(self, prompts: Sequence[str], ids: Tensor) -> None:
+    def _refuse_unknown_words(self, prompts: list[str], ids: Tensor) -> None:
         unknown = self.tokenizer.unk_token_id
         if unknown is None or unknown == self.tokenizer.eos_token_id:  # GPT-2: unk is eos
             return
-        rows = (ids == unknown).any(dim=1).nonzero().flatten().tolist()
+        rows = torch.isin(ids, torch.tensor(unknown)).any(dim=1).nonzero().flatten().tolist()
         if rows:
             prompt = prompts[rows[0]]
             encoded = self.tokenizer(prompt, return_offsets_mapping=True)
@@ -181,7 +181,7 @@ class Model:
         list of list of str
         """
         return [
-            [self.tokenizer.decode([token]) for token in ids[mask.bool()].tolist()]
+            [str(self.tokenizer.decode([token])) for token in ids[mask.bool()].tolist()]
             for ids, mask in zip(batch.ids, batch.mask, strict=True)
         ]
 
@@ -250,6 +250,7 @@ def load_model(
     from nnsight import TransformersModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    module: Any  # transformers wraps `to` in a way that type checkers misread
     if isinstance(name, (str, os.PathLike)):
         source = str(DEMO_FOLDER) if name == "demo" else os.fspath(name)
         try:

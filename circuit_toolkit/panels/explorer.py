@@ -13,7 +13,8 @@ import traitlets
 from circuit_toolkit.activations import Activations
 from circuit_toolkit.capture import capture
 from circuit_toolkit.circuits.circuit import Circuit
-from circuit_toolkit.circuits.circuit_lasso import CircuitLasso, LassoFit
+from circuit_toolkit.circuits.circuit_lasso import CircuitLasso
+from circuit_toolkit.circuits.lasso_fit import LassoFit
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError, ToolkitError
 from circuit_toolkit.evaluation import ablation_evidence
@@ -58,7 +59,10 @@ class Explorer(w.VBox):
         What it was fitted on.
     """
 
-    circuit = traitlets.Instance(Circuit, allow_none=True)
+    circuit: traitlets.Instance[Circuit | None] = traitlets.Instance(  # traitlets leaves T open
+        Circuit,
+        allow_none=True,  # pyright: ignore[reportAssignmentType]
+    )
     selected = traitlets.Unicode("")
     strength = traitlets.Float(0.1)
 
@@ -99,8 +103,8 @@ class Explorer(w.VBox):
         wide = {"description_width": "80px"}
         self._task = w.Dropdown(options=list(self.tasks), description="Task", style=wide)
         self._positions = w.Dropdown(
-            options=["mean", "last"],
-            value=self.estimator.positions if self.estimator.positions == "last" else "mean",
+            options=list(dict.fromkeys(["last", "mean", self.estimator.positions])),
+            value=self.estimator.positions,
             description="Tokens",
             tooltip="How the tokens of a prompt become one sample",
             style=wide,
@@ -158,7 +162,7 @@ class Explorer(w.VBox):
         if not sites:
             raise InputError("Choose at least one site.")
         chosen = {site: self.dictionaries[site] for site in sites}
-        made = self.tasks[self._task.value]
+        made = self.tasks[str(self._task.value)]
         self._say("capturing and fitting …")
         self.task = made if isinstance(made, Task) else made(self.model, n=self.n)
         self.acts = capture(self.model, self.task, chosen, progress=False)
@@ -194,11 +198,10 @@ class Explorer(w.VBox):
         if self.circuit is None:
             raise InputError("There is no circuit to test.")
         self._say("ablating the circuit and 20 random sets …")
-        made = self.tasks[self._task.value]
+        made = self.tasks[str(self._task.value)]
         task = made if isinstance(made, Task) else made(self.model, n=64, seed=1, test=True)
-        rows = self.acts.pooled(self.fit.settings["positions"])
         self.circuit = ablation_evidence(
-            self.model, self.dictionaries, task, rows, self.circuit, n_prompts=64
+            self.model, self.dictionaries, task, self.fit.rows, self.circuit, n_prompts=64
         )
         self._report()
 

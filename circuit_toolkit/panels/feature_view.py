@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 
 import ipywidgets
+import numpy as np
 import plotly.graph_objects as go
 
 from circuit_toolkit.activations import Activations
@@ -28,7 +29,7 @@ class FeatureView(ipywidgets.VBox):
     def __init__(self, n_prompts: int = 6) -> None:
         self.n_prompts = n_prompts
         self.title = ipywidgets.HTML()
-        self.figure = go.FigureWidget(activation_heatmap([[""]], [[0.0]]))
+        self.figure = go.FigureWidget(activation_heatmap([[""]], [np.zeros(1)]))
         self.text = ipywidgets.HTML()
         super().__init__([self.title, self.text, self.figure])
         self.clear()
@@ -79,5 +80,5 @@ class FeatureView(ipywidgets.VBox):
             heat, new = self.figure.data[0], drawn.data[0]
             heat.visible = True
             heat.z, heat.text, heat.customdata = new.z, new.text, new.customdata
-            self.figure.layout.height = drawn.layout.height
-            self.figure.layout.width = drawn.layout.width
+            self.figure.layout.height = drawn.layout["height"]
+            self.figure.layout.width = drawn.layout["width"]

@@ -1,14 +1,13 @@
-"""Exact lasso solutions from a Gram matrix: a guess for all targets, then an active set for each.
+"""Exact lasso solution of one target from a Gram matrix: slow from afar, but sure to descend.
 
 The problem of one target, with G (p, p) the Gram matrix of the sources, c (p,) their products
 with the target and `pull = c - G b` the slope of the squared error, is
 
     minimise  b.G b / 2 - c.b + alpha |b|_1 .
 
-A few accelerated proximal gradient steps (Beck and Teboulle, 2009) on all targets at once find
-nearly the right support. Feature-sign search (Lee et al., 2006) then finishes each target: it
-solves for the support exactly, drops coefficients that would change sign, takes in the worst
-violator, and ends at an exact solution because the objective falls with every step.
+Feature-sign search (Lee et al., 2006) solves for the support exactly, drops coefficients that
+would change sign, takes in the worst violator, and ends at an exact solution because the objective
+falls with every step.
 """
 
 from __future__ import annotations
@@ -16,32 +15,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import get_lapack_funcs
 
-(_posv,) = get_lapack_funcs(("posv",), dtype=np.float64)
-_RIDGE = 1e-13  # times trace(G): keeps copies solvable; the steps are refined, so it leaves no bias
-
-
-def largest_eigenvalue(G: np.ndarray, steps: int = 30) -> float:
-    """Power iteration, rounded up a little, since it approaches from below."""
-    v = np.random.default_rng(0).normal(size=len(G))
-    for _ in range(steps):
-        v = G @ (v / max(np.linalg.norm(v), 1e-300))
-    return 1.02 * float(np.linalg.norm(v))
-
-
-def guess(
-    G: np.ndarray, C: np.ndarray, alphas: np.ndarray, B: np.ndarray, lipschitz: float, steps: int
-) -> np.ndarray:
-    """Improve B (p, q) by some accelerated proximal gradient steps, all targets at once."""
-    if lipschitz <= 0:
-        return B
-    ahead, momentum = B, 1.0
-    for _ in range(steps):
-        moved = ahead + (C - G @ ahead) / lipschitz  # (p, q)
-        new = moved - np.clip(moved, -alphas / lipschitz, alphas / lipschitz)  # soft threshold
-        next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-        ahead = new + (momentum - 1) / next_momentum * (new - B)
-        B, momentum = new, next_momentum
-    return B
+(posv,) = get_lapack_funcs(("posv",), dtype=np.float64)
+RIDGE = 1e-13  # times trace(G): keeps copies solvable; the steps are refined, so it leaves no bias
 
 
 def active_set(
@@ -67,7 +42,7 @@ def active_set(
     ndarray, shape (p,)
         The solution, if `max_iter` was enough: the caller certifies.
     """
-    b, signs, ridge = b.copy(), np.sign(b), _RIDGE * np.trace(G)
+    b, signs, ridge = b.copy(), np.sign(b), RIDGE * np.trace(G)
     for _ in range(max_iter):
         support = np.flatnonzero(signs)
         rows = G[support]  # (s, p)
@@ -122,7 +97,7 @@ def _solve(G: np.ndarray, right: np.ndarray, ridge: float) -> np.ndarray:
     for growth in (1, 1e3, 1e6):
         lifted = G.copy()
         lifted.flat[:: len(G) + 1] += growth * ridge
-        _, solution, failed = _posv(lifted, right, lower=1)
+        _, solution, failed = posv(lifted, right, lower=1)
         if not failed:
             return solution
     return np.zeros_like(right)  # no step: the certificate will say so

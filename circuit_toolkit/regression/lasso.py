@@ -10,13 +10,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.regression.active_set import active_set, guess, largest_eigenvalue
+from circuit_toolkit.regression.active_set import active_set
 from circuit_toolkit.regression.centred import reciprocal
-from circuit_toolkit.regression.certificate import ConvergenceWarning, certificate, violation
+from circuit_toolkit.regression.certificate import ConvergenceWarning, certificate
 from circuit_toolkit.regression.gram import GramStatistics
+from circuit_toolkit.regression.primal_dual import primal_dual
 
 _EXACT = 1e-8  # times alpha: violation at which the solver stops, far below what `tol` asks
-_GUESS_STEPS = 15  # proximal gradient steps per path point: fewer cost active-set steps
+_NEWTON_STEPS = 8  # for all targets at once; a warm start needs one to three
+_PROXIMAL = (1e-2, 1e-4)  # curvature lent, in turn, where sources depend on each other
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,12 +224,11 @@ class _Problem:
     G: np.ndarray  # (p, p)
     C: np.ndarray  # (p, q)
     yy: np.ndarray  # (q,) 1, or 0 for constant targets
-    lipschitz: float
 
     @classmethod
     def of(cls, stats: GramStatistics) -> _Problem:
-        G, yy = stats.correlation_xx, (stats.scale_y > 0).astype(float)
-        return cls(G, stats.correlation_xy, yy, largest_eigenvalue(G))
+        yy = (stats.scale_y > 0).astype(float)
+        return cls(stats.correlation_xx, stats.correlation_xy, yy)
 
 
 def _fit(
@@ -242,13 +243,17 @@ def _fit(
     G, C = problem.G, problem.C
     alpha_max = np.abs(C).max(axis=0, initial=0)  # (q,)
     alphas = strengths[:, None] * alpha_max  # (k, q)
-    B, path, certificates = start.copy(), [], []
-    for alpha in alphas:
+    steps = min(max_iter, _NEWTON_STEPS)
+    B, slopes, path, certificates = start, np.zeros_like(start), [], []
+    for alpha, last in zip(alphas, [alphas[0], *alphas[:-1]], strict=True):
         bound = _EXACT * alpha + 1e-15  # (q,)
-        todo = np.flatnonzero(violation(C - G @ B, B, alpha) > bound)
-        better = guess(G, C[:, todo], alpha[todo], B[:, todo], problem.lipschitz, _GUESS_STEPS)
-        for j, b in zip(todo, better.T, strict=True):
-            B[:, j] = active_set(G, C[:, j], alpha[j], b, bound[j], max_iter)
+        ahead = B + (last - alpha) * slopes  # exact until a source enters or leaves
+        ahead[ahead * B < 0] = 0
+        ahead, slopes, left = primal_dual(G, C, alpha, ahead, slopes, bound, steps)
+        near = _proximal_steps(G, C[:, left], alpha[left], B[:, left], bound[left], steps)
+        for j, b in zip(left, near.T, strict=True):
+            ahead[:, j] = active_set(G, C[:, j], alpha[j], b, bound[j], max_iter)
+        B, slopes[:, left] = ahead, 0
         path.append(sp.csc_array(B))
         certificates.append(certificate(G, C, problem.yy, B, alpha))
     gap, kkt, explained = (np.array(values) for values in zip(*certificates, strict=True))
@@ -263,6 +268,22 @@ def _fit(
         )
     r2 = _share(explained, problem.yy)
     return LassoPath(strengths, alphas, tuple(path), gap, kkt, converged, r2, stats, tol, max_iter)
+
+
+def _proximal_steps(
+    G: np.ndarray, C: np.ndarray, alphas: np.ndarray, B: np.ndarray, tol: np.ndarray, max_iter: int
+) -> np.ndarray:
+    """Get near the solutions by proximal point steps (Rockafellar, 1976).
+
+    Each adds `curvature |b - B|^2 / 2`, so that the Newton steps get through where the Gram
+    matrix is singular, as with features whose sum is constant; little remains to be searched.
+    """
+    for curvature in _PROXIMAL if len(alphas) else ():
+        lifted, shifted = G + curvature * np.eye(len(G)), C + curvature * B
+        near, _, left = primal_dual(lifted, shifted, alphas, B, np.zeros_like(B), tol, max_iter)
+        near[:, left] = B[:, left]
+        B = near
+    return B
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -1,0 +1,153 @@
+"""Dictionaries: what is written is what sae_lens reads, and what does not fit is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from sae_lens import SAE
+
+from circuit_toolkit.dictionaries import load_dictionaries, save_dictionary
+from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
+from circuit_toolkit.sites import Site
+from tests.tiny import FEATURES, LAYERS, WIDTH, random_sae, random_transcoder, residual_sites
+
+SITE = Site("resid_post", 1)
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    save_dictionary(random_sae(tiny.name, SITE), tmp_path / "sae")
+    return tmp_path / "sae"
+
+
+def edit(folder, **metadata):
+    config = json.loads((folder / "cfg.json").read_text())
+    config["metadata"] |= metadata
+    (folder / "cfg.json").write_text(json.dumps(config))
+
+
+def test_autoencoders_and_transcoders_of_a_folder_load_in_order(tiny, tiny_folder):
+    saes = load_dictionaries(tiny, tiny_folder)
+    assert list(saes) == residual_sites()
+    assert all(d.kind == "sae" and d.out == site == d.site for site, d in saes.items())
+    transcoders = load_dictionaries(tiny, tiny_folder, kind="transcoder")
+    assert list(transcoders) == [Site("mlp_in", i) for i in range(LAYERS)]
+    for i, each in enumerate(transcoders.values()):
+        assert each.kind == "transcoder" and each.out == Site("mlp_out", i)
+    some = load_dictionaries(tiny, tiny_folder, sites=["resid_post 2", Site("resid_pre", 0)])
+    assert list(some) == [Site("resid_pre", 0), Site("resid_post", 2)]
+
+
+def test_one_dictionary_can_be_named_by_its_own_folder(tiny, folder):
+    assert list(load_dictionaries(tiny, folder)) == [SITE]
+    assert list(load_dictionaries(tiny, str(folder.parent))) == [SITE]
+
+
+@pytest.mark.parametrize("make", [random_sae, random_transcoder], ids=["sae", "transcoder"])
+def test_what_is_saved_is_what_sae_lens_reads(tiny, tmp_path, make):
+    place = SITE if make is random_sae else 1
+    original = make(tiny.name, place, seed=3)
+    save_dictionary(original, tmp_path / "it")
+    read = SAE.load_from_disk(tmp_path / "it", dtype="float32")
+    for name, weight in original.state_dict().items():
+        torch.testing.assert_close(read.state_dict()[name], weight, rtol=1e-3, atol=1e-6)
+    x = torch.randn(400, WIDTH)
+    ours, theirs = original.encode(x), read.encode(x)
+    same = ((ours > 0) == (theirs > 0)).all(1)  # half precision may turn a near tie
+    assert same.float().mean() > 0.95 and (ours > 0).any(1).all()
+    torch.testing.assert_close(ours[same], theirs[same], rtol=5e-3, atol=5e-3)
+    assert read.cfg.metadata.hook_name == original.cfg.metadata.hook_name
+
+
+def test_the_weights_take_half_the_space(folder):
+    assert (folder / "sae_weights.safetensors").stat().st_size < 2.5 * (2 * WIDTH * FEATURES)
+
+
+def test_features_are_those_of_sae_lens_in_float32_and_not_negative(tiny, folder):
+    dictionary = load_dictionaries(tiny, folder)[SITE]
+    x = torch.randn(3, 5, WIDTH)
+    acts = dictionary.encode(x)
+    assert acts.shape == (3, 5, FEATURES) and acts.dtype == torch.float32 and (acts >= 0).all()
+    torch.testing.assert_close(acts, dictionary.sae.encode(x).to_dense())
+    slow = acts @ dictionary.directions + dictionary.sae.b_dec  # (3, 5, D)
+    torch.testing.assert_close(dictionary.decode(acts), slow)
+    assert dictionary.encode(x.double()).dtype == torch.float32
+    assert dictionary.n_features == FEATURES and not dictionary.encode(x).requires_grad
+
+
+def test_saving_replaces_and_leaves_nothing_behind(tiny, folder):
+    (folder / "stray.txt").write_text("from before")
+    save_dictionary(random_sae(tiny.name, SITE, seed=9), folder)
+    assert {path.name for path in folder.iterdir()} == {"cfg.json", "sae_weights.safetensors"}
+    assert [path.name for path in folder.parent.iterdir()] == ["sae"]
+
+
+def test_a_save_that_fails_leaves_the_old_dictionary_whole(tiny, folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_dictionary(random_sae(tiny.name, SITE, seed=9), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["sae"]
+
+
+def test_a_dictionary_of_another_model_is_refused(tiny, folder):
+    edit(folder, model_name="gpt2")
+    with pytest.raises(MismatchError, match="trained on 'gpt2', the model is 'GPT2LMHeadModel'"):
+        load_dictionaries(tiny, folder)
+
+
+def test_a_dictionary_that_names_no_site_is_refused(tiny, folder):
+    edit(folder, hook_name=None)
+    with pytest.raises(MismatchError, match="metadata.hook_name is missing"):
+        load_dictionaries(tiny, folder)
+
+
+def test_a_dictionary_of_a_site_that_the_model_lacks_is_refused(tiny, folder):
+    edit(folder, hook_name="blocks.7.hook_resid_post", hook_name_out="blocks.7.hook_resid_post")
+    with pytest.raises(MismatchError, match="'sae' does not fit.*has layers 0 to 2"):
+        load_dictionaries(tiny, folder)
+    edit(folder, hook_name="somewhere")
+    with pytest.raises(InputError, match="'somewhere' is not a site"):
+        load_dictionaries(tiny, folder)
+
+
+def test_a_dictionary_of_another_width_is_refused(tiny, tmp_path):
+    save_dictionary(random_sae(tiny.name, SITE, width=16), tmp_path / "narrow")
+    with pytest.raises(MismatchError, match=r"width 16 at blocks.1.hook_resid_post.*has 32"):
+        load_dictionaries(tiny, tmp_path / "narrow")
+    save_dictionary(random_transcoder(tiny.name, 0, d_out=16), tmp_path / "out")
+    with pytest.raises(MismatchError, match=r"width 16 at blocks.0.hook_mlp_out"):
+        load_dictionaries(tiny, tmp_path / "out", kind="transcoder")
+
+
+def test_a_damaged_config_is_refused(tiny, folder):
+    (folder / "cfg.json").write_text('{"metadata": ')
+    with pytest.raises(FileFormatError, match=r"cfg.json is not JSON"):
+        load_dictionaries(tiny, folder)
+
+
+def test_what_is_not_there_is_refused(tiny, tiny_folder, folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for nothing in (tmp_path / "empty", tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="No dictionary lies in"):
+            load_dictionaries(tiny, nothing)
+    with pytest.raises(InputError, match=r"No sae for blocks.0.hook_resid_mid lies"):
+        load_dictionaries(tiny, tiny_folder, sites=["resid_post 0", "resid_mid 0"])
+    with pytest.raises(InputError, match="No sae for any site"):
+        load_dictionaries(tiny, tiny_folder, sites=[])
+    with pytest.raises(InputError, match="No transcoder for any site"):
+        load_dictionaries(tiny, folder, kind="transcoder")
+    with pytest.raises(InputError, match="only for 'demo'"):
+        load_dictionaries(tiny)
+
+
+def test_two_dictionaries_at_one_site_are_refused(tiny, folder):
+    shutil.copytree(folder, folder.parent / "twin")
+    with pytest.raises(InputError, match="Two dictionaries read blocks.1.hook_resid_post"):
+        load_dictionaries(tiny, folder.parent)

@@ -1,0 +1,118 @@
+"""Labels: the words that carry a feature, and those that it promotes by the logit lens."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from circuit_toolkit.activations import Activations
+from circuit_toolkit.capture import capture
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret import feature_labels, named_features, promoted_words
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import ioi
+from tests.tiny import FEATURES, LAYERS, tiny_hf
+
+SITE = Site("resid_post", 0)
+
+
+@pytest.fixture(scope="module")
+def acts(tiny, tiny_saes):
+    return capture(tiny, ioi(tiny, n=20), tiny_saes, progress=False)
+
+
+def test_labels_by_hand():
+    values = np.zeros((6, 4), np.float32)
+    values[:, 0] = [5, 1, 3, 0, 0.1, 0]  # a: 5.1, b: 1, c: 3
+    values[:, 1] = [0, 2, 0, 2, 0, 3]  # b and d: 2, e: 3
+    values[:, 2] = 1
+    hand = Activations(
+        features={SITE: sp.csr_array(values)},
+        prompt=np.array([0, 0, 0, 1, 1, 1]),
+        position=np.array([1, 2, 3, 1, 2, 3]),
+        tokens=[["<bos>", "a", "b", "c"], ["<bos>", "d", "a", "e"]],
+        groups=np.arange(2),
+    )
+    assert feature_labels(hand)[SITE] == ["a, c, b", "e, b, d", "a, b, c", ""]
+    assert feature_labels(hand, n_words=1)[SITE] == ["a", "e", "a", ""]
+    with pytest.raises(InputError, match="need the tokens"):
+        feature_labels(hand.pooled("mean"))
+
+
+def test_a_word_with_under_a_twentieth_is_left_out():
+    n = 30
+    even, uneven = np.ones(n), np.ones(n)
+    uneven[7] = 10
+    hand = Activations(
+        features={SITE: sp.csr_array(np.stack([even, uneven], 1).astype(np.float32))},
+        prompt=np.zeros(n, int),
+        position=np.arange(1, n + 1),
+        tokens=[["<bos>", *(f"w{i}" for i in range(n))]],
+        groups=np.zeros(1, int),
+    )
+    assert feature_labels(hand)[SITE] == ["", "w7"]
+
+
+def test_labels_are_the_words_of_highest_mass(acts):
+    labels = feature_labels(acts)
+    words = [acts.tokens[p][t] for p, t in zip(acts.prompt, acts.position, strict=True)]
+    for site in acts.sites:
+        assert len(labels[site]) == FEATURES
+        for feature in range(0, FEATURES, 7):
+            mass = Counter()
+            column = acts.features[site][:, [feature]].toarray().ravel()
+            for word, value in zip(words, column, strict=True):
+                mass[word] += float(value)
+            total = sum(mass.values())
+            named = labels[site][feature].split(", ") if labels[site][feature] else []
+            shares = [mass[word] for word in named]
+            assert shares == sorted(shares, reverse=True) and len(named) <= 3
+            rest = [value for word, value in mass.items() if word not in named]
+            if named:
+                assert min(shares) >= total / 20 * (1 - 1e-5)
+                assert max(rest) <= min(shares) * (1 + 1e-5) or len(named) < 3
+            if len(named) < 3:
+                assert max(rest) <= total / 20 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("site", [SITE, Site("resid_post", LAYERS - 1)], ids=str)
+def test_promoted_words_are_those_of_a_logit_lens(tiny, tiny_saes, site):
+    module, features = tiny_hf(), np.array([0, 3, 41])
+    ours = promoted_words(tiny, tiny_saes[site], features, n_words=5)
+    for feature, words in zip(features, ours, strict=True):
+        direction = tiny_saes[site].sae.W_dec[feature].double()
+        norm = module.transformer.ln_f
+        # what a small step along the direction adds to centred logits, around no residual
+        step = (direction - direction.mean()) * norm.weight.double()
+        logits = module.lm_head.weight.double() @ step
+        best = logits.argsort(descending=True)[:5].tolist()
+        assert words == [tiny.tokenizer.decode([token]) for token in best]
+
+
+def test_promoted_words_follow_the_whole_norm(tiny, tiny_saes):
+    """A large multiple of the direction alone in the residual stream gives the same words."""
+    site = Site("resid_post", LAYERS - 1)
+    module = tiny_hf()
+    rows = tiny_saes[site].sae.W_dec[:10]
+    with torch.no_grad():
+        module.transformer.ln_f.bias.zero_()
+        best = module.lm_head(module.transformer.ln_f(1e4 * rows)).topk(3).indices.tolist()
+    ours = promoted_words(tiny, tiny_saes[site], np.arange(10))
+    assert ours == [[tiny.tokenizer.decode([token]) for token in row] for row in best]
+
+
+def test_late_features_tell_what_they_promote_too(tiny, tiny_saes, acts):
+    plain, named = feature_labels(acts), named_features(tiny, tiny_saes, acts)
+    assert named[Site("resid_pre", 0)] == plain[Site("resid_pre", 0)]
+    assert named[SITE] == plain[SITE]  # the first of three layers
+    last = Site("resid_post", LAYERS - 1)
+    live = np.flatnonzero(acts.means()[last])
+    promoted = promoted_words(tiny, tiny_saes[last], live)
+    assert len(live) > 20
+    for i, words in zip(live, promoted, strict=True):
+        assert named[last][i] == f"{plain[last][i]} ⇒ {', '.join(words)}".lstrip()
+    assert all(named[last][i] == "" for i in set(range(FEATURES)) - set(live.tolist()))
+    whole = named_features(tiny, tiny_saes, acts, promoted_from=0.0)
+    assert any("⇒" in name for name in whole[SITE])

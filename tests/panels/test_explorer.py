@@ -1,0 +1,73 @@
+"""The explorer without a browser: whatever a control does, an assignment or a call does."""
+
+import numpy as np
+import pytest
+
+import circuit_toolkit as ct
+from circuit_toolkit.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def explorer(demo, demo_saes):
+    return ct.explore(demo, demo_saes, n=96)
+
+
+def test_it_opens_with_a_circuit_that_says_it_is_unvalidated_by_ablation(explorer):
+    assert explorer.circuit is not None and len(explorer.circuit.nodes) > 5
+    assert "ablation" not in explorer.circuit.evidence
+    assert explorer.graph.circuit is explorer.circuit
+    assert "Circuit" in repr(explorer) and len(repr(explorer)) < 500
+
+
+def test_a_strength_redraws_from_the_fitted_path(explorer):
+    fit = explorer.fit
+    explorer.strength = 0.9
+    few = len(explorer.circuit.edges)
+    explorer.strength = 0.05
+    assert len(explorer.circuit.edges) > few
+    assert explorer._slider.value == pytest.approx(explorer.strength)
+    assert explorer.fit is fit, "a slider must not fit again"
+
+
+def test_a_click_shows_where_the_feature_fires(explorer):
+    explorer.strength = 0.1
+    node = explorer.circuit.ids()[0]
+    explorer.graph.selected = node  # what the browser sets
+    assert explorer.selected == node
+    assert node in explorer.feature.title.value
+    heat = explorer.feature.figure.data[0]
+    assert heat.visible and np.nanmax(np.array(heat.z, dtype=float)) > 0
+    explorer.selected = "target"
+    assert not explorer.feature.figure.data[0].visible
+    explorer.selected = ""
+
+
+def test_one_prompt_and_a_prompt_of_ones_own(explorer):
+    whole = explorer.circuit
+    explorer._prompt.value = 0
+    assert explorer.circuit.settings["level"] == "prompt"
+    explorer._own.value = "Mary and Tom went to the store. Tom gave a ring to"
+    assert explorer.circuit.settings["prompt"].startswith("<bos> Mary and Tom")
+    shown = explorer.circuit
+    explorer._own.value = "Mary frobnicated"
+    assert "frobnicated" in explorer._status.value, "the panel says what it does not know"
+    assert explorer.circuit is shown
+    explorer._own.value = ""
+    explorer._prompt.value = -1
+    assert explorer.circuit.settings["level"] == whole.settings["level"] == "dataset"
+
+
+def test_testing_adds_evidence(explorer):
+    explorer.test()
+    assert explorer.circuit.evidence["ablation"]["n_features"] == len(explorer.circuit.nodes) - 1
+    assert "ablation" in explorer._status.value
+
+
+def test_another_task_and_fewer_sites_are_learnt(explorer):
+    explorer._sites.value = list(explorer.dictionaries)[-3:]
+    explorer._task.value = "agreement"
+    assert explorer.circuit.settings["task"] == "agreement"
+    assert len(explorer.fit.sites) == 3
+    explorer._sites.value = []
+    with pytest.raises(InputError, match="at least one site"):
+        explorer.learn()
