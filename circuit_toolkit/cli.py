@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from circuit_toolkit.errors import ToolkitError
+from circuit_toolkit.errors import InputError, ToolkitError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,26 +66,30 @@ def _demo(task_name: str, out: Path, as_json: bool) -> None:
     """From prompts to a tested circuit, in files."""
     stages = _Stages(as_json)
     with stages.stage("load the libraries"):
-        import circuit_toolkit as ct
-        from circuit_toolkit.errors import InputError
+        from circuit_toolkit.capture import capture
+        from circuit_toolkit.circuits.circuit_lasso import CircuitLasso
+        from circuit_toolkit.dictionaries import load_dictionaries
+        from circuit_toolkit.evaluation import ablation_evidence
         from circuit_toolkit.interpret import named_features
+        from circuit_toolkit.models import load_model
+        from circuit_toolkit.tasks import BUNDLED
 
-        if task_name not in ct.tasks.BUNDLED:
-            known = ", ".join(ct.tasks.BUNDLED)
+        if task_name not in BUNDLED:
+            known = ", ".join(BUNDLED)
             raise InputError(f"Unknown task {task_name!r}. Use one of {known}.")
-        make = ct.tasks.BUNDLED[task_name]
+        make = BUNDLED[task_name]
     with stages.stage("load the model and its dictionaries"):
-        model = ct.load_model("demo")
-        saes = ct.load_dictionaries(model)
+        model = load_model("demo")
+        saes = load_dictionaries(model)
         task, held_out = make(model, n=512, seed=0), make(model, n=128, seed=1, test=True)
     with stages.stage(f"capture {len(task.texts)} prompts at {len(saes)} sites"):
-        acts = ct.capture(model, task, saes, progress=not as_json)
+        acts = capture(model, task, saes, progress=not as_json)
     with stages.stage("fit the path of strengths"):
         labels = named_features(model, saes, acts)
-        fit = ct.CircuitLasso().fit(acts, target=task, labels=labels)
+        fit = CircuitLasso().fit(acts, target=task, labels=labels)
         circuit = fit.circuit(strength=0.1)
     with stages.stage("test by ablation, against 20 random sets"):
-        circuit = ct.ablation_evidence(model, saes, held_out, fit.rows, circuit)
+        circuit = ablation_evidence(model, saes, held_out, fit.rows, circuit)
     with stages.stage("draw"):
         out.mkdir(parents=True, exist_ok=True)
         files = {

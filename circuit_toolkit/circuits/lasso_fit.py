@@ -136,8 +136,8 @@ class LassoFit:
         strength: float = 0.1,
         *,
         prompt: int | None = None,
-        max_features: int | None = 60,
-        max_edges: int | None = 300,
+        max_features: int | None = 40,
+        max_edges: int | None = 200,
     ) -> Circuit:
         """Read off the circuit at the fitted strength nearest to the given one.
 

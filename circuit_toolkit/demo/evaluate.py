@@ -18,7 +18,11 @@ from circuit_toolkit.tasks import BUNDLED
 
 _LOGITS = Site("logits")
 # The whole range of a family, where the task for circuits takes a part of it.
-_WIDEST = {"ioi": {"mixed": False}, "greater_than": {"years": (2, 98)}}
+_WIDEST = {
+    "ioi": {"mixed": False},
+    "greater_than": {"years": (2, 98)},
+    "docstring": {"apart": False},
+}
 
 
 def evaluate_model(model: Model, n: int = 1000, seed: int = 12345) -> dict[str, dict[str, float]]:

@@ -73,8 +73,8 @@ def train_all(
     folder : Path
         Where the dictionaries go, each in a folder of its own.
     config : DictionaryConfig
-        Size and schedule of each; a transcoder gets half as many features, since an MLP of this
-        model has few things to say and more of them would fire next to never.
+        Size and schedule of each; a transcoder gets half as many features and half as many more
+        active, since an MLP of this model has few things to say and others would hardly fire.
     n_texts : int
         Number of texts to capture.
     kinds : str
@@ -102,7 +102,7 @@ def train_all(
         if site == out:
             trained = train_sae(x, config, metadata)
         else:
-            narrow = replace(config, n_features=config.n_features // 2)
+            narrow = replace(config, n_features=config.n_features // 2, k=config.k * 3 // 2)
             trained = train_transcoder(x, acts[out].float(), narrow, metadata)
         save_dictionary(trained, folder / name)
         log.write(f"{name}  {(time.monotonic() - began) / 60:.1f} min\n")

@@ -23,7 +23,8 @@ def feature_labels(acts: Activations, n_words: int = 3) -> dict[Site, list[str]]
     acts : Activations
         Captured with `positions="all"`.
     n_words : int
-        At most so many words; a word with under a twentieth of the activation is left out.
+        At most so many words; one with under a twentieth of the activation is left out, unless
+        all are: then the label ends in "…".
 
     Returns
     -------
@@ -56,11 +57,17 @@ def feature_labels(acts: Activations, n_words: int = 3) -> dict[Site, list[str]]
 
 def _heaviest(vocabulary: np.ndarray, rows: np.ndarray, mass: np.ndarray, n: int) -> str:
     order = np.argsort(-mass, kind="stable")[:n]
-    return ", ".join(str(vocabulary[rows[i]]) for i in order if mass[i] >= mass.sum() / 20)
+    heavy = [i for i in order if mass[i] >= mass.sum() / 20]
+    words = ", ".join(str(vocabulary[rows[i]]) for i in heavy or order)
+    return words if heavy or not len(order) else f"{words}, …"
 
 
 def promoted_words(
-    model: Model, dictionary: Dictionary, features: np.ndarray, n_words: int = 3
+    model: Model,
+    dictionary: Dictionary,
+    features: np.ndarray,
+    n_words: int = 3,
+    min_z: float = -np.inf,
 ) -> list[list[str]]:
     """Say which next words a feature promotes most, by its direct path to the logits.
 
@@ -76,7 +83,9 @@ def promoted_words(
     features : ndarray of int, shape (k,)
         Which ones.
     n_words : int
-        How many words each.
+        At most so many words each.
+    min_z : float
+        Leave out words whose effect is fewer standard deviations above the mean of all words.
 
     Returns
     -------
@@ -88,17 +97,71 @@ def promoted_words(
     directions = dictionary.directions[torch.as_tensor(features)]  # (k, D)
     directions = directions - directions.mean(dim=1, keepdim=True)
     effects = (directions * norm.weight) @ head.weight.T  # type: ignore[union-attr]  # (k, V)
-    best = effects.topk(n_words, dim=1).indices.tolist()
-    return [[str(model.tokenizer.decode([token])) for token in row] for row in best]
+    effects = (effects - effects.mean(1, keepdim=True)) / effects.std(1, keepdim=True)
+    best = effects.topk(n_words, dim=1)
+    return [
+        [str(model.tokenizer.decode([t])) for t, z in zip(*row, strict=True) if z >= min_z]
+        for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def context_words(
+    acts: Activations, site: Site, n_words: int = 3, min_correlation: float = 0.2
+) -> list[list[str]]:
+    """Say which words of a prompt go with a feature's activation, whatever it fires on.
+
+    A feature at the last token always fires on the same few words; what it stands for is told by
+    the rest of the prompt.
+
+    Parameters
+    ----------
+    acts : Activations
+        One row a prompt: captured or pooled at the position of interest.
+    site : Site
+        Where.
+    n_words : int
+        At most so many words a feature.
+    min_correlation : float
+        Between the presence of the word in a prompt and the feature's activation.
+
+    Returns
+    -------
+    list of list of str
+        Words for each feature, the best first. Words in fewer than 5 prompts are left out.
+
+    Raises
+    ------
+    InputError
+        If there is not one row a prompt.
+    """
+    if len(acts.prompt) != acts.n_prompts:
+        raise InputError("Context needs one row a prompt: acts.pooled('last').")
+    rows = np.repeat(np.arange(acts.n_prompts), [len(words) for words in acts.tokens])
+    vocabulary, columns = np.unique(
+        [word for words in acts.tokens for word in words], return_inverse=True
+    )
+    present = np.zeros((acts.n_prompts, len(vocabulary)))
+    present[rows, columns] = 1
+    present[:, present.sum(axis=0) < 5] = 0
+    fired = acts.features[site].toarray()  # (prompts, F)
+    scale = np.outer(present.std(axis=0), fired.std(axis=0)) * acts.n_prompts  # (V, F)
+    covariance = (present - present.mean(axis=0)).T @ (fired - fired.mean(axis=0))
+    correlation = np.divide(covariance, scale, out=np.zeros(scale.shape), where=scale > 1e-12)
+    best = np.argsort(-correlation, axis=0)[:n_words]  # (n_words, F)
+    return [
+        [str(vocabulary[w]) for w in best[:, f] if correlation[w, f] >= min_correlation]
+        for f in range(fired.shape[1])
+    ]
 
 
 def named_features(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
     acts: Activations,
+    positions: str = "last",
     promoted_from: float = 0.5,
 ) -> dict[Site, list[str]]:
-    """Name features by the words on which they fire and, late in the model, what they promote.
+    """Name features by the context and the words on which they fire, and by what they promote.
 
     Parameters
     ----------
@@ -108,20 +171,31 @@ def named_features(
         Those of `acts`.
     acts : Activations
         Captured with `positions="all"`.
+    positions : str
+        Where the context is told for, see `Activations.pooled`; that of the fit.
     promoted_from : float
-        Share of the model's depth from which a label also tells the promoted words.
+        Share of the model's depth from which a label also tells words that are promoted by at
+        least four standard deviations.
 
     Returns
     -------
     dict of Site to list of str
-        For example `to, with ⇒ Mary, Anna`.
+        For example `Emma, Kate … to ⇒ Emma`: fires on "to" in prompts that have Emma or Kate in
+        them, and promotes Emma.
     """
     labels = feature_labels(acts)
+    rows = acts.pooled(positions)
     for site, names in labels.items():
+        for i, words in enumerate(context_words(rows, site)):
+            fires = names[i].split(", ")
+            if others := [word for word in words if word not in fires]:
+                names[i] = f"{', '.join(others)} … {', '.join(fires[:2])}"
         late = site.kind == "resid_post" and (site.layer + 1) / model.n_layers > promoted_from
         if not late:
             continue
         live = np.unique(acts.features[site].indices)
-        for i, words in zip(live, promoted_words(model, dictionaries[site], live), strict=True):
-            names[i] = f"{names[i]} ⇒ {', '.join(words)}".lstrip()
+        promoted = promoted_words(model, dictionaries[site], live, min_z=4.0)
+        for i, words in zip(live, promoted, strict=True):
+            if words:
+                names[i] = f"{names[i]} ⇒ {', '.join(words)}".lstrip()
     return labels

@@ -167,7 +167,7 @@ class Explorer(w.VBox):
         self.task = made if isinstance(made, Task) else made(self.model, n=self.n)
         self.acts = capture(self.model, self.task, chosen, progress=False)
         estimator = replace(self.estimator, positions=self._positions.value)
-        labels = named_features(self.model, chosen, self.acts)
+        labels = named_features(self.model, chosen, self.acts, estimator.positions)
         self.fit = estimator.fit(self.acts, self.task, labels)
         self._view = (self.fit, self.acts, _ALL)
         prompts = [(text, i) for i, text in enumerate(self.task.clean[:_SHOWN])]
@@ -203,7 +203,7 @@ class Explorer(w.VBox):
         self.circuit = ablation_evidence(
             self.model, self.dictionaries, task, self.fit.rows, self.circuit, n_prompts=64
         )
-        self._report()
+        self._say("")  # the graph has its size and its evidence above it
 
     def _choose_prompt(self, change: Any) -> None:
         self._view = (self.fit, self.acts, change.new)
@@ -224,7 +224,7 @@ class Explorer(w.VBox):
             prompt=None if prompt == _ALL else prompt,
             max_features=self._features.value,
         )
-        self._report()
+        self._say("")  # the graph has its size and its evidence above it
 
     @traitlets.observe("selected")
     def _show_feature(self, change: Any) -> None:
@@ -233,12 +233,8 @@ class Explorer(w.VBox):
         else:
             self.feature.clear()
 
-    def _report(self) -> None:
-        if self.circuit is not None:
-            self._say(" &nbsp;·&nbsp; ".join(map(html.escape, self.circuit.summary())))
-
     def _say(self, text: str) -> None:
-        self._status.value = f"<div style='padding:4px 0'>{text}</div>"
+        self._status.value = text and f"<div style='padding:4px 0'>{text}</div>"
 
     def _guarded(self, action: Any, *args: Any) -> None:
         """Run what a control asks for; what the user can mend is said in the panel."""

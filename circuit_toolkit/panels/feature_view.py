@@ -29,7 +29,7 @@ class FeatureView(ipywidgets.VBox):
     def __init__(self, n_prompts: int = 6) -> None:
         self.n_prompts = n_prompts
         self.title = ipywidgets.HTML()
-        self.figure = go.FigureWidget(activation_heatmap([[""]], [np.zeros(1)]))
+        self.figure = go.FigureWidget(activation_heatmap([[""]], [np.zeros(1)], show_text=False))
         self.text = ipywidgets.HTML()
         super().__init__([self.title, self.text, self.figure])
         self.clear()
@@ -75,7 +75,7 @@ class FeatureView(ipywidgets.VBox):
             f"<div style='margin:2px 0'>{highlighted_text_html(words, numbers, peak)}</div>"
             for words, numbers in zip(tokens, values, strict=True)
         )
-        drawn = activation_heatmap(tokens, values)
+        drawn = activation_heatmap(tokens, values, show_text=False)
         with self.figure.batch_update():
             heat, new = self.figure.data[0], drawn.data[0]
             heat.visible = True

@@ -170,11 +170,15 @@ def greater_than(
     )
 
 
-def docstring(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) -> Task:
+def docstring(
+    model: Model, n: int = 512, seed: int = 0, *, test: bool = False, apart: bool = True
+) -> Task:
     """Docstrings: `:param` is followed by the third argument (Heimersheim and Janiak, 2023).
 
     The corrupted twin has other arguments in the signature. Metric: logit of the third argument
-    minus the mean logit of the others.
+    minus the mean logit of the others. With the third of one half of the argument names and the
+    others of the other half, a regression explains the logit of the first half's minus that of the
+    second's, for the reason told at `ioi`.
 
     Parameters
     ----------
@@ -186,12 +190,24 @@ def docstring(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) 
         Seed of the grammar.
     test : bool
         Use only sets of arguments and forms that training never saw.
+    apart : bool
+        Use only signatures whose third argument is of another half of the names than the rest.
 
     Returns
     -------
     Task
     """
-    return _bundled("docstring", model, n, seed, test)
+    if not apart:
+        return _bundled("docstring", model, n, seed, test)
+    return _bundled(
+        "docstring",
+        model,
+        n,
+        seed,
+        test,
+        upwards=("half", "first"),
+        accept=lambda facts: facts["apart"] == "True",
+    )
 
 
 def agreement(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) -> Task:

@@ -133,7 +133,10 @@ def evidence_figure(circuit: Circuit) -> go.Figure:
 
 
 def activation_heatmap(
-    tokens: Sequence[Sequence[str]], values: Sequence[np.ndarray], title: str = ""
+    tokens: Sequence[Sequence[str]],
+    values: Sequence[np.ndarray],
+    title: str = "",
+    show_text: bool = True,
 ) -> go.Figure:
     """Show one feature on prompts x tokens, the text of each token on its cell.
 
@@ -145,6 +148,8 @@ def activation_heatmap(
         Activation on each token.
     title : str, default ""
         Plain text.
+    show_text : bool, default True
+        Write the token on each cell; without, the figure is compact and tokens show on hovering.
 
     Returns
     -------
@@ -167,7 +172,7 @@ def activation_heatmap(
             z=z,
             text=[[_cell(shorten(word, 10)) for word in row] for row in text],
             customdata=[[_cell(word) for word in row] for row in text],
-            texttemplate="%{text}",
+            texttemplate="%{text}" if show_text else None,
             textfont={"size": 11.5},
             colorscale=_DIVERGING if signed else _RISING,
             zmid=0 if signed else None,
@@ -186,8 +191,8 @@ def activation_heatmap(
     wide = 62 * shape[1] + 150  # px; where it does not fit a cell, the notebook scrolls
     return _finish(
         figure,
-        height=120 + 30 * max(shape[0], 2),
-        width=wide if wide > 1000 else None,
+        height=120 + (30 if show_text else 18) * max(shape[0], 2),
+        width=wide if wide > 1000 and show_text else None,
         title=html.escape(title) or None,
     )
 
@@ -225,7 +230,9 @@ def highlighted_text_html(
         style = f' style="background:rgba({colour},{0.75 * share:.2f})"' if share > 0.01 else ""
         shown = html.escape(token).replace("\n", "↵\n")
         spans.append(f'<span title="{value:.3g}"{style}>{shown}</span>')
-    return f'<div style="white-space:pre-wrap;line-height:1.7">{"".join(spans)}</div>'
+    # Tokens of most tokenizers carry their space; those of a word-level one are set apart here.
+    gap = "" if any(token[:1].isspace() for token in tokens) else " "
+    return f'<div style="white-space:pre-wrap;line-height:1.7">{gap.join(spans)}</div>'
 
 
 def _cell(token: str) -> str:

@@ -52,7 +52,7 @@ def test_a_word_with_under_a_twentieth_is_left_out():
         tokens=[["<bos>", *(f"w{i}" for i in range(n))]],
         groups=np.zeros(1, int),
     )
-    assert feature_labels(hand)[SITE] == ["", "w7"]
+    assert feature_labels(hand)[SITE] == ["w0, w1, w2, …", "w7"]
 
 
 def test_labels_are_the_words_of_highest_mass(acts):

@@ -36,6 +36,11 @@ def lab(tmp_path):
     notebook = nbformat.read(QUICKSTART, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(REPORT))
     nbformat.write(notebook, tmp_path / "quickstart.ipynb")
+    # No pop-up that asks to fetch news.
+    settings = tmp_path / "JUPYTER_CONFIG_DIR" / "labconfig" / "default_setting_overrides.json"
+    settings.parent.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    settings.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": quiet}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -94,7 +99,8 @@ def report(page):
 @pytest.mark.browser
 def test_slider_and_click_reach_python(lab, page):
     page.set_viewport_size({"width": 1400, "height": 1500})
-    page.goto(lab)
+    page.set_default_timeout(120_000)
+    page.goto(lab, wait_until="commit")
     kernel = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
     page.wait_for_function(f"{kernel}?.status == 'idle'", timeout=90_000)
     command(page, "notebook:run-all-cells")
@@ -127,8 +133,13 @@ def test_slider_and_click_reach_python(lab, page):
         box["y"] + box["height"] / 2 + (y - height / 2) * scale,
     )
     page.wait_for_timeout(500)
+    page.mouse.move(box["x"] + 5, box["y"] + 5)  # off the nodes, so that none is lit
+    page.wait_for_timeout(300)
     if folder := os.environ.get("CIRCUIT_TOOLKIT_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / "explorer.png")
+        cell = page.locator(".jp-Notebook .jp-Cell:has(.ct-canvas)").last
+        cell.locator(".jp-Cell-outputArea").screenshot(path=Path(folder) / "explorer.png")
+        for index, each in enumerate(page.locator(".jp-Notebook .jp-CodeCell").all()):
+            each.screenshot(path=Path(folder) / f"cell-{index}.png")
     clicked = report(page)
     assert clicked["selected"] == node
     assert node in clicked["title"], "the feature was not shown"

@@ -60,7 +60,7 @@ def test_one_prompt_and_a_prompt_of_ones_own(explorer):
 def test_testing_adds_evidence(explorer):
     explorer.test()
     assert explorer.circuit.evidence["ablation"]["n_features"] == len(explorer.circuit.nodes) - 1
-    assert "ablation" in explorer._status.value
+    assert "mean ablation removes" in " ".join(explorer.circuit.summary())
 
 
 def test_another_task_and_fewer_sites_are_learnt(explorer):

@@ -60,4 +60,10 @@ def docstring(rng: random.Random, test: bool = False) -> Sentence:
         other[word.parts[1]] if "in signature" in word.parts else word.text for word in words[:at]
     )
     wrong = tuple(name for name in arguments[:count] if name != arguments[2])
-    return Sentence("docstring", tuple(words), Question(at, (arguments[2],), wrong, corrupted))
+    half = set(w.ARGUMENTS[: len(w.ARGUMENTS) // 2])
+    facts = {
+        "half": "first" if arguments[2] in half else "second",
+        "apart": str(all((name in half) != (arguments[2] in half) for name in wrong)),
+    }
+    question = Question(at, (arguments[2],), wrong, corrupted)
+    return Sentence("docstring", tuple(words), question, facts)
