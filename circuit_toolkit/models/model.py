@@ -248,20 +248,11 @@ def load_model(
     """
     import beartype  # noqa: F401  # before nnsight, which puts .save on every object: else it fails
     from nnsight import TransformersModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     module: Any  # transformers wraps `to` in a way that type checkers misread
     if isinstance(name, (str, os.PathLike)):
-        source = str(DEMO_FOLDER) if name == "demo" else os.fspath(name)
-        try:
-            module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"No model could be loaded from {source!r}. Pass 'demo', a folder with "
-                "config.json and weights, or a name of the Hugging Face hub (which needs the "
-                f"network). Cause: {error}"
-            ) from error
+        module, found = _read(str(DEMO_FOLDER) if name == "demo" else os.fspath(name), dtype)
+        tokenizer = tokenizer or found
         label = str(name)
     else:
         module, label = name, getattr(name.config, "_name_or_path", "") or type(name).__name__
@@ -281,6 +272,28 @@ def load_model(
     _check_paths(module, architecture)
     wrapped = TransformersModel(module, tokenizer=tokenizer, task="text-generation")
     return Model(wrapped, label, architecture)
+
+
+def _read(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Read module and tokenizer, without a progress bar where nothing is downloaded."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    quiet = os.path.isdir(source) and logging.is_progress_bar_enabled()
+    if quiet:
+        logging.disable_progress_bar()
+    try:
+        module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        return module, AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"No model could be loaded from {source!r}. Pass 'demo', a folder with "
+            "config.json and weights, or a name of the Hugging Face hub (which needs the "
+            f"network). Cause: {error}"
+        ) from error
+    finally:
+        if quiet:
+            logging.enable_progress_bar()
 
 
 def _check_paths(module: torch.nn.Module, architecture: Architecture) -> None:

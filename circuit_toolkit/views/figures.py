@@ -162,11 +162,12 @@ def activation_heatmap(
     """
     _check_lengths(tokens, values)
     shape = len(tokens), max(map(len, tokens), default=0)  # B, T of the longest
-    z, text = np.full(shape, np.nan), np.full(shape, "", dtype=object)
+    # Gaps are None, not NaN: a widget's message is JSON, which knows no NaN.
+    z, text = np.full(shape, None, dtype=object), np.full(shape, "", dtype=object)
     for row, (words, numbers) in enumerate(zip(tokens, values, strict=True)):
         z[row, : len(words)] = numbers
         text[row, : len(words)] = [word.replace("\n", "↵").strip(" ") or "␣" for word in words]
-    signed = bool(np.nanmin(z, initial=0) < 0)
+    signed = any((np.asarray(numbers) < 0).any() for numbers in values)
     figure = go.Figure(
         go.Heatmap(
             z=z,

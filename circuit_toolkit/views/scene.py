@@ -92,13 +92,14 @@ def header(circuit: Circuit) -> dict[str, Any]:
         `title` and `size` (str), `evidence` (list of str), `validated` (bool), `settings` (pairs).
     """
     what, *evidence = circuit.summary()
+    task = circuit.settings.get("task")
     settings = [  # the length of a list will do
         [key, f"{len(value)}" if isinstance(value, list | dict) else str(value)]
         for key, value in circuit.settings.items()
         if value is not None
     ]
     return {
-        "title": circuit.nodes["label"][-1].item() or "target",
+        "title": ": ".join(filter(None, [task, circuit.nodes["label"][-1].item() or "target"])),
         "size": what.rpartition(", target:")[0],
         "evidence": evidence,
         "validated": evidence != [UNVALIDATED],

@@ -11,6 +11,7 @@ from circuit_toolkit.activations import Activations
 from circuit_toolkit.capture import capture
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interpret import feature_labels, named_features, promoted_words
+from circuit_toolkit.interpret.labels import context_words
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import ioi
 from tests.tiny import FEATURES, LAYERS, tiny_hf
@@ -52,7 +53,7 @@ def test_a_word_with_under_a_twentieth_is_left_out():
         tokens=[["<bos>", *(f"w{i}" for i in range(n))]],
         groups=np.zeros(1, int),
     )
-    assert feature_labels(hand)[SITE] == ["w0, w1, w2, …", "w7"]
+    assert feature_labels(hand)[SITE] == ["w0, w1, w10, …", "w7"]
 
 
 def test_labels_are_the_words_of_highest_mass(acts):
@@ -103,16 +104,51 @@ def test_promoted_words_follow_the_whole_norm(tiny, tiny_saes):
     assert ours == [[tiny.tokenizer.decode([token]) for token in row] for row in best]
 
 
-def test_late_features_tell_what_they_promote_too(tiny, tiny_saes, acts):
-    plain, named = feature_labels(acts), named_features(tiny, tiny_saes, acts)
-    assert named[Site("resid_pre", 0)] == plain[Site("resid_pre", 0)]
-    assert named[SITE] == plain[SITE]  # the first of three layers
+def test_a_context_word_that_decides_is_found():
+    rng = np.random.default_rng(0)
+    names, n = ["Ann", "Bob", "Cid"], 60
+    who = rng.integers(3, size=n)
+    values = np.stack([(who == 1) * 2.0, rng.random(n), np.zeros(n)], 1).astype(np.float32)
+    hand = Activations(
+        features={SITE: sp.csr_array(values)},
+        prompt=np.arange(n),
+        position=np.full(n, 2),
+        tokens=[["<bos>", names[w], "to"] for w in who],
+        groups=np.arange(n),
+        settings={"positions": "last"},
+    )
+    words = context_words(hand, SITE, min_correlation=0.9)
+    assert words == [["Bob"], [], []]
+    assert context_words(hand, SITE)[2] == [], "a silent feature has no context"
+
+
+def test_context_needs_one_row_a_prompt(acts):
+    with pytest.raises(InputError, match="one row a prompt"):
+        context_words(acts, SITE)
+
+
+def test_names_put_context_first_and_promoted_words_last(tiny, tiny_saes, acts):
+    plain, named = feature_labels(acts), named_features(tiny, tiny_saes, acts, promoted_from=0.0)
     last = Site("resid_post", LAYERS - 1)
+    context = context_words(acts.pooled("last"), last)
+    promoted = promoted_words(tiny, tiny_saes[last], np.arange(FEATURES), min_z=4.0)
     live = np.flatnonzero(acts.means()[last])
-    promoted = promoted_words(tiny, tiny_saes[last], live)
     assert len(live) > 20
-    for i, words in zip(live, promoted, strict=True):
-        assert named[last][i] == f"{plain[last][i]} ⇒ {', '.join(words)}".lstrip()
+    for i in live:
+        fires = plain[last][i].split(", ")
+        others = [word for word in context[i] if word not in fires]
+        start = f"{', '.join(others)} … {', '.join(fires[:2])}" if others else plain[last][i]
+        end = f" ⇒ {', '.join(promoted[i])}" if promoted[i] else ""
+        assert named[last][i] == f"{start}{end}".lstrip()
     assert all(named[last][i] == "" for i in set(range(FEATURES)) - set(live.tolist()))
-    whole = named_features(tiny, tiny_saes, acts, promoted_from=0.0)
-    assert any("⇒" in name for name in whole[SITE])
+    assert not any("⇒" in name for name in named[Site("resid_pre", 0)])
+
+
+def test_only_words_that_stand_out_are_promoted(tiny, tiny_saes):
+    site, some = Site("resid_post", LAYERS - 1), np.arange(5)
+    every = promoted_words(tiny, tiny_saes[site], some, n_words=3)
+    assert promoted_words(tiny, tiny_saes[site], some, n_words=3, min_z=100.0) == [[]] * 5
+    for few, all_ in zip(
+        promoted_words(tiny, tiny_saes[site], some, min_z=2.5), every, strict=True
+    ):
+        assert few == all_[: len(few)]

@@ -105,7 +105,7 @@ def test_slider_and_click_reach_python(lab, page):
     page.wait_for_function(f"{kernel}?.status == 'idle'", timeout=90_000)
     command(page, "notebook:run-all-cells")
     canvases = page.locator(".ct-canvas canvas")
-    page.locator(".jp-Notebook .jp-Cell").last.locator(".jp-OutputArea-output").wait_for(
+    page.locator(".jp-Notebook .jp-Cell").last.locator(".jp-OutputArea-output").first.wait_for(
         state="attached", timeout=240_000
     )
     before = report(page)

@@ -112,9 +112,11 @@ def test_bundled_tasks_ask_what_the_grammar_asks(tiny, name, test):
     assert (made.answers, made.wrong, made.labels) == (again.answers, again.wrong, again.labels)
     assert made.name == name and len(made) == 30 and len(made.texts) == 60
     grammar, options = Grammar(4), {"years": (60, 98)} if name == "greater_than" else {}
-    said = [grammar.sentence(name, test, **options) for _ in range(100)]
+    said = [grammar.sentence(name, test, **options) for _ in range(600)]
     if name == "ioi":  # a woman and a man
         said = [each for each in said if each.facts["io_gender"] != each.facts["s_gender"]]
+    if name == "docstring":  # the third argument of one half of the names, the rest of the other
+        said = [each for each in said if each.facts["apart"] == "True"]
     assert made.clean == tuple(sentence.prompt for sentence in said[:30])
     for clean, twin, right, wrong in zip(
         made.clean, made.corrupted, made.answers, made.wrong, strict=True
@@ -182,7 +184,18 @@ def test_directions_make_the_metric_of_all_prompts_one_difference(tiny, name, pl
         logits = torch.randn(80, len(tiny.tokenizer))
         scores = made.score(logits, range(80)) * torch.tensor(made.directions * 2)
         torch.testing.assert_close(scores, logits[:, she] - logits[:, he])
-    assert ioi(tiny, n=3, mixed=False).directions == docstring(tiny, n=3).directions == ()
+    assert ioi(tiny, n=3, mixed=False).directions == ()
+    assert docstring(tiny, n=3, apart=False).directions == ()
+
+
+def test_docstrings_explain_one_half_of_the_names_minus_the_other(tiny):
+    made = docstring(tiny, n=40)
+    halves = w.ARGUMENTS[:30], w.ARGUMENTS[30:]
+    for row, direction in enumerate(made.directions):
+        up, down = halves if direction == 1 else halves[::-1]
+        decode = tiny.tokenizer.decode
+        assert decode(made.answers[row]) in up
+        assert all(decode([token]) in down for token in made.wrong[row])
 
 
 def test_mixed_names_explain_her_minus_him(tiny):
