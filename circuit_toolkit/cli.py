@@ -109,7 +109,7 @@ def _demo(task_name: str, out: Path, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(result, indent=1) + "\n")
     else:
-        _report(stages, circuit, task, result)
+        _report(stages, circuit, _example(model, task), result)
 
 
 def _top_features(circuit: Any, n: int = 8) -> list[dict[str, Any]]:
@@ -122,10 +122,19 @@ def _top_edges(circuit: Any, n: int = 8) -> list[dict[str, Any]]:
     return table.round(4).to_dict("records")
 
 
-def _report(stages: _Stages, circuit: Any, task: Any, result: dict[str, Any]) -> None:
+def _example(model: Any, task: Any) -> str:
+    """Say the first prompt with its answers and the wrong ones, of many the first and last."""
+    right, wrong = (
+        " to ".join(dict.fromkeys(model.tokenizer.decode([ids[i]]) for i in (0, -1)))
+        for ids in (task.answers[0], task.wrong[0])
+    )
+    return f"{task.clean[0]} … {right}, not {wrong}"
+
+
+def _report(stages: _Stages, circuit: Any, example: str, result: dict[str, Any]) -> None:
     """Say what was found, in words."""
     stages.say()
-    stages.say(f"An example: {task.clean[0]!r} → {circuit.settings['target']}")
+    stages.say(f"An example: {example} (metric: {circuit.settings['target']})")
     stages.say()
     stages.say("Strongest features (share of the relevance that reaches the target)")
     for row in result["top_features"]:

@@ -132,10 +132,10 @@ def greater_than(
 ) -> Task:
     """Year spans: the end lies after the start (Hanna et al., 2023, arXiv 2305.00586).
 
-    The corrupted twin starts in the year 02 of its century. Metric: probability of the later
-    years minus that of the start year and those before. Ends of spans are late in their century
-    more often than not, so over all start years a model that does not look at the start scores
-    about .5 (two thirds of a perfect score); from 60 on it scores about 0.
+    The corrupted twin starts early, between 02 and a third of the start year. Metric: probability
+    of the later years minus that of the start year and those before. Ends of spans are late in
+    their century more often than not, so over all start years a model that does not look at the
+    start scores about .5; from 60 on it scores about 0.
 
     Parameters
     ----------

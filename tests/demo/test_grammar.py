@@ -188,7 +188,7 @@ def test_roles_of_spans(training, test):
         assert all(year <= start for year in sentence.question.wrong)
         assert len(sentence.question.answers) + len(sentence.question.wrong) == 100
         place = next(i for i, word in enumerate(sentence.words) if "start year" in word.parts)
-        assert sentence.question.corrupted[place] == "02"
+        assert 2 <= int(sentence.question.corrupted[place]) <= max(2, int(start) // 3)
 
 
 def test_roles_of_docstrings(training, test):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 
 from circuit_toolkit.demo.grammar import words as w
 from circuit_toolkit.demo.grammar.sentence import (
@@ -38,7 +39,8 @@ def greater_than(
 ) -> Sentence:
     """Say a span of years in one century.
 
-    The corrupted twin starts in its year 02, the earliest that training has seen.
+    The corrupted twin starts early: in the first third of the years before, but not before 02,
+    the earliest that training has seen.
 
     Parameters
     ----------
@@ -67,6 +69,9 @@ def greater_than(
         NAME=rng.choice(w.FEMALE_NAMES + w.MALE_NAMES),
     )
     at = place_of(words, "answer")
-    corrupted = tuple("02" if "start year" in word.parts else word.text for word in words[:at])
+    # Decided by the text, not by `rng`, whose next numbers belong to the next sentence.
+    chance = zlib.crc32(" ".join(word.text for word in words).encode())
+    early = w.NUMBERS[2 + chance % max(1, start // 3 - 1)]
+    corrupted = tuple(early if "start year" in word.parts else word.text for word in words[:at])
     question = Question(at, tuple(w.NUMBERS[start + 1 :]), tuple(w.NUMBERS[: start + 1]), corrupted)
     return Sentence("greater_than", tuple(words), question, {"start": w.NUMBERS[start]})

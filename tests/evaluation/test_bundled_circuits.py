@@ -1,0 +1,22 @@
+"""The circuits of the bundled tasks hold when they are ablated, and random ones do not."""
+
+import pytest
+
+import circuit_toolkit as ct
+
+
+@pytest.mark.parametrize("name", ["ioi", "greater_than", "agreement"])
+def test_ablating_a_circuit_takes_the_metric_away_and_random_sets_do_not(demo, demo_saes, name):
+    make = ct.tasks.BUNDLED[name]
+    task, held_out = make(demo, n=512, seed=0), make(demo, n=96, seed=2, test=True)
+    acts = ct.capture(demo, task, demo_saes, progress=False)
+    fit = ct.CircuitLasso().fit(acts, target=task)
+    circuit = fit.circuit(strength=0.1)
+    assert 0 < len(circuit.nodes) - 1 <= 60
+    circuit = ct.ablation_evidence(
+        demo, demo_saes, held_out, fit.rows, circuit, draws=6, n_prompts=96, seed=3
+    )
+    found = circuit.evidence["ablation"]
+    assert found["loss"] >= 0.70
+    assert found["random_loss_mean"] <= 0.15
+    assert circuit.evidence["fit"]["held_out_r2"] > 0.3
