@@ -153,8 +153,10 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return config.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def train(config: TrainingConfig, scratch: Path, log=sys.stderr) -> torch.nn.Module:
-    """Train, writing a checkpoint every 250 steps from which a later call goes on.
+def train(
+    config: TrainingConfig, scratch: Path, log=sys.stderr, checkpoint_every: int = 250
+) -> torch.nn.Module:
+    """Train, writing checkpoints from which a later call goes on.
 
     Parameters
     ----------
@@ -164,6 +166,8 @@ def train(config: TrainingConfig, scratch: Path, log=sys.stderr) -> torch.nn.Mod
         Folder of the checkpoint.
     log : file
         Where progress is written, a line every 50 steps.
+    checkpoint_every : int
+        Steps between checkpoints.
 
     Returns
     -------
@@ -214,7 +218,7 @@ def train(config: TrainingConfig, scratch: Path, log=sys.stderr) -> torch.nn.Mod
                 f"{spent / 60:.1f} min spent, {left / 60:.1f} left\n"
             )
             log.flush()
-        if (step + 1) % 250 == 0 or step + 1 == config.steps:
+        if (step + 1) % checkpoint_every == 0 or step + 1 == config.steps:
             state = {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),

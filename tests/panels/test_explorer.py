@@ -1,5 +1,7 @@
 """The explorer without a browser: whatever a control does, an assignment or a call does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -71,3 +73,13 @@ def test_another_task_and_fewer_sites_are_learnt(explorer):
     explorer._sites.value = []
     with pytest.raises(InputError, match="at least one site"):
         explorer.learn()
+
+
+def test_a_task_of_ones_own_and_a_position_that_it_names(demo, demo_saes):
+    own = replace(ct.tasks.agreement(demo, n=60, test=True), name="mine")
+    estimator = ct.CircuitLasso(positions="attractor")
+    explorer = ct.explore(demo, demo_saes, own, estimator=estimator)
+    assert explorer._task.options == ("mine",)
+    assert explorer.circuit.settings["positions"] == "attractor"
+    explorer.test()
+    assert explorer.circuit.evidence["ablation"]["positions"] == "attractor"

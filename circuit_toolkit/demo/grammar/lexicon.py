@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from circuit_toolkit.demo.grammar import words as w
 
 
 def _lexicon() -> dict[str, frozenset[str]]:
     classes: dict[str, set[str]] = {}
 
-    def note(texts: list[str], *roles: str) -> None:
+    def note(texts: Iterable[str], *roles: str) -> None:
         for text in texts:
             classes.setdefault(text, set()).update(roles)
 
