@@ -61,8 +61,12 @@ class Site:
         """Refuse kinds that do not exist."""
         if self.kind not in KINDS:
             raise InputError(f"Unknown kind of site {self.kind!r}. Use one of {', '.join(KINDS)}.")
-        if self.layer < 0 or (self.kind in _UNLAYERED and self.layer):
-            raise InputError(f"Site {self.kind!r} has no layer {self.layer}.")
+        if (
+            not isinstance(self.layer, int)
+            or self.layer < 0
+            or (self.kind in _UNLAYERED and self.layer)
+        ):
+            raise InputError(f"Site {self.kind!r} has no layer {self.layer!r}.")
 
     @classmethod
     def parse(cls, name: str | Site) -> Site:
@@ -84,6 +88,8 @@ class Site:
         """
         if isinstance(name, Site):
             return name
+        if not isinstance(name, str):
+            raise InputError(f"A site is a name or a Site, not {name!r}.")
         for kind, hook in _UNLAYERED.items():
             if name in (kind, hook):
                 return cls(kind)

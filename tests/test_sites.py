@@ -72,3 +72,15 @@ def test_an_unknown_kind_is_told_the_known_ones():
     with pytest.raises(InputError, match="'resid'.*resid_post"):
         Site("resid", 0)
     assert issubclass(InputError, ToolkitError) and issubclass(InputError, ValueError)
+
+
+@pytest.mark.parametrize("wrong", [5, None, 1.5])
+def test_what_is_no_name_is_refused(wrong):
+    with pytest.raises(InputError, match="not "):
+        Site.parse(wrong)
+
+
+@pytest.mark.parametrize("layer", ["3", 1.0, None])
+def test_a_layer_is_a_whole_number(layer):
+    with pytest.raises(InputError, match="has no layer"):
+        Site("mlp_out", layer)

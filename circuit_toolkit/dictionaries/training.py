@@ -141,9 +141,6 @@ def train_transcoder(x: Tensor, y: Tensor, config: DictionaryConfig, metadata: d
     InputError
         If there are fewer tokens than one batch, or `x` and `y` differ in shape.
     """
-    from sae_lens.saes.sae import SAEMetadata
-    from sae_lens.saes.transcoder import JumpReLUTranscoder, JumpReLUTranscoderConfig
-
     _check(x, config)
     if x.shape != y.shape:
         raise InputError(f"x and y must agree in shape, got {tuple(x.shape)}, {tuple(y.shape)}.")
@@ -182,21 +179,34 @@ def train_transcoder(x: Tensor, y: Tensor, config: DictionaryConfig, metadata: d
             _resample(optimizer, dead, inputs - mean, error.detach(), mean, float(smallest))
             silent[dead] = 0
         threshold = float(smallest) if step == 0 else 0.99 * threshold + 0.01 * float(smallest)
+    scales = float(scale_x), float(scale_y)
+    return _as_transcoder([W_enc, b_enc, W_dec, b_dec], threshold, scales, metadata)
+
+
+@torch.no_grad()
+def _as_transcoder(
+    weights: list[Tensor], threshold: float, scales: tuple[float, float], metadata: dict[str, Any]
+):
+    """Make sae_lens's object, back in the units of inputs and outputs."""
+    from sae_lens.saes.sae import SAEMetadata
+    from sae_lens.saes.transcoder import JumpReLUTranscoder, JumpReLUTranscoderConfig
+
+    W_enc, b_enc, W_dec, b_dec = weights
+    scale_x, scale_y = scales
     transcoder = JumpReLUTranscoder(
         JumpReLUTranscoderConfig(
-            d_in=n_in,
-            d_out=n_out,
-            d_sae=width,
+            d_in=W_enc.shape[0],
+            d_out=W_dec.shape[1],
+            d_sae=W_enc.shape[1],
             apply_b_dec_to_input=False,
             metadata=SAEMetadata(**metadata),
         )
     )
-    with torch.no_grad():  # back to the units of x and y
-        transcoder.W_enc.copy_(W_enc * scale_y / scale_x)
-        transcoder.b_enc.copy_(b_enc * scale_y)
-        transcoder.threshold.fill_(threshold * float(scale_y))
-        transcoder.W_dec.copy_(W_dec)
-        transcoder.b_dec.copy_(b_dec * scale_y)
+    transcoder.W_enc.copy_(W_enc * scale_y / scale_x)
+    transcoder.b_enc.copy_(b_enc * scale_y)
+    transcoder.threshold.fill_(threshold * scale_y)
+    transcoder.W_dec.copy_(W_dec)
+    transcoder.b_dec.copy_(b_dec * scale_y)
     return transcoder.eval().requires_grad_(False)
 
 
