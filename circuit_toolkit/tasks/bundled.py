@@ -242,6 +242,7 @@ def bios(
     test: bool = False,
     strength: float = 0.8,
     title: bool = True,
+    whole: bool = False,
 ) -> Task:
     """Pronoun after a short biography (after Bias in Bios, De-Arteaga et al., 2019).
 
@@ -263,13 +264,17 @@ def bios(
         Probability that a person has the usual gender of the profession; .5 is no relation.
     title : bool
         Whether the text may name the profession.
+    whole : bool
+        Let the prompts say what the person does, which tells the profession without naming it.
+        For a target `profession=...`, best with `CircuitLasso(positions="mean")`.
 
     Returns
     -------
     Task
     """
     upwards = ("gender", "female")
-    return _bundled("bios", model, n, seed, test, upwards=upwards, strength=strength, title=title)
+    options = {"strength": strength, "title": title, "whole": whole}
+    return _bundled("bios", model, n, seed, test, upwards=upwards, **options)
 
 
 BUNDLED: dict[str, Callable[..., Task]] = {

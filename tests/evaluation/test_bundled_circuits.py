@@ -20,3 +20,16 @@ def test_ablating_a_circuit_takes_the_metric_away_and_random_sets_do_not(demo, d
     assert found["loss"] >= 0.70
     assert found["random_loss_mean"] <= 0.15
     assert circuit.evidence["fit"]["held_out_r2"] > 0.3
+
+
+def test_a_label_is_explained_by_what_the_text_says_of_it(demo, demo_saes):
+    """The profession is in what a person does, and not in the name: only whole texts tell it."""
+    accuracy = {}
+    for whole in (True, False):
+        task = ct.tasks.bios(demo, n=400, strength=0.5, title=False, whole=whole)
+        acts = ct.capture(demo, task, demo_saes, progress=False)
+        fit = ct.CircuitLasso(positions="mean").fit(acts, target="profession=nurse")
+        accuracy[whole] = fit.held_out.max()
+    # Without the telling words only "not a nurse" can be said, at the share of the others, .94;
+    # half of what is left is learnt with them, from some 25 nurses.
+    assert accuracy[False] <= 0.94 < 0.96 <= accuracy[True]

@@ -166,6 +166,17 @@ def test_positions_of_docstring_subject_attractor_and_name(tiny):
         assert words[row][place][0].isupper()
 
 
+def test_whole_biographies_tell_the_profession_and_their_twins_the_other_gender(tiny):
+    made = bios(tiny, n=40, title=False, whole=True)
+    signs = {p: {*a.split(), *b.split(), *c.split()} for p, (_, a, b, c) in w.PROFESSIONS.items()}
+    for i, (clean, twin) in enumerate(zip(made.clean, made.corrupted, strict=True)):
+        clean_words, twin_words = (text.rstrip(".").split() for text in (clean, twin))
+        assert signs[made.labels["profession"][i]] & set(clean_words)
+        she = made.labels["gender"][i] == "female"
+        assert ("she" in clean_words) == ("he" in twin_words) == she
+        assert len(clean_words) == len(twin_words)
+
+
 def test_biographies_have_labels_and_options(tiny):
     made = bios(tiny, n=50, strength=1.0, title=False)
     assert set(made.labels) == {"profession", "gender"}

@@ -118,7 +118,7 @@ class Grammar:
         test : bool
             Draw only from material that training never sees; for the families that ask something.
         **options
-            For `bios`: `strength`, `profession`, `gender`, `title`.
+            For `bios`: `strength`, `profession`, `gender`, `title`, `whole`.
 
         Returns
         -------

@@ -62,6 +62,7 @@ def biography(
     profession: str | None = None,
     gender: str | None = None,
     title: bool = True,
+    whole: bool = False,
 ) -> Sentence:
     """Tell a biography; the question asks for the pronoun that first follows the name.
 
@@ -77,6 +78,8 @@ def biography(
         Fixed by the caller; `gender` is `female` or `male`.
     title : bool
         Whether the profession may be named, and not only told by what the person does.
+    whole : bool
+        Ask for the pronoun after what the person does, which tells the profession, not before it.
     """
     chosen, sex = _person(rng, strength, profession, gender)
     while True:
@@ -89,8 +92,9 @@ def biography(
     openings = HELD_OUT_OPENINGS if test else OPENINGS
     opening = rng.choice([o for o in openings if title or "{PROF}" not in o])
     pronoun, possessive = ("she", "her") if sex == "female" else ("he", "his")
+    told = f"{opening} {rng.choice(MIDDLES)}"
     words = render(
-        f"{opening} {rng.choice(MIDDLES)} {rng.choice(ENDINGS)}",
+        f"{told} {rng.choice(ENDINGS)}",
         NAME=Word(name, ("person of the biography",)),
         PROF=Word(chosen, ("named profession",)),
         PRON=Word(pronoun, ("answer", "pronoun of the biography")),
@@ -107,9 +111,10 @@ def biography(
         N2=rng.choice(w.NOUN_PAIRS)[1],
         EVENT=rng.choice(w.EVENTS),
     )
-    at = place_of(words, "answer")
+    at = len(told.split()) if whole else place_of(words, "answer")  # a slot is one word
     twin = rng.choice(w.MALE_NAMES if sex == "female" else w.FEMALE_NAMES)
-    corrupted = tuple(twin if word.text == name else word.text for word in words[:at])
     wrong = "he" if pronoun == "she" else "she"
+    swap = {name: twin, pronoun: wrong}
+    corrupted = tuple(swap.get(word.text, word.text) for word in words[:at])
     question = Question(at, (pronoun,), (wrong,), corrupted)
     return Sentence("bios", tuple(words), question, {"profession": chosen, "gender": sex})
