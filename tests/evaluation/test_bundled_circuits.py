@@ -24,10 +24,11 @@ def test_ablating_a_circuit_takes_the_metric_away_and_random_sets_do_not(demo, d
 
 def test_a_label_is_explained_by_what_the_text_says_of_it(demo, demo_saes):
     """The profession is in what a person does, and not in the name: only whole texts tell it."""
+    last = dict(list(demo_saes.items())[-1:])  # what the label reads; no chain to fit
     accuracy = {}
     for whole in (True, False):
         task = ct.tasks.bios(demo, n=400, strength=0.5, title=False, whole=whole)
-        acts = ct.capture(demo, task, demo_saes, progress=False)
+        acts = ct.capture(demo, task, last, progress=False)
         fit = ct.CircuitLasso(positions="mean").fit(acts, target="profession=nurse")
         accuracy[whole] = fit.held_out.max()
     # Without the telling words only "not a nurse" can be said, at the share of the others, .94;
