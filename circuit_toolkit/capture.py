@@ -13,10 +13,8 @@ from torch import Tensor
 from circuit_toolkit.activations import Activations
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.models import Batch, Model, run
+from circuit_toolkit.models import LOGITS, Batch, Model, run
 from circuit_toolkit.sites import Site
-
-_LOGITS = Site("logits")
 
 
 @runtime_checkable
@@ -115,7 +113,7 @@ def capture(
         raise InputError("prompts must be a list of texts or a task, not one text: write [text].")
     task = prompts if isinstance(prompts, Scored) else None
     texts = task.texts if task else list(prompts)  # type: ignore[arg-type]
-    read = [*dictionaries, *([_LOGITS] if task else [])]
+    read = [*dictionaries, *([LOGITS] if task else [])]
     parts: list[Activations] = []
     starts = range(0, len(texts), batch_size) if texts else [0]
     for start in tqdm(starts, desc="capture", unit="batch", disable=not progress, leave=False):
@@ -124,7 +122,7 @@ def capture(
         rows = np.arange(start, start + len(batch.ids))
         part = _encoded(model, batch, values, dictionaries, rows)
         if task:
-            scores = task.score(values[_LOGITS][:, -1], rows.tolist()).numpy()
+            scores = task.score(values[LOGITS][:, -1], rows.tolist()).numpy()
             part = _with_task(part, task, rows, scores)
         parts.append(part if positions == "all" else part.pooled(positions))
     settings = {

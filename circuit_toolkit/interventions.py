@@ -13,11 +13,9 @@ from circuit_toolkit.activations import Activations
 from circuit_toolkit.capture import token_mask
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.models import Model, run
+from circuit_toolkit.models import LOGITS, Model, run
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
-
-_LOGITS = Site("logits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +135,7 @@ def ablated_logits(
             dictionaries[site].out: _replace(dictionaries[site], mask, ablation.values[site], where)
             for site, mask in ablation.replaced.items()
         }
-        parts.append(run(model, batch, read=[_LOGITS], write=edits)[_LOGITS][:, -1])
+        parts.append(run(model, batch, read=[LOGITS], write=edits)[LOGITS][:, -1])
     return torch.cat(parts)
 
 

@@ -12,11 +12,10 @@ from torch import Tensor
 from circuit_toolkit.capture import token_mask
 from circuit_toolkit.demo.grammar import Grammar, Sentence
 from circuit_toolkit.dictionaries import Dictionary
-from circuit_toolkit.models import Batch, Model, run
+from circuit_toolkit.models import LOGITS, Batch, Model, run
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import BUNDLED
 
-_LOGITS = Site("logits")
 # The whole range of a family, where the task for circuits takes a part of it.
 _WIDEST = {
     "ioi": {"mixed": False},
@@ -49,9 +48,7 @@ def evaluate_model(model: Model, n: int = 1000, seed: int = 12345) -> dict[str, 
         task = make(model, n=n, seed=seed, test=True, **_WIDEST.get(name, {}))
         logits = torch.cat(
             [
-                run(model, model.tokenize(task.clean[start : start + 250]), [_LOGITS])[_LOGITS][
-                    :, -1
-                ]
+                run(model, model.tokenize(task.clean[start : start + 250]), [LOGITS])[LOGITS][:, -1]
                 for start in range(0, n, 250)
             ]
         )
@@ -71,7 +68,7 @@ def _induction(model: Model, n: int, seed: int) -> float:
     for start in range(0, n, 100):
         part = sentences[start : start + 100]
         batch = model.tokenize([sentence.text for sentence in part])
-        logits = run(model, batch, [_LOGITS])[_LOGITS]
+        logits = run(model, batch, [LOGITS])[LOGITS]
         hits = logits[:, :-1].argmax(-1) == batch.ids[:, 1:]  # (B, T - 1), on the word that follows
         for row, sentence in enumerate(part):
             asked = len(sentence.words) // 2 - 1
@@ -148,7 +145,7 @@ def _loss(
     for batch in batches:
         mask = token_mask(model, batch)
         write = _splice(dictionary, mask[..., None], zero) if dictionary else {}
-        logits = run(model, batch, [_LOGITS], write)[_LOGITS]
+        logits = run(model, batch, [LOGITS], write)[LOGITS]
         next_mask = mask[:, 1:]
         total += float(
             torch.nn.functional.cross_entropy(
