@@ -117,9 +117,39 @@ class Activations:
         InputError
             If the rows are not tokens any more, or the task does not name the position.
         """
-        captured = self.settings.get("positions", "all")
-        if positions == captured:
+        if positions == self.settings.get("positions", "all"):
             return self
+        pool = self.pooling(positions)
+        is_mean = positions == "mean"
+        return replace(
+            self,
+            features={
+                site: sp.csr_array(pool @ matrix, dtype=np.float32)
+                for site, matrix in self.features.items()
+            },
+            prompt=np.arange(self.n_prompts),
+            position=np.full(self.n_prompts, MEAN) if is_mean else self._place(positions),
+            settings={**self.settings, "positions": positions},
+        )
+
+    def pooling(self, positions: str) -> sp.csr_array:
+        """Give the matrix that takes rows, which are tokens, to one row a prompt.
+
+        Parameters
+        ----------
+        positions : str
+            As for `pooled`, but not `all`.
+
+        Returns
+        -------
+        scipy.sparse.csr_array, shape (prompts, rows)
+
+        Raises
+        ------
+        InputError
+            As `pooled`.
+        """
+        captured = self.settings.get("positions", "all")
         if captured != "all" or (self.position == MEAN).any():
             raise InputError(
                 f"These activations were captured as positions={captured!r}; {positions!r} needs "
@@ -128,23 +158,12 @@ class Activations:
         if positions == "mean":
             counts = np.bincount(self.prompt, minlength=self.n_prompts)
             weights = 1.0 / counts[self.prompt]
-            chosen, where = np.arange(len(self.prompt)), np.full(self.n_prompts, MEAN)
+            chosen = np.arange(len(self.prompt))
         else:
-            where = self._place(positions)
-            chosen = np.flatnonzero(self.position == where[self.prompt])
+            chosen = np.flatnonzero(self.position == self._place(positions)[self.prompt])
             weights = np.ones(len(chosen))
-        pool = sp.csr_array(
+        return sp.csr_array(
             (weights, (self.prompt[chosen], chosen)), shape=(self.n_prompts, len(self.prompt))
-        )
-        return replace(
-            self,
-            features={
-                site: sp.csr_array(pool @ matrix, dtype=np.float32)
-                for site, matrix in self.features.items()
-            },
-            prompt=np.arange(self.n_prompts),
-            position=where,
-            settings={**self.settings, "positions": positions},
         )
 
     def _place(self, positions: str) -> np.ndarray:

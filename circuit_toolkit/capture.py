@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from circuit_toolkit.activations import Activations, joined
-from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.estimate import refuse_batch, refuse_rest
 from circuit_toolkit.models import Model
-from circuit_toolkit.reader import Reader, Scored, reader
-from circuit_toolkit.sites import Site
+from circuit_toolkit.reader import Dictionaries, Reader, Scored, reader
 from circuit_toolkit.store import ActivationStore
 from circuit_toolkit.store.inputs import inputs_of
 from circuit_toolkit.store.writer import Header, StoreWriter, versions
@@ -25,9 +23,10 @@ Prompts = Scored | Sequence[str] | Sequence[Sequence[int]]
 def capture(
     model: Model,
     prompts: Prompts,
-    dictionaries: Mapping[Site, Dictionary],
+    dictionaries: Dictionaries,
     positions: str = "all",
     *,
+    bos: bool = False,
     batch_size: int = 128,
     store: None = None,
     shard_size: int | None = None,
@@ -40,9 +39,10 @@ def capture(
 def capture(
     model: Model,
     prompts: Prompts,
-    dictionaries: Mapping[Site, Dictionary],
+    dictionaries: Dictionaries,
     positions: str = "all",
     *,
+    bos: bool = False,
     batch_size: int = 128,
     store: str | os.PathLike,
     shard_size: int | None = None,
@@ -54,9 +54,10 @@ def capture(
 def capture(
     model: Model,
     prompts: Prompts,
-    dictionaries: Mapping[Site, Dictionary],
+    dictionaries: Dictionaries,
     positions: str = "all",
     *,
+    bos: bool = False,
     batch_size: int = 128,
     store: str | os.PathLike | None = None,
     shard_size: int | None = None,
@@ -65,9 +66,8 @@ def capture(
 ) -> Activations | ActivationStore:
     """Run prompts through the model once and keep the features that fire.
 
-    One trace reads all sites. The beginning-of-sequence token is left out: its activations have
-    outlying norms. A capture that does not fit in memory or on the disk is refused when its first
-    batch shows it; `estimate_capture` says beforehand what it will take.
+    One trace reads all sites. A capture that does not fit in memory or on the disk is refused when
+    its first batch shows it; `estimate_capture` says beforehand what it will take.
 
     Parameters
     ----------
@@ -75,11 +75,15 @@ def capture(
         The model.
     prompts : Task or sequence of str or of token ids
         What to run. A task gives its clean prompts, then its corrupted twins, and its metric.
-    dictionaries : dict of Site to Dictionary
-        From `load_dictionaries`.
+    dictionaries : dict of Site to Dictionary, or sites
+        From `load_dictionaries`. Or sites to read as they are, every coordinate a feature: a kind
+        of site at all layers, such as `"head_out"`, or a list of sites.
     positions : str
         `all` tokens as rows (from which every other choice can be read later), their `mean`
         (taken after encoding), the `last`, or a position that the task names.
+    bos : bool
+        Whether the beginning-of-sequence token makes a row too. Its activations have outlying
+        norms, so by default it does not.
     batch_size : int
         Prompts in one trace.
     store : path, optional
@@ -110,7 +114,7 @@ def capture(
     """
     from tqdm.auto import tqdm
 
-    source = reader(model, prompts, dictionaries, positions, remote)
+    source = reader(model, prompts, dictionaries, positions, bos, remote)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}.")
     with tqdm(

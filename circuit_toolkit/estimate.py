@@ -7,18 +7,16 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from circuit_toolkit.activations import TOKEN_BYTES, Activations
-from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Model
-from circuit_toolkit.reader import DENSE, Reader, Scored, reader
-from circuit_toolkit.sites import Site
+from circuit_toolkit.reader import DENSE, Dictionaries, Reader, Scored, reader
 
 CGROUP = Path("/sys/fs/cgroup")
 COPIES = 5  # of dense features that encoding holds at a time; measured for top-k
@@ -66,9 +64,10 @@ class CaptureEstimate:
 def estimate_capture(
     model: Model,
     prompts: Scored | Sequence[str] | Sequence[Sequence[int]],
-    dictionaries: Mapping[Site, Dictionary],
+    dictionaries: Dictionaries,
     positions: str = "all",
     *,
+    bos: bool = False,
     batch_size: int = 128,
     remote: bool | str = False,
 ) -> CaptureEstimate:
@@ -84,10 +83,12 @@ def estimate_capture(
         The model.
     prompts : Task or sequence of str or of token ids
         What would be run.
-    dictionaries : dict of Site to Dictionary
-        What would encode it.
+    dictionaries : dict of Site to Dictionary, or sites
+        What would encode it, or sites to read as they are; see `capture`.
     positions : str
         What would become a row, see `capture`.
+    bos : bool
+        Whether the beginning-of-sequence token would make one.
     batch_size : int
         Prompts in one trace.
     remote : bool or "local"
@@ -103,7 +104,7 @@ def estimate_capture(
         If there are no prompts or dictionaries, a prompt does not fit the model, or the position
         is unknown.
     """
-    source = reader(model, prompts, dictionaries, positions, remote)
+    source = reader(model, prompts, dictionaries, positions, bos, remote)
     n = len(source.prompts)
     tokens, padded, largest = 0, 0, 0
     for start in range(0, n, batch_size):

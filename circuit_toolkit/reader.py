@@ -12,11 +12,12 @@ import scipy.sparse as sp
 from torch import Tensor
 
 from circuit_toolkit.activations import Activations
-from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.dictionaries import Coordinates, Dictionary, coordinates, shared_bos
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Batch, Model, run, token_mask
 from circuit_toolkit.sites import Site
 
+Dictionaries = Mapping[Site, Dictionary] | str | Sequence[Site | str]  # or sites as they are
 DENSE = 2**24  # features that are dense at a time: a dictionary encodes so many tokens x features
 
 
@@ -60,10 +61,12 @@ class Reader:
         All prompts.
     task : Scored or None
         The task that they are of.
-    dictionaries : dict of Site to Dictionary
+    dictionaries : dict of Site to Dictionary or Coordinates
         What encodes them.
     positions : str
         What becomes a row, see `Activations.pooled`.
+    bos : bool
+        Whether the beginning-of-sequence token is one of the tokens.
     remote : bool or str
         Where the model runs, see `run`.
     """
@@ -71,8 +74,9 @@ class Reader:
     model: Model
     prompts: list
     task: Scored | None
-    dictionaries: Mapping[Site, Dictionary]
+    dictionaries: Mapping[Site, Dictionary | Coordinates]
     positions: str
+    bos: bool
     remote: bool | str
 
     @cached_property
@@ -97,6 +101,7 @@ class Reader:
             "model": self.model.name,
             "task": self.task.name if self.task else None,
             "positions": self.positions,
+            "bos": self.bos,
             "dictionaries": {str(site): each.name for site, each in self.dictionaries.items()},
             "n_prompts": len(self.prompts),
         }
@@ -104,7 +109,7 @@ class Reader:
     def tokenize(self, rows: range) -> Batch:
         """Tokenize some of the prompts as the dictionaries want them."""
         prompts = [self.prompts[row] for row in rows]
-        return self.model.tokenize(prompts, bos=shared_bos(self.dictionaries))
+        return self.model.tokenize(prompts, bos=_begins(self.dictionaries))
 
     def activations(self, rows: range, batch: Batch) -> Activations:
         """Run some of the prompts and encode what they give.
@@ -122,15 +127,11 @@ class Reader:
             Whose prompts are counted from 0, and pooled as `positions` says.
         """
         values = run(self.model, batch, read=self.read, last_logits=True, remote=self.remote)
-        mask = token_mask(self.model, batch)  # (B, T)
+        mask = batch.mask.bool() if self.bos else token_mask(self.model, batch)  # (B, T)
         prompt, place = (index.cpu().numpy() for index in mask.nonzero(as_tuple=True))
         padding = (batch.mask == 0).sum(1).cpu().numpy()
-        part = Activations(
-            features={
-                # popped, since raw values are the larger part of what a batch needs
-                site: _sparse(dictionary, _tokens(values.pop(site), mask))
-                for site, dictionary in self.dictionaries.items()
-            },
+        tokens = Activations(
+            features={},
             prompt=prompt,
             position=place - padding[prompt],
             tokens=self.model.words(batch),
@@ -138,25 +139,32 @@ class Reader:
             settings={**self.settings, "positions": "all"},
         )
         if self.task:
-            part = _with_task(part, self.task, np.array(rows))
+            tokens = _with_task(tokens, self.task, np.array(rows))
         if self.task and self.scored:
             scores = self.task.score(values[LOGITS][:, -1], list(rows))
-            part = replace(part, metric=scores.numpy())
-        return part.pooled(self.positions)
+            tokens = replace(tokens, metric=scores.numpy())
+        pool = None if self.positions == "all" else tokens.pooling(self.positions)
+        features = {
+            # popped, since raw values are the larger part of what a batch needs
+            site: _encoded(dictionary, _tokens(values.pop(site), mask), pool)
+            for site, dictionary in self.dictionaries.items()
+        }
+        return replace(tokens.pooled(self.positions), features=features)
 
 
 def reader(
     model: Model,
     prompts: Scored | Sequence[str] | Sequence[Sequence[int]],
-    dictionaries: Mapping[Site, Dictionary],
+    dictionaries: Dictionaries,
     positions: str,
+    bos: bool,
     remote: bool | str,
 ) -> Reader:
     """Check what is to be captured.
 
     Parameters
     ----------
-    model, prompts, dictionaries, positions, remote
+    model, prompts, dictionaries, positions, bos, remote
         As in `capture`.
 
     Returns
@@ -170,7 +178,9 @@ def reader(
     MismatchError
         If the dictionaries want their prompts to begin in different ways.
     """
-    if not dictionaries:
+    of_sites = not isinstance(dictionaries, Mapping)
+    chosen = coordinates(model, dictionaries) if of_sites else dictionaries
+    if not chosen:
         raise InputError("No dictionaries were given: pass load_dictionaries(model).")
     if isinstance(prompts, str):
         raise InputError("prompts must be a list of texts or a task, not one text: write [text].")
@@ -181,8 +191,13 @@ def reader(
     known = ["all", "mean", "last", *(task.positions if task else [])]
     if positions not in known:
         raise InputError(f"Unknown positions {positions!r}. Use one of {', '.join(known)}.")
-    shared_bos(dictionaries)
-    return Reader(model, given, task, dictionaries, positions, remote)
+    _begins(chosen)
+    return Reader(model, given, task, chosen, positions, bos, remote)
+
+
+def _begins(dictionaries: Mapping[Site, Dictionary | Coordinates]) -> bool | None:
+    """Say how prompts must begin; sites as they are leave it to the tokenizer."""
+    return shared_bos(each for each in dictionaries.values() if isinstance(each, Dictionary))
 
 
 def _tokens(values: Tensor, mask: Tensor) -> Tensor:
@@ -190,7 +205,15 @@ def _tokens(values: Tensor, mask: Tensor) -> Tensor:
     return values[mask.to(values.device)]
 
 
-def _sparse(dictionary: Dictionary, x: Tensor) -> sp.csr_array:
+def _encoded(
+    dictionary: Dictionary | Coordinates, x: Tensor, pool: sp.csr_array | None
+) -> sp.csr_array:
+    """Features of n tokens, shape (n, F), or pooled."""
+    acts = _sparse(dictionary, x)
+    return acts if pool is None else sp.csr_array(pool @ acts, dtype=np.float32)
+
+
+def _sparse(dictionary: Dictionary | Coordinates, x: Tensor) -> sp.csr_array:
     """Features of n tokens, shape (n, F), encoded piece by piece where they are many."""
     data, columns, counts = [], [], []
     for piece in x.split(max(1, DENSE // dictionary.n_features)):

@@ -177,6 +177,7 @@ def test_settings_say_where_it_comes_from(of_task, task, tiny_saes):
         "model": "GPT2LMHeadModel",
         "task": task.name,
         "positions": "all",
+        "bos": False,
         "dictionaries": {str(site): each.name for site, each in tiny_saes.items()},
         "n_prompts": 12,
     }

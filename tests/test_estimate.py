@@ -97,8 +97,8 @@ def test_a_probe_is_spread_over_the_prompts(tiny, tiny_saes, texts, batches):
 
 def test_the_memory_of_a_batch_is_counted_from_shapes(tiny, tiny_saes):
     task = ioi(tiny, n=4)
-    plain = reader(tiny, TEXTS, tiny_saes, "all", False)
-    scored = reader(tiny, task, tiny_saes, "all", False)
+    plain = reader(tiny, TEXTS, tiny_saes, "all", False, False)
+    scored = reader(tiny, task, tiny_saes, "all", False, False)
     tokens, vocabulary = 5 * 7, tiny.hf.config.vocab_size
     raw = 4 * tokens * WIDTH * len(tiny_saes)  # float32
     encoding = 2 * 4 * tokens * WIDTH + COPIES * 4 * tokens * FEATURES
@@ -107,7 +107,7 @@ def test_the_memory_of_a_batch_is_counted_from_shapes(tiny, tiny_saes):
     more = batch_bytes(scored, 5, 7) - batch_bytes(plain, 5, 7)
     assert more == 2 * 4 * 5 * vocabulary
     labels = replace(task, answers=(), wrong=(), metric=None, labels={"a": tuple("abab")})
-    assert batch_bytes(reader(tiny, labels, tiny_saes, "all", False), 5, 7) == (
+    assert batch_bytes(reader(tiny, labels, tiny_saes, "all", False, False), 5, 7) == (
         batch_bytes(plain, 5, 7)
     )
 
@@ -157,7 +157,7 @@ def test_a_batch_that_does_not_fit_is_refused_before_it_runs(
 
 def test_the_largest_batch_is_foreseen(tiny, tiny_saes, texts, available, batches):
     said = estimate_capture(tiny, texts, tiny_saes, batch_size=8)
-    first = batch_bytes(reader(tiny, texts, tiny_saes, "all", False), 8, 6)
+    first = batch_bytes(reader(tiny, texts, tiny_saes, "all", False, False), 8, 6)
     assert first < 0.8 * said.batch
     del batches[:]
     available(memory=int(0.8 * said.batch))

@@ -1,6 +1,7 @@
 """Dictionaries: sparse autoencoders and transcoders, loaded, checked against a model, trained."""
 
 from circuit_toolkit.dictionaries.check import DictionaryCheck, check_dictionaries
+from circuit_toolkit.dictionaries.coordinates import Coordinates, coordinates
 from circuit_toolkit.dictionaries.dictionary import (
     Dictionary,
     save_dictionary,
@@ -12,11 +13,13 @@ from circuit_toolkit.dictionaries.train import train_dictionaries
 from circuit_toolkit.dictionaries.training import DictionaryConfig, train_sae, train_transcoder
 
 __all__ = [
+    "Coordinates",
     "Dictionary",
     "DictionaryCheck",
     "DictionaryConfig",
     "bind_dictionary",
     "check_dictionaries",
+    "coordinates",
     "load_dictionaries",
     "save_dictionary",
     "shared_bos",

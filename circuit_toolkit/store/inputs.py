@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries import Coordinates, Dictionary
 from circuit_toolkit.models import Model
 from circuit_toolkit.reader import Reader, Scored
 
@@ -56,18 +56,20 @@ def inputs_of(source: Reader, batch_size: int, shard_size: int) -> dict[str, Any
     }
 
 
-def dictionary_fingerprint(dictionary: Dictionary) -> str:
+def dictionary_fingerprint(dictionary: Dictionary | Coordinates) -> str:
     """Checksum of the weights of a dictionary and of its configuration.
 
     Parameters
     ----------
-    dictionary : Dictionary
+    dictionary : Dictionary or Coordinates
         Which one.
 
     Returns
     -------
     str
     """
+    if isinstance(dictionary, Coordinates):
+        return "none"
     config = dictionary.sae.cfg.to_dict()
     kept = {name: config[name] for name in config if name not in ("device", "dtype", "metadata")}
     weights = sorted(dictionary.sae.state_dict().items())
