@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, told to type checkers and editors
     from circuit_toolkit.capture import capture as capture
     from circuit_toolkit.circuits.circuit import Circuit as Circuit
     from circuit_toolkit.circuits.circuit_lasso import CircuitLasso as CircuitLasso
+    from circuit_toolkit.circuits.head_codes import HeadCodes as HeadCodes
     from circuit_toolkit.dictionaries import check_dictionaries as check_dictionaries
     from circuit_toolkit.dictionaries import load_dictionaries as load_dictionaries
     from circuit_toolkit.dictionaries import train_dictionaries as train_dictionaries
@@ -41,6 +42,7 @@ _HOMES: dict[str, str | None] = {
     "Activations": "activations",
     "Circuit": "circuits.circuit",
     "CircuitLasso": "circuits.circuit_lasso",
+    "HeadCodes": "circuits.head_codes",
     "Model": "models",
     "Site": "sites",
     "Task": "tasks",

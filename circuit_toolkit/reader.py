@@ -96,7 +96,9 @@ class Reader:
 
     @cached_property
     def settings(self) -> dict:
-        """Say where the activations come from."""
+        """Say where the activations come from, and the shape of sites that are read as they are."""
+        each = self.dictionaries.items()
+        shapes = {str(site): list(d.shape) for site, d in each if isinstance(d, Coordinates)}
         return {
             "model": self.model.name,
             "task": self.task.name if self.task else None,
@@ -104,6 +106,7 @@ class Reader:
             "bos": self.bos,
             "dictionaries": {str(site): each.name for site, each in self.dictionaries.items()},
             "n_prompts": len(self.prompts),
+            **({"shapes": shapes} if shapes else {}),
         }
 
     def tokenize(self, rows: range) -> Batch:

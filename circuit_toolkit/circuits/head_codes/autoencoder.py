@@ -1,0 +1,146 @@
+"""The small sparse autoencoder that gives every head output its codes; many seeds at a time.
+
+O'Neill and Bui, 2024, arXiv 2405.12522; details as in their code. One autoencoder is shared by all
+heads of a model and trained on a handful of prompts, so it takes seconds, and a run with another
+seed is one more matrix of a batched product.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class CodeAutoencoders:
+    """Autoencoders of S seeds: `c = relu((x - centre) encoder + bias)`, `x' = c decoder + centre`.
+
+    Parameters
+    ----------
+    encoder : Tensor, shape (S, D, n)
+        Each column of length 1.
+    bias : Tensor, shape (S, 1, n)
+        Of the codes.
+    decoder : Tensor, shape (S, n, D)
+        Each row, which is what a code writes, of length 1; with `reference` each column instead.
+    centre : Tensor, shape (S, 1, D)
+        Taken off before encoding, added after decoding.
+    loss : Tensor, shape (S,)
+        At the end of training; NaN for autoencoders that were not trained.
+    """
+
+    encoder: Tensor
+    bias: Tensor
+    decoder: Tensor
+    centre: Tensor
+    loss: Tensor
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Give the activations of all codes.
+
+        Parameters
+        ----------
+        x : Tensor, shape (S or 1, rows, D)
+            Head outputs.
+
+        Returns
+        -------
+        Tensor, shape (S, rows, n)
+            0 or more.
+        """
+        return _encode(x, self.encoder, self.bias, self.centre)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Give the reconstruction, shape (S, rows, D), of activations of codes (S, rows, n)."""
+        return codes @ self.decoder + self.centre
+
+
+def train_autoencoders(
+    x: Tensor,
+    *,
+    n_features: int = 200,
+    l1: float = 0.02,
+    steps: int = 500,
+    learning_rate: float = 1e-3,
+    reference: bool = False,
+    seed: int = 0,
+) -> CodeAutoencoders:
+    """Train an autoencoder for every seed, each on rows of its own, all rows in every step.
+
+    The loss is the mean square error of an element plus `l1` times the mean over rows of the sum
+    of a row's code activations; Adam; encoder and decoder stay normalised, and the part of the
+    gradient along them is taken off.
+
+    Parameters
+    ----------
+    x : Tensor, shape (S, rows, D)
+        Head outputs, all heads of the training prompts below each other.
+    n_features : int
+        Codes.
+    l1 : float
+        Weight of the sparsity term.
+    steps : int
+        Of Adam; 0 leaves the autoencoder as it is drawn.
+    learning_rate : float
+        Of Adam.
+    reference : bool
+        Normalise the decoder along the wrong axis, as the published code does: every coordinate of
+        the output, not every code's direction.
+    seed : int
+        Decides the weights that training begins with.
+
+    Returns
+    -------
+    CodeAutoencoders
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range or the rows hold NaN.
+    """
+    if n_features < 1 or steps < 0 or l1 < 0 or learning_rate <= 0:
+        raise InputError(
+            "n_features must be 1 or more, steps and l1 0 or more, learning_rate above 0, got "
+            f"{n_features}, {steps}, {l1}, {learning_rate}."
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("Head outputs hold NaN or infinity.")
+    seeds, width = len(x), x.shape[2]
+    rng = torch.Generator().manual_seed(seed)
+    axis = 1 if reference else 2  # of the decoder (S, n, D)
+    encoder = _unit(torch.randn(seeds, n_features, width, generator=rng).mT.contiguous(), 1)
+    decoder = _unit(torch.randn(seeds, n_features, width, generator=rng), axis)
+    bias = (2 * torch.rand(seeds, 1, n_features, generator=rng) - 1) / math.sqrt(width)
+    centre = torch.zeros(seeds, 1, width)
+    weights = [each.to(x.device).requires_grad_() for each in (encoder, bias, decoder, centre)]
+    encoder, bias, decoder, centre = weights
+    adam = torch.optim.Adam(weights, lr=learning_rate)
+    loss = torch.full((seeds,), torch.nan)
+    for _ in range(steps):
+        codes = _encode(x, encoder, bias, centre)
+        error = torch.baddbmm(centre, codes, decoder) - x
+        loss = error.square().mean((1, 2)) + l1 * codes.sum(2).mean(1)
+        adam.zero_grad()
+        loss.sum().backward()  # seeds share nothing, so each gets the gradient of its own
+        with torch.no_grad():
+            for weight, along in ((encoder, 1), (decoder, axis)):
+                assert weight.grad is not None
+                weight.grad -= (weight.grad * weight).sum(along, keepdim=True) * weight
+            adam.step()
+            encoder.copy_(_unit(encoder, 1))
+            decoder.copy_(_unit(decoder, axis))
+    done = (each.detach().cpu() for each in weights)
+    return CodeAutoencoders(*done, loss=loss.detach().cpu())
+
+
+def _encode(x: Tensor, encoder: Tensor, bias: Tensor, centre: Tensor) -> Tensor:
+    return torch.relu((x - centre) @ encoder + bias)
+
+
+def _unit(x: Tensor, axis: int) -> Tensor:
+    return x / x.norm(dim=axis, keepdim=True)
