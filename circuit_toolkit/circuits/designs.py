@@ -8,20 +8,17 @@ regression of responses on bits: what is used differs from what merely comes alo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from circuit_toolkit.circuits.component_circuit import Contrast
-from circuit_toolkit.circuits.pairs import Pairs, rows_of, tokenized_pairs
-from circuit_toolkit.errors import InputError
-from circuit_toolkit.models.components import Components, run_components
-from circuit_toolkit.models.graph import graph_of
-from circuit_toolkit.models.model import Batch, Model
-
-Swap = Literal["prompt", "corrupted"]
+from circuit_toolkit.circuits.pairs import rows_of
+from circuit_toolkit.circuits.swaps import Block, Swap, clean_blocks
+from circuit_toolkit.models.components import run_components
+from circuit_toolkit.models.graph import Graph, graph_of
+from circuit_toolkit.models.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +34,15 @@ class Experiment:
         Changes, 0 or more: of every reader (direct design), or of the outputs alone, q = 1.
     prompts : Tensor of int, shape (n,)
         Which prompt a row is about.
+    alone : Tensor, shape (p,), optional
+        Of every writer the mean change of the outputs when it alone is swapped and what that
+        changes travels on; other runs than those of the rows.
     """
 
     bits: Tensor
     responses: Tensor
     prompts: Tensor
+    alone: Tensor | None = None
 
 
 def direct_design(
@@ -53,6 +54,7 @@ def direct_design(
     swap: Swap = "prompt",
     rho: float = 0.5,
     draws: int = 1,
+    alone: int = 0,
     seed: int = 0,
     progress: bool = False,
 ) -> Experiment:
@@ -74,6 +76,9 @@ def direct_design(
         Probability of a swap, in (0, 1).
     draws : int
         Runs of a prompt, each with bits of its own.
+    alone : int
+        So many further runs swap a single component each and let effects travel on, for
+        `Experiment.alone`; every component gets as many.
     seed : int
         Decides bits and partners.
     progress : bool
@@ -92,9 +97,12 @@ def direct_design(
         If a setting is out of range, or no prompt has a partner.
     """
     graph = graph_of(model)
+    single = _Alone(model, contrast, graph, alone)
 
-    def draw(block: _Block, number: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(block: Block, number: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         clean = block.clean
+        if number == 0:
+            single.run(block, rng)
         bits = (torch.rand(clean.outputs.shape[:2], generator=rng) < rho).float()
         bits = (bits * block.has_partner[:, None]).to(clean.outputs.device)
         added, done = torch.zeros_like(clean.inputs[0]), 0
@@ -112,8 +120,51 @@ def direct_design(
         target = contrast.change(got.logits / block.spread, clean.logits / block.spread, block.rows)
         return bits, torch.cat([nodes, target[:, None].to(nodes)], 1)
 
-    blocks = _blocks(model, contrast, n_prompts, batch_size, swap, rho, draws, seed, progress)
-    return _gather(blocks, draw, draws, seed)
+    blocks = clean_blocks(model, contrast, n_prompts, batch_size, swap, rho, draws, seed, progress)
+    return replace(_gather(blocks, draw, draws, seed), alone=single.means() if alone else None)
+
+
+class _Alone:
+    """Runs that swap one component each: what that changes travels on to the outputs."""
+
+    def __init__(self, model: Model, contrast: Contrast, graph: Graph, runs: int):
+        self.model, self.contrast, self.graph, self.runs = model, contrast, graph, runs
+        self.seen = self.done = 0  # prompts that came by, and runs
+        self.total = torch.zeros(len(graph.writers), dtype=torch.double)
+        self.count = torch.zeros_like(self.total)
+
+    def means(self) -> Tensor:
+        """Give the mean change for every writer, shape (W,)."""
+        return self.total / self.count.clamp(min=1)
+
+    def run(self, block: Block, rng: torch.Generator) -> None:
+        """Do this block's share of the runs, on prompts of its own that have a partner."""
+        usable = block.has_partner.nonzero().flatten()
+        self.seen += len(block.rows)
+        due = round(self.runs * self.seen / block.n) - self.done
+        while due > 0 and len(usable):
+            rows = usable[torch.randperm(len(usable), generator=rng)[:due]]
+            self._swap(block, rows, rng)
+            due -= len(rows)
+
+    def _swap(self, block: Block, rows: Tensor, rng: torch.Generator) -> None:
+        which = (self.done + torch.arange(len(rows))) % len(self.count)
+        others = block.swapped(rng, rows, which)  # (b, T, D)
+        each = torch.arange(len(rows))
+
+        def offset(slot: int, outputs: Tensor) -> Tensor:
+            last = outputs.shape[1] - 1
+            there = (which <= last).to(outputs)[:, None, None]
+            change = (others - outputs[each, which.clamp(max=last)]) * there
+            readers = self.graph.slots[slot]
+            return change[:, None].expand(-1, readers.stop - readers.start, -1, -1)
+
+        got = run_components(self.model, rows_of(block.batch, rows), offset)
+        numbers = [block.rows[row] for row in rows.tolist()]
+        changed = self.contrast.change(got.logits, block.clean.logits[rows], numbers)
+        self.total.index_add_(0, which, changed.cpu().double())
+        self.count += torch.bincount(which, minlength=len(self.count))
+        self.done += len(rows)
 
 
 def edge_design(
@@ -165,126 +216,43 @@ def edge_design(
     """
     graph = graph_of(model)
     groups = max(round(1 / rho), 2)
+    writers, readers = graph.allowed.nonzero().T
+    slots = torch.zeros_like(readers)
+    for slot, which in enumerate(graph.slots):
+        slots[(readers >= which.start) & (readers < which.stop)] = slot
+    parts = torch.empty(0)  # group of every edge, anew where a round of draws begins
 
-    def draw(block: _Block, number: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(block: Block, number: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        nonlocal parts
         clean = block.clean
         if number % groups == 0:
-            block.parts = _groups(len(block.rows), len(graph.edges), groups, rng)
-        bits = (block.parts == number % groups).float()
-        bits = (bits * block.has_partner[:, None]).to(clean.outputs.device)
-        table = bits.new_zeros(len(bits), *graph.allowed.shape)  # (B, W, R)
-        table[:, graph.allowed.to(bits.device)] = bits
-        swapped = block.swapped(rng)
+            parts = torch.randint(groups, (len(block.rows), len(writers)), generator=rng)
+        bits = (parts == number % groups) & (block.has_partner[:, None] > 0)
+        rows, edges = bits.nonzero().T  # few of all: what is not swapped costs nothing
+        others = block.swapped(rng, rows, writers[edges])  # (swaps, T, D)
 
-        def offset(slot: int, outputs: Tensor) -> Tensor:
-            which = table[:, : outputs.shape[1], graph.slots[slot]].to(outputs)  # (B, w, readers)
-            differences = (swapped[:, : outputs.shape[1]] - outputs).flatten(2)  # (B, w, T * D)
-            return torch.bmm(which.transpose(1, 2), differences).unflatten(2, outputs.shape[2:])
+        def offset(slot: int, outputs: Tensor) -> Tensor | None:
+            here = slots[edges] == slot
+            if not here.any():
+                return None
+            n = graph.slots[slot].stop - graph.slots[slot].start
+            row, edge = rows[here], edges[here]
+            place = row * n + readers[edge] - graph.slots[slot].start
+            added = outputs.new_zeros(len(outputs) * n, *outputs.shape[2:])
+            added.index_add_(
+                0, place.to(outputs.device), others[here] - outputs[row, writers[edge]]
+            )
+            return added.unflatten(0, (len(outputs), n))
 
         got = run_components(model, block.batch, offset)
-        return bits, contrast.change(got.logits, clean.logits, block.rows)[:, None]
+        change = contrast.change(got.logits, clean.logits, block.rows)
+        return bits.float(), change[:, None]
 
-    blocks = _blocks(model, contrast, n_prompts, batch_size, swap, rho, draws, seed, progress)
+    blocks = clean_blocks(model, contrast, n_prompts, batch_size, swap, rho, draws, seed, progress)
     return _gather(blocks, draw, draws, seed)
 
 
-def _groups(rows: int, things: int, groups: int, rng: torch.Generator) -> Tensor:
-    """Split things into equal groups at random, anew for each row; shape (rows, things)."""
-    return torch.rand(rows, things, generator=rng).argsort(1).argsort(1) % groups
-
-
-@dataclass(eq=False)
-class _Block:
-    """Prompts that run at once, their clean run, and whose outputs theirs are swapped for."""
-
-    rows: list[int]
-    batch: Batch
-    clean: Components
-    others: Tensor | None  # outputs of the twins (B, W, T, D); None: of one another
-    groups: list[Tensor]  # local numbers of the prompts of one length
-    spread: float  # of the clean logits
-    parts: Tensor | None = None  # group of every edge (B, edges), in the edge design
-
-    @property
-    def has_partner(self) -> Tensor:
-        """1 for prompts that can be swapped with something, else 0; shape (B,)."""
-        found = torch.zeros(len(self.rows))
-        for group in self.groups:
-            found[group] = float(self.others is not None or len(group) > 1)
-        return found
-
-    def swapped(self, rng: torch.Generator) -> Tensor:
-        """Give outputs to swap for, (B, W, T, D), a new tensor: each writer of a prompt of its own.
-
-        Every writer goes round the prompts of one length in an order of its own, so that nothing
-        is swapped for itself.
-        """
-        if self.others is not None:
-            return self.others.clone()
-        n, writers = self.clean.outputs.shape[:2]
-        partner = torch.empty(n, writers, dtype=torch.long)
-        for group in self.groups:
-            order = torch.rand(len(group), writers, generator=rng).argsort(0)
-            rows = group[order]  # (group, W)
-            partner[rows, torch.arange(writers)] = rows.roll(1, 0)
-        return self.clean.outputs[partner, torch.arange(writers)]
-
-
-def _blocks(
-    model: Model,
-    contrast: Contrast,
-    n_prompts: int | None,
-    batch_size: int | None,
-    swap: Swap,
-    rho: float,
-    draws: int,
-    seed: int,
-    progress: bool,
-) -> Iterator[_Block]:
-    """Run prompts clean, batch by batch, those of one length together."""
-    if swap not in ("prompt", "corrupted"):
-        raise InputError(f"swap must be 'prompt' or 'corrupted', got {swap!r}.")
-    if not 0 < rho < 1 or draws < 1:
-        raise InputError(f"rho must be between 0 and 1 and draws 1 or more, got {rho}, {draws}.")
-    if swap == "corrupted":
-        pairs = tokenized_pairs(model, contrast, n_prompts)
-    else:  # twins need not be there
-        clean = model.tokenize(contrast.clean[:n_prompts])
-        pairs = Pairs(clean, clean)
-    lengths = pairs.clean.mask.sum(1).cpu()
-    rng = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(pairs), generator=rng)
-    order = shuffled[lengths[shuffled].argsort(stable=True)]
-    if swap == "prompt" and int(torch.bincount(lengths).max()) < 2:
-        raise InputError(
-            f"No two prompts of {contrast.name!r} are of one length in tokens, so no output fits "
-            "another prompt. Use more prompts, or swap='corrupted'."
-        )
-    # A batch is cut to the longest prompt in it: padding on the left costs time and no more.
-    for part in pairs.batches(batch_size or pairs.fitting(model), progress, "randomised"):
-        rows = order[part]
-        longest = int(lengths[rows].max())
-        batch = _cut(rows_of(pairs.clean, rows), longest)
-        clean = run_components(model, batch)
-        others = None
-        if swap == "corrupted":
-            others = run_components(model, _cut(rows_of(pairs.corrupted, rows), longest)).outputs
-        groups = [(lengths[rows] == size).nonzero().flatten() for size in lengths[rows].unique()]
-        yield _Block(rows.tolist(), batch, clean, others, groups, _spread(clean.logits, batch.mask))
-
-
-def _cut(batch: Batch, length: int) -> Batch:
-    return Batch(batch.ids[:, -length:], batch.mask[:, -length:])
-
-
-def _spread(logits: Tensor, mask: Tensor) -> float:
-    """Mean standard deviation of the logits of a token; 1 where there is but one."""
-    if logits.shape[-1] < 2:
-        return 1.0
-    return max(float(logits[mask.bool()].float().std(-1).mean()), 1e-6)
-
-
-def _gather(blocks: Iterator[_Block], draw, draws: int, seed: int) -> Experiment:
+def _gather(blocks: Iterator[Block], draw, draws: int, seed: int) -> Experiment:
     """Draw for every block, and put all rows together."""
     rng = torch.Generator().manual_seed(seed + 1)
     bits, responses, prompts = [], [], []

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from circuit_toolkit.errors import InputError
 
-FLOOR = 0.3  # smallest response that rows are weighted by, in means of the response
+FLOOR = 0.02  # smallest response that rows are weighted by, in means of the response
 TOLERANCE = 1e-4  # of the optimality conditions, in units of the largest correlation
 
 
@@ -23,7 +23,7 @@ def nonnegative_lasso(
     *,
     allowed: Tensor | None = None,
     alpha: float = 0.0,
-    rounds: int = 3,
+    rounds: int = 5,
 ) -> Tensor:
     """Fit each response as a sum of non-negative effects, with a free intercept.
 
@@ -61,17 +61,17 @@ def nonnegative_lasso(
     mean = Y.mean(0).clamp(min=torch.finfo(Y.dtype).tiny)
     Y = Y / mean  # in means, so that none is too large or small for its square
     mask = torch.ones(p, q, dtype=torch.bool) if allowed is None else allowed
-    B, expected = Y.new_zeros(p, q), torch.ones_like(Y)
-    for _ in range(rounds):
+    x_mean, y_mean = X.mean(0), Y.mean(0)
+    pull = (X.T @ (Y - y_mean)).T / n  # (q, p); centring Y is enough
+    B = _solve(_covariance(X), pull, mask.T, alpha, Y.new_zeros(q, p)).T
+    expected = X @ B + (y_mean - x_mean @ B) if rounds > 1 else Y
+    for _ in range(rounds - 1):
         weights = (expected.clamp(min=0) + FLOOR) ** -2
         weights = weights / weights.sum(0)  # (n, q), each column sums to 1
         x_mean, y_mean = weights.T @ X, (weights * Y).sum(0)  # (q, p), (q,)
-        pull = (weights * (Y - y_mean)).T @ X  # (q, p); centring Y is enough
-        if rounds == 1 or bool((weights == weights[0, 0]).all()):
-            gram = ((X.T @ X) / n - x_mean[0][:, None] * x_mean[0])[None]  # one for all
-        else:
-            gram = torch.stack([(X * w[:, None]).T @ X for w in weights.T])  # (q, p, p)
-            gram -= x_mean[:, :, None] * x_mean[:, None]
+        pull = (weights * (Y - y_mean)).T @ X
+        gram = torch.stack([(X * w[:, None]).T @ X for w in weights.T])  # (q, p, p)
+        gram -= x_mean[:, :, None] * x_mean[:, None]
         B = _solve(gram, pull, mask.T, alpha, B.T).T
         expected = X @ B + (y_mean - (x_mean * B.T).sum(1))
     return B * mean
@@ -102,12 +102,22 @@ def chance_level(
     Tensor, shape (shuffles, p, q)
         Effects. Nothing is to be expected of a shuffled response, so rows weigh the same.
     """
-    p, q = X.shape[1], Y.shape[1]
-    orders = torch.stack([torch.randperm(len(X), generator=generator) for _ in range(shuffles)], 1)
-    shuffled = Y[orders].flatten(1)  # (n, shuffles * q)
-    where = None if allowed is None else allowed.repeat(1, shuffles)
-    B = nonnegative_lasso(X, shuffled, allowed=where, alpha=alpha, rounds=1)
-    return B.reshape(p, shuffles, q).transpose(0, 1)
+    n, p, q = len(X), X.shape[1], Y.shape[1]
+    orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(shuffles)], 1)
+    mean = Y.mean(0).clamp(min=torch.finfo(Y.dtype).tiny)
+    Y = Y / mean
+    Y = Y - Y.mean(0)
+    few = orders.split(max(256 // q, 1), 1)  # at a time, so that they stay in the cache
+    pull = torch.cat([(X.T @ Y[order].flatten(1)).T for order in few]) / n  # (shuffles * q, p)
+    mask = torch.ones(p, q, dtype=torch.bool) if allowed is None else allowed
+    B = _solve(_covariance(X), pull, mask.T.repeat(shuffles, 1), alpha, torch.zeros_like(pull))
+    return B.unflatten(0, (shuffles, q)).transpose(1, 2) * mean
+
+
+def _covariance(X: Tensor) -> Tensor:
+    """Give the covariance of the columns as one matrix for all responses, (1, p, p)."""
+    mean = X.mean(0)
+    return (X.T @ X / len(X) - mean[:, None] * mean)[None]
 
 
 def _solve(gram: Tensor, pull: Tensor, mask: Tensor, alpha: float, start: Tensor) -> Tensor:

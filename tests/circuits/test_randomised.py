@@ -7,10 +7,11 @@ import torch
 from circuit_toolkit.circuits.component_circuit import edge_scores
 from circuit_toolkit.circuits.component_lasso import component_lasso
 from circuit_toolkit.circuits.designs import direct_design, edge_design
-from circuit_toolkit.circuits.patching import edge_patching
+from circuit_toolkit.circuits.patching import edge_patching, node_patching, patching_effects
 from circuit_toolkit.circuits.randomised import (
     at_operating_point,
     carry_back,
+    component_weights,
     randomised_lasso,
     threshold,
 )
@@ -116,10 +117,66 @@ def test_a_prompt_alone_in_its_length_is_left_as_it_is(tiny):
         direct_design(tiny, other)
 
 
+def test_runs_of_the_edge_design_are_those_of_edge_patching(tiny):
+    graph, contrast = graph_of(tiny), TwoTokens()
+    data = edge_design(tiny, contrast, swap="corrupted", rho=0.25, draws=4)
+    sets = [[graph.edges[edge] for edge in row.nonzero().flatten()] for row in data.bits]
+    exact = patching_effects(tiny, contrast, sets, response="change")  # (4, 16): all prompts
+    expected = exact[data.prompts, torch.arange(len(sets))]
+    torch.testing.assert_close(data.responses[:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_components_swapped_alone_do_what_node_patching_measures(tiny):
+    writers, contrast = graph_of(tiny).writers, TwoTokens()
+    data = direct_design(tiny, contrast, n_prompts=1, swap="corrupted", alone=len(writers))
+    exact = node_patching(tiny, contrast, n_prompts=1, response="change")
+    expected = torch.tensor(exact.nodes["score"][:-1].astype(float))
+    torch.testing.assert_close(data.alone, expected, rtol=1e-4, atol=1e-4)
+    assert float(data.alone.max()) > 0.01
+    assert direct_design(tiny, contrast, swap="corrupted").alone is None
+
+
+def unread_model():
+    """Let the MLP read a0.h1 as well, ten times as strongly, to write what no logit reads."""
+    model = linear_model()
+    mlp = model.hf.blocks[0].mlp
+    with torch.no_grad():
+        mlp[0].weight.zero_()
+        mlp[0].weight[0, 2:4] = torch.tensor([1.0, -1.0])
+        mlp[0].weight[1, 4:6] = torch.tensor([10.0, 10.0])
+        mlp[2].weight.zero_()
+        mlp[2].weight[6, 0] = mlp[2].weight[7, 1] = 1.0
+        model.hf.unembed.weight.zero_()
+        model.hf.unembed.weight[0, 6] = 1.0
+    return model
+
+
+def test_what_moves_a_component_but_no_output_is_left_out():
+    model, contrast = unread_model(), values()
+    true = {("embed", "a0.h0"), ("a0.h0", "m0"), ("m0", "logits")}
+    found = randomised_lasso(model, contrast)
+    kept = table(at_operating_point(found), model)
+    assert {edge for edge, score in kept.items() if score} == true
+    every = table(found, model)
+    assert every["a0.h0", "m0"] > 0.85  # 1 but for what is spared for the rest
+    assert 0 < every["a0.h1", "m0"] < 0.1  # ranked, since it is there
+    alike = randomised_lasso(model, contrast, necessity=0, operating_point=True)
+    assert table(alike, model)["a0.h1", "m0"] > 0.9  # about 100 to 1 in squares
+    assert table(alike, model)["a0.h0", "m0"] == 0
+
+
+def test_components_count_by_what_they_do_alone():
+    alone = torch.tensor([4.0, 1.2, 0.0, 2.4])
+    got = component_weights(alone, 0.3)
+    torch.testing.assert_close(got, torch.tensor([1 / 1.09, 0.5, 0.0, 0.8]))
+    torch.testing.assert_close(component_weights(1e-6 * alone, 0.3), got)
+    assert (component_weights(torch.zeros(3), 0.3) == 1).all()
+
+
 def test_batches_change_nothing_but_the_draws(tiny):
-    first = randomised_lasso(tiny, TwoTokens(), swap="corrupted", draws=60, heredity=0)
+    first = randomised_lasso(tiny, TwoTokens(), swap="corrupted", draws=60, necessity=0)
     second = randomised_lasso(
-        tiny, TwoTokens(), swap="corrupted", draws=60, heredity=0, batch_size=3
+        tiny, TwoTokens(), swap="corrupted", draws=60, necessity=0, batch_size=3
     )
     a, b = (edge_scores(circuit, graph_of(tiny)) for circuit in (first, second))
     assert np.abs(a - b).max() < 0.2  # of 1; 240 runs
@@ -172,6 +229,7 @@ def test_settings_are_kept_and_checked(tiny):
         ({"rho": 1.0}, "rho must be"),
         ({"draws": 0}, "draws 1 or more"),
         ({"false_edges": 0}, "false_edges must be above 0"),
+        ({"necessity": -0.1}, "necessity 0 or more"),
     ):
         with pytest.raises(InputError, match=text):
             randomised_lasso(tiny, TwoTokens(), **bad)

@@ -49,6 +49,18 @@ def test_a_small_effect_is_learnt_from_rows_without_large_ones():
     assert np.mean(errors[3]) < np.mean(errors[1]) / 2
 
 
+def test_one_in_thirty_is_seen_beside_four_large_effects():
+    each = torch.tensor([30.0, 30.0, 30.0, 30.0, 1.0])[:, None]
+    found = []
+    for seed in range(10):  # lengths of sums of independent steps, as of a component's output
+        rng = torch.Generator().manual_seed(seed)
+        X = (torch.rand(1000, 5, generator=rng) < 0.5).float()
+        steps = (X[:, :, None] * each * torch.randn(1000, 5, 4, generator=rng)).sum(1)
+        found.append(float(nonnegative_lasso(X, steps.norm(dim=1, keepdim=True))[4, 0]))
+    # A step of size 1 has length 1.88 on average; only the 1 in 16 rows without others show it.
+    assert min(found) > 0.9 and np.median(found) == pytest.approx(1.88, rel=0.3)
+
+
 def test_scale_and_what_is_not_allowed():
     X, Y = swaps(300, torch.tensor([2.0, 1.0, 0.5]))
     B = nonnegative_lasso(X, Y)
