@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, told to type checkers and editors
     from circuit_toolkit.circuits.circuit import Circuit as Circuit
     from circuit_toolkit.circuits.circuit_lasso import CircuitLasso as CircuitLasso
     from circuit_toolkit.circuits.head_codes import HeadCodes as HeadCodes
+    from circuit_toolkit.circuits.path_patching import path_patching as path_patching
     from circuit_toolkit.dictionaries import check_dictionaries as check_dictionaries
     from circuit_toolkit.dictionaries import load_dictionaries as load_dictionaries
     from circuit_toolkit.dictionaries import train_dictionaries as train_dictionaries
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, told to type checkers and editors
     from circuit_toolkit.evaluation import ablation_evidence as ablation_evidence
     from circuit_toolkit.evaluation.compare import compare as compare
     from circuit_toolkit.evaluation.curves import faithfulness as faithfulness
+    from circuit_toolkit.evaluation.edge_ablation import edge_faithfulness as edge_faithfulness
     from circuit_toolkit.interpret.labels import feature_labels as feature_labels
     from circuit_toolkit.interventions import generate as generate
     from circuit_toolkit.interventions import intervene as intervene
@@ -50,6 +52,7 @@ _HOMES: dict[str, str | None] = {
     "capture": "capture",
     "check_dictionaries": "dictionaries",
     "compare": "evaluation.compare",
+    "edge_faithfulness": "evaluation.edge_ablation",
     "estimate_capture": "estimate",
     "explore": "panels.explorer",
     "faithfulness": "evaluation.curves",
@@ -58,6 +61,7 @@ _HOMES: dict[str, str | None] = {
     "intervene": "interventions",
     "load_dictionaries": "dictionaries",
     "load_model": "models",
+    "path_patching": "circuits.path_patching",
     "tasks": None,
     "train_dictionaries": "dictionaries",
 }

@@ -8,7 +8,8 @@ alike here; `randomised_lasso` tells them apart.
 from __future__ import annotations
 
 import time
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -22,10 +23,19 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.regression import GramStatistics, lasso_path
+from circuit_toolkit.regression.at_penalty import group_lasso_at, group_penalties, lasso_at
 
-Form = Literal["relevance", "paper"]
+Form = Literal["ours", "paper"]
+Score = Literal["variance", "frobenius"]
 Positions = Literal["all", "last"]
+Scaling = Literal["none", "component", "standard"]
+Penalty = Literal["lasso", "group"]
+
+# What the paper does, and what measured best on known circuits.
+FORMS: dict[str, dict[str, Any]] = {
+    "ours": {"score": "variance", "relevance": True, "scaling": "none", "directions": 16},
+    "paper": {"score": "frobenius", "relevance": False, "scaling": "standard", "directions": 8},
+}
 
 
 def component_lasso(
@@ -34,10 +44,15 @@ def component_lasso(
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
-    form: Form = "relevance",
+    form: Form = "ours",
+    score: Score | None = None,
+    relevance: bool | None = None,
+    scaling: Scaling | None = None,
     positions: Positions = "all",
+    penalty: Penalty = "lasso",
+    stability: int = 0,
     strength: float = 0.05,
-    directions: int = 8,
+    directions: int | None = None,
     false_edges: float = 1.0,
     shuffles: int = 5,
     seed: int = 0,
@@ -55,81 +70,146 @@ def component_lasso(
         How many to use, the first ones; by default all.
     batch_size : int, optional
         Prompts that run at once; by default what fits into half a gigabyte.
-    form : {"relevance", "paper"}
-        The score of an edge: the share of variance that the source explains, carried back from
-        the target (ours); or the Frobenius norm of its block of coefficients in standardised
-        units (the paper's).
+    form : {"ours", "paper"}
+        What `score`, `relevance`, `scaling` and `directions` are where they are not given:
+        variance, carried back, none, 16; or frobenius, as it is, standard, 8.
+    score : {"variance", "frobenius"}, optional
+        Strength of an edge: root of the share of the reader's variance that the writer explains
+        by its block of coefficients; or the Frobenius norm of that block, in scaled units.
+    relevance : bool, optional
+        Whether the score of an edge is the relevance that it carries back from the target, which
+        is shared out by strength squared; or the strength itself.
+    scaling : {"none", "component", "standard"}, optional
+        Units in which coefficients are penalised: of the stream; with every component of variance
+        1 in all; or with every direction of a component of variance 1.
     positions : {"all", "last"}
         Whether every token makes a row, or the last of a prompt alone. Heads are given the mean
         over the prompt beside the token, since they read other tokens (ours).
+    penalty : {"lasso", "group"}
+        Whether coefficients are zero one by one, or as the whole block of an edge.
+    stability : int
+        Number of random halves of the prompts on which all is fitted again; strengths are then
+        multiplied by the share of them in which the edge is there. The operating point is that
+        without. 0: off.
     strength : float
         Penalty, as a share of the smallest at which a target has no sources, in (0, 1].
-    directions : int
+    directions : int, optional
         An output stands for itself by its values along so many principal directions.
     false_edges : float
         How many edges the operating point lets in where rows of the targets are shuffled.
     shuffles : int
         How often they are shuffled to find that out.
     seed : int
-        Decides the order of shuffled rows.
+        Decides the order of shuffled rows, and the halves.
     progress : bool
         Whether to show a progress bar.
 
     Returns
     -------
     Circuit
-        Over components; scores are dependencies, not effects. `settings["threshold"]` is the
-        operating point.
+        Over components; scores are dependencies, not effects, weights are strengths.
+        `settings["threshold"]` is the operating point.
 
     Raises
     ------
     InputError
         If a setting is out of range.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a regression is not solved.
     """
-    if form not in ("relevance", "paper") or positions not in ("all", "last"):
-        raise InputError(
-            "form must be 'relevance' or 'paper' and positions 'all' or 'last', got "
-            f"{form!r} and {positions!r}."
-        )
-    if directions < 1 or shuffles < 1 or false_edges <= 0:
-        raise InputError(
-            "directions and shuffles must be at least 1 and false_edges above 0, got "
-            f"{directions}, {shuffles}, {false_edges}."
-        )
+    options = {
+        "form": form,
+        **_form(form, score=score, relevance=relevance, scaling=scaling, directions=directions),
+        "positions": positions,
+        "penalty": penalty,
+        "stability": stability,
+        "strength": strength,
+        "false_edges": false_edges,
+        "shuffles": shuffles,
+        "seed": seed,
+    }
+    _check(options)
     graph, start = graph_of(model), time.perf_counter()
-    blocks, means, target = _rows(
-        model, contrast, graph, n_prompts, batch_size, positions, directions, progress
-    )
-    rng = np.random.default_rng(seed)
-    strengths = _strengths(graph, blocks, means, target, strength, form)
-    chance = np.stack(
-        [
-            _strengths(graph, blocks, means, target, strength, form, rng.permutation(len(target)))
-            for _ in range(shuffles)
-        ]
-    )
-    found, null = torch.from_numpy(strengths), torch.from_numpy(chance)
-    if form == "relevance":
-        found, null = carry_back(graph, found)[0], carry_back(graph, null)[0]
+    outputs = _outputs(
+        model, contrast, graph, n_prompts, batch_size, positions, options["directions"], progress
+    ).scaled(options["scaling"])
+    rng, X = np.random.default_rng(seed), outputs.values
+    order = [np.arange(len(X)), *(rng.permutation(len(X)) for _ in range(shuffles))]
+    fit = _Fit(graph, outputs, options["score"], penalty, strength)
+    strengths = fit.strengths(X, [X[rows] for rows in order])
+    if stability:
+        strengths[0] *= np.mean(
+            [fit.strengths(half, [half])[0] > 0 for half in outputs.halves(stability, rng)], 0
+        )
+    scores = torch.from_numpy(strengths)
+    if options["relevance"]:
+        scores = carry_back(graph, scores)[0]
     settings = {
         "method": "CircuitLasso over components",
         "model": model.name,
         "task": contrast.name,
         "n_prompts": min(n_prompts or len(contrast.clean), len(contrast.clean)),
-        "form": form,
-        "positions": positions,
-        "strength": strength,
-        "directions": directions,
-        "false_edges": false_edges,
-        "shuffles": shuffles,
-        "seed": seed,
-        "threshold": threshold(null[:, graph.allowed], false_edges),
+        **options,
+        "threshold": threshold(scores[1:, graph.allowed], false_edges),
+        "seconds": time.perf_counter() - start,
     }
-    settings["seconds"] = time.perf_counter() - start
-    return component_circuit(graph, found, settings, weights=strengths)
+    return component_circuit(graph, scores[0], settings, weights=strengths[0])
 
 
-def _rows(
+def _form(form: str, **given: Any) -> dict[str, Any]:
+    if form not in FORMS:
+        raise InputError(f"form must be 'ours' or 'paper', got {form!r}.")
+    return {key: FORMS[form][key] if value is None else value for key, value in given.items()}
+
+
+def _check(options: dict[str, Any]) -> None:
+    allowed = {"score": Score, "scaling": Scaling, "positions": Positions, "penalty": Penalty}
+    for key, kinds in allowed.items():
+        if options[key] not in get_args(kinds):
+            known = " or ".join(map(repr, get_args(kinds)))
+            raise InputError(f"{key} must be {known}, got {options[key]!r}.")
+    if not 0 < options["strength"] <= 1 or options["false_edges"] <= 0:
+        raise InputError(
+            "strength must be in (0, 1] and false_edges above 0, got "
+            f"{options['strength']} and {options['false_edges']}."
+        )
+    if options["directions"] < 1 or options["shuffles"] < 1 or options["stability"] < 0:
+        raise InputError(
+            "directions and shuffles must be at least 1 and stability 0 or more, got "
+            f"{options['directions']}, {options['shuffles']}, {options['stability']}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Outputs:
+    """What W components wrote and the target was, token by token."""
+
+    values: np.ndarray  # (n, p) centred
+    prompt: np.ndarray  # (n,)
+    part: np.ndarray  # (p,) writer, W + writer for its mean over the prompt, 2 W for the target
+    scale: np.ndarray  # (p,) what values were divided by
+
+    def scaled(self, scaling: Scaling) -> _Outputs:
+        """Divide columns by their scale."""
+        variance = np.square(self.values).mean(0)
+        if scaling == "component":
+            variance = np.bincount(self.part, weights=variance)[self.part]
+        scale = np.ones(len(variance)) if scaling == "none" else np.sqrt(variance)
+        safe = np.where(scale > 0, scale, 1.0)
+        return _Outputs(self.values / safe, self.prompt, self.part, scale)
+
+    def halves(self, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Give the centred values of random halves of the prompts."""
+        names = np.unique(self.prompt)
+        chosen = [rng.permutation(names)[: (len(names) + 1) // 2] for _ in range(count)]
+        parts = [self.values[np.isin(self.prompt, half)] for half in chosen]
+        return [part - part.mean(0) for part in parts]
+
+
+def _outputs(
     model: Model,
     contrast: Contrast,
     graph: Graph,
@@ -138,13 +218,13 @@ def _rows(
     positions: Positions,
     directions: int,
     progress: bool,
-) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Values along principal directions, (rows, k) for each writer, means beside it, and target."""
+) -> _Outputs:
+    """Read outputs along their principal directions."""
     clean = model.tokenize(contrast.clean[:n_prompts])
     pairs = Pairs(clean, clean)
-    own: list[list[Tensor]] = [[] for _ in range(len(graph.writers))]
-    mean: list[list[Tensor]] = [[] for _ in range(len(graph.writers))]
-    logits: list[Tensor] = []
+    own: list[list[Tensor]] = [[] for _ in graph.writers]
+    mean: list[list[Tensor]] = [[] for _ in graph.writers]
+    logits, prompts = [], []
     with torch.no_grad():
         for part in pairs.batches(batch_size or pairs.fitting(model), progress, "reading"):
             batch = rows_of(clean, part)
@@ -154,6 +234,7 @@ def _rows(
             if positions == "last":
                 used[:, :-1] = False
             logits.append(got.logits.cpu()[used])
+            prompts.append(part.start + used.nonzero()[:, 0])
             outputs = got.outputs.cpu()
             seen = mask[:, None, :, None]
             means = (outputs * seen).sum(2, keepdim=True) / seen.sum(2, keepdim=True)
@@ -164,10 +245,16 @@ def _rows(
     blocks, sides = [], []
     for values, others in zip(own, mean, strict=True):
         basis = _directions(torch.cat(values), directions)
-        blocks.append((torch.cat(values).double() @ basis).numpy())
-        sides.append((torch.cat(others).double() @ basis).numpy())
+        blocks.append(torch.cat(values).double() @ basis)
+        sides.append(torch.cat(others).double() @ basis)
     target = torch.cat(logits)
-    return blocks, sides, (target.double() @ _directions(target, directions)).numpy()
+    parts = [*blocks, *sides, target.double() @ _directions(target, directions)]
+    whole = torch.cat(parts, 1).numpy()
+    centred = whole - whole.mean(0)
+    # What is left of a constant is rounding.
+    centred[:, np.abs(centred).max(0) <= 1e-13 * np.abs(whole).max(0)] = 0
+    number = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
+    return _Outputs(centred, torch.cat(prompts).numpy(), number, np.ones(len(number)))
 
 
 def _directions(x: Tensor, most: int) -> Tensor:
@@ -181,38 +268,71 @@ def _directions(x: Tensor, most: int) -> Tensor:
     return vectors[:, -k:]
 
 
-def _strengths(
-    graph: Graph,
-    blocks: list[np.ndarray],
-    means: list[np.ndarray],
-    target: np.ndarray,
-    strength: float,
-    form: Form,
-    order: np.ndarray | None = None,
-) -> np.ndarray:
-    """How much of each reader every writer explains, (writers, readers); `order` shuffles rows."""
-    S = np.zeros(tuple(graph.allowed.shape))
-    for slot, readers in enumerate(graph.slots):
-        upstream, heads = graph.n_upstream(slot), slot % 2 == 0 and slot < 2 * graph.n_layers
-        parts = blocks[:upstream] + (means[:upstream] if heads else [])
-        owner = np.concatenate(
-            [np.full(part.shape[1], i % upstream) for i, part in enumerate(parts)]
-        )
-        last = readers.start == len(graph.readers) - 1
-        wanted = [target] if last else blocks[readers.start + 1 : readers.stop + 1]
-        of = np.concatenate([np.full(y.shape[1], i) for i, y in enumerate(wanted)])
-        Y = np.concatenate(wanted, 1)
-        stats = GramStatistics.from_arrays(
-            np.concatenate(parts, 1), Y if order is None else Y[order]
-        )
-        A = lasso_path(stats, [strength]).raw(0)[0].toarray() * stats.scale_x[:, None]
-        if form == "paper":
-            A = A / np.where(stats.scale_y > 0, stats.scale_y, 1.0)
-        for j in range(len(wanted)):
-            for i in range(upstream):
-                mine = np.ix_(owner == i, of == j)
-                block = A[mine]
-                explained = block.T @ stats.correlation_xx[np.ix_(owner == i, owner == i)] @ block
-                size = np.square(block).sum() if form == "paper" else np.trace(explained)
-                S[i, readers.start + j] = np.sqrt(max(float(size), 0.0))
-    return S
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """The regressions of all components: one Gram matrix, of which each takes its part."""
+
+    graph: Graph
+    outputs: _Outputs
+    score: Score
+    penalty: Penalty
+    strength: float
+
+    def strengths(self, X: np.ndarray, Ys: list[np.ndarray]) -> np.ndarray:
+        """Say how much of each reader every writer explains.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n, p)
+            What is regressed on.
+        Ys : list of K ndarray, shape (n, p)
+            What is regressed: the same values, or these in another order of rows.
+
+        Returns
+        -------
+        ndarray, shape (K, writers, readers)
+        """
+        graph, part, W = self.graph, self.outputs.part, len(self.graph.writers)
+        gram, products = X.T @ X / len(X), [X.T @ Y / len(X) for Y in Ys]
+        found = np.zeros((len(Ys), *graph.allowed.shape))
+        for slot, readers in enumerate(graph.slots):
+            upstream, heads = graph.n_upstream(slot), slot % 2 == 0 and slot < 2 * graph.n_layers
+            sees = (part < upstream) | (heads & (part >= W) & (part < W + upstream))
+            sources = np.flatnonzero(sees)
+            last = readers.stop == len(graph.readers)
+            first = 2 * W if last else readers.start + 1  # reader j is writer j + 1
+            count = readers.stop - readers.start
+            targets = np.flatnonzero((part >= first) & (part < first + count))
+            owner, of = part[sources] % W, part[targets] - first
+            G = gram[np.ix_(sources, sources)]
+            C = np.concatenate([each[np.ix_(sources, targets)] for each in products], 1)
+            columns = np.concatenate([of + k * count for k in range(len(Ys))])
+            if self.penalty == "group":
+                alphas = self.strength * group_penalties(C, owner, columns)
+                B = group_lasso_at(G, C, alphas, owner, columns, tol=0.01, max_iter=1000)
+            else:
+                B = lasso_at(G, C, self.strength * np.abs(C).max(0))
+            sizes = self._sizes(B, G, owner, columns, targets)  # (upstream, K * count)
+            found[:, :upstream, readers] = sizes.reshape(upstream, len(Ys), count).swapaxes(0, 1)
+        return found
+
+    def _sizes(
+        self, B: np.ndarray, G: np.ndarray, owner: np.ndarray, columns: np.ndarray, targets: Any
+    ) -> np.ndarray:
+        """Strength of each block of coefficients, (writers, readers of all Ys)."""
+        readers = (columns[:, None] == np.arange(columns.max() + 1)).astype(float)
+        if self.score == "variance":
+            copies = len(columns) // len(targets)
+            B = B * np.tile(self.outputs.scale[targets], copies)
+            raw = self.outputs.values[:, targets] * self.outputs.scale[targets]
+            variance = np.tile(np.square(raw).mean(0), copies) @ readers
+        sizes = []
+        for writer in range(owner.max() + 1):
+            mine = np.flatnonzero(owner == writer)
+            block = B[mine]
+            if self.score == "variance":
+                explained = (block * (G[np.ix_(mine, mine)] @ block)).sum(0) @ readers
+                sizes.append(explained / np.where(variance > 0, variance, 1.0))
+            else:
+                sizes.append(np.square(block).sum(0) @ readers)
+        return np.sqrt(np.maximum(sizes, 0))

@@ -23,12 +23,12 @@ def evidence_lines(evidence: dict[str, Any]) -> list[str]:
     Returns
     -------
     list of str
-        A line for the fit and one for the ablation, or `unvalidated: no evidence yet`.
+        A line for the fit and one for each kind of ablation, or `unvalidated: no evidence yet`.
     """
     if not evidence:
         return [UNVALIDATED]
-    lines = [_fit_line(evidence.get("fit") or {}), _ablation_line(evidence.get("ablation") or {})]
-    other = [key for key in evidence if key not in ("fit", "ablation")]
+    lines = [_LINES[key](evidence.get(key) or {}) for key in _LINES]
+    other = [key for key in evidence if key not in _LINES]
     return [*filter(None, lines), *([f"also: {', '.join(other)}"] if other else [])] or [
         UNVALIDATED
     ]
@@ -87,3 +87,18 @@ def _ablation_line(ablation: dict[str, Any]) -> str:
     if ablation.get("kept") is not None:
         text += f"; alone it keeps {ablation['kept']:.0%}"
     return text.strip() + (f"; n = {ablation['n']}" if ablation.get("n") else "")
+
+
+def _edge_line(edges: dict[str, Any]) -> str:
+    if edges.get("faithfulness") is None:
+        return ""
+    draws = edges.get("random_faithfulness") or []
+    text = f"its {edges.get('n_edges')} edges alone: faithfulness {edges['faithfulness']:.2f}"
+    if draws:
+        text += f" ({len(draws)} random sets: {np.mean(draws):.2f})"
+    if edges.get("completeness") is not None:
+        text += f"; without them {edges['completeness']:.2f}"
+    return text + (f"; n = {edges['n']}" if edges.get("n") else "")
+
+
+_LINES = {"fit": _fit_line, "ablation": _ablation_line, "edge ablation": _edge_line}

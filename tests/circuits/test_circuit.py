@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from circuit_toolkit.circuits.circuit import EDGE, NODE, TARGET, Circuit
+from circuit_toolkit.circuits.evidence import evidence_lines
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.sites import Site
 from tests.circuits.made_up import made_up_circuit
@@ -237,3 +238,11 @@ def test_the_page_is_written_or_returned(tmp_path):
     circuit = by_hand()
     path = circuit.to_html(tmp_path / "circuit.html")
     assert path.read_text(encoding="utf-8") == circuit.to_html()
+
+
+def test_evidence_by_edge_ablation_is_said_in_words():
+    outcome = {"faithfulness": 0.8, "completeness": 0.1, "random_faithfulness": [0.2, 0.4]}
+    lines = evidence_lines({"edge ablation": outcome | {"n_edges": 7, "n": 64}})
+    assert lines == [
+        "its 7 edges alone: faithfulness 0.80 (2 random sets: 0.30); without them 0.10; n = 64"
+    ]

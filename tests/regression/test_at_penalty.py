@@ -1,0 +1,79 @@
+"""Penalties in the units of the caller: the lasso of a path, scikit-learn, and the conditions."""
+
+import numpy as np
+import pytest
+
+from circuit_toolkit.regression import ConvergenceWarning, GramStatistics, lasso_path
+from circuit_toolkit.regression.at_penalty import group_lasso_at, group_penalties, lasso_at
+
+
+def moments(n=300, p=20, q=6, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, p)) @ rng.normal(size=(p, p)) * np.geomspace(1, 5, p)
+    Y = X[:, :8] @ rng.normal(size=(8, q)) + rng.normal(size=(n, q))
+    X, Y = X - X.mean(0), Y - Y.mean(0)
+    return X, Y, X.T @ X / n, X.T @ Y / n
+
+
+def test_on_standardised_columns_it_is_the_lasso_of_a_path():
+    X, Y, *_ = moments()
+    X, Y = X / X.std(0), Y / Y.std(0)
+    C = X.T @ Y / len(X)
+    path = lasso_path(GramStatistics.from_arrays(X, Y), [0.1])
+    found = lasso_at(X.T @ X / len(X), C, 0.1 * np.abs(C).max(0))
+    np.testing.assert_allclose(found, path.coefficients[0].toarray(), atol=1e-6)
+    assert 0 < np.count_nonzero(found) < found.size
+
+
+def test_in_raw_units_it_is_scikit_learns():
+    from sklearn.linear_model import Lasso
+
+    X, Y, G, C = moments()
+    alphas = 0.05 * np.abs(C).max(0)
+    found = lasso_at(G, C, alphas)
+    for j, alpha in enumerate(alphas):
+        want = Lasso(alpha=alpha, fit_intercept=False, tol=1e-10, max_iter=10**6).fit(X, Y[:, j])
+        np.testing.assert_allclose(found[:, j], want.coef_, atol=1e-5)
+
+
+def test_groups_of_one_source_and_all_targets_are_scikit_learns_multi_task_lasso():
+    from sklearn.linear_model import MultiTaskLasso
+
+    X, Y, G, C = moments(seed=1)
+    alpha = 0.1 * np.sqrt(np.square(C).sum(1)).max()
+    rows, columns = np.arange(20), np.zeros(6, int)
+    found = group_lasso_at(G, C, np.array([alpha]), rows, columns, tol=1e-9, max_iter=10**5)
+    want = MultiTaskLasso(alpha=alpha, fit_intercept=False, tol=1e-10, max_iter=10**6).fit(X, Y)
+    np.testing.assert_allclose(found, want.coef_.T, atol=1e-6)
+    assert 0 < found.any(1).sum() < 20
+
+
+def test_the_conditions_of_a_group_lasso_hold_block_by_block():
+    _, _, G, C = moments(p=24, q=6, seed=2)
+    rows, columns = np.repeat([0, 1, 2, 3], [3, 5, 8, 8]), np.array([0, 0, 1, 1, 1, 2])
+    whole = group_penalties(C, rows, columns)
+    alphas = np.array([0.3, 0.5, 1.0001]) * whole
+    B = group_lasso_at(G, C, alphas, rows, columns, tol=1e-10, max_iter=10**5)
+    pull, zero = C - G @ B, 0
+    for a in range(4):
+        for b in range(3):
+            block = np.ix_(rows == a, columns == b)
+            bound = alphas[b] * np.sqrt((rows == a).sum())
+            size = np.linalg.norm(B[block])
+            if size:
+                np.testing.assert_allclose(pull[block], bound * B[block] / size, atol=1e-6 * bound)
+            else:
+                assert np.linalg.norm(pull[block]) <= bound
+            zero += size == 0
+    assert 3 < zero < 12 and not B[:, columns == 2].any()  # above the largest penalty: nothing
+    just = group_lasso_at(G, C, 0.999 * whole, rows, columns)
+    assert all(just[:, columns == b].any() for b in range(3))
+
+
+def test_what_is_not_solved_is_said():
+    _, _, G, C = moments(seed=3)
+    alphas = 0.01 * np.abs(C).max(0)
+    with pytest.warns(ConvergenceWarning, match="solutions are not within"):
+        lasso_at(G, C, alphas, max_iter=0)
+    with pytest.warns(ConvergenceWarning):
+        group_lasso_at(G, C, alphas, np.arange(20), np.arange(6), max_iter=1)
