@@ -112,6 +112,26 @@ def edits(dictionaries: Mapping[Site, Dictionary], placed: Sequence[Placed]) -> 
     return {site: chained(each) for site, each in found.items()}
 
 
+def acts_on(item: Placed, x: Tensor) -> Tensor:
+    """Say on which prompts a change of features changes anything.
+
+    Parameters
+    ----------
+    item : Placed
+        The change; it takes nothing from twins.
+    x : Tensor, shape (B, T, F)
+        Features as they are.
+
+    Returns
+    -------
+    Tensor of bool, shape (B,)
+    """
+    assert item.change.features is not None
+    units = torch.as_tensor(item.change.features, device=x.device)
+    old = x[..., units]
+    return (_changed(item, old, item.where[..., None], units) != old).flatten(1).any(1)
+
+
 def chained(steps: Sequence[Edit]) -> Edit:
     """Do one edit after the other."""
 

@@ -15,6 +15,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions.change import Change, check
 from circuit_toolkit.interventions.edits import (
     Placed,
+    acts_on,
     chained,
     edits,
     frozen_attention,
@@ -114,9 +115,12 @@ def intervene_each(
     interventions: Sequence[Sequence[Change]],
     dictionaries: Dictionaries | None = None,
     *,
-    batch_size: int = 512,
+    batch_size: int = 128,
 ) -> list[Outcome]:
     """Run prompts under many interventions, several in one run.
+
+    Prompts on which an intervention changes nothing, as where its features are silent, are not
+    run again for it, and blocks before the first change are computed once.
 
     Parameters
     ----------
@@ -129,7 +133,7 @@ def intervene_each(
     dictionaries : dict of Site to Dictionary, optional
         Those whose features are meant.
     batch_size : int
-        Prompts times interventions in one run.
+        Prompts times interventions in one run; more outgrow the caches of a processor.
 
     Returns
     -------
@@ -145,30 +149,67 @@ def intervene_each(
     if any(change.how == "resample" for change in flat):
         raise InputError("Many interventions at once do not resample: call intervene for each.")
     plan = _Plan(model, prompts, dictionaries or {}, flat)
-    n = len(plan.texts)
-    per_run = max(1, batch_size // n)
+    if not interventions:
+        return []
     logits: list[list[Tensor]] = [[] for _ in interventions]
-    for start in range(0, n, batch_size):
-        batch, named = plan.batch(start, batch_size)
-        size = len(batch.ids)
-        for first in range(0, len(interventions), per_run):
-            group = interventions[first : first + per_run]
-            tiled = Batch(batch.ids.repeat(len(group), 1), batch.mask.repeat(len(group), 1))
-            placed = [
-                Placed(
-                    change,
-                    places(model, batch, change.positions, named),
-                    slice(number * size, (number + 1) * size),
-                )
-                for number, changes in enumerate(group)
-                for change in changes
-            ]
-            write = edits(plan.dictionaries, placed)
-            last = run(model, tiled, [LOGITS], write, last_logits=True)[LOGITS][:, -1]
-            for number, part in enumerate(last.split(size)):
-                logits[first + number].append(part)
+    for start in range(0, len(plan.texts), batch_size):
+        for found, one in zip(logits, _each(plan, interventions, start, batch_size), strict=True):
+            found.append(one)
     whole = [torch.cat(parts) for parts in logits]
     return [Outcome(each, plan.metric(each)) for each in whole]
+
+
+def _each(plan: _Plan, interventions: Sequence[Sequence[Change]], start: int, size: int) -> Tensor:
+    """Logits (interventions, B, V) of a batch, in runs of so many prompts under some of them."""
+    batch, named = plan.batch(start, size)
+    where = {
+        positions: places(plan.model, batch, positions, named)
+        for positions in {change.positions for change in plan.changes}
+    }
+    sites = sorted({change.site for change in plan.changes if change.features is not None})
+    same = _same_blocks(plan)
+    before = [Site("resid_post", same - 1)] if same else []
+    plain = run(plan.model, batch, [*{*sites, *before}, LOGITS], last_logits=True)
+    logits = plain[LOGITS][:, -1].repeat(len(interventions), 1, 1)
+    features = {site: plan.dictionaries[site].encode(plain[site]) for site in sites}
+
+    def matters(change: Change) -> Tensor:
+        if change.features is None:
+            return torch.ones(len(batch.ids), dtype=torch.bool)
+        return acts_on(Placed(change, where[change.positions]), features[change.site]).cpu()
+
+    none = torch.zeros(len(batch.ids), dtype=torch.bool)
+    wanted = torch.stack(
+        [torch.stack([none, *map(matters, changes)]).any(0) for changes in interventions]
+    )
+    # Most features are silent on most prompts: there the outcome is that of the plain run.
+    for pairs in wanted.nonzero().split(size) if wanted.any() else ():
+        which, prompts = pairs.T
+        placed = []
+        numbers, counts = which.unique_consecutive(return_counts=True)
+        ends = counts.cumsum(0)
+        for number, end, count in torch.stack([numbers, ends, counts], 1).tolist():
+            rows = slice(end - count, end)
+            placed += [
+                Placed(change, where[change.positions][prompts[rows]], rows)
+                for change in interventions[number]
+            ]
+        tiled = Batch(batch.ids[prompts], batch.mask[prompts])
+        write = edits(plan.dictionaries, placed)
+        skip = (same, plain[before[0]][prompts]) if same else None
+        last = run(plan.model, tiled, [LOGITS], write, last_logits=True, skip=skip)
+        logits[which, prompts] = last[LOGITS][:, -1]
+    return logits
+
+
+def _same_blocks(plan: _Plan) -> int:
+    """Count the blocks in front of all changes, in which every run does the same."""
+    if plan.model.edits or not plan.changes:
+        return 0
+    first = min(change.site for change in plan.changes)
+    if first.kind in ("resid_post", "logits"):
+        return first.layer + 1 if first.kind == "resid_post" else plan.model.n_layers
+    return first.layer
 
 
 @contextmanager

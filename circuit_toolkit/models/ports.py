@@ -45,6 +45,7 @@ def run_ports(
     keep: Collection[Port],
     *,
     last_logits: bool = False,
+    skip: tuple[int, Tensor] | None = None,
     remote: bool | str = False,
     grad: bool = False,
 ) -> dict[Port, Any]:
@@ -60,7 +61,7 @@ def run_ports(
         Applied one after the other to the value of a port, each of which may also just look.
     keep : collection of port
         Whose values are returned, as edited; the run stops after the last port that is named.
-    last_logits, remote
+    last_logits, skip, remote
         See `run`.
     grad : bool
         Keep the graph for gradients.
@@ -81,19 +82,30 @@ def run_ports(
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     can = "logits_to_keep" in signature(model.hf.forward).parameters
     options = {"logits_to_keep": 1} if last_logits and can else {}
+    count, value = skip or (0, None)
+    paths = [block_port(model, "", "output", layer)[0] for layer in range(count)]
+    skipped = [(attrgetter(path)(model.nn), value) for path in paths]
     with torch.set_grad_enabled(grad):
-        values = _trace(model.nn, inputs, steps, stop, remote, options)
+        values = _trace(model.nn, inputs, skipped, steps, stop, remote, options)
     return {port: values[number] for number, port in enumerate(ports) if number in values}
 
 
 def _trace(
-    nn: Any, inputs: dict, steps: list, stop: bool, remote: bool | str, options: dict[str, Any]
+    nn: Any,
+    inputs: dict,
+    skipped: list,
+    steps: list,
+    stop: bool,
+    remote: bool | str,
+    options: dict[str, Any],
 ) -> dict[int, Any]:
     """Walk through the ports: get a value, edit it, put it back, keep it."""
     from nnsight import save
 
     with nn.trace(inputs, remote=remote, **options) as tracer:
         values = save({})
+        for module, value in skipped:
+            module.skip(value)
         for module, side, number, changes, keep in steps:
             if side == "input":
                 value = module.input

@@ -42,6 +42,7 @@ def run(
     write: Mapping[Site, Edit] | None = None,
     *,
     last_logits: bool = False,
+    skip: tuple[int, Tensor] | None = None,
     remote: bool | str = False,
 ) -> dict[Site, Tensor]:
     """Run the model once on a batch, editing some sites and reading others.
@@ -64,6 +65,9 @@ def run(
     last_logits : bool
         Compute logits at the last token only, shape (B, 1, V): much of the time and memory of a
         small model with a large vocabulary.
+    skip : (int, Tensor), optional
+        How many blocks are not computed, and what the last of them puts out, shape (B, T, D), as an
+        earlier run gave it: for many runs that differ only after that.
     remote : bool or "local"
         Run on NDIF through nnsight, which needs a key (`nnsight.CONFIG.set_default_api_key`) and
         a model that is hosted there; `"local"` simulates that here. Reading only.
@@ -78,11 +82,14 @@ def run(
     Raises
     ------
     InputError
-        If the model lacks a site, or a remote run is to write or to read patterns.
+        If the model lacks a site or it is in a block that is skipped, or a remote run is to write
+        or to read patterns.
     """
     write = _with_own(model, batch, dict(write or {}))
     for site in {*read, *write}:
         model.check_site(site)
+        if skip and skip[0] and site < Site("resid_post", skip[0] - 1):
+            raise InputError(f"{site} is not computed when {skip[0]} blocks are skipped.")
     patterns = any(site.kind == "attn_pattern" for site in {*read, *write})
     if remote and (write or patterns):
         raise InputError(
@@ -93,7 +100,9 @@ def run(
     edits = _edits(model, {site: _noting(written, site, edit) for site, edit in write.items()})
     keep = {_port(model, site) for site in read}
     with _eager_attention(model, patterns):
-        raw = run_ports(model, batch, edits, keep, last_logits=last_logits, remote=remote)
+        raw = run_ports(
+            model, batch, edits, keep, last_logits=last_logits, skip=skip, remote=remote
+        )
     if last_logits and LOGITS_PORT in raw:
         raw[LOGITS_PORT] = raw[LOGITS_PORT][:, -1:]
     with torch.no_grad():

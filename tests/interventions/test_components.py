@@ -179,6 +179,34 @@ def test_many_interventions_at_once_are_each_of_them(tiny, tiny_saes):
         intervene_each(tiny, task, [[change(site, "resample")]], tiny_saes)
 
 
+def test_prompts_on_which_nothing_changes_are_not_run_again(tiny, tiny_saes, monkeypatch):
+    """A feature that is silent on a prompt, though not upstream of another that is not."""
+    import importlib
+
+    module = importlib.import_module("circuit_toolkit.interventions.intervene")
+    task, site = ioi(tiny, n=6, seed=2), Site("resid_post", 1)
+    batch = tiny.tokenize(task.clean)
+    acts = tiny_saes[site].encode(run(tiny, batch, [site])[site])
+    acts[(batch.ids == tiny.bos_id) | (batch.mask == 0)] = 0
+    fires = (acts > 0).any(1)  # (prompts, F)
+    some = ((fires.sum(0) > 0) & (fires.sum(0) < 6)).nonzero().flatten().tolist()
+    each = [[zero(site, features=[f])] for f in some]
+    each += [[zero(Site("resid_post", 0), features=range(0, FEATURES, 2)), *each[0]], []]
+    sizes = []
+
+    def counting(model, batch, *args, **options):
+        sizes.append(len(batch.ids))
+        return run(model, batch, *args, **options)
+
+    want = [intervene(tiny, task, changes, tiny_saes).logits for changes in each]
+    monkeypatch.setattr(module, "run", counting)
+    got = intervene_each(tiny, task, each, tiny_saes, batch_size=7)
+    for ours, theirs in zip(got, want, strict=True):
+        assert (ours.logits - theirs).abs().max() <= TOL
+    assert sum(sizes) == 6 + int(fires[:, some].sum()) + 6 and max(sizes) <= 7
+    assert len(some) > 3 and intervene_each(tiny, task, [], tiny_saes) == []
+
+
 def test_features_of_transcoders_change_what_their_mlp_writes(tiny, tiny_folder):
     transcoders = load_dictionaries(tiny, tiny_folder, kind="transcoder")
     site, units = Site("mlp_in", 1), np.arange(0, FEATURES, 2)

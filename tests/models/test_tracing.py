@@ -223,6 +223,33 @@ def test_logits_at_the_last_token_alone(tiny, values):
         assert last[site].shape == values[site].shape
 
 
+@pytest.mark.parametrize("count", range(LAYERS + 1))
+def test_blocks_that_are_skipped_change_nothing(tiny, values, count):
+    batch = tiny.tokenize(TEXTS)
+    before = values[Site("resid_post", count - 1)] if count else torch.zeros(0)
+    later = [site for site in SITES if not count or site >= Site("resid_post", count - 1)]
+    found = run(tiny, batch, later, skip=(count, before))
+    for site in later:
+        torch.testing.assert_close(found[site], values[site], atol=TOL, rtol=0)
+
+
+def test_what_is_written_at_the_last_skipped_block_travels_on(tiny):
+    batch, site = tiny.tokenize(TEXTS), Site("resid_post", 0)
+    whole = run(tiny, batch, [site, LOGITS], {site: lambda x: 2 * x})
+    plain = run(tiny, batch, [site])[site]
+    skipped = run(tiny, batch, [LOGITS], {site: lambda x: 2 * x}, skip=(1, plain))
+    torch.testing.assert_close(skipped[LOGITS], whole[LOGITS], atol=TOL, rtol=0)
+
+
+def test_sites_of_skipped_blocks_are_refused(tiny):
+    batch = tiny.tokenize(TEXTS)
+    x = run(tiny, batch, [Site("resid_post", 0)])[Site("resid_post", 0)]
+    with pytest.raises(InputError, match="1 blocks are skipped"):
+        run(tiny, batch, [Site("mlp_out", 0)], skip=(1, x))
+    with pytest.raises(InputError, match="1 blocks are skipped"):
+        run(tiny, batch, [LOGITS], {Site("resid_pre", 0): lambda y: y}, skip=(1, x))
+
+
 def test_a_remote_run_only_reads(tiny):
     batch = tiny.tokenize(["Anna"])
     with pytest.raises(InputError, match="writes none"):
