@@ -136,7 +136,13 @@ class FeatureRuns:
         return self.pooled((self.deltas[site] != 0).float()) > 0
 
     def run(
-        self, rows: Tensor, bits: Bits, *, afresh: bool = True, measure: bool = False
+        self,
+        rows: Tensor,
+        bits: Bits,
+        *,
+        afresh: bool = True,
+        measure: bool = False,
+        by_token: bool = False,
     ) -> tuple[dict[Site, Tensor], Tensor | None]:
         """Run some prompts with features changed.
 
@@ -151,11 +157,13 @@ class FeatureRuns:
             features are read.
         measure : bool
             Whether to run on to the logits.
+        by_token : bool
+            Whether to give the features token by token, not averaged.
 
         Returns
         -------
-        dict of Site to Tensor, shape (B, p)
-            Change of the features of every site but the first, averaged over tokens.
+        dict of Site to Tensor, shape (B, p) or (tokens, p)
+            Change of the features of every site but the first, averaged over tokens or not.
         Tensor, shape (B, 1, V), or None
             Logits at the last token.
         """
@@ -167,8 +175,9 @@ class FeatureRuns:
             def edit(x: Tensor) -> Tensor:
                 if afresh and site != self.sites[0]:
                     acts = self.dictionaries[site].encode(x[where])
-                    change = acts[:, torch.as_tensor(self.features[site]).to(acts.device)]
-                    found[site] = self.pooled(change - self.acts[site][tokens], rows)
+                    acts = acts[:, torch.as_tensor(self.features[site]).to(acts.device)]
+                    change = acts - self.acts[site][tokens]
+                    found[site] = change if by_token else self.pooled(change, rows)
                 new = (self.streams[site][rows] if afresh else x).clone()
                 if site in bits:
                     moved = self.deltas[site][tokens] * bits[site][owner]
@@ -188,11 +197,23 @@ class FeatureRuns:
         plain = self.contrast.measure(self.logits[rows], rows.tolist())
         return (self.contrast.measure(logits, rows.tolist()) - plain).detach().float()
 
-    def readout(self) -> Tensor:
-        """Give the gradient of the measure to the logits of each plain prompt, shape (n, V)."""
-        logits = self.logits.detach().clone().requires_grad_()
+    def readout(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Give the gradient of the measure to logits.
+
+        Parameters
+        ----------
+        logits : Tensor, shape (B, 1, V)
+            Of runs.
+        rows : Tensor of int, shape (B,)
+            Their prompts.
+
+        Returns
+        -------
+        Tensor, shape (B, V)
+        """
+        logits = logits.detach().clone().requires_grad_()
         with torch.enable_grad():
-            total = self.contrast.measure(logits, list(range(len(self)))).sum()
+            total = self.contrast.measure(logits, rows.tolist()).sum()
         return torch.autograd.grad(total, logits)[0][:, 0]
 
     def leaves(

@@ -1,10 +1,10 @@
 """Randomised CircuitLasso over features: many are changed at once, at random, and sorted out.
 
 Forward passes alone. In each run a random share of the features of every site is changed; the
-changes of the features of the next site, and of the logits, are regressed on what was changed.
-The bits are independent, so a lasso finds who did it, and one step of its own gradient takes the
-bias off what it found (Javanmard and Montanari, 2014, with the identity as the inverse of the
-correlations).
+changes of the features of the next site, and of the logits, are regressed on what was changed:
+token by token for the former (`token_effects`). For the latter the bits are independent, so a
+lasso finds who did it, and one step of its own gradient takes the bias off what it found
+(Javanmard and Montanari, 2014, with the identity as the inverse of the correlations).
 """
 
 from __future__ import annotations
@@ -14,20 +14,28 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from circuit_toolkit.circuits.circuit import Circuit
 from circuit_toolkit.circuits.component_circuit import Contrast
-from circuit_toolkit.circuits.feature_effects import FeatureEffects, mean_activations
+from circuit_toolkit.circuits.feature_effects import (
+    FeatureEffects,
+    exact_runs,
+    mean_activations,
+)
 from circuit_toolkit.circuits.feature_prompts import feature_runs
-from circuit_toolkit.circuits.feature_runs import Bits, FeatureRuns, Value, gathered
+from circuit_toolkit.circuits.feature_runs import Bits, FeatureRuns, Value
+from circuit_toolkit.circuits.token_effects import TokenChanges, token_effects
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 from circuit_toolkit.regression import GramStatistics, lasso_path
 from circuit_toolkit.sites import Site
 
+_LESS = 18  # times fewer runs than exact ablations, so that the regressions too fit into a tenth
+_MOST = 16  # draws, where every feature changes on every prompt
 _ASKED = 0.01  # tokens that count less in the measure, as a share of the most, are not regressed
 
 
@@ -42,7 +50,8 @@ def randomised_features(
     min_active: int = 10,
     share: float = 0.05,
     node_share: float = 0.3,
-    draws: int = 4,
+    draws: int | None = None,
+    node_draws: int = 4,
     strength: float = 0.1,
     node_strength: float = 0.3,
     max_features: int | None = 100,
@@ -63,7 +72,7 @@ def randomised_features(
         Prompts and a measure; a `Task` is one.
     value, positions, n_prompts, min_active
         See `feature_runs`.
-    share, node_share, draws, strength, node_strength
+    share, node_share, draws, node_draws, strength, node_strength
         See `randomised_effects`.
     max_features, max_edges : int, optional
         Keep at most so many; see `FeatureEffects.circuit`.
@@ -77,7 +86,7 @@ def randomised_features(
     Returns
     -------
     Circuit
-        Weights are mean effects; edges are those of the lasso.
+        Weights are mean effects.
 
     Raises
     ------
@@ -100,6 +109,7 @@ def randomised_features(
         share=share,
         node_share=node_share,
         draws=draws,
+        node_draws=node_draws,
         strength=strength,
         node_strength=node_strength,
         seed=seed,
@@ -116,7 +126,8 @@ def randomised_effects(
     *,
     share: float = 0.05,
     node_share: float = 0.3,
-    draws: int = 4,
+    draws: int | None = None,
+    node_draws: int = 4,
     strength: float = 0.1,
     node_strength: float = 0.3,
     edges: bool = True,
@@ -136,11 +147,17 @@ def randomised_effects(
         one run serves the edges between all adjacent sites.
     node_share : float
         The same for the effects on the measure, where changes of all sites travel on.
-    draws : int
-        Runs of each prompt, of either kind.
-    strength, node_strength : float
-        Of the lasso, for edges and for effects on the measure: share of the smallest penalty at
-        which a target has no sources.
+    draws : int, optional
+        Runs of each prompt, for edges; by default as many as make an eighteenth of the runs that
+        exact ablations take (`exact_runs`), from 1 to 16.
+    node_draws : int
+        Runs of each prompt, for the effects on the measure.
+    strength : float
+        Edges weaker than this share of the strongest into the same feature are not kept in a
+        circuit.
+    node_strength : float
+        Of the lasso, for effects on the measure: share of the smallest penalty at which a target
+        has no sources.
     edges, nodes : bool
         What to estimate.
     seed : int
@@ -160,28 +177,30 @@ def randomised_effects(
     InputError
         If a share or a strength is not between 0 and 1, or there are no draws.
     """
-    if not all(0 < each < 1 for each in (share, node_share, strength, node_strength)) or draws < 1:
+    if draws is None:
+        draws = min(max(round(exact_runs(runs) / (_LESS * len(runs))), 1), _MOST)
+    shares = (share, node_share, strength, node_strength)
+    if not all(0 < each < 1 for each in shares) or min(draws, node_draws) < 1:
         raise InputError(
-            "share, node_share, strength and node_strength must be between 0 and 1 and draws at "
-            f"least 1, got {share}, {node_share}, {strength}, {node_strength} and {draws}."
+            "share, node_share, strength and node_strength must be between 0 and 1, draws and "
+            f"node_draws at least 1, got {', '.join(map(str, shares))}, {draws} and {node_draws}."
         )
     began = time.perf_counter()
     rng = torch.Generator().manual_seed(seed)
-    rows = torch.arange(len(runs)).repeat(draws)
+    everything = torch.arange(len(runs))
     sites = runs.sites
     tables: dict[Site, np.ndarray] = {}
     chosen: dict[Site, np.ndarray] = {}
     measured: dict[Site, np.ndarray] = {}
     if edges:
-        bits = {site: _bits(runs, site, len(rows), share, rng) for site in sites[:-1]}
-        found, _ = _responses(runs, rows, bits, True, batch_size, progress)
-        for site, later in zip(sites, sites[1:], strict=False):
-            X = bits[site] * runs.changes(site)[rows]
-            slopes, chosen[site] = _slopes(X, found[later], strength)
-            tables[site] = slopes * runs.changes(site).mean(0).cpu().numpy()[:, None]
+        parts = _token_changes(runs, everything.repeat(draws), share, rng, batch_size, progress)
+        for site in sites[:-1]:
+            size = np.abs(tables.setdefault(site, token_effects(runs, site, parts.pop(site))))
+            chosen[site] = (size > 0) & (size >= strength * size.max(0))
     if nodes:
+        rows = everything.repeat(node_draws)
         bits = {site: _bits(runs, site, len(rows), node_share, rng) for site in sites}
-        _, logits = _responses(runs, rows, bits, False, batch_size, progress)
+        logits = _logits(runs, rows, bits, batch_size, progress)
         measured = _node_effects(runs, rows, bits, logits, node_strength)
     return FeatureEffects(
         runs.features,
@@ -195,10 +214,11 @@ def randomised_effects(
             "share": share,
             "node_share": node_share,
             "draws": draws,
+            "node_draws": node_draws,
             "strength": strength,
             "node_strength": node_strength,
             "seed": seed,
-            "runs": len(rows) * (edges + nodes),
+            "runs": len(runs) * (draws * edges + node_draws * nodes),
             "seconds": time.perf_counter() - began,
         },
     )
@@ -209,24 +229,51 @@ def _bits(runs: FeatureRuns, site: Site, n: int, share: float, rng: torch.Genera
     return drawn.to(runs.streams[site])
 
 
-def _responses(
+def _token_changes(
     runs: FeatureRuns,
     rows: Tensor,
-    bits: Mapping[Site, Tensor],
-    afresh: bool,
+    share: float,
+    rng: torch.Generator,
     batch_size: int | None,
     progress: bool,
-) -> tuple[dict[Site, Tensor], Tensor]:
+) -> dict[Site, list[TokenChanges]]:
+    """Change features of every site but the last, and see what comes of it at the next."""
     from tqdm.auto import tqdm
 
-    found, outcomes = [], []
-    parts = list(runs.in_batches(rows, batch_size))
-    for part in tqdm(parts, "randomised", disable=not progress, leave=False):
+    sites, lengths = runs.sites, runs.where.sum(1)
+    changes: dict[Site, list[TokenChanges]] = {site: [] for site in sites[:-1]}
+    for part in tqdm(list(runs.in_batches(rows, batch_size)), "edges", disable=not progress):
+        some = rows[part]
+        bits = {site: _bits(runs, site, len(some), share, rng) for site in sites[:-1]}
+        found, _ = runs.run(some, bits, by_token=True)
+        tokens = runs.tokens(some)
+        of = torch.repeat_interleave(torch.arange(len(some)), lengths[some].cpu())
+        for site, later in zip(sites, sites[1:], strict=False):
+            moved = runs.deltas[site][tokens] * bits[site][of]
+            changes[site].append(
+                TokenChanges(
+                    sp.csr_array(moved.cpu().numpy()),
+                    sp.csr_array(found[later].cpu().numpy()),
+                    tokens.cpu().numpy(),
+                    lengths[some].cpu().numpy(),
+                )
+            )
+    return changes
+
+
+def _logits(
+    runs: FeatureRuns, rows: Tensor, bits: Bits, batch_size: int | None, progress: bool
+) -> Tensor:
+    """Logits (B, V) at the last token where changes travel on."""
+    from tqdm.auto import tqdm
+
+    outcomes = []
+    for part in tqdm(list(runs.in_batches(rows, batch_size)), "nodes", disable=not progress):
         some = {site: values[part] for site, values in bits.items()}
-        features, logits = runs.run(rows[part], some, afresh=afresh, measure=not afresh)
-        found.append(features)
-        outcomes.append(torch.zeros(0) if logits is None else logits[:, 0])
-    return gathered(found), torch.cat(outcomes)
+        _, logits = runs.run(rows[part], some, afresh=False, measure=True)
+        assert logits is not None
+        outcomes.append(logits[:, 0])
+    return torch.cat(outcomes)
 
 
 def _node_effects(
@@ -235,12 +282,16 @@ def _node_effects(
     """Effects on the measure (p,) by site, by way of the logits (B, V) that it reads.
 
     What is added to a feature moves the same logits on every prompt, while the measure asks for
-    other tokens each time: so logits are regressed, and read out as each prompt asks.
+    other tokens each time: so logits are regressed, and read out as each prompt asks. The gradient
+    of the measure is averaged over the runs: on plain prompts, of which the model is sure, a
+    measure of probabilities hardly moves.
     """
     sites = runs.sites
     changes = torch.cat([runs.changes(site) for site in sites], 1)  # (n, p of all sites)
     X = torch.cat([bits[site] for site in sites], 1) * changes[rows]
-    readout = runs.readout()  # (n, V)
+    each = runs.readout(logits[:, None], rows)
+    readout = torch.zeros_like(runs.logits[:, 0]).index_add(0, rows, each)  # (n, V)
+    readout = readout / torch.bincount(rows, minlength=len(runs))[:, None]
     weight = readout.abs().mean(0)
     tokens = (weight > _ASKED * weight.max()).nonzero()[:, 0]
     Y = (logits - runs.logits[rows, 0])[:, tokens]

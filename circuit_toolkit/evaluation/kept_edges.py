@@ -48,6 +48,13 @@ class KeptEdges:
     corrupted: np.ndarray
     n_edges: int
 
+    def __repr__(self) -> str:
+        """Say what was ablated, and how; not the curves."""
+        return (
+            f"KeptEdges({', '.join(self.measured)}; {self.sizes[0]} to {self.sizes[-1]} edges kept "
+            f"of {self.n_edges}, all others carry the corrupted run, {len(self.clean)} prompts)"
+        )
+
     def shares(self, name: str) -> np.ndarray:
         """Give the share of the measure that a circuit keeps, prompt by prompt.
 

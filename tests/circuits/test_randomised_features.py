@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuit_toolkit.circuits.feature_effects import exact_feature_effects
+from circuit_toolkit.circuits.feature_effects import exact_feature_effects, exact_runs
 from circuit_toolkit.circuits.feature_prompts import feature_runs
 from circuit_toolkit.circuits.randomised_features import (
     _slopes,
@@ -47,7 +47,19 @@ def test_effects_are_those_of_single_ablations(runs):
             few.edges[site], exact.edges[site]
         )
         slope = (found.edges[site] * exact.edges[site]).sum() / (exact.edges[site] ** 2).sum()
-        assert 0.8 < slope < 1.2  # the bias of the lasso is off
+        assert 0.8 < slope < 1.2  # no shrinkage to speak of
+
+
+def test_draws_follow_what_exact_ablations_would_take(runs):
+    found = randomised_effects(runs, nodes=False)
+    assert found.settings["draws"] == max(1, round(exact_runs(runs) / (18 * len(runs))))
+    assert found.settings["runs"] == len(runs) * found.settings["draws"]
+    for site in SITES[:-1]:
+        size = np.abs(found.edges[site])
+        kept = found.chosen[site]
+        assert (size[kept] > 0).all() and kept.any()
+        assert (kept[size.argmax(0), np.arange(size.shape[1])] | (size.max(0) == 0)).all()
+        assert not kept[size < 0.1 * size.max(0)].any()
 
 
 def test_bits_decide_what_changes(runs):
@@ -80,7 +92,7 @@ def test_slopes_are_found_without_the_bias_of_the_lasso():
 
 def test_node_effects_rank_as_single_ablations_do(runs):
     exact = exact_feature_effects(runs, edges=False, nodes=True)
-    found = randomised_effects(runs, node_share=0.05, node_strength=0.1, draws=24, edges=False)
+    found = randomised_effects(runs, node_share=0.05, node_strength=0.1, node_draws=24, edges=False)
     assert min(correlation(found.nodes[site], exact.nodes[site]) for site in SITES) > 0.5
     last = SITES[-1]  # where nothing comes between a feature and the logits but a norm
     assert correlation(found.nodes[last], exact.nodes[last]) > 0.85
@@ -109,6 +121,12 @@ def test_the_seed_decides(tiny, saes, task):
 
 
 def test_settings_out_of_range_are_refused(runs):
-    for bad in ({"share": 0}, {"node_share": 1.5}, {"strength": 0}, {"draws": 0}):
+    for bad in (
+        {"share": 0},
+        {"node_share": 1.5},
+        {"strength": 0},
+        {"draws": 0},
+        {"node_draws": 0},
+    ):
         with pytest.raises(InputError, match="must be between 0 and 1"):
             randomised_effects(runs, **bad)

@@ -9,6 +9,7 @@ from circuit_toolkit.capture import capture
 from circuit_toolkit.circuits.feature_attribution import feature_attribution
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evaluation.curves import FRACTIONS, FaithfulnessCurve, faithfulness
+from circuit_toolkit.evaluation.kept_edges import KeptEdges
 from circuit_toolkit.interventions import intervene, mean_ablation
 from circuit_toolkit.sites import Site
 from tests.tiny import FEATURES, TEXTS, residual_sites, task_it_does
@@ -151,3 +152,12 @@ def test_what_has_no_curve_is_refused(tiny, saes, task, acts, scores):
     none = replace(task, metric=None, answers=(), wrong=())
     with pytest.raises(InputError, match="labels alone"):
         faithfulness(tiny, saes, none, scores, acts)
+
+
+def test_kept_edges_say_what_was_ablated():
+    rows = np.zeros((3, 2))
+    kept = KeptEdges((1, 4), {"ours": rows, "random": rows}, np.ones(3), np.zeros(3), 9)
+    assert repr(kept) == (
+        "KeptEdges(ours, random; 1 to 4 edges kept of 9, all others carry the corrupted run, "
+        "3 prompts)"
+    )
