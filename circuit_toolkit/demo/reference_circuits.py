@@ -32,7 +32,7 @@ def reference_circuit(task: str) -> Circuit:
     Parameters
     ----------
     task : str
-        `ioi`, `greater_than`, `agreement` or `bios`.
+        `ioi`, `greater_than`, `agreement`, `docstring` or `bios`.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
         Arguments; by default those of the process.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", default="ioi,greater_than,agreement,bios")
+    parser.add_argument("--tasks", default="ioi,greater_than,agreement,docstring,bios")
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="pairs of each task")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the circuits")
     parser.add_argument("--card", type=Path, help="write the table of the stored ones, no more")
