@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, told to type checkers and editors
     from circuit_toolkit.models import Model as Model
     from circuit_toolkit.models import load_model as load_model
     from circuit_toolkit.panels.explorer import explore as explore
+    from circuit_toolkit.panels.heads import explore_heads as explore_heads
     from circuit_toolkit.sites import Site as Site
     from circuit_toolkit.store import ActivationStore as ActivationStore
     from circuit_toolkit.tasks import Task as Task
@@ -55,6 +56,7 @@ _HOMES: dict[str, str | None] = {
     "edge_faithfulness": "evaluation.edge_ablation",
     "estimate_capture": "estimate",
     "explore": "panels.explorer",
+    "explore_heads": "panels.heads",
     "faithfulness": "evaluation.curves",
     "feature_labels": "interpret.labels",
     "generate": "interventions",

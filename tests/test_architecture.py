@@ -27,6 +27,8 @@ FLOORS = [
 DOORS = {
     ("circuits.circuit", "views"): "Circuit.to_html() is where a reader looks for the page",
     ("circuits.circuit", "panels"): "Circuit.show() is where a reader looks for the graph",
+    ("circuits.head_codes.fit", "views"): "HeadCodesFit.figure() is the map of its scores",
+    ("evaluation.head_scores", "views"): "HeadComparison.figure() is its table as bars",
 }
 # These import nothing else of the package.
 ONLY = {"regression": {"regression", "errors"}, "demo.grammar": {"demo", "errors"}}

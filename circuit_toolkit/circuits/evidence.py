@@ -80,13 +80,17 @@ def _ablation_line(ablation: dict[str, Any]) -> str:
     if ablation.get("loss") is None:
         return ""
     metric = str(ablation.get("metric") or "metric").replace("_", " ")
-    text = f"{ablation.get('ablation') or ''} ablation removes {ablation['loss']:.0%} of {metric}"
+    text = f"{ablation.get('ablation') or ''} ablation removes {_percent(ablation['loss'])} of {metric}"
     draws, mean = ablation.get("random_loss") or [], ablation.get("random_loss_mean")
     if mean is not None:
-        text += f" ({f'{len(draws)} ' if draws else ''}random circuits: {mean:.0%})"
+        text += f" ({f'{len(draws)} ' if draws else ''}random circuits: {_percent(mean)})"
     if ablation.get("kept") is not None:
-        text += f"; alone it keeps {ablation['kept']:.0%}"
+        text += f"; alone it keeps {_percent(ablation['kept'])}"
     return text.strip() + (f"; n = {ablation['n']}" if ablation.get("n") else "")
+
+
+def _percent(share: float) -> str:
+    return "0%" if abs(share) < 0.005 else f"{share:.0%}"  # no "-0%"
 
 
 def _edge_line(edges: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `circuit-toolkit demo` learns a circuit, `circuit-toolkit bench` judges."""
+"""The command line: `circuit-toolkit demo` learns a circuit, `heads` heads, and `bench` judges."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def main(argv: list[str] | None = None) -> int:
     demo.add_argument("--task", default="ioi", help="ioi, greater_than, docstring, agreement, bios")
     demo.add_argument("--out", type=Path, default=Path("out"), help="folder of the results")
     demo.add_argument("--json", action="store_true", help="print the result as JSON")
+    heads = commands.add_parser("heads", help="score attention heads by their codes")
+    heads.add_argument(
+        "--task", default="ioi", help="ioi, greater_than, docstring, agreement, bios"
+    )
+    heads.add_argument("--model", default="demo", help="demo, a folder, or a name of the hub")
+    heads.add_argument("--n", type=int, default=100, help="prompts with twins")
+    heads.add_argument("--seeds", type=int, default=10, help="autoencoders")
+    heads.add_argument("--seed", type=int, default=0)
+    heads.add_argument("--json", action="store_true", help="print the result as JSON")
     bench = commands.add_parser("bench", help="run all methods where the circuit is known")
     kinds = bench.add_subparsers(dest="kind", required=True)
     known = kinds.add_parser("known-circuits", help="over all known circuits in a folder")
@@ -51,6 +60,10 @@ def main(argv: list[str] | None = None) -> int:
             from circuit_toolkit.cli.demo import demo as run
 
             run(args.task, args.out, args.json)
+        elif args.command == "heads":
+            from circuit_toolkit.cli.heads import run_heads
+
+            run_heads(args)
         else:
             from circuit_toolkit.cli.bench import run_bench
 

@@ -18,8 +18,11 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.capture import capture
+from circuit_toolkit.circuits.circuit import Circuit
 from circuit_toolkit.circuits.circuit_file import write_text
+from circuit_toolkit.circuits.head_codes.fit import head_nodes
 from circuit_toolkit.circuits.patching import edges_out_of, patching_effects
+from circuit_toolkit.circuits.tables import EDGE
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.evaluation.intervals import bootstrap
 from circuit_toolkit.interventions import change, intervene, intervene_each
@@ -76,6 +79,27 @@ class HeadEffects:
         sure = (self.low[self._known(kind)] > 0) | (self.high[kind] < 0)
         return sure & (abs(self.share(kind)) >= share)
 
+    def circuit(self, share: float = SHARE, kind: str = "resample") -> Circuit:
+        """Give the heads of the reference circuit as a circuit, which `head_evidence` tests.
+
+        Parameters
+        ----------
+        share, kind
+            As for `reference`.
+
+        Returns
+        -------
+        Circuit
+            Over heads, without edges; the score of a head is the size of its share.
+        """
+        heads = [
+            (int(layer), int(head)) for layer, head in np.argwhere(self.reference(share, kind))
+        ]
+        scores = [float(abs(self.share(kind)[head])) for head in heads]
+        nodes = head_nodes(heads, scores, str(self.settings.get("metric") or "target"))
+        settings = {**self.settings, "level": "heads", "kind": kind, "share": share}
+        return Circuit(nodes, np.zeros(0, dtype=EDGE), settings)
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write to a JSON file, whole or not at all, with four digits.
 
@@ -117,13 +141,24 @@ class HeadEffects:
         """
         try:
             document = json.loads(Path(path).read_text())
-            tables = (
+            tables = [
                 {kind: np.array(document[name][kind], dtype=float) for kind in KINDS}
                 for name in ("mean", "low", "high")
-            )
-            return cls(*tables, gap=document["gap"], settings=document["settings"])
+            ]
+            gap, settings = float(document["gap"]), document["settings"]
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path} holds no head effects ({error}).") from error
+        shapes = {values.shape for table in tables for values in table.values()}
+        numbers = np.concatenate([values.ravel() for table in tables for values in table.values()])
+        if len(shapes) > 1 or len(shapes.pop()) != 2 or not np.isfinite([gap, *numbers]).all():
+            raise FileFormatError(
+                f"{path} holds no head effects (all tables must be of the same heads, and finite)."
+            )
+        if gap <= 0 or not isinstance(settings, dict):
+            raise FileFormatError(
+                f"{path} holds no head effects (gap {gap} must be above 0, settings an object)."
+            )
+        return cls(*tables, gap=gap, settings=settings)
 
     def _known(self, kind: str) -> str:
         if kind not in self.mean:
@@ -167,6 +202,19 @@ def head_effects(
     if task.metric is None:
         raise InputError(f"Task {task.name!r} has labels alone: no metric says what a head does.")
     task = task if n_prompts is None else task.subset(n_prompts)
+    if not task.corrupted:
+        raise InputError(f"Task {task.name!r} has no corrupted twins to take outputs from.")
+    rows = range(2 * len(task))
+    clean, twins = (
+        float(task.score(intervene(model, list(texts), []).logits, which).mean())
+        for texts, which in ((task.clean, rows[: len(task)]), (task.corrupted, rows[len(task) :]))
+    )
+    gap = clean - twins
+    if gap <= 0:
+        raise InputError(
+            f"{model.name} does {task.name!r} no better than its twins (by {gap:.3f}), so no head "
+            "can be needed for it."
+        )
     graph, shape = graph_of(model), (model.n_layers, model.n_heads)
     heads = [f"a{layer}.h{head}" for layer, head in np.ndindex(shape)]
     used: dict[str, float] = {}
@@ -180,15 +228,8 @@ def head_effects(
         found = patching_effects(model, task, edges, batch_size=batch_size, progress=progress)
         effects[kind], used[kind] = found.numpy(), time.process_time() - began
     began = time.process_time()
-    effects["mean"], clean = _mean_ablation(model, task, progress)
+    effects["mean"] = _mean_ablation(model, task, progress)
     used["mean"] = time.process_time() - began
-    twins = intervene(model, list(task.corrupted), []).logits
-    gap = float(clean.mean() - task.score(twins, range(len(task), 2 * len(task))).mean())
-    if gap <= 0:
-        raise InputError(
-            f"{model.name} does {task.name!r} no better than its twins (by {gap:.3f}), so no head "
-            "can be needed for it."
-        )
     tables = {kind: [bootstrap(column) for column in values.T] for kind, values in effects.items()}
     ends = (
         {kind: np.reshape([each[i] for each in found], shape) for kind, found in tables.items()}
@@ -199,14 +240,14 @@ def head_effects(
         "task": task.name,
         "metric": task.metric,
         "n_prompts": len(task),
-        "clean": float(clean.mean()),
+        "clean": clean,
         "cpu_seconds": {kind: round(value, 2) for kind, value in used.items()},
     }
     return HeadEffects(*ends, gap=gap, settings=settings)
 
 
-def _mean_ablation(model: Model, task: Task, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Change of the metric by mean ablation of every head (n, heads), and the metric (n,)."""
+def _mean_ablation(model: Model, task: Task, progress: bool) -> np.ndarray:
+    """Change of the metric by mean ablation of every head, (n, heads)."""
     prompts = list(task.clean)
     acts = capture(model, prompts, "head_out", "mean", progress=progress)
     shape = (model.n_heads, model.width)
@@ -217,4 +258,4 @@ def _mean_ablation(model: Model, task: Task, progress: bool) -> tuple[np.ndarray
     ]
     outcomes = intervene_each(model, prompts, [[], *changes])
     metrics = [task.score(each.logits, range(len(task))).numpy() for each in outcomes]
-    return np.stack([metric - metrics[0] for metric in metrics[1:]], 1), metrics[0]
+    return np.stack([metric - metrics[0] for metric in metrics[1:]], 1)

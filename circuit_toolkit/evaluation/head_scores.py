@@ -17,6 +17,7 @@ from circuit_toolkit.circuits.patching import node_patching
 from circuit_toolkit.circuits.tables import TARGET
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evaluation.agreement import at_budget, average_precision, roc_auc
+from circuit_toolkit.evaluation.head_baselines import differences, head_outputs, towards_answer
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.tasks import Task
 
@@ -40,7 +41,8 @@ class HeadComparison:
         A row for each method: `method`; `uses` (`activations`, `gradients` or `interventions`);
         `node_auc`, `node_ap`, means over seeds, with `_spread`, their standard deviation;
         `precision`, `recall` and `f1` of as many heads as are true; `edge_auc` where pairs are
-        scored and edges are known; `cpu_seconds` after what all methods share, the capture.
+        scored and edges are known; `seconds` and `cpu_seconds` after what all methods share, the
+        capture.
     scores : dict of str to ndarray, each (S, L, H)
         Scores by method and seed.
     truth : ndarray of bool, shape (L, H)
@@ -53,6 +55,18 @@ class HeadComparison:
     scores: dict[str, np.ndarray]
     truth: np.ndarray
     fit: HeadCodesFit
+
+    # Views stand above evaluation; a figure is what a notebook user types, as with Circuit.show().
+    def figure(self) -> Any:
+        """Draw how well each way agrees with the truth.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
+        """
+        from circuit_toolkit.views.head_figure import head_comparison_figure
+
+        return head_comparison_figure(self)
 
     def table(self) -> pd.DataFrame:
         """Rows for reading, the highest ROC AUC first, with one digit more than they are sure of.
@@ -152,8 +166,9 @@ def compare_heads(
     HeadComparison
         Head codes and the published form of them; the same autoencoder without training; the
         index of the layer; the norm of the difference of mean outputs on prompts and on twins; the
-        mean norm of the difference of a pair's outputs, which is what head codes see; attribution
-        and activation patching.
+        mean norm of the difference of a pair's outputs, which is what head codes see; the share of
+        the output that changes towards the answer (`towards_answer`); attribution and activation
+        patching.
 
     Raises
     ------
@@ -166,12 +181,12 @@ def compare_heads(
     means = capture(model, task, "head_out", published.positions, bos=True, progress=progress)
     shape = (model.n_layers, model.n_heads)
     scores: dict[str, np.ndarray] = {}
-    used: dict[str, float] = {}
+    used: dict[str, tuple[float, float]] = {}
 
     def timed(name: str, make: Callable[[], Any]) -> Any:
-        began = time.process_time()
+        began, cpu = time.perf_counter(), time.process_time()
         made = make()
-        used[name] = time.process_time() - began
+        used[name] = time.perf_counter() - began, time.process_time() - cpu
         return made
 
     fit: HeadCodesFit = timed("head codes", lambda: codes.fit(acts, task))
@@ -183,8 +198,12 @@ def compare_heads(
     scores["published pairs"] = as_published.heads_in_pairs
     scores["untrained autoencoder"] = untrained.per_seed
     scores["layer index"] = np.repeat(np.arange(shape[0])[:, None], shape[1], 1)[None]
-    whole, pairs = timed("difference of means", lambda: _differences(acts, shape))
+    outputs = head_outputs(acts, model.n_heads)
+    whole, pairs = timed("difference of pairs", lambda: differences(outputs))
     scores["difference of means"], scores["difference of pairs"] = whole[None], pairs[None]
+    answer = timed("change towards the answer", lambda: towards_answer(model, task, outputs))
+    if answer is not None:
+        scores["change towards the answer"] = answer[None]
     if interventions:
         patched: Circuit = timed(
             "attribution patching",
@@ -199,7 +218,8 @@ def compare_heads(
             "uses": USES.get(name, "activations"),
             **head_agreement(each, truth),
             "edge_auc": None,
-            "cpu_seconds": used.get(name),
+            "seconds": used.get(name, (None, None))[0],
+            "cpu_seconds": used.get(name, (None, None))[1],
         }
         for name, each in scores.items()
     ]
@@ -257,18 +277,6 @@ def head_edges(circuit: Circuit, n_layers: int, n_heads: int, *, strongest: int 
     found = np.zeros(scores.size, dtype=bool)
     found[order] = True
     return found.reshape(scores.shape) & (scores > 0)
-
-
-def _differences(acts: Any, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Norm of the difference of mean outputs, and mean norm of differences, (L, H) each."""
-    whole, pairs = [], []
-    for matrix in acts.features.values():
-        x = matrix.toarray().reshape(matrix.shape[0], shape[1], -1)
-        x = x - x.mean(2, keepdims=True)  # as a LayerNorm sees it
-        moved = x[: len(x) // 2] - x[len(x) // 2 :]
-        whole.append(np.linalg.norm(moved.mean(0), axis=1))
-        pairs.append(np.linalg.norm(moved, axis=2).mean(0))
-    return np.stack(whole), np.stack(pairs)
 
 
 def _of_heads(circuit: Circuit, shape: tuple[int, int]) -> np.ndarray:

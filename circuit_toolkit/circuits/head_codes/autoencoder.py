@@ -139,7 +139,10 @@ def train_autoencoders(
 
 
 def _encode(x: Tensor, encoder: Tensor, bias: Tensor, centre: Tensor) -> Tensor:
-    return torch.relu((x - centre) @ encoder + bias)
+    # The centre is taken off behind the product: its gradient is then that of one row, not of all.
+    return torch.relu(
+        torch.baddbmm(bias - centre @ encoder, x.expand(len(encoder), -1, -1), encoder)
+    )
 
 
 def _unit(x: Tensor, axis: int) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from circuit_toolkit.circuits.circuit import Circuit
 from circuit_toolkit.circuits.head_codes.autoencoder import CodeAutoencoders
+from circuit_toolkit.circuits.head_codes.counts import heads_in_pairs, unique_pairs
 from circuit_toolkit.circuits.tables import EDGE, NODE, TARGET
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
@@ -27,13 +30,11 @@ class HeadCodesFit:
         Layers whose heads were scored: L of them with H heads each.
     per_seed : ndarray, shape (S, L, H)
         Score of every head with every seed.
-    pairs_per_seed : ndarray, shape (S, L * H, L * H)
-        How many pairs of codes only positives have in two heads together.
-    heads_in_pairs : ndarray, shape (S, L, H)
-        How often a head is among the strongest pairs: what the paper calls edges.
     codes : ndarray of int, shape (S, 2b, L, H)
         Code of every head on every prompt: b positives, then their b negatives. The number
         `n_features` where no code is active.
+    moved : ndarray, shape (S, b, L, H)
+        How far the codes move what a head writes from a prompt to its twin.
     counted : ndarray of bool, shape (S, b)
         Pairs that the scores are from; the others were trained on.
     coders : CodeAutoencoders
@@ -44,9 +45,8 @@ class HeadCodesFit:
 
     layers: tuple[int, ...]
     per_seed: np.ndarray
-    pairs_per_seed: np.ndarray
-    heads_in_pairs: np.ndarray
     codes: np.ndarray
+    moved: np.ndarray
     counted: np.ndarray
     coders: CodeAutoencoders
     settings: dict[str, Any]
@@ -61,11 +61,57 @@ class HeadCodesFit:
         """Standard deviation of the scores over seeds, shape (L, H)."""
         return self.per_seed.std(0)
 
+    @cached_property
+    def pairs_per_seed(self) -> np.ndarray:
+        """How much two heads do together, (S, L*H, L*H).
+
+        With `score="change"` the root of the mean product of how far the two move on a pair; else
+        how many pairs of codes only positives have in the two, as published.
+        """
+        b = self.counted.shape[1]
+        if self.settings["score"] == "change":
+            together = []
+            for moved, mask in zip(self.moved, self.counted, strict=True):
+                chosen = moved[mask].reshape(mask.sum(), -1)
+                together.append(np.sqrt(chosen.T @ chosen / len(chosen)))
+            return np.stack(together)
+        flat = self.codes.reshape(*self.codes.shape[:2], -1)
+        return np.stack(
+            [
+                unique_pairs(code[:b][mask], code[b:][mask])
+                for code, mask in zip(flat, self.counted, strict=True)
+            ]
+        )
+
+    @property
+    def heads_in_pairs(self) -> np.ndarray:
+        """How often a head is among the strongest pairs, (S, L, H): what the paper calls edges."""
+        found = [heads_in_pairs(each) for each in self.pairs_per_seed]
+        return np.stack(found).reshape(self.per_seed.shape)
+
     @property
     def pairs(self) -> np.ndarray:
         """Score of pairs from an earlier layer (row) to a later one, shape (L * H, L * H)."""
         layer = np.repeat(self.layers, self.per_seed.shape[2])
         return np.where(layer[:, None] < layer[None, :], self.pairs_per_seed.mean(0), 0.0)
+
+    # Views stand above circuits; a figure is what a notebook user types, as with Circuit.show().
+    def figure(self, truth: np.ndarray | None = None) -> Any:
+        """Draw the scores as a heat map.
+
+        Parameters
+        ----------
+        truth : ndarray of bool, shape (L, H), optional
+            Heads to mark.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
+        """
+        from circuit_toolkit.views.head_figure import head_figure
+
+        task = str(self.settings.get("task") or "")
+        return head_figure(self.scores, truth=truth, layers=self.layers, title=task)
 
     def __repr__(self) -> str:
         """Sizes and the strongest heads; not the tables."""
@@ -148,8 +194,8 @@ class HeadCodesFit:
         Returns
         -------
         Circuit
-            Heads stand at `head_out` (feature = head). Its edges say what comes along with what
-            on positives alone; they are not tested.
+            Heads stand at `head_out` (feature = head). Its edges say what changes along with
+            what; they are not tested.
 
         Raises
         ------
@@ -171,11 +217,8 @@ class HeadCodesFit:
         else:
             kept = ranked[:n_heads]
         kept = sorted(kept)
-        nodes = np.zeros(len(kept) + 1, dtype=NODE)
-        for number, (layer, head) in enumerate(kept):
-            score = self.scores[self._row(layer, head), head]
-            nodes[number] = (str(Site("head_out", layer)), head, 0.0, score, f"a{layer}.h{head}")
-        nodes[-1] = (TARGET, 0, 0.0, 0.0, str(self.settings.get("target") or "target"))
+        scores = [float(self.scores[self._row(*head), head[1]]) for head in kept]
+        nodes = head_nodes(kept, scores, str(self.settings.get("target") or "target"))
         matrix, size = self.pairs, self.scores.shape[1]
         where = [self._row(layer, head) * size + head for layer, head in kept]
         mine = matrix[np.ix_(where, where)]
@@ -199,3 +242,28 @@ class HeadCodesFit:
                 f"{self.layers[-1]}, heads 0 to {self.per_seed.shape[2] - 1}."
             )
         return self.layers.index(layer)
+
+
+def head_nodes(
+    heads: Sequence[tuple[int, int]], scores: Sequence[float], target: str
+) -> np.ndarray:
+    """Make the table of nodes of a circuit over heads.
+
+    Parameters
+    ----------
+    heads : sequence of (int, int)
+        Layer and head of each, sorted.
+    scores : sequence of float
+        Of each, 0 or more.
+    target : str
+        What the last node, the target, is called.
+
+    Returns
+    -------
+    ndarray of NODE, shape (heads + 1,)
+    """
+    nodes = np.zeros(len(heads) + 1, dtype=NODE)
+    for number, ((layer, head), score) in enumerate(zip(heads, scores, strict=True)):
+        nodes[number] = (str(Site("head_out", layer)), head, 0.0, score, f"a{layer}.h{head}")
+    nodes[-1] = (TARGET, 0, 0.0, 0.0, target)
+    return nodes

@@ -4,6 +4,11 @@ O'Neill and Bui, "Sparse Autoencoders Enable Scalable and Reliable Circuit Ident
 Language Models", 2024, arXiv 2405.12522. No intervention and no gradient of the model.
 `HeadCodes.published()` does what their code does; the defaults differ where it matters, and each
 difference is an option.
+
+What carries the information is the pair of a prompt and its twin, at the token where the answer is
+said: the same autoencoder untrained ranks the heads of the bundled model as well, and so does the
+plain difference of a pair's outputs (`evaluation.head_scores.compare_heads`). Codes say besides
+which states of a head are new. A head that acts at earlier tokens alone is not seen at the last.
 """
 
 from __future__ import annotations
@@ -21,9 +26,7 @@ from circuit_toolkit.capture import Scored
 from circuit_toolkit.circuits.head_codes.autoencoder import CodeAutoencoders, train_autoencoders
 from circuit_toolkit.circuits.head_codes.counts import (
     discrete_codes,
-    heads_in_pairs,
     unique_codes,
-    unique_pairs,
     unique_share,
 )
 from circuit_toolkit.circuits.head_codes.fit import HeadCodesFit
@@ -55,12 +58,14 @@ class HeadCodes:
         Prompts that the autoencoder is trained on, drawn from positives and negatives.
     held_out : bool
         Score on pairs of which neither prompt was trained on; published: on all.
+    n_count : int, optional
+        Pairs to score on, the first of those; by default all.
     n_seeds : int
         Autoencoders; scores are their mean. Published: 10.
     steps : int
-        Of Adam, each on all rows; 0 for an autoencoder that was never trained.
+        Of Adam, each on all rows; 0 for an autoencoder that was never trained. Published: 500.
     learning_rate : float
-        Of Adam.
+        Of Adam. Published: 1e-3; larger with fewer steps, the loss ends about as low.
     centred : bool
         Take the mean over the residual stream's coordinates off, as weights are published
         centred: a LayerNorm does not see it.
@@ -88,9 +93,10 @@ class HeadCodes:
     score: Score = "change"
     n_train: int = 10
     held_out: bool = True
-    n_seeds: int = 5
-    steps: int = 500
-    learning_rate: float = 1e-3
+    n_count: int | None = None
+    n_seeds: int = 3
+    steps: int = 110
+    learning_rate: float = 5e-3
     centred: bool = True
     own_code_for_none: bool = True
     reference: bool = False
@@ -114,6 +120,8 @@ class HeadCodes:
             "score": "unique",
             "held_out": False,
             "n_seeds": 10,
+            "steps": 500,
+            "learning_rate": 1e-3,
             "own_code_for_none": False,
             "reference": True,
         }
@@ -152,6 +160,10 @@ class HeadCodes:
         counted = np.ones((self.n_seeds, pairs), dtype=bool)
         for mask, rows in zip(counted, drawn, strict=True):
             mask[rows % pairs] = not self.held_out
+            if self.n_count is not None:
+                mask[np.flatnonzero(mask)[self.n_count :]] = False
+        if self.n_count is not None and self.n_count < 1:
+            raise InputError(f"n_count must be at least 1, got {self.n_count}.")
         if not 1 <= self.n_train <= len(outputs) or not counted.any(1).all():
             raise InputError(
                 f"{self.n_train} training prompts of {len(outputs)} leave nothing to count on. "
@@ -167,7 +179,7 @@ class HeadCodes:
             seed=self.seed,
         )
         codes, change = self._encoded(coders, outputs)
-        scores, together = [], []
+        scores = []
         for mask, code, moved in zip(counted, codes, change, strict=True):
             positive, negative = code[:pairs][mask], code[pairs:][mask]
             if self.score == "change":
@@ -175,14 +187,12 @@ class HeadCodes:
             else:
                 count = unique_codes if self.score == "unique" else unique_share
                 scores.append(count(positive, negative))
-            together.append(unique_pairs(positive, negative))
         shape = (self.n_seeds, len(layers), -1)
         return HeadCodesFit(
             layers=tuple(layers),
             per_seed=np.stack(scores).reshape(shape),
-            pairs_per_seed=np.stack(together),
-            heads_in_pairs=np.stack([heads_in_pairs(each) for each in together]).reshape(shape),
             codes=codes.reshape(self.n_seeds, len(outputs), len(layers), -1),
+            moved=change.reshape(self.n_seeds, pairs, len(layers), -1),
             counted=counted,
             coders=coders,
             settings={

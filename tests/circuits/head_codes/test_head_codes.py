@@ -88,6 +88,18 @@ def test_published_counts_on_all_prompts_and_mixes_up_code_0(acts, task):
     assert not HeadCodes(n_seeds=2, steps=5).fit(acts, task).counted.all()
 
 
+def test_so_many_pairs_are_counted_and_no_others_matter(acts, task):
+    codes = HeadCodes(n_seeds=2, steps=5, n_features=12, n_count=7)
+    fit = codes.fit(acts, task)
+    assert (fit.counted.sum(1) == 7).all()
+    assert not (fit.counted & ~replace(codes, n_count=None).fit(acts, task).counted).any()
+    assert HeadCodes.published(positions="last", n_seeds=1, steps=5, n_count=3).fit(
+        acts, task
+    ).counted.tolist() == [[True] * 3 + [False] * (PAIRS - 3)]
+    table = fit.code_table(1, 2)
+    assert table["positives"].sum() == table["negatives"].sum() == 7
+
+
 def test_pairs_of_planted_heads_score_highest(acts, task):
     fit = HeadCodes(score="unique", n_seeds=2, n_features=40).fit(acts, task)
     layer = np.repeat(range(LAYERS), HEADS)
@@ -98,6 +110,17 @@ def test_pairs_of_planted_heads_score_highest(acts, task):
     assert fit.pairs[true].min() >= np.median(fit.pairs[within])
     neither = ~mask().ravel()[:, None] & ~mask().ravel() & within
     assert fit.pairs[true].min() > fit.pairs[neither].max()
+
+
+def test_heads_that_move_on_the_same_pairs_go_together(acts, task):
+    fit = HeadCodes(n_seeds=2, steps=60, learning_rate=5e-3, n_features=40).fit(acts, task)
+    mine = fit.moved[0][fit.counted[0]]  # (b, L, H)
+    expected = np.sqrt(np.mean([pair[1, 2] * pair[2, 3] for pair in mine]))
+    assert fit.pairs_per_seed[0, 1 * HEADS + 2, 2 * HEADS + 3] == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(mine.mean(0), fit.per_seed[0], rtol=1e-5)
+    layer = np.repeat(range(LAYERS), HEADS)
+    within, true = layer[:, None] < layer, mask().ravel()[:, None] & mask().ravel()
+    assert fit.pairs[true & within].min() > fit.pairs[~true & within].max()
 
 
 def test_with_labels_shuffled_nothing_is_planted(task):
@@ -166,6 +189,7 @@ def test_codes_of_a_head_are_counted_on_the_prompts_that_count(acts, task):
     [
         ({"score": "best"}, "score must be"),
         ({"n_seeds": 0}, "n_seeds"),
+        ({"n_count": 0}, "n_count"),
         ({"n_train": 0}, "leave nothing"),
         ({"n_train": 1000}, "leave nothing"),
         ({"positions": "mean"}, "positions='all'"),

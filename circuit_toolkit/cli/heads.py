@@ -1,0 +1,134 @@
+"""`circuit-toolkit heads`: score the heads of a task by their codes, against the truth if known."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from circuit_toolkit.errors import InputError
+
+OURS = "head codes"
+
+
+def run_heads(args: argparse.Namespace) -> None:
+    """Score heads and print what came out.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Of the command line: `task`, `model`, `n`, `seeds`, `seed`, `json`.
+    """
+    from circuit_toolkit.circuits.head_codes import HeadCodes
+    from circuit_toolkit.demo.reference_heads import known_heads
+    from circuit_toolkit.models import load_model
+    from circuit_toolkit.tasks import BUNDLED
+
+    if args.task not in BUNDLED:
+        raise InputError(f"Unknown task {args.task!r}. Use one of {', '.join(BUNDLED)}.")
+    model = load_model(args.model)
+    task = BUNDLED[args.task](model, n=args.n, seed=args.seed)
+    codes = HeadCodes(n_seeds=args.seeds, seed=args.seed)
+    known = known_heads(model, args.task)
+    if known is None:
+        sys.stderr.write(
+            f"No circuit of {args.task!r} is known in {args.model!r}, so scores stand without "
+            "a comparison: null.\n"
+        )
+        result = _alone(model, task, codes)
+    else:
+        result = _compared(model, task, codes, known)
+    result = {"task": args.task, "model": args.model, "n": len(task), **result}
+    if args.json:
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    else:
+        sys.stdout.write("\n".join([*_lines(result), ""]))
+
+
+def _compared(model: Any, task: Any, codes: Any, known: Any) -> dict[str, Any]:
+    """Scores beside those of other ways, and how well all agree with the truth."""
+    from circuit_toolkit.evaluation.head_scores import compare_heads
+
+    found = compare_heads(model, task, known.mask, codes, edges=known.edges)
+    rows = {row["method"]: row for row in found.rows}
+    ours, patching = rows[OURS], rows["activation patching"]
+    return {
+        "truth": {"source": known.source, "n_heads": int(known.mask.sum())},
+        **{
+            name: {"mean": ours[name], "spread": ours[f"{name}_spread"]}
+            for name in ("node_auc", "node_ap")
+        },
+        **{name: ours[name] for name in ("precision", "recall", "f1", "edge_auc")},
+        "baselines": {name: row["node_auc"] for name, row in rows.items() if name != OURS},
+        "uses": {name: row["uses"] for name, row in rows.items()},
+        "seconds": ours["seconds"],
+        "cpu_seconds": ours["cpu_seconds"],
+        "patching_seconds": patching["seconds"],
+        "patching_cpu_seconds": patching["cpu_seconds"],
+        "heads": _heads(found.fit, known.mask),
+        "settings": found.fit.settings,
+    }
+
+
+def _alone(model: Any, task: Any, codes: Any) -> dict[str, Any]:
+    """Scores where no truth is known."""
+    from circuit_toolkit.capture import capture
+
+    acts = capture(model, task, "head_out", codes.positions, progress=False)
+    began, cpu = time.perf_counter(), time.process_time()
+    fit = codes.fit(acts, task)
+    nothing = ("truth", "node_auc", "node_ap", "precision", "recall", "f1", "edge_auc")
+    return {
+        **dict.fromkeys(nothing),
+        "baselines": None,
+        "uses": None,
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - cpu,
+        "patching_seconds": None,
+        "patching_cpu_seconds": None,
+        "heads": _heads(fit, None),
+        "settings": fit.settings,
+    }
+
+
+def _heads(fit: Any, mask: Any) -> list[dict[str, Any]]:
+    """All heads, the highest score first."""
+    rows = fit.table().to_dict("records")
+    for row in rows:
+        where = fit.layers.index(row["layer"]), row["head"]
+        row["in_circuit"] = None if mask is None else bool(mask[where])
+    return rows
+
+
+def _lines(result: dict[str, Any], shown: int = 10) -> Sequence[str]:
+    """Say the result in words and tables."""
+    lines = [f"{result['task']} on {result['model']}, {result['n']} prompts with twins", ""]
+    if result["truth"]:
+        truth, auc, ap = result["truth"], result["node_auc"], result["node_ap"]
+        lines += [
+            f"Truth: {truth['n_heads']} heads, {truth['source']}",
+            f"Head codes: ROC AUC {auc['mean']:.3f} ± {auc['spread']:.3f}, average precision "
+            f"{ap['mean']:.3f} ± {ap['spread']:.3f} over seeds; of as many heads as are true, "
+            f"precision {result['precision']:.2f}, recall {result['recall']:.2f}; pairs of heads: "
+            f"ROC AUC {result['edge_auc']:.3f}",
+            f"{result['cpu_seconds']:.1f} CPU s after the capture; activation patching "
+            f"{result['patching_cpu_seconds']:.1f} CPU s",
+            "",
+            "| way | uses | node AUC |",
+            "|---|---|---|",
+        ]
+        every = {OURS: auc["mean"], **result["baselines"]}
+        for name in sorted(every, key=lambda name: -every[name]):
+            lines.append(f"| {name} | {result['uses'][name]} | {every[name]:.3f} |")
+        lines.append("")
+    lines += ["| head | score | spread | in the circuit |", "|---|---|---|---|"]
+    for row in result["heads"][:shown]:
+        known = {None: "", True: "yes", False: "no"}[row["in_circuit"]]
+        lines.append(
+            f"| a{row['layer']}.h{row['head']} | {row['score']:.3f} | {row['spread']:.3f} "
+            f"| {known} |"
+        )
+    return lines

@@ -1,0 +1,320 @@
+"""The panel of heads: score them by their codes, look at each, and test those that are chosen."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import plotly.graph_objects as go
+import traitlets
+
+from circuit_toolkit.activations import Activations
+from circuit_toolkit.capture import capture
+from circuit_toolkit.circuits.circuit import Circuit
+from circuit_toolkit.circuits.head_codes import HeadCodes, HeadCodesFit
+from circuit_toolkit.circuits.tables import TARGET
+from circuit_toolkit.demo.reference_heads import known_heads
+from circuit_toolkit.errors import InputError, ToolkitError
+from circuit_toolkit.evaluation.head_evidence import head_evidence
+from circuit_toolkit.interventions import change, intervene
+from circuit_toolkit.models import Model, run
+from circuit_toolkit.panels.graph_widget import GraphWidget
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import BUNDLED, Task
+from circuit_toolkit.views.head_figure import attention_figure, head_figure
+
+_SHOWN = 20  # prompts in the menu
+_TESTED = 32  # prompts on which one head is replaced
+
+
+class HeadExplorer(w.VBox):
+    """Score the heads of a model on a task; `explore_heads` makes one.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    task : Task, optional
+        One's own, with twins; by default the bundled tasks are in the menu.
+    n : int
+        Prompts of a bundled task.
+    codes : HeadCodes, optional
+        Settings; the two in the panel begin with theirs.
+
+    Attributes
+    ----------
+    circuit : Circuit or None
+        The heads that reach the threshold.
+    threshold : float
+        Share of the highest score; assigning one redraws, and runs nothing.
+    selected : tuple of (int, int), or the empty one
+        Layer and head that are looked at; assigning one runs the model on a few prompts.
+    fit : HeadCodesFit
+        The scores.
+    """
+
+    circuit: traitlets.Instance[Circuit | None] = traitlets.Instance(  # traitlets leaves T open
+        Circuit,
+        allow_none=True,  # pyright: ignore[reportAssignmentType]
+    )
+    threshold = traitlets.Float(0.5, min=0.0, max=1.0)
+    selected = traitlets.Tuple(default_value=())
+
+    def __init__(
+        self, model: Model, task: Task | None = None, n: int = 128, codes: HeadCodes | None = None
+    ) -> None:
+        self.model, self.n, self.codes = model, n, codes or HeadCodes()
+        self.tasks: dict[str, Any] = {task.name: task} if task else dict(BUNDLED)
+        self.task: Task
+        self.fit: HeadCodesFit
+        self._captured: tuple[Task, Activations] | None = None
+        self._make_controls()
+        super().__init__(
+            [
+                w.HBox([self._task, self._train, self._size, self._score]),
+                self._status,
+                w.HBox([self.map, w.VBox([self._about, self._codes])]),
+                w.HBox([self._prompt]),
+                self._where,
+                w.HBox([self._slider, self._test, self._tested]),
+                self._chosen,
+                self.graph,
+            ]
+        )
+        self._guarded(self.score)
+
+    def __repr__(self) -> str:
+        """Say what is shown; the widgets hold too much to print."""
+        return f"HeadExplorer({self.model!r}, circuit={self.circuit!r}, selected={self.selected})"
+
+    def _make_controls(self) -> None:
+        wide = {"description_width": "initial"}
+        self._task = w.Dropdown(options=list(self.tasks), description="Task", style=wide)
+        self._train = w.BoundedIntText(
+            value=self.codes.n_train,
+            min=1,
+            max=2 * self.n,
+            description="Training prompts",
+            style=wide,
+            layout={"width": "190px"},
+        )
+        self._size = w.BoundedIntText(
+            value=self.codes.n_features,
+            min=1,
+            max=4096,
+            description="Codes",
+            style=wide,
+            layout={"width": "130px"},
+        )
+        self._score = w.Button(description="Score", button_style="primary", icon="play")
+        self._status = w.HTML()
+        self.map = go.FigureWidget(head_figure(np.zeros((1, 1)), truth=np.zeros((1, 1), bool)))
+        self._about, self._codes = w.HTML(), w.HTML()
+        self._prompt = w.Dropdown(description="Prompt", style=wide, layout={"width": "640px"})
+        self.attention = go.FigureWidget(attention_figure(np.zeros((1, 1)), [""]))
+        self._where = w.VBox([self.attention])  # its display is what hides an empty figure
+        self._slider = w.FloatSlider(
+            value=self.threshold,
+            min=0,
+            max=1,
+            step=0.01,
+            description="Threshold, share of the highest score",
+            style=wide,
+            layout={"width": "480px"},
+        )
+        self._test = w.Button(
+            description="Test",
+            icon="flask",
+            tooltip="Give the heads, all others, and random sets what they have on the twins",
+        )
+        self._tested, self._chosen = w.HTML(), w.HTML()
+        self.graph = GraphWidget()
+        traitlets.link((self, "circuit"), (self.graph, "circuit"))
+        traitlets.link((self, "threshold"), (self._slider, "value"))
+        self._score.on_click(lambda _: self._guarded(self.score))
+        self._test.on_click(lambda _: self._guarded(self.test, self._tested))
+        self._task.observe(lambda _: self._guarded(self.score), "value")
+        self._prompt.observe(self._choose, "value")
+        self.graph.observe(self._from_graph, "selected")
+        traces: Any = self.map.data
+        for trace in traces:
+            trace.on_click(self._clicked)
+
+    def score(self) -> None:
+        """Capture the chosen task, train the autoencoders, score the heads: the Score button."""
+        name = str(self._task.value)
+        with self._busy("running the prompts and training the autoencoders …"):
+            if self._captured is None or self._captured[0].name != name:
+                made = self.tasks[name]
+                task = made if isinstance(made, Task) else made(self.model, n=self.n)
+                where = self.codes.positions
+                acts = capture(self.model, task, "head_out", where, progress=False)
+                self._captured = task, acts
+            self.task, acts = self._captured
+            codes = replace(self.codes, n_train=self._train.value, n_features=self._size.value)
+            self.fit = codes.fit(acts, self.task)
+        known = known_heads(self.model, self.task.name)
+        truth = None if known is None else known.mask
+        self._fill(self.map, head_figure(self.fit.scores, truth=truth, layers=self.fit.layers))
+        rings = "" if known is None else f" Rings: {html.escape(known.source)}."
+        self._say(f"{html.escape(repr(self.task))}.{rings} Click on a head.")
+        self.selected = ()
+        self._prompt.unobserve(self._choose, "value")
+        self._prompt.options = [(text, i) for i, text in enumerate(self.task.clean[:_SHOWN])]
+        self._prompt.value = 0
+        self._prompt.observe(self._choose, "value")
+        self._look()
+        self._draw()
+
+    def test(self) -> None:
+        """Replace the circuit's heads, all others, and random sets: the Test button."""
+        if self.circuit is None:
+            raise InputError("There is no circuit to test.")
+        made = self.tasks[str(self._task.value)]
+        with self._busy("replacing the heads, all others, 20 random sets …", self._tested):
+            task = made if isinstance(made, Task) else made(self.model, n=64, seed=1, test=True)
+            self.circuit = head_evidence(self.model, task, self.circuit)
+
+    @traitlets.observe("threshold")
+    def _draw(self, change: Any = None) -> None:
+        """Read the circuit off the scores: no model runs."""
+        if not hasattr(self, "fit"):
+            return
+        self.circuit = self.fit.predict(self.threshold)
+        names = ", ".join(self.circuit.nodes["label"][:-1].tolist()) or "none"
+        count = len(self.circuit.nodes) - 1
+        self._tested.value = ""  # evidence is of the circuit that was tested
+        self._chosen.value = f"<b>{count} of {self.fit.scores.size} heads:</b> {names}"
+
+    def _choose(self, change: Any) -> None:
+        """Show the head on another prompt."""
+        self._guarded(self._look)
+
+    @traitlets.observe("selected")
+    def _show(self, change: Any) -> None:
+        self._guarded(self._look)
+
+    def _look(self) -> None:
+        """Show the head that is selected on the prompt that is chosen."""
+        if not self.selected:
+            self._about.value, self._codes.value = "<i>Click on a head of the map.</i>", ""
+            self._where.layout.display = "none"
+            return
+        layer, head = self.selected
+        table = self.fit.code_table(layer, head)
+        row = self.fit.layers.index(layer)
+        lines = [
+            f"<b>Head {head} of layer {layer}</b> (a{layer}.h{head})",
+            f"score {self.fit.scores[row, head]:.3g} ± {self.fit.spread[row, head]:.2g} over seeds",
+        ]
+        with self._busy(f"running the model for a{layer}.h{head} …"):
+            lines.append(self._effect(layer, head))
+            batch = self.model.tokenize([self.task.clean[int(self._prompt.value or 0)]])
+            pattern = run(self.model, batch, [Site("attn_pattern", layer)])
+        self._about.value = "<br>".join(lines)
+        only = np.count_nonzero((table["positives"] > 0) & (table["negatives"] == 0))
+        shown: Any = table.head(8)
+        self._codes.value = (
+            f"{len(table)} codes, {only} on prompts alone (first autoencoder):"
+            + shown.to_html(index=False, border=0)
+        )
+        values = pattern[Site("attn_pattern", layer)][0, head].float().cpu().numpy()
+        self._fill(self.attention, attention_figure(values, self.model.words(batch)[0]))
+        self._where.layout.display = ""
+
+    def _effect(self, layer: int, head: int) -> str:
+        """Say what the metric does when the head carries what it has on the twins."""
+        if self.task.metric is None:
+            return "the task has labels alone: no metric"
+        task = self.task.subset(_TESTED)
+        replaced = change(Site("head_out", layer), "resample", heads=[head])
+        after, before = (
+            intervene(self.model, task, changes).metric for changes in ([replaced], [])
+        )
+        assert after is not None and before is not None
+        name, (was, now) = self.task.metric.replace("_", " "), (before.mean(), after.mean())
+        return (
+            f"with its output on the twins, {name} {was:.2f} becomes {now:.2f} "
+            f"({now - was:+.2f}; {len(task)} prompts)"
+        )
+
+    def _clicked(self, trace: Any, points: Any, state: Any = None) -> None:
+        """Select what was clicked on the map."""
+        if points.xs:
+            self.selected = (int(points.ys[0]), int(points.xs[0]))
+
+    def _from_graph(self, change: Any) -> None:
+        """Select what was clicked in the graph."""
+        if not change.new or self.circuit is None:
+            return
+        node = self.circuit.nodes[self.circuit.ids().index(change.new)]
+        if node["site"] != TARGET:
+            self.selected = (Site.parse(str(node["site"])).layer, int(node["feature"]))
+
+    def _fill(self, widget: Any, drawn: Any) -> None:
+        """Put a new figure into a widget that is there: each widget brings its own script."""
+        with widget.batch_update():
+            for number, trace in enumerate(widget.data):
+                there = number < len(drawn.data)
+                trace.visible = there
+                if there:
+                    new = drawn.data[number].to_plotly_json()
+                    trace.update({key: value for key, value in new.items() if key != "type"})
+            widget.layout.update(drawn.layout)
+
+    @contextmanager
+    def _busy(self, text: str, where: w.HTML | None = None) -> Iterator[None]:
+        """Say that something runs, and take no clicks on buttons meanwhile."""
+        line = where or self._status
+        before = line.value
+        self._say(f"<i>{html.escape(text)}</i>", line)
+        controls = (self._score, self._test, self._task, self._prompt)
+        for control in controls:
+            control.disabled = True
+        try:
+            yield
+            line.value = before
+        finally:
+            for control in controls:
+                control.disabled = False
+
+    def _say(self, text: str, where: w.HTML | None = None) -> None:
+        (where or self._status).value = f"<div style='padding:4px 0'>{text}</div>"
+
+    def _guarded(self, action: Callable[[], None], where: w.HTML | None = None) -> None:
+        """Run what a control asks for; what goes wrong is said in the panel, near the control."""
+        try:
+            action()
+        except Exception as error:
+            self._say(f"<span style='color:#b3261e'>{html.escape(str(error))}</span>", where)
+            if not isinstance(error, ToolkitError):  # a defect: it keeps its traceback
+                raise
+
+
+def explore_heads(
+    model: Model, task: Task | None = None, *, n: int = 128, codes: HeadCodes | None = None
+) -> HeadExplorer:
+    """Open the panel of heads: which ones a task needs, what each does, and whether it holds.
+
+    Parameters
+    ----------
+    model : Model
+        From `load_model`.
+    task : Task, optional
+        One's own, with twins; by default the bundled tasks are in the menu.
+    n : int
+        Prompts of a bundled task.
+    codes : HeadCodes, optional
+        Settings of the scores.
+
+    Returns
+    -------
+    HeadExplorer
+        A widget; `panel.circuit`, `panel.fit` and `panel.selected` can be read in the next cell.
+    """
+    return HeadExplorer(model, task, n, codes)

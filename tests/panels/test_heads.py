@@ -1,0 +1,145 @@
+"""The panel of heads without a browser: whatever a control does, an assignment or a call does."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import circuit_toolkit as ct
+from circuit_toolkit.circuits.head_codes import HeadCodes
+from circuit_toolkit.demo.reference_heads import reference_heads
+from circuit_toolkit.models import run
+from circuit_toolkit.panels import heads as module
+from circuit_toolkit.panels.heads import explore_heads
+from circuit_toolkit.sites import Site
+
+CODES = HeadCodes(n_features=40, n_seeds=2, steps=40, learning_rate=5e-3)
+
+
+@pytest.fixture(scope="module")
+def task(demo) -> ct.Task:
+    return ct.tasks.agreement(demo, n=24)
+
+
+@pytest.fixture(scope="module")
+def panel(demo, task):
+    return explore_heads(demo, task, codes=CODES)
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Whatever runs the model fails."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError("the model ran")
+
+    for name in ("run", "intervene", "capture", "head_evidence"):
+        monkeypatch.setattr(module, name, fail)
+
+
+def test_it_opens_with_a_map_that_marks_the_reference(panel):
+    heat, rings = panel.map.data
+    np.testing.assert_allclose(np.array(heat.z, dtype=float), panel.fit.scores, rtol=1e-6)
+    truth = np.argwhere(reference_heads("agreement").reference()).tolist()
+    drawn = [[int(y), int(x)] for y, x in zip(rings.y, rings.x, strict=True)]
+    assert rings.visible and sorted(drawn) == truth
+    assert panel._where.layout.display == "none" and panel._prompt.value == 0
+    assert "Circuit" in repr(panel) and len(repr(panel)) < 500
+
+
+def test_the_threshold_redraws_and_runs_nothing(panel, no_model):
+    panel.threshold = 0.9
+    few = len(panel.circuit.nodes)
+    panel._slider.value = 0.1
+    assert panel.threshold == 0.1 and len(panel.circuit.nodes) > few
+    assert panel.graph.circuit is panel.circuit
+    labels = panel.circuit.nodes["label"][:-1]
+    assert all(label in panel._chosen.value for label in labels)
+    assert panel.fit.scores[panel.fit.scores >= 0.1 * panel.fit.scores.max()].size == len(labels)
+
+
+def test_a_click_shows_attention_codes_and_effect(panel, demo, task):
+    panel._clicked(None, SimpleNamespace(xs=["3"], ys=["3"]))
+    assert panel.selected == (3, 3) and panel._where.layout.display == ""
+    assert "Head 3 of layer 3" in panel._about.value and "prompts alone" in panel._codes.value
+    batch = demo.tokenize([task.clean[0]])
+    expected = run(demo, batch, [Site("attn_pattern", 3)])[Site("attn_pattern", 3)][0, 3]
+    shown = np.array(panel.attention.data[0].z, dtype=float)
+    lower = np.tril_indices(len(shown))
+    np.testing.assert_allclose(shown[lower], expected.numpy()[lower], atol=1e-6)
+    assert list(panel.attention.layout.xaxis.ticktext)[1] == demo.words(batch)[0][1].strip()
+    # This head reads the subject's number: without it the task is lost.
+    change = float(panel._about.value.split("(")[-1].split(";")[0])
+    assert change < -3
+    panel._prompt.value = 1
+    assert len(panel.attention.data[0].z) == len(demo.words(demo.tokenize([task.clean[1]]))[0])
+    panel.graph.selected = panel.circuit.ids()[0]  # what the browser sets
+    assert panel.selected == tuple(
+        (Site.parse(panel.circuit.nodes["site"][0]).layer, panel.circuit.nodes["feature"][0])
+    )
+
+
+def test_controls_are_off_while_the_model_runs(panel, monkeypatch):
+    seen = []
+
+    def watched(*args, **kwargs):
+        seen.append((panel._score.disabled, panel._status.value))
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(module, "run", watched)
+    panel.selected = (0, 0)
+    assert seen == [(True, seen[0][1])] and "running the model" in seen[0][1]
+    assert not panel._score.disabled and "running" not in panel._status.value
+
+
+def test_testing_adds_evidence_and_moving_on_drops_it(panel):
+    panel.threshold = 0.4
+    panel.test()
+    assert panel.circuit.evidence["ablation"]["n_heads"] == len(panel.circuit.nodes) - 1
+    assert "resample ablation removes" in " ".join(panel.circuit.summary())
+    panel.threshold = 0.6
+    assert not panel.circuit.evidence
+
+
+def test_what_goes_wrong_is_said_in_the_panel(panel, monkeypatch):
+    fit, text = panel.fit, panel._train
+    text.value = 40  # of 48: nothing is left to count on
+    panel._score.click()
+    assert "leave nothing" in panel._status.value and panel.fit is fit
+    text.value = 10
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("<no memory>")
+
+    monkeypatch.setattr(module, "intervene", broken)
+    with pytest.raises(RuntimeError):  # a defect keeps its traceback
+        panel.selected = (1, 1)
+    assert "&lt;no memory&gt;" in panel._status.value and not panel._score.disabled
+
+
+def test_settings_of_the_panel_are_those_of_the_fit(panel):
+    panel._train.value, panel._size.value = 6, 24
+    panel._score.click()
+    assert panel.fit.settings["n_train"] == 6 and panel.fit.settings["n_features"] == 24
+    assert panel.selected == ()
+
+
+def test_a_task_of_the_menu_and_a_model_without_a_reference(tiny):
+    panel = explore_heads(tiny, n=16, codes=CODES)
+    assert panel.task.name == panel._task.options[0] and not panel.map.data[1].visible
+    panel._task.value = "agreement"
+    assert panel.task.name == "agreement" and panel.fit.settings["task"] == "agreement"
+    assert panel.fit.per_seed.shape == (2, 3, 4)
+
+
+def test_a_test_that_cannot_be_is_said_beside_its_button(tiny, task):
+    backwards = replace(task, clean=task.corrupted, corrupted=task.clean)
+    for given in (task, backwards):  # on one of the two the random model is no better
+        panel = explore_heads(tiny, given, codes=CODES)
+        panel._test.click()
+        if panel._tested.value:
+            assert "no better than its twins" in panel._tested.value
+            assert not panel.circuit.evidence
+            return
+    raise AssertionError("neither way was refused")
