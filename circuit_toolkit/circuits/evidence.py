@@ -80,7 +80,8 @@ def _ablation_line(ablation: dict[str, Any]) -> str:
     if ablation.get("loss") is None:
         return ""
     metric = str(ablation.get("metric") or "metric").replace("_", " ")
-    text = f"{ablation.get('ablation') or ''} ablation removes {_percent(ablation['loss'])} of {metric}"
+    loss, kind = _percent(ablation["loss"]), ablation.get("ablation") or ""
+    text = f"{kind} ablation removes {loss} of {metric}"
     draws, mean = ablation.get("random_loss") or [], ablation.get("random_loss_mean")
     if mean is not None:
         text += f" ({f'{len(draws)} ' if draws else ''}random circuits: {_percent(mean)})"
