@@ -1,14 +1,16 @@
 """Path patching: what one component or feature does to another, and through it to the outcome.
 
-The receiver alone sees what the sender is on the corrupted twin; everything after the receiver is
-computed anew. Features are part of the stream, so a path may run from a head to a feature, from a
-feature to an MLP, or between two features. Source: Wang et al., 2022, arXiv 2211.00593.
+The receiver alone sees what the sender is on the corrupted twin, or nothing of it, or its mean;
+everything after the receiver is computed anew. Features are part of the stream, so a path may run
+from a head to a feature, from a feature to an MLP, or between two features. Source: Wang et al.,
+2022, arXiv 2211.00593.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,10 +21,11 @@ from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import Components, Offset, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
-from circuit_toolkit.models.model import Batch, Model
+from circuit_toolkit.models.model import Batch, Model, token_mask
 from circuit_toolkit.sites import Site
 
 Unit = str | tuple[Site | str, int]  # `a0.h1`, or the site and the number of a feature
+Value = Literal["corrupted", "zero", "mean"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +73,14 @@ def path_patching(
     sender: Unit,
     receiver: Unit,
     *,
+    value: Value = "corrupted",
     through: Sequence[str] = (),
     dictionaries: Mapping[Site, Dictionary] | None = None,
     n_prompts: int | None = None,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> PathEffect:
-    """Let the receiver see what the sender is on the corrupted twin, and nobody else.
+    """Let the receiver see the sender as it is on the corrupted twin, and nobody else.
 
     What the receiver makes of it travels on, and all after it is computed anew. Everything before
     it is as on the clean prompt, but for the components of `through`.
@@ -89,8 +93,11 @@ def path_patching(
         Prompts with twins of equal length, and a measure; a `Task` is one.
     sender, receiver : str, or tuple of Site or str and int
         A component (`embed`, `a0.h1`, `m0`; `logits` as a receiver), or a feature: its site and
-        its number. A feature that sends goes to its twin's activation; what dictionaries leave
+        its number. Of a feature that sends the activation changes; what dictionaries leave
         unexplained stays.
+    value : {"corrupted", "zero", "mean"}
+        What the sender is seen as: itself on the corrupted twin, zero, or its mean over all tokens
+        of the prompts. The last two need no twins, and leave the beginning-of-sequence token.
     through : sequence of str
         Components that pass the effect on: they too see what the sender is, and what those of
         `through` before them make of it, and the receiver sees what they then write. All MLPs in
@@ -112,8 +119,8 @@ def path_patching(
     Raises
     ------
     InputError
-        If a component or feature does not exist, no autoencoder of the stream was given for one,
-        or there are no twins of equal length.
+        If a component, feature or value does not exist, no autoencoder of the stream was given for
+        a feature, or there are no twins of equal length.
 
     Examples
     --------
@@ -123,20 +130,30 @@ def path_patching(
     >>> path_patching(model, task, "a0.h1", "m0").effect.shape
     torch.Size([16])
     """
+    if value not in get_args(Value):
+        raise InputError(f"value must be 'corrupted', 'zero' or 'mean', got {value!r}.")
     graph = graph_of(model)
     named = {Site.parse(site): each for site, each in (dictionaries or {}).items()}
     start, end = (_Sender.of(graph, sender, named), _Receiver.of(graph, receiver, named))
     middle = sorted({graph.reader(name) for name in through})
-    pairs = _pairs(model, contrast, n_prompts, [start.dictionary, end.dictionary])
+    of = [start.dictionary, end.dictionary]
+    pairs = _pairs(model, contrast, n_prompts, of, twins=value == "corrupted")
+    size = batch_size or pairs.fitting(model)
     found: list[list[Tensor]] = []
     with torch.no_grad():
-        for rows in pairs.batches(batch_size or pairs.fitting(model), progress, "path patching"):
+        constant = _mean(model, pairs, start, size) if value == "mean" else torch.zeros(())
+        for rows in pairs.batches(size, progress, "path patching"):
             batch, count = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
             # Even a 0 is added where the path ends, so that what changes nothing does so exactly.
             nothing = end.added(torch.zeros(()))
             clean = run_components(model, batch, nothing)
-            twin = run_components(model, rows_of(pairs.corrupted, rows), nothing)
-            seen = _seen(model, batch, clean, start, start.difference(clean, twin), middle, end)
+            if value == "corrupted":
+                twin = run_components(model, rows_of(pairs.corrupted, rows), nothing)
+                given = start.difference(clean, start.value(twin))
+            else:
+                where = token_mask(model, batch)[..., None]
+                given = start.difference(clean, constant.to(clean.inputs)) * where
+            seen = _seen(model, batch, clean, start, given, middle, end)
             written, change = end.response(clean, seen)
             logits = run_components(model, batch, end.added(written)).logits
             before, after = (contrast.measure(x, count) for x in (clean.logits, logits))
@@ -207,13 +224,18 @@ class _End:
     slot: int = 0
     dictionary: Dictionary | None = None
 
-    def _feature(self, clean: Components, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Make it what it is in the stream `other`: what that adds, and its change, (B, T)."""
+    def _in(self, stream: Tensor) -> Tensor:
+        """Give the activation of the feature in a stream (B, T, D), shape (B, T)."""
+        assert self.dictionary is not None
+        return self.dictionary.encode(stream)[..., self.number]
+
+    def _feature(self, clean: Components, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Set the activation: what that adds to the stream, and its change, (B, T)."""
         assert self.dictionary is not None
         x = clean.inputs[self.slot]
-        old, there = self.dictionary.encode(x), self.dictionary.encode(other)
+        old = self.dictionary.encode(x)
         new = old.clone()
-        new[..., self.number] = there[..., self.number]
+        new[..., self.number] = value
         return self.dictionary.difference(old, new, x).to(x), (new - old)[..., self.number]
 
 
@@ -230,11 +252,17 @@ class _Sender(_End):
             return self.number < self.graph.n_upstream(slot)
         return self.slot < slot or (self.slot == slot and not of_feature)
 
-    def difference(self, clean: Components, twin: Components) -> Tensor:
-        """Give what it writes on the twin, minus what it writes on the prompt, (B, T, D)."""
+    def value(self, run: Components) -> Tensor:
+        """Give what it is in a run: what it writes, (B, T, D), or its activation, (B, T)."""
         if self.dictionary is None:
-            return twin.outputs[:, self.number] - clean.outputs[:, self.number]
-        return self._feature(clean, twin.inputs[self.slot])[0]
+            return run.outputs[:, self.number]
+        return self._in(run.inputs[self.slot])
+
+    def difference(self, clean: Components, value: Tensor) -> Tensor:
+        """Give what it would write with this value, minus what it writes, (B, T, D)."""
+        if self.dictionary is None:
+            return value - clean.outputs[:, self.number]
+        return self._feature(clean, value)[0]
 
 
 class _Receiver(_End):
@@ -250,7 +278,7 @@ class _Receiver(_End):
         """Give what to add when it sees `seen` beside the stream, and its change, (B, T)."""
         if self.dictionary is None:
             return seen, seen.new_zeros(seen.shape[:2])
-        return self._feature(clean, clean.inputs[self.slot] + seen)
+        return self._feature(clean, self._in(clean.inputs[self.slot] + seen))
 
     def added(self, value: Tensor) -> Offset:
         """Add to what a component reads; or to what all read after a feature."""
@@ -291,14 +319,29 @@ def _feature(
     return f"{site}/{number}", number, 2 * site.layer + offsets[site.kind], dictionary
 
 
+def _mean(model: Model, pairs: Pairs, start: _Sender, size: int) -> Tensor:
+    """Mean over tokens of what the sender is on the prompts, shape (D,) or ()."""
+    total, count = torch.zeros(()), 0
+    for rows in pairs.batches(size, False, ""):
+        batch = rows_of(pairs.clean, rows)
+        values = start.value(run_components(model, batch))[token_mask(model, batch)]
+        total, count = total + values.sum(0).cpu(), count + len(values)
+    return total / max(count, 1)
+
+
 def _pairs(
     model: Model,
     contrast: Contrast,
     n_prompts: int | None,
     dictionaries: Sequence[Dictionary | None],
+    *,
+    twins: bool,
 ) -> Pairs:
     """Tokens as the dictionaries want them to begin."""
     bos = shared_bos([each for each in dictionaries if each is not None])
+    if not twins:
+        clean = model.tokenize(contrast.clean[:n_prompts], bos=bos)
+        return Pairs(clean, clean)
     pairs = tokenized_pairs(model, contrast, n_prompts)  # refuses twins of other lengths
     if bos is None:
         return pairs

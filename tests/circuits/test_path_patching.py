@@ -222,6 +222,44 @@ def test_in_a_linear_model_direct_paths_add_up_to_the_whole_effect():
         assert whole.abs().max() > 0.1
 
 
+def test_zero_and_mean_are_those_of_hooks_and_need_no_twins(tiny, saes):
+    alone = TwoTokens(corrupted=())
+    tokens = [tiny.tokenize([text]).ids[0] for text in CLEAN]
+    written = [Hooked(ids).written(0, 1) for ids in tokens]
+    assert all(ids[0] == tiny.bos_id for ids in tokens)  # which is left as it is, and out of means
+
+    def but_first(given):
+        return torch.cat([torch.zeros_like(given[:1]), given[1:]])
+
+    mean = torch.cat([each[1:] for each in written]).mean(0)
+    for value, target in (("zero", torch.zeros(WIDTH)), ("mean", mean)):
+        got = path_patching(tiny, alone, "a0.h1", "m1", value=value, batch_size=3)
+        for number, (ids, mine) in enumerate(zip(tokens, written, strict=True)):
+            run = Hooked(ids)
+            run.give_mlp(1, but_first(target - mine))
+            want = measured(run.logits(), number) - measured(Hooked(ids).logits(), number)
+            assert got.effect[number] == pytest.approx(want, abs=TOL)
+        assert got.effect.abs().max() > 5 * TOL
+
+    sends = feature_that_moves(tiny, saes, EARLY)
+    acts = [saes[EARLY].encode(Hooked(ids).stream(1))[:, sends] for ids in tokens]
+    row = saes[EARLY].directions[sends]
+    options = {"dictionaries": saes, "value": "mean"}
+    got = path_patching(tiny, alone, (EARLY, sends), "m2", **options)
+    for number, (ids, mine) in enumerate(zip(tokens, acts, strict=True)):
+        run = Hooked(ids)
+        usual = torch.cat([each[1:] for each in acts]).mean()
+        run.give_mlp(2, but_first((usual - mine)[:, None] * row))
+        want = measured(run.logits(), number) - measured(Hooked(ids).logits(), number)
+        assert got.effect[number] == pytest.approx(want, abs=TOL)
+    assert got.effect.abs().max() > 5 * TOL
+
+
+def test_an_unknown_value_is_refused(tiny):
+    with pytest.raises(InputError, match="value must be"):
+        path_patching(tiny, TwoTokens(), "a0.h1", "m1", value="other")
+
+
 def test_no_path_and_no_difference_give_exactly_nothing(tiny, saes):
     same = TwoTokens(corrupted=CLEAN)
     first, last = (EARLY, 5), (LATE, 5)

@@ -95,6 +95,23 @@ class HeadCodesFit:
         layer = np.repeat(self.layers, self.per_seed.shape[2])
         return np.where(layer[:, None] < layer[None, :], self.pairs_per_seed.mean(0), 0.0)
 
+    def softmax(self, *, within_layer: bool = False) -> np.ndarray:
+        """Give the scores as the paper thresholds them.
+
+        Parameters
+        ----------
+        within_layer : bool
+            Let the heads of each layer add up to 1, instead of all heads.
+
+        Returns
+        -------
+        ndarray, shape (L, H)
+            Ranks all heads as the scores do; within layers it does not.
+        """
+        axis = 1 if within_layer else None
+        raised = np.exp(self.scores - self.scores.max(axis, keepdims=True))
+        return raised / raised.sum(axis, keepdims=True)
+
     # Views stand above circuits; a figure is what a notebook user types, as with Circuit.show().
     def figure(self, truth: np.ndarray | None = None) -> Any:
         """Draw the scores as a heat map.

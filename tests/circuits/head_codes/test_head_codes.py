@@ -220,3 +220,15 @@ def test_a_circuit_needs_one_choice_in_range(acts, task, options):
         fit.predict(**options)
     with pytest.raises(InputError):
         fit.code_table(9, 0)
+
+
+def test_softmax_is_the_papers(acts, task):
+    fit = HeadCodes(n_seeds=1, steps=1).fit(acts, task)
+    scores = np.array([[10.0, 6.0, 2.0], [6.0, 4.0, 8.0]])
+    toy = replace(fit, per_seed=scores[None])
+    # By hand, to three digits: e^10 / (e^10 + e^6 + e^2 + e^6 + e^4 + e^8) = .851, ...
+    whole = [0.851, 0.016, 0.000, 0.016, 0.002, 0.115]
+    np.testing.assert_allclose(toy.softmax().ravel(), whole, atol=5e-4)
+    within = toy.softmax(within_layer=True)
+    np.testing.assert_allclose(within.sum(1), 1)
+    np.testing.assert_allclose(within[0], np.exp(scores[0]) / np.exp(scores[0]).sum())
