@@ -307,6 +307,14 @@ def test_a_folder_with_something_else_is_left_alone(to, tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "words"
 
 
+def test_what_safetensors_left_half_written_is_taken_away(to, tmp_path):
+    to(tmp_path)
+    whole = contents(tmp_path)
+    (tmp_path / ".tmpt3aZ5l").write_bytes(b"half")
+    to(tmp_path)
+    assert contents(tmp_path) == whole
+
+
 def test_killed_captures_finish_as_one_that_was_not(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.killed_captures", str(tmp_path)],

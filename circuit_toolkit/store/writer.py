@@ -23,6 +23,7 @@ from circuit_toolkit.store.manifest import (
 from circuit_toolkit.store.shards import PART, check_shard, shard_name, widths, write_shard
 
 LOCK = ".lock"
+SAFETENSORS_PART = ".tmp??????"  # what safetensors writes to before it gives a file its name
 NAMED = 5  # differences of two captures that an error names
 SAVED_PROMPTS = 1024  # in a shard of activations that were in memory
 
@@ -76,6 +77,8 @@ class StoreWriter:
             for part in folder.glob(f".*{PART}"):  # of a process that died
                 part.unlink()
             if (folder / NAME).is_file():
+                for part in folder.glob(SAFETENSORS_PART):
+                    part.unlink()
                 manifest = _resumed(folder, header)
             elif foreign := sorted({path.name for path in folder.iterdir()} - {LOCK}):
                 raise InputError(
