@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     heads.add_argument("--model", default="demo", help="demo, a folder, or a name of the hub")
     heads.add_argument("--n", type=int, default=100, help="prompts with twins")
-    heads.add_argument("--seeds", type=int, default=10, help="autoencoders")
+    heads.add_argument("--seeds", type=int, default=3, help="autoencoders")
     heads.add_argument("--seed", type=int, default=0)
     heads.add_argument("--json", action="store_true", help="print the result as JSON")
     bench = commands.add_parser("bench", help="run all methods where the circuit is known")
