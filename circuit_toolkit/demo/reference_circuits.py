@@ -6,8 +6,6 @@ from where `reference_circuit` reads them; `--card` writes their table into the 
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.circuits.circuit import Circuit
-from circuit_toolkit.demo.card import update
+from circuit_toolkit.demo.reference_command import Reference, run_reference
 from circuit_toolkit.errors import InputError
 
 FOLDER = Path(__file__).parent / "reference"
+TASKS = ("ioi", "greater_than", "agreement", "docstring", "bios")
 PROMPTS, SEED = 64, 0
 BUDGETS = (10, 20, 40)  # how many of the strongest edges count as true
 # Runs at once: small enough for the caches of a processor, which halves the time.
@@ -191,29 +190,17 @@ def _halves(sizes: np.ndarray) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Compute reference circuits, or write the table of the stored ones into a card.
+    """Compute them, or write the table of the stored ones into a card.
 
     Parameters
     ----------
     argv : list of str, optional
         Arguments; by default those of the process.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", default="ioi,greater_than,agreement,docstring,bios")
-    parser.add_argument("--prompts", type=int, default=PROMPTS, help="pairs of each task")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the circuits")
-    parser.add_argument("--card", type=Path, help="write the table of the stored ones, no more")
-    args = parser.parse_args(argv)
-    names = args.tasks.split(",")
-    if args.card:
-        update(args.card, table([reference_circuit(name) for name in names]), "reference circuits")
-        return
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        circuit = compute(name, args.prompts, progress=sys.stderr.isatty())
-        circuit.save(args.out / f"{name}.json")
-        sys.stdout.write(table([circuit]).splitlines()[-1] + "\n")
-        sys.stdout.flush()
+    kind = Reference(
+        "reference circuits", FOLDER, TASKS, PROMPTS, compute, reference_circuit, table
+    )
+    run_reference(kind, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,14 @@ the model card.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from circuit_toolkit.demo.card import update
 from circuit_toolkit.demo.reference_circuits import reference_circuit
+from circuit_toolkit.demo.reference_command import Reference, run_reference
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evaluation.canonical import CANONICAL
 from circuit_toolkit.evaluation.head_effects import KINDS, HeadEffects, head_effects
@@ -174,29 +172,15 @@ def _percent(share: float) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Compute reference heads, or write the table of the stored ones into a card.
+    """Compute them, or write the table of the stored ones into a card.
 
     Parameters
     ----------
     argv : list of str, optional
         Arguments; by default those of the process.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--prompts", type=int, default=PROMPTS, help="pairs of each task")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the effects")
-    parser.add_argument("--card", type=Path, help="write the table of the stored ones, no more")
-    args = parser.parse_args(argv)
-    names = args.tasks.split(",")
-    if args.card:
-        update(args.card, table([reference_heads(name) for name in names]), "reference heads")
-        return
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        effects = compute(name, args.prompts, progress=sys.stderr.isatty())
-        effects.save(args.out / f"{name}.json")
-        sys.stdout.write(table([effects]).splitlines()[-1] + "\n")
-        sys.stdout.flush()
+    kind = Reference("reference heads", FOLDER, TASKS, PROMPTS, compute, reference_heads, table)
+    run_reference(kind, __doc__, argv)
 
 
 if __name__ == "__main__":
