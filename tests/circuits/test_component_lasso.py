@@ -35,6 +35,17 @@ def test_what_enters_the_target_sums_to_one_and_parents_of_a_chain_are_found():
         assert sum(twins) > 0.5, options  # to whichever of the two the lasso gives it
 
 
+def test_heads_are_explained_by_what_stands_at_other_tokens():
+    """The head writes the mean over three tokens: one of them is a third of its variance."""
+    model = linear_model()
+    graph = graph_of(model)
+    circuit = component_lasso(model, values(), strength=0.001)
+    weights = {(edge["source"], edge["target"]): edge["weight"] for edge in circuit.edges}
+    edge = graph.writer("embed"), graph.writer("a0.h0")
+    # The root of the share of variance: 1 but for the penalty, against .58 from the token alone.
+    assert weights[edge] > 0.95
+
+
 @pytest.mark.parametrize("options", EVERY, ids=str)
 def test_edges_are_possible_ones_and_batches_do_not_matter(tiny, options):
     one = component_lasso(tiny, TwoTokens(), shuffles=1, **options)
