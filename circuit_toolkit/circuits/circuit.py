@@ -325,7 +325,9 @@ class Circuit:
             Its size, then a line for each piece of evidence, or `unvalidated: no evidence yet`.
         """
         n, e, sites = len(self.nodes) - 1, len(self.edges), len(self._sites()) - 1
-        size = f"{n} feature{'s' * (n != 1)} at {sites} site{'s' * (sites != 1)}"
+        level = {"heads": "head", "components": "component"}
+        noun = level.get(str(self.settings.get("level")), "feature")
+        size = f"{n} {noun}{'s' * (n != 1)} at {sites} site{'s' * (sites != 1)}"
         what = f"{size}, {e} edge{'s' * (e != 1)}, target: {self.nodes['label'][-1] or TARGET}"
         return [what, *evidence_lines(self.evidence)]
 

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import stat
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
@@ -246,3 +247,10 @@ def test_evidence_by_edge_ablation_is_said_in_words():
     assert lines == [
         "its 7 edges alone: faithfulness 0.80 (2 random sets: 0.30); without them 0.10; n = 64"
     ]
+
+
+def test_what_a_circuit_is_made_of_is_called_by_its_name():
+    circuit = by_hand()
+    for level, word in (("heads", "heads"), ("components", "components"), ("dataset", "features")):
+        named = replace(circuit, settings={"level": level})
+        assert f" {word} at " in named.summary()[0]
