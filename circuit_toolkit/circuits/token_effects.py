@@ -23,7 +23,7 @@ from circuit_toolkit.sites import Site
 
 Sparse = Any  # scipy.sparse.csr_array, whose shapes the type checker cannot follow
 _DAMPING = 0.1  # of the first regression, beside what a pair would count for by chance
-_STEPS = 30  # of LSQR: columns are nearly orthogonal, since all was changed at random
+_STEPS = 25  # of LSQR: columns are nearly orthogonal, since all was changed at random
 _RIDGE = 0.03  # of the second, beside the variance of a column
 _ENTRIES = 20_000_000  # of the first design that are held at once: 240 MB
 _TOGETHER = 8  # batches: the sums over fewer take longer than the products
