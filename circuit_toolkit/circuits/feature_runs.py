@@ -19,6 +19,7 @@ from torch import Tensor
 from circuit_toolkit.circuits.component_circuit import Contrast
 from circuit_toolkit.circuits.pairs import rows_of
 from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.rows import decoder_rows
 from circuit_toolkit.models import LOGITS, Batch, Model, run
 from circuit_toolkit.models.ports import LOGITS_PORT, Edit, Port, block_port, run_ports
 from circuit_toolkit.sites import Site
@@ -94,10 +95,8 @@ class FeatureRuns:
 
     def directions(self, site: Site) -> Tensor:
         """Give what one unit of each feature adds to the stream, shape (p, D)."""
-        dictionary = self.dictionaries[site]
-        chosen = torch.as_tensor(self.features[site])
-        rows = dictionary.directions[chosen.to(dictionary.sae.W_dec.device)]
-        return dictionary.writes.revert_difference(rows).to(self.streams[site])
+        rows = decoder_rows(self.model, self.dictionaries[site])
+        return rows[torch.as_tensor(self.features[site]).to(rows.device)].to(self.streams[site])
 
     def pooled(self, values: Tensor, rows: Tensor | None = None) -> Tensor:
         """Average over the tokens of each prompt.

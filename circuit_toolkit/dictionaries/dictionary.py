@@ -19,7 +19,7 @@ from circuit_toolkit.sites import Site
 
 DEMO_DICTIONARIES = Path(__file__).parents[1] / "demo" / "dictionaries"
 _PER_HEAD = ("attn_z", "head_out")  # read by dictionaries with all heads in a row
-_BY_INPUT = ("layer_norm", "constant_norm_rescale")  # undone with statistics of each input
+BY_INPUT = ("layer_norm", "constant_norm_rescale")  # undone with statistics of each input
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Dictionary:
     def needs_input(self) -> bool:
         """Whether a reconstruction depends on the norm of what was read, not on features alone."""
         is_transcoder = hasattr(self.sae.cfg, "d_out")
-        return self.sae.cfg.normalize_activations in _BY_INPUT and not is_transcoder
+        return self.sae.cfg.normalize_activations in BY_INPUT and not is_transcoder
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:

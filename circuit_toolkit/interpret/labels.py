@@ -10,9 +10,9 @@ import torch
 
 from circuit_toolkit.activations import MEAN, Activations
 from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.rows import decoder_rows, unembedding_rows
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
-from circuit_toolkit.models.weights import norm_weight, output_matrix
 from circuit_toolkit.sites import Site
 from circuit_toolkit.store import ActivationStore
 
@@ -104,20 +104,13 @@ def promoted_words(
     list of k lists of str
         Strongest first.
     """
-    head = model.hf.get_output_embeddings()
-    row = model.architecture
-    weight, _ = norm_weight(model.hf.get_submodule(row.final_norm), row)  # (D,)
-    directions = dictionary.directions[torch.as_tensor(features)]  # (k, D)
-    if dictionary.out.kind == "attn_z":
-        directions = directions @ output_matrix(model, dictionary.out.layer).flatten(0, 1)
-    if row.layer_norm:
-        directions = directions - directions.mean(dim=1, keepdim=True)
-    effects = (directions.to(weight) * weight) @ head.weight.T  # type: ignore[union-attr]  # (k, V)
+    rows = decoder_rows(model, dictionary)[torch.as_tensor(features)]  # (k, D)
+    effects = rows @ unembedding_rows(model).T  # (k, V)
     effects = (effects - effects.mean(1, keepdim=True)) / effects.std(1, keepdim=True)
     best = effects.topk(n_words, dim=1)
     return [
-        [str(model.tokenizer.decode([t])) for t, z in zip(*row, strict=True) if z >= min_z]
-        for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        [str(model.tokenizer.decode([t])) for t, z in zip(*each, strict=True) if z >= min_z]
+        for each in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
 
 

@@ -162,11 +162,34 @@ def normalised(x: Tensor, norm: Any, row: Architecture) -> Tensor:
     Tensor, shape (..., D)
         In the type of `x`.
     """
+    y = x.float()
+    if row.layer_norm:
+        y = y - y.mean(-1, keepdim=True)
+    return (y * norm_gain(x, norm, row)).to(x.dtype)
+
+
+def norm_gain(x: Tensor, norm: Any, row: Architecture) -> Tensor:
+    """Give what a norm multiplies each activation by: one over its size, its weight left out.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., D)
+        What the norm reads.
+    norm : Module
+        LayerNorm or RMSNorm; only its epsilon is used.
+    row : Architecture
+        Which of the two it is.
+
+    Returns
+    -------
+    Tensor, shape (..., 1)
+        Float32.
+    """
     eps = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
     y = x.float()
     if row.layer_norm:
         y = y - y.mean(-1, keepdim=True)
-    return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+    return torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)
 
 
 def normed(x: Tensor, norm: Any, row: Architecture) -> Tensor:
