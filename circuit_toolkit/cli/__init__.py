@@ -1,4 +1,4 @@
-"""The command line: `circuit-toolkit demo` learns a circuit, `heads` heads, and `bench` judges."""
+"""The command line: `demo` learns a circuit, `heads` ranks heads, `describe` features; `bench`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     heads.add_argument("--seeds", type=int, default=3, help="autoencoders")
     heads.add_argument("--seed", type=int, default=0)
     heads.add_argument("--json", action="store_true", help="print the result as JSON")
+    describe = commands.add_parser("describe", help="say what features mean, from weights alone")
+    describe.add_argument("--layer", type=int, help="one layer; by default all")
+    describe.add_argument("--model", default="demo", help="demo, a folder, or a name of the hub")
+    describe.add_argument("--dictionaries", help="transcoders: a folder, or a release of sae_lens")
+    describe.add_argument("--preset", default="paper", help="thresholds: code, paper or robust")
+    describe.add_argument("--out", type=Path, help="file of the table: .parquet or .json")
+    describe.add_argument("--json", action="store_true", help="print the result as JSON")
     bench = commands.add_parser("bench", help="run all methods where the circuit is known")
     kinds = bench.add_subparsers(dest="kind", required=True)
     known = kinds.add_parser("known-circuits", help="over all known circuits in a folder")
@@ -64,6 +71,10 @@ def main(argv: list[str] | None = None) -> int:
             from circuit_toolkit.cli.heads import run_heads
 
             run_heads(args)
+        elif args.command == "describe":
+            from circuit_toolkit.cli.describe import run_describe
+
+            run_describe(args)
         else:
             from circuit_toolkit.cli.bench import run_bench
 
