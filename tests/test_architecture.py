@@ -29,6 +29,7 @@ DOORS = {
     ("circuits.circuit", "panels"): "Circuit.show() is where a reader looks for the graph",
     ("circuits.head_codes.fit", "views"): "HeadCodesFit.figure() is the map of its scores",
     ("evaluation.head_scores", "views"): "HeadComparison.figure() is its table as bars",
+    ("interpret.feature_card", "views"): "a FeatureCard shows itself in a notebook",
 }
 # These import nothing else of the package.
 ONLY = {"regression": {"regression", "errors"}, "demo.grammar": {"demo", "errors"}}

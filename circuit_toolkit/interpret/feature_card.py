@@ -1,0 +1,327 @@
+"""FeatureCard: all that is known of one feature, on one card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from circuit_toolkit.activations import Activations
+from circuit_toolkit.circuits.circuit import Circuit
+from circuit_toolkit.circuits.circuit_file import write_text
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.rows import decoder_rows, unembedding_rows
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.examples import FeatureExamples, feature_examples
+from circuit_toolkit.interpret.virtual_weights import virtual_weights
+from circuit_toolkit.models import Model
+from circuit_toolkit.sites import Site
+from circuit_toolkit.store import ActivationStore
+
+Labels = Mapping[Site, Sequence[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureCard:
+    """All that is known of one feature; a part that is None or empty is not shown.
+
+    Parameters
+    ----------
+    name : str
+        Site and number, as circuits name features: `blocks.3.ln2.hook_normalized/17`.
+    kind : str
+        `sae` or `transcoder`.
+    label : str
+        What it is called, if it has a name.
+    examples : FeatureExamples
+        Where it fires, how strongly and how often.
+    logits : dict, optional
+        `promoted` and `suppressed`: `{"id", "token", "value"}` by its direct path to the logits,
+        the mean over all tokens taken off; norms' factors as 1.
+    weight_lens : dict, optional
+        What weights alone say, see `FeatureDescriptions.of`.
+    circuit_lens : dict, optional
+        How it comes to fire, see `FeatureCircuits.to_dict`.
+    upstream, downstream : tuple of dict
+        Neighbours by virtual weight: `{"feature", "weight", "label"}`, the strongest first.
+    edges : tuple of dict
+        Edges of a circuit: `{"feature", "weight", "label", "direction"}`, which is `in` or `out`.
+    scores : dict, optional
+        Of its description, see `FeatureScores.to_dict`.
+    settings : dict
+        Model, dictionary and prompts.
+    """
+
+    name: str
+    kind: str
+    label: str
+    examples: FeatureExamples
+    logits: dict[str, Any] | None = None
+    weight_lens: dict[str, Any] | None = None
+    circuit_lens: dict[str, Any] | None = None
+    upstream: tuple[dict[str, Any], ...] = ()
+    downstream: tuple[dict[str, Any], ...] = ()
+    edges: tuple[dict[str, Any], ...] = ()
+    scores: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the card as plain JSON.
+
+        Returns
+        -------
+        dict
+        """
+        lists = {name: list(getattr(self, name)) for name in ("upstream", "downstream", "edges")}
+        return dict(vars(self)) | lists | {"examples": self.examples.to_dict()}
+
+    def __repr__(self) -> str:
+        """Name, label and density."""
+        said = f", {self.label!r}" if self.label else ""
+        return f"FeatureCard({self.name!r}{said}, fires on {self.examples.density:.2%} of tokens)"
+
+    # A card stands below views, yet it is shown by its name in a notebook: as with a circuit, the
+    # display methods reach upward inside the function.
+
+    def to_html(self, path: str | Path | None = None) -> str | Path:
+        """Write the card as one HTML page that needs no network.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Where to write it, whole or not at all.
+
+        Returns
+        -------
+        str or Path
+            The page, or with `path` the file.
+        """
+        from circuit_toolkit.views.card_page import card_page
+
+        page = card_page(self)
+        return page if path is None else write_text(path, page)
+
+    def _repr_html_(self) -> str:
+        from circuit_toolkit.views.card_page import card_html
+
+        return card_html(self)
+
+
+def feature_card(
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary],
+    feature: str | tuple[Site | str, int],
+    acts: Activations | ActivationStore,
+    *,
+    descriptions: Any = None,
+    circuits: Any = None,
+    circuit: Circuit | None = None,
+    scores: Any = None,
+    labels: Labels | None = None,
+    n_examples: int = 8,
+    n_neighbours: int = 8,
+    layers: int | None = None,
+) -> FeatureCard:
+    """Put together what is known of a feature.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    dictionaries : dict of Site to Dictionary
+        That of the feature, and those whose features may be its neighbours.
+    feature : str or (Site, int)
+        For example `blocks.3.ln2.hook_normalized/17`, `mlp_in 3/17` or `(Site("mlp_in", 3), 17)`.
+    acts : Activations or ActivationStore
+        Captured with `positions="all"`.
+    descriptions : FeatureDescriptions or dict, optional
+        What `WeightLens` says of all features, or of this one.
+    circuits : FeatureCircuits or dict, optional
+        What `CircuitLens` says of this feature.
+    circuit : Circuit, optional
+        One in which the feature may be a node.
+    scores : FeatureScores or dict, optional
+        Of its description.
+    labels : dict of Site to sequence of str, optional
+        Names of features, such as `feature_labels(acts)`; by default those of the descriptions.
+    n_examples : int
+        So many of the strongest texts.
+    n_neighbours : int
+        So many neighbours in each direction.
+    layers : int, optional
+        Take neighbours at most so many layers away; by default from all dictionaries.
+
+    Returns
+    -------
+    FeatureCard
+
+    Raises
+    ------
+    InputError
+        If the feature does not exist, its site was not captured, the activations are not of every
+        token, or the analysis is of another feature.
+
+    Examples
+    --------
+    >>> import circuit_toolkit as ct
+    >>> model = ct.load_model("demo")
+    >>> transcoders = ct.load_dictionaries(model, kind="transcoder")
+    >>> acts = ct.capture(model, ["the boys near the cabinet"], transcoders, progress=False)
+    >>> feature_card(model, transcoders, "mlp_in 0/17", acts)
+    FeatureCard('blocks.0.ln2.hook_normalized/17', fires on ... of tokens)
+    """
+    site, index = feature_at(feature)
+    if site not in dictionaries:
+        known = ", ".join(map(str, dictionaries)) or "none"
+        raise InputError(f"No dictionary was given for {site}, only for {known}.")
+    dictionary = dictionaries[site]
+    if not 0 <= index < dictionary.n_features:
+        raise InputError(f"{site} has features 0 to {dictionary.n_features - 1}, got {index}.")
+    name = f"{site}/{index}"
+    names: Labels = labels or {}
+    if labels is None and hasattr(descriptions, "labels"):
+        names = descriptions.labels()
+    near = dictionaries
+    if layers is not None:
+        near = {s: d for s, d in dictionaries.items() if abs(s.layer - site.layer) <= layers}
+    lens = descriptions
+    if hasattr(descriptions, "of"):  # of all features, or those of some sites
+        lens = descriptions.of(site, index) if site in descriptions.labels() else None
+    analysis = circuits.to_dict() if hasattr(circuits, "to_dict") else circuits
+    _check_same(lens, site, index, "descriptions")
+    _check_same(analysis, site, index, "circuits")
+    return FeatureCard(
+        name,
+        dictionary.kind,
+        _label(names, site, index),
+        feature_examples(acts, site, index, n=n_examples),
+        _logit_effects(model, dictionary, index),
+        lens,
+        analysis,
+        *_neighbours(model, near, site, index, names, n_neighbours),
+        _edges_of(circuit, name),
+        scores.to_dict() if hasattr(scores, "to_dict") else scores,
+        {
+            "model": model.name,
+            "dictionary": dictionary.name,
+            "n_features": dictionary.n_features,
+            "task": acts.settings.get("task"),
+            "n_prompts": acts.n_prompts,
+        },
+    )
+
+
+def feature_at(feature: str | tuple[Site | str, int]) -> tuple[Site, int]:
+    """Read the name of a feature.
+
+    Parameters
+    ----------
+    feature : str or (Site, int)
+        See `feature_card`.
+
+    Returns
+    -------
+    Site
+        Where it is.
+    int
+        Which.
+
+    Raises
+    ------
+    InputError
+        If it is not the name of a feature.
+    """
+    site, index = feature.rpartition("/")[::2] if isinstance(feature, str) else feature
+    if isinstance(index, str) and not index.isdecimal():
+        raise InputError(
+            f"{feature!r} names no feature. Write site and number, `blocks.3.hook_resid_post/17`."
+        )
+    return Site.parse(site), int(index)
+
+
+def _check_same(part: Mapping[str, Any] | None, site: Site, index: int, what: str) -> None:
+    """Refuse an analysis of another feature; it says which as a name, or as site and index."""
+    said = (part or {}).get("feature")
+    if isinstance(said, Mapping):
+        said = f"{said.get('site')}/{said.get('index')}"
+    if said and feature_at(said) != (site, index):
+        raise InputError(f"{what} is of {said}, the card of {site}/{index}.")
+
+
+def _label(labels: Labels, site: Site, index: int) -> str:
+    return str(labels[site][index]) if site in labels else ""
+
+
+@torch.no_grad()
+def _logit_effects(
+    model: Model, dictionary: Dictionary, index: int, n: int = 10
+) -> dict[str, Any] | None:
+    """Tokens that one unit promotes and suppresses; None where it does not reach the stream."""
+    try:
+        row = decoder_rows(model, dictionary)[index]
+    except InputError:
+        return None
+    effects = unembedding_rows(model) @ row.to(model.device)  # (V,)
+    effects = effects - effects.mean()  # what moves all logits alike changes nothing
+
+    def tokens(best: Any) -> list[dict[str, Any]]:
+        ids, values = best.indices.tolist(), best.values.tolist()
+        return [
+            {"id": i, "token": str(model.tokenizer.decode([i])), "value": value}
+            for i, value in zip(ids, values, strict=True)
+        ]
+
+    n = min(n, len(effects))
+    ends = effects.topk(n), effects.topk(n, largest=False)
+    return {"promoted": tokens(ends[0]), "suppressed": tokens(ends[1])}
+
+
+def _neighbours(
+    model: Model, near: Mapping[Site, Dictionary], site: Site, index: int, labels: Labels, n: int
+) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+    """Strongest features by direct virtual weight, before and after."""
+    if n < 1:
+        return (), ()
+    found, one = [], {site: [index]}
+    for end in ("source", "target"):
+        try:
+            if end == "source":
+                weights = virtual_weights(model, near, targets=one, top=n).top(n)
+            else:
+                weights = virtual_weights(model, near, sources=one, top=n).top(n)
+        except InputError:  # it does not read the stream, or does not write to it
+            found.append(())
+            continue
+        places = (weights.sites[place] for place in weights.rows[f"{end}_site"].tolist())
+        labelled = map(_label, repeat(labels), places, weights.rows[end].tolist())
+        columns = weights.names(end), weights.rows["weight"].tolist(), labelled
+        found.append(
+            tuple(
+                {"feature": name, "weight": weight, "label": label}
+                for name, weight, label in zip(*columns, strict=True)
+            )
+        )
+    return found[0], found[1]
+
+
+def _edges_of(circuit: Circuit | None, name: str) -> tuple[dict[str, Any], ...]:
+    """Edges of a circuit at a feature, those of the highest score first."""
+    ids = circuit.ids() if circuit is not None else []
+    if circuit is None or name not in ids:
+        return ()
+    row, found = ids.index(name), []
+    for number in np.argsort(-circuit.edges["score"], kind="stable").tolist():
+        source, target, weight, _ = circuit.edges[number].tolist()
+        if row not in (source, target):
+            continue
+        direction, other = ("in", source) if row == target else ("out", target)
+        label = str(circuit.nodes["label"][other])
+        found.append(
+            {"feature": ids[other], "weight": weight, "label": label, "direction": direction}
+        )
+    return tuple(found)
