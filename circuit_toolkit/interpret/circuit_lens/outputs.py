@@ -1,0 +1,137 @@
+"""What a firing does to the next tokens: its direction carried to the logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.dictionaries.rows import unembedding_rows
+from circuit_toolkit.interpret.circuit_lens.frozen import FrozenModel
+from circuit_toolkit.models import LOGITS, Batch, Model, run
+from circuit_toolkit.models.weights import norm_gain
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """What firings add to the logit of the token that follows; all of shape (n,).
+
+    Parameters
+    ----------
+    row : Tensor of int
+        Which firing.
+    step : Tensor of int
+        How many tokens after it, from 1.
+    token : Tensor of int
+        The token that follows there.
+    value, z : Tensor
+        What the feature adds to its logit, and by how many standard deviations that exceeds what
+        it adds to all tokens of the vocabulary.
+    """
+
+    row: Tensor
+    step: Tensor
+    token: Tensor
+    value: Tensor
+    z: Tensor
+
+
+@torch.no_grad()
+def logit_contributions(
+    model: Model,
+    frozen: FrozenModel,
+    last: Tensor,
+    written: Tensor,
+    at: Tensor,
+    places: Tensor,
+    layer: int,
+    *,
+    mid: bool = False,
+) -> Tensor:
+    """Carry what is written at one token of each row to the logits at others.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    frozen : FrozenModel
+        All of its blocks at a batch.
+    last : Tensor, shape (B, T, D)
+        The stream behind the last block.
+    written : Tensor, shape (B, D)
+        What is added to the stream.
+    at : Tensor of int, shape (B,)
+        At which token.
+    places : Tensor of int, shape (B, n)
+        At which tokens the logits are wanted.
+    layer, mid
+        Where in the model it is added, see `FrozenModel.forward`.
+
+    Returns
+    -------
+    Tensor, shape (B, n, V)
+        What it adds to each logit, before a soft cap.
+    """
+    rows = torch.arange(len(at), device=at.device)
+    change = torch.zeros_like(last)
+    change[rows, at] = written
+    change = frozen.forward(change, layer, mid=mid)[rows[:, None], places]  # (B, n, D)
+    row = model.architecture
+    norm = model.hf.get_submodule(row.final_norm)
+    gain = norm_gain(last[rows[:, None], places], norm, row)
+    return gain * change @ unembedding_rows(model).T
+
+
+def influence(contributions: Tensor, follows: Tensor, known: Tensor) -> Influence:
+    """Look up what the tokens that follow are given.
+
+    Parameters
+    ----------
+    contributions : Tensor, shape (B, n, V)
+        From `logit_contributions`.
+    follows : Tensor of int, shape (B, n)
+        The tokens that follow.
+    known : Tensor of bool, shape (B, n)
+        Whether there is such a token.
+
+    Returns
+    -------
+    Influence
+    """
+    row, step = known.nonzero(as_tuple=True)
+    token = follows[row, step]
+    spread, mean = torch.std_mean(contributions.double(), dim=2)
+    value = contributions[row, step, token]
+    z = (value - mean[row, step]) / spread[row, step].clamp(min=torch.finfo(torch.float64).tiny)
+    return Influence(row, step + 1, token, value, z.to(value))
+
+
+@torch.no_grad()
+def continued(model: Model, ids: list[list[int]], n: int) -> list[list[int]]:
+    """Let the model go on from some prompts, by the likeliest token each time.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    ids : list of list of int
+        The prompts.
+    n : int
+        So many tokens, fewer where the context is full.
+
+    Returns
+    -------
+    list of list of int
+        The prompts with what follows.
+    """
+    rows = [list(each) for each in ids]
+    for _ in range(n):
+        open_rows = [row for row in rows if len(row) < model.context]
+        if not open_rows:
+            break
+        batch: Batch = model.tokenize(open_rows)
+        best = run(model, batch, [LOGITS], last_logits=True)[LOGITS][:, -1].argmax(1)
+        for row, token in zip(open_rows, best.tolist(), strict=True):
+            row.append(token)
+    return rows

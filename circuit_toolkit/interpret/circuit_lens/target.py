@@ -1,0 +1,166 @@
+"""The feature that is asked about: where it reads the stream, and where it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.rows import (
+    decoder_rows,
+    encoder_constants,
+    encoder_rows,
+    is_normed,
+    stream_of,
+)
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.circuit_lens.contributions import Reading
+from circuit_toolkit.models import Model
+from circuit_toolkit.models.weights import in_block, norm_gain
+from circuit_toolkit.sites import Site
+
+FeatureName = str | tuple[Site | str | int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A feature as a linear reading of the stream, and as a direction that is written to it.
+
+    Parameters
+    ----------
+    dictionary : Dictionary
+        What it is a feature of.
+    index : int
+        Its number.
+    stream : Site
+        Where the stream is that it reads.
+    row : Tensor, shape (D,)
+        What it reads there, but for the factor of a norm in between.
+    constant : float
+        Added to it.
+    raw : Tensor, shape (D,)
+        Its column of the encoder as it is stored.
+    writes : Tensor, shape (D,)
+        What one unit of it adds to the stream.
+    """
+
+    dictionary: Dictionary
+    index: int
+    stream: Site
+    row: Tensor
+    constant: float
+    raw: Tensor
+    writes: Tensor
+
+    @property
+    def name(self) -> str:
+        """As in circuits: site and number."""
+        return f"{self.dictionary.site}/{self.index}"
+
+    @property
+    def reads_at(self) -> tuple[int, bool]:
+        """In front of which block it reads, and whether behind that block's attention."""
+        return _place(self.stream)
+
+    @property
+    def writes_at(self) -> tuple[int, bool]:
+        """In front of which block it writes, and whether behind that block's attention."""
+        site = self.dictionary.out
+        return (site.layer + 1, False) if site.kind == "mlp_out" else _place(site)
+
+    def reading(self, model: Model, stream: Tensor, at: Tensor) -> Reading:
+        """Give what it reads at one token of each row of a batch.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        stream : Tensor, shape (B, T, D)
+            At `stream`.
+        at : Tensor of int, shape (B,)
+            The tokens.
+
+        Returns
+        -------
+        Reading
+        """
+        x = stream[torch.arange(len(at), device=at.device), at]  # (B, D)
+        row = self.row.to(x).expand(len(at), -1)
+        if is_normed(self.dictionary):
+            norm = in_block(model, model.architecture.mlp_norm, self.stream.layer)
+            row = row * norm_gain(x, norm, model.architecture)
+        layer, mid = self.reads_at
+        return Reading(row, at, layer, mid, self.constant)
+
+
+def _place(stream: Site) -> tuple[int, bool]:
+    return stream.layer + (stream.kind == "resid_post"), stream.kind == "resid_mid"
+
+
+def target_of(
+    model: Model, dictionaries: Mapping[Site, Dictionary], feature: FeatureName
+) -> Target:
+    """Find a feature by its name.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    dictionaries : dict of Site to Dictionary
+        Among which its dictionary is.
+    feature : str or tuple
+        `"blocks.3.ln2.hook_normalized/17"`, or a site (or the layer of a transcoder) and a number.
+
+    Returns
+    -------
+    Target
+
+    Raises
+    ------
+    InputError
+        If there is no such feature, or it is not a linear reading of the stream.
+    """
+    site, index = _parsed(dictionaries, feature)
+    if site not in dictionaries:
+        known = ", ".join(map(str, dictionaries)) or "none"
+        raise InputError(f"No dictionary at {site} was given (there are: {known}).")
+    dictionary = dictionaries[site]
+    model.check_site(site)
+    if not 0 <= index < dictionary.n_features:
+        raise InputError(
+            f"There is no feature {index} at {site}: {dictionary.name!r} has features 0 to "
+            f"{dictionary.n_features - 1}."
+        )
+    return Target(
+        dictionary,
+        index,
+        stream_of(model, dictionary),
+        encoder_rows(model, dictionary)[index],
+        float(encoder_constants(model, dictionary)[index]),
+        dictionary.sae.W_enc[:, index].detach().float(),
+        decoder_rows(model, dictionary)[index],
+    )
+
+
+def _parsed(dictionaries: Mapping[Site, Dictionary], feature: FeatureName) -> tuple[Site, int]:
+    parts = feature.rpartition("/")[::2] if isinstance(feature, str) else feature
+    try:
+        place, index = parts
+        index = int(index)
+    except (TypeError, ValueError):
+        raise InputError(
+            "A feature is named like 'blocks.3.ln2.hook_normalized/17' or (3, 17), not "
+            f"{feature!r}."
+        ) from None
+    if not isinstance(place, int):
+        return Site.parse(place), index
+    found = [s for s, d in dictionaries.items() if d.kind == "transcoder" and s.layer == place]
+    if len(found) != 1:
+        raise InputError(
+            f"{len(found)} transcoders were given at layer {place}: name the site, as in "
+            f"'blocks.{place}.ln2.hook_normalized/{index}'."
+        )
+    return found[0], index

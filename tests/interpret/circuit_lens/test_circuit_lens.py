@@ -1,0 +1,352 @@
+"""CircuitLens as a whole: on the bundled model, on a real Llama, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import circuit_toolkit as ct
+from circuit_toolkit.dictionaries import train_dictionaries
+from circuit_toolkit.errors import InputError, MismatchError
+from circuit_toolkit.interpret.circuit_lens import CircuitLens
+from circuit_toolkit.models import load_model
+from circuit_toolkit.models.ports import run_ports
+from circuit_toolkit.sites import Site
+from tests.dictionaries.published import about, family_model, write
+from tests.interpret.circuit_lens.small import PLAIN, SKIPS, transcoders_of
+from tests.tiny import TEXTS
+
+FEATURE = "blocks.2.ln2.hook_normalized/6"
+LENS = CircuitLens(n_firings=60, theta_feature=2.0)
+
+
+@pytest.fixture(scope="module")
+def texts(demo):
+    both = ct.tasks.docstring(demo, n=60).texts + ct.tasks.agreement(demo, n=60).texts
+    return [*both, *ct.tasks.ioi(demo, n=30).texts]
+
+
+@pytest.fixture(scope="module")
+def acts(demo, demo_transcoders, texts):
+    return ct.capture(demo, texts, demo_transcoders, progress=False)
+
+
+@pytest.fixture(scope="module")
+def circuits(demo, demo_transcoders, texts, acts):
+    return LENS.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+
+
+def test_firings_are_the_strongest_of_their_prompts(circuits, acts, texts):
+    site = Site("mlp_in", 2)
+    assert len(circuits.firings) == 60 == len(circuits.labels)
+    for row in circuits.firings.itertuples():
+        values = acts.of_prompt(row.prompt, site, 6)
+        assert row.activation == values.max() and row.position == values.argmax()
+        assert row.token == acts.tokens[row.prompt][row.position]
+    for words, values, row in zip(
+        circuits.words, circuits.values, circuits.firings.itertuples(), strict=True
+    ):
+        assert words == acts.tokens[row.prompt][: row.position + 1 + LENS.n_outputs]
+        assert values[row.position] == pytest.approx(row.activation, rel=1e-4)
+
+
+def test_sums_hold(circuits):
+    firings = circuits.firings
+    np.testing.assert_allclose(firings["pre_activation"], firings["activation"], rtol=1e-4)
+    assert firings["error"].max() < 1e-4 and firings["origins_error"].max() < 1e-4
+
+
+def test_cached_activations_save_the_run_and_change_nothing(
+    circuits, demo, demo_transcoders, texts, acts, monkeypatch, tmp_path
+):
+    fresh = LENS.analyse(demo, demo_transcoders, (2, 6), texts)
+    assert fresh.sets == circuits.sets
+    store = ct.ActivationStore.open(acts.save(tmp_path / "acts"))
+    runs = []
+
+    def counting(*args, **kwargs):
+        runs.append(1)
+        return run_ports(*args, **kwargs)
+
+    monkeypatch.setattr("circuit_toolkit.models.tracing.run_ports", counting)
+    lens = replace(LENS, batch_size=20)
+    stored = lens.analyse(demo, demo_transcoders, (Site("mlp_in", 2), 6), texts, acts=store)
+    assert len(runs) == 3  # one a batch of firings
+    assert stored.sets == circuits.sets
+
+
+def test_sets_are_what_exceeds_the_thresholds(circuits):
+    elements = circuits.elements
+    heads = elements["head"] >= 0
+    for i in (0, 17, 59):
+        mine = elements[elements["firing"] == i]
+        found = set(mine[(mine["head"] >= 0) & (mine["z"] > 5)]["element"])
+        found |= set(mine[(mine["head"] < 0) & (mine["z"] > 2)]["element"])
+        assert circuits.sets[i] <= found
+        rare = found - circuits.sets[i]
+        assert all(sum(e in s for s in circuits.sets) == 0 for e in rare)
+    assert (elements["layer"][heads] <= 2).all() and (elements["layer"][~heads] < 2).all()
+    assert (elements["offset"] <= 0).all()
+    example = elements[heads].iloc[0]
+    assert example["element"] == f"a{example['layer']}.h{example['head']} {example['offset']}"
+
+
+def test_new_settings_take_no_run_and_equal_an_analysis(
+    circuits, demo, demo_transcoders, texts, acts, monkeypatch
+):
+    new = {"eps": 0.6, "min_samples": 4, "rho": 0.1, "theta_head": 3.0, "theta_feature": 1.6}
+    anew = replace(LENS, **new).analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+    monkeypatch.setattr("circuit_toolkit.models.tracing.run_ports", None)
+    again = circuits.at(**new)
+    assert again.sets == anew.sets and again.sets != circuits.sets
+    np.testing.assert_array_equal(again.labels, anew.labels)
+    np.testing.assert_array_equal(again.distances, anew.distances)
+    assert again.clusters == anew.clusters
+    with pytest.raises(InputError, match="mode cannot be changed without a run"):
+        circuits.at(mode="frozen")
+    with pytest.raises(InputError, match="theta_head must be at least"):
+        circuits.at(theta_head=0.5)
+
+
+class Words:
+    """Stands for the descriptions of upstream features."""
+
+    def of(self, site, index):
+        return {"words": [f"word {index}", "other"] if index % 2 else []}
+
+
+def test_clusters_are_told_in_words(demo, demo_transcoders, texts, acts):
+    found = LENS.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts, descriptions=Words())
+    assert len(found.clusters) >= 2
+    for each in found.clusters:
+        mine = np.flatnonzero(found.labels == each["label"])
+        assert each["size"] == len(mine) and each["share"] == len(mine) / 60
+        token = each["tokens"][0]
+        counts = found.table["token"].iloc[mine].value_counts()
+        assert token["share"] == counts.iloc[0] / len(mine) == counts[token["token"]] / len(mine)
+        assert f'on "{token["token"]}"' in each["description"]
+        for head in each["heads"]:
+            has = [any(e.startswith(head["head"] + " ") for e in found.sets[i]) for i in mine]
+            assert head["share"] == np.mean(has)
+        for feature in each["upstream"]:
+            assert feature["share"] == np.mean([feature["feature"] in found.sets[i] for i in mine])
+            odd = int(feature["feature"].rpartition("/")[2]) % 2
+            assert (feature["words"] != []) == odd
+        for token in each["outputs"]:
+            assert any(token["token"] in found.words[i] for i in mine)
+        for example in each["examples"]:
+            assert example["values"][example["position"]] == pytest.approx(
+                max(example["values"][: example["position"] + 1])
+            )
+    read = found.clusters[0]["heads"][0]
+    assert f'{read["head"]} reads "{read["reads"][0]}"' in found.clusters[0]["description"]
+    page = json.loads(json.dumps(found.to_dict()))
+    assert page["feature"] == FEATURE and page["n_firings"] == 60 == len(page["firings"])
+    assert page["settings"]["eps"] == 0.5 and page["clusters"] == found.clusters
+    asked = []
+    said = found.explained(lambda text: asked.append(text) or "it is so")
+    assert said == dict.fromkeys(range(len(found.clusters)), "it is so")
+    assert found.clusters[0]["description"] in asked[0] and "<<" in asked[0]
+    assert "FeatureCircuits" in repr(found) and "60 firings" in repr(found)
+
+
+def test_tokens_that_follow_are_what_the_text_says(circuits):
+    by_step = circuits.outputs
+    assert set(by_step["step"]) <= set(range(1, 6))
+    for row in by_step.itertuples():
+        at = circuits.table["position"].iloc[row.firing]
+        assert row.token == circuits.words[row.firing][at + row.step]
+    # as many as there are
+    left = np.array([len(words) for words in circuits.words]) - 1 - circuits.table["position"]
+    assert len(by_step) == np.minimum(5, left).sum()
+
+
+def test_the_model_goes_on_where_a_prompt_ends(demo, demo_transcoders):
+    texts = ct.tasks.ioi(demo, n=6).texts
+    lens = CircuitLens(n_outputs=2, generate=True, theta_feature=2.0)
+    site = Site("mlp_in", 5)
+    acts = ct.capture(demo, texts, {site: demo_transcoders[site]}, progress=False)
+    last = acts.pooled("last").features[site].toarray()
+    feature = int(last.min(0).argmax())  # fires at the end of each
+    circuits = lens.analyse(demo, demo_transcoders, (5, feature), texts, acts=acts)
+    ends = circuits.table["position"] == [len(acts.tokens[i]) - 1 for i in circuits.table["prompt"]]
+    assert ends.any()
+    assert len(circuits.outputs) == 2 * len(texts)
+    firing = int(np.flatnonzero(ends)[0])
+    prompt = texts[circuits.table["prompt"].iloc[firing]]
+    from circuit_toolkit.models import LOGITS, run
+
+    logits = run(demo, demo.tokenize([prompt]), [LOGITS], last_logits=True)[LOGITS]
+    best = demo.tokenizer.decode([int(logits[0, -1].argmax())])
+    assert circuits.words[firing][-2] == best
+
+
+def test_no_outputs_run_no_further_than_the_feature(demo, demo_transcoders, texts, acts):
+    lens = replace(LENS, n_outputs=0)
+    circuits = lens.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+    assert circuits.outputs.empty and all(not each["outputs"] for each in circuits.clusters)
+    full = LENS.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+    assert circuits.sets == full.sets
+
+
+@pytest.mark.parametrize("upstream", ["here", "anywhere"])
+def test_frozen_scores_are_terms_of_the_sum(demo, demo_transcoders, texts, acts, upstream):
+    lens = replace(LENS, mode="frozen", upstream=upstream)
+    circuits = lens.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+    assert circuits.firings["error"].max() < 1e-4
+    heads = circuits.elements[circuits.elements["head"] >= 0]
+    as_stored = replace(LENS, upstream=upstream).analyse(
+        demo, demo_transcoders, FEATURE, texts, acts=acts
+    )
+    # This transcoder reads behind a norm without weight: the factor of a firing is all there is
+    # between the two, but for what the norm takes away, so the same heads stand out.
+    both = heads.merge(as_stored.elements, on=["firing", "element"])
+    assert len(both) > 0.9 * len(heads)
+    ratio = both["contribution_x"] / both["contribution_y"]
+    assert ratio.std() > 0.01 and ratio.groupby(both["firing"]).std().max() < 0.1 * ratio.mean()
+
+
+def test_an_autoencoder_of_the_stream_is_explained_too(demo, demo_saes, demo_transcoders, texts):
+    site = Site("resid_post", 3)
+    both = {**demo_transcoders, site: demo_saes[site]}
+    acts = ct.capture(demo, texts, {site: demo_saes[site]}, progress=False)
+    feature = int((acts.features[site] > 0).sum(0).argmax())
+    circuits = LENS.analyse(demo, both, (site, feature), texts, acts=acts)
+    assert circuits.firings["error"].max() < 1e-4
+    assert set(circuits.elements["layer"]) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("family", ["pythia", "gemma2", "qwen3"])
+@pytest.mark.parametrize("kinds", [PLAIN, SKIPS], ids=["plain", "skips"])
+def test_other_families(family, kinds, tmp_path):
+    model = family_model(family)
+    transcoders = transcoders_of(model, tmp_path, kinds)
+    site = max(transcoders)
+    rng = np.random.default_rng(0)
+    prompts = [[1, *rng.integers(4, 25, size=n)] for n in rng.integers(3, 20, size=24)]
+    acts = ct.capture(model, prompts, {site: transcoders[site]}, progress=False)
+    feature = int((acts.features[site] > 0).sum(0).argmax())
+    for upstream in ("here", "anywhere"):
+        lens = CircuitLens(upstream=upstream, theta_head=3, theta_feature=2, batch_size=7)
+        found = lens.analyse(model, transcoders, (site, feature), prompts, acts=acts)
+        # a random feature may fire near 0, where its terms cancel
+        strong = found.firings["activation"] > 0.1
+        assert found.firings["error"][strong].max() < 1e-4
+        assert found.firings["origins_error"][strong].max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def stories(shared_data):
+    """A real Llama with grouped-query heads, and transcoders trained for it."""
+    model = load_model(shared_data / "models/stories260k")
+    texts = json.loads((shared_data / "text/tinystories_1000.json").read_text())[:60]
+    cut = [model.tokenize([text[:300]]).ids[0, :48].tolist() for text in texts]
+    sites = [Site("mlp_in", layer) for layer in (0, 1, 3)]
+    torch.manual_seed(0)
+    transcoders = train_dictionaries(
+        model,
+        cut,
+        sites,
+        "transcoder",
+        n_features=128,
+        k=12,
+        steps=100,
+        batch=256,
+        progress=False,
+    )
+    return model, transcoders, cut
+
+
+def test_sums_hold_on_a_real_llama(stories):
+    model, transcoders, prompts = stories
+    site = Site("mlp_in", 3)
+    acts = ct.capture(model, prompts, transcoders, progress=False)
+    often = np.asarray((acts.features[site] > 0).sum(0)).ravel()
+    for feature in np.argsort(-often)[:3]:
+        lens = CircuitLens(n_firings=30, theta_head=3, theta_feature=2, upstream="anywhere")
+        circuits = lens.analyse(model, transcoders, (3, int(feature)), prompts, acts=acts)
+        assert circuits.firings["error"].max() < 1e-4
+        assert circuits.firings["origins_error"].max() < 1e-4
+        assert len(circuits.outputs)
+
+
+def test_a_dictionary_that_is_no_linear_reading_is_refused(tmp_path):
+    model, site = family_model("gpt2"), Site("resid_post", 1)
+    write(
+        tmp_path / "scaled",
+        "standard",
+        model.width,
+        about(model, str(site)),
+        normalize_activations="constant_norm_rescale",
+    )
+    with pytest.raises(InputError, match="own norm"):
+        LENS.analyse(model, ct.load_dictionaries(model, tmp_path), (site, 0), ["the cat"])
+
+
+def test_what_cannot_be_analysed_is_refused(demo, demo_transcoders, demo_saes, texts, acts):
+    def analyse(feature, dataset=TEXTS, dictionaries=demo_transcoders, **options):
+        return LENS.analyse(demo, dictionaries, feature, dataset, **options)
+
+    dead = int(np.flatnonzero(~(acts.features[Site("mlp_in", 0)] > 0).sum(0).astype(bool))[0])
+    with pytest.raises(InputError, match=f"/{dead} never fires on these {len(texts)} prompts"):
+        analyse((0, dead), texts, acts=acts)
+    with pytest.raises(InputError, match="There is no feature 384"):
+        analyse((2, 384))
+    with pytest.raises(InputError, match="0 transcoders were given at layer 9"):
+        analyse((9, 0))
+    with pytest.raises(InputError, match="No dictionary at blocks.3.hook_resid_post was given"):
+        analyse("resid_post 3/4")
+    with pytest.raises(InputError, match="is not a site"):
+        analyse("somewhere/4")
+    for wrong in ("blocks.3", "17", 17, ("mlp_in 2", "x"), None):
+        with pytest.raises(InputError, match="A feature is named|is not a site"):
+            analyse(wrong)
+    with pytest.raises(InputError, match="dataset is empty"):
+        analyse((2, 6), [])
+    with pytest.raises(InputError, match="not one text"):
+        analyse((2, 6), "a text")
+    with pytest.raises(MismatchError, match="the dataset has 4"):
+        analyse((2, 6), acts=acts)
+    with pytest.raises(MismatchError, match="of other prompts"):
+        analyse((2, 6), texts[1:] + texts[:1], acts=acts)
+    with pytest.raises(MismatchError, match="nothing of blocks.3.hook_resid_post"):
+        site = Site("resid_post", 3)
+        analyse((site, 4), texts, {site: demo_saes[site]}, acts=acts)
+    with pytest.raises(InputError, match="Firings are at tokens"):
+        analyse((2, 6), texts, acts=acts.pooled("last"))
+    twice = {**demo_transcoders, Site("mlp_norm", 2): demo_transcoders[Site("mlp_in", 2)]}
+    twice[Site("mlp_norm", 2)] = replace(twice[Site("mlp_norm", 2)], name="another")
+    with pytest.raises(InputError, match="both reconstruct"):
+        analyse((3, 6), texts, twice)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("n_firings", 0),
+        ("bins", 0),
+        ("min_samples", 0),
+        ("n_outputs", -1),
+        ("context", 0),
+        ("batch_size", 0),
+        ("alpha", -0.1),
+        ("rho", 1.5),
+        ("eps", 2),
+        ("theta_feature", 0.5),
+        ("mode", "raw"),
+        ("upstream", "there"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, value):
+    with pytest.raises(InputError, match=setting):
+        CircuitLens(**{setting: value})
+
+
+def test_only_the_first_tokens_are_looked_at(demo, demo_transcoders, texts, acts):
+    circuits = replace(LENS, context=9).analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+    assert circuits.firings["position"].max() <= 8
+    assert max(map(len, circuits.words)) <= 9 + LENS.n_outputs
