@@ -26,12 +26,18 @@ if TYPE_CHECKING:  # what `__getattr__` finds, told to type checkers and editors
     from circuit_toolkit.evaluation.compare import compare as compare
     from circuit_toolkit.evaluation.curves import faithfulness as faithfulness
     from circuit_toolkit.evaluation.edge_ablation import edge_faithfulness as edge_faithfulness
+    from circuit_toolkit.interpret.circuit_lens import CircuitLens as CircuitLens
+    from circuit_toolkit.interpret.feature_card import FeatureCard as FeatureCard
+    from circuit_toolkit.interpret.feature_card import feature_card as feature_card
     from circuit_toolkit.interpret.labels import feature_labels as feature_labels
+    from circuit_toolkit.interpret.virtual_weights import virtual_weights as virtual_weights
+    from circuit_toolkit.interpret.weight_lens import WeightLens as WeightLens
     from circuit_toolkit.interventions import generate as generate
     from circuit_toolkit.interventions import intervene as intervene
     from circuit_toolkit.models import Model as Model
     from circuit_toolkit.models import load_model as load_model
     from circuit_toolkit.panels.explorer import explore as explore
+    from circuit_toolkit.panels.features import explore_features as explore_features
     from circuit_toolkit.panels.heads import explore_heads as explore_heads
     from circuit_toolkit.sites import Site as Site
     from circuit_toolkit.store import ActivationStore as ActivationStore
@@ -45,10 +51,13 @@ _HOMES: dict[str, str | None] = {
     "Activations": "activations",
     "Circuit": "circuits.circuit",
     "CircuitLasso": "circuits.circuit_lasso",
+    "CircuitLens": "interpret.circuit_lens",
+    "FeatureCard": "interpret.feature_card",
     "HeadCodes": "circuits.head_codes",
     "Model": "models",
     "Site": "sites",
     "Task": "tasks",
+    "WeightLens": "interpret.weight_lens",
     "ablation_evidence": "evaluation",
     "capture": "capture",
     "check_dictionaries": "dictionaries",
@@ -56,8 +65,10 @@ _HOMES: dict[str, str | None] = {
     "edge_faithfulness": "evaluation.edge_ablation",
     "estimate_capture": "estimate",
     "explore": "panels.explorer",
+    "explore_features": "panels.features",
     "explore_heads": "panels.heads",
     "faithfulness": "evaluation.curves",
+    "feature_card": "interpret.feature_card",
     "feature_labels": "interpret.labels",
     "generate": "interventions",
     "intervene": "interventions",
@@ -66,6 +77,7 @@ _HOMES: dict[str, str | None] = {
     "path_patching": "circuits.path_patching",
     "tasks": None,
     "train_dictionaries": "dictionaries",
+    "virtual_weights": "interpret.virtual_weights",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]  # it reads the imports above
 

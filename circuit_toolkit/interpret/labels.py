@@ -12,6 +12,7 @@ from circuit_toolkit.activations import MEAN, Activations
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.rows import decoder_rows, unembedding_rows
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.weight_lens import FeatureDescriptions
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.store import ActivationStore
@@ -65,6 +66,33 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
             for a, b in zip(by_feature.indptr[:-1], by_feature.indptr[1:], strict=True)
         ]
     return labels
+
+
+def described_labels(
+    descriptions: FeatureDescriptions, acts: Activations | ActivationStore
+) -> dict[Site, list[str]]:
+    """Name features by what their weights say, else, in brackets, by the words they fire on.
+
+    Parameters
+    ----------
+    descriptions : FeatureDescriptions
+        From `WeightLens`.
+    acts : Activations or ActivationStore
+        Captured with `positions="all"`.
+
+    Returns
+    -------
+    dict of Site to list of str
+        For the sites of `acts`, as `CircuitLasso.fit` and `feature_card` take them.
+    """
+    said = descriptions.labels()
+    return {
+        site: [
+            words or (fires and f"({fires})")
+            for words, fires in zip(said.get(site, [""] * len(names)), names, strict=True)
+        ]
+        for site, names in feature_labels(acts).items()
+    }
 
 
 def _heaviest(vocabulary: np.ndarray, rows: np.ndarray, mass: np.ndarray, n: int) -> str:

@@ -15,18 +15,22 @@ from circuit_toolkit.capture import capture
 from circuit_toolkit.circuits.circuit import Circuit
 from circuit_toolkit.circuits.circuit_lasso import CircuitLasso
 from circuit_toolkit.circuits.lasso_fit import LassoFit
+from circuit_toolkit.circuits.tables import TARGET
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError, ToolkitError
 from circuit_toolkit.evaluation import ablation_evidence
+from circuit_toolkit.interpret.feature_card import FeatureCard, feature_card
 from circuit_toolkit.interpret.labels import named_features
+from circuit_toolkit.interpret.weight_lens import FeatureDescriptions
 from circuit_toolkit.models import Model
-from circuit_toolkit.panels.feature_view import FeatureView
 from circuit_toolkit.panels.graph_widget import GraphWidget
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import BUNDLED, Task
+from circuit_toolkit.views.card_page import card_html
 
 _ALL = -1  # the value of the prompt menu that stands for all prompts
 _SHOWN = 40  # prompts in the menu
+_CLICK = "<i>Click a node to see what is known of it.</i>"
 
 
 class Explorer(w.VBox):
@@ -44,6 +48,8 @@ class Explorer(w.VBox):
         Prompts of a bundled task.
     estimator : CircuitLasso, optional
         Settings of the fit.
+    descriptions : FeatureDescriptions, optional
+        From `WeightLens`, for the cards of features.
 
     Attributes
     ----------
@@ -51,6 +57,8 @@ class Explorer(w.VBox):
         What is drawn.
     selected : str
         Id of the node that was clicked, or the empty string.
+    card : FeatureCard or None
+        What is known of it.
     strength : float
         Regularisation strength; assigning one redraws.
     fit : LassoFit
@@ -73,8 +81,11 @@ class Explorer(w.VBox):
         task: Task | None = None,
         n: int = 256,
         estimator: CircuitLasso | None = None,
+        descriptions: FeatureDescriptions | None = None,
     ) -> None:
         self.model, self.dictionaries, self.n = model, dict(dictionaries), n
+        self.descriptions = descriptions
+        self.card: FeatureCard | None = None
         self.estimator = estimator or CircuitLasso()
         self.tasks: dict[str, Any] = {task.name: task} if task else dict(BUNDLED)
         self.task: Task
@@ -145,7 +156,7 @@ class Explorer(w.VBox):
         )
         self._status = w.HTML()
         self.graph = GraphWidget()
-        self.feature = FeatureView()
+        self.feature = w.HTML(_CLICK)
         traitlets.link((self, "selected"), (self.graph, "selected"))
         traitlets.link((self, "circuit"), (self.graph, "circuit"))
         self._learn.on_click(lambda _: self._guarded(self.learn))
@@ -228,10 +239,26 @@ class Explorer(w.VBox):
 
     @traitlets.observe("selected")
     def _show_feature(self, change: Any) -> None:
-        if change.new and self.circuit is not None:
-            self.feature.show(self.circuit, change.new, self._view[1])
-        else:
-            self.feature.clear()
+        self.card, self.feature.value = None, _CLICK
+        if not change.new or self.circuit is None:
+            return
+        fit, acts, _ = self._view
+        row = self.circuit.nodes[self.circuit.ids().index(change.new)]
+        if row["site"] == TARGET:
+            label = html.escape(str(row["label"]))
+            said = f"what the circuit explains, {row['activation']:.2f} on average"
+            self.feature.value = f"<b>{label}</b>: {said}."
+            return
+        self.card = feature_card(
+            self.model,
+            {site: self.dictionaries[site] for site in fit.sites},
+            change.new,
+            acts,
+            descriptions=self.descriptions,
+            circuit=self.circuit,
+            labels=fit.labels,
+        )
+        self.feature.value = card_html(self.card)
 
     def _say(self, text: str) -> None:
         self._status.value = text and f"<div style='padding:4px 0'>{text}</div>"
@@ -251,6 +278,7 @@ def explore(
     *,
     n: int = 256,
     estimator: CircuitLasso | None = None,
+    descriptions: FeatureDescriptions | None = None,
 ) -> Explorer:
     """Open the explorer: the circuit of a task as a live graph.
 
@@ -266,10 +294,12 @@ def explore(
         Prompts of a bundled task.
     estimator : CircuitLasso, optional
         Settings of the fit.
+    descriptions : FeatureDescriptions, optional
+        From `WeightLens`, for the cards of features.
 
     Returns
     -------
     Explorer
         A widget; `explorer.circuit` and `explorer.selected` can be read in the next cell.
     """
-    return Explorer(model, dictionaries, task, n, estimator)
+    return Explorer(model, dictionaries, task, n, estimator, descriptions)

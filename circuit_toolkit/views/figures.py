@@ -13,11 +13,9 @@ from plotly.subplots import make_subplots
 from circuit_toolkit.circuits.circuit import Circuit
 from circuit_toolkit.circuits.evidence import UNVALIDATED
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.views.scene import INK, NEGATIVE, POSITIVE, RAMP, shorten
+from circuit_toolkit.views.scene import INK, NEGATIVE, RAMP
 
 TEAL, GREY = RAMP[3], "#9aa5b1"
-_RISING = [[0, "#ffffff"], [0.5, "#9fd6cf"], [1, RAMP[2]]]
-_DIVERGING = [[0, NEGATIVE], [0.5, "#ffffff"], [1, POSITIVE]]
 
 
 def path_figure(
@@ -132,72 +130,6 @@ def evidence_figure(circuit: Circuit) -> go.Figure:
     return _finish(figure, height=260, legend={"orientation": "h", "y": 1.15})
 
 
-def activation_heatmap(
-    tokens: Sequence[Sequence[str]],
-    values: Sequence[np.ndarray],
-    title: str = "",
-    show_text: bool = True,
-) -> go.Figure:
-    """Show one feature on prompts x tokens, the text of each token on its cell.
-
-    Parameters
-    ----------
-    tokens : list of list of str
-        B prompts, each with its own number of tokens T.
-    values : list of ndarray, B of shape (T,)
-        Activation on each token.
-    title : str, default ""
-        Plain text.
-    show_text : bool, default True
-        Write the token on each cell; without, the figure is compact and tokens show on hovering.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-
-    Raises
-    ------
-    InputError
-        If a prompt has another number of values than of tokens.
-    """
-    _check_lengths(tokens, values)
-    shape = len(tokens), max(map(len, tokens), default=0)  # B, T of the longest
-    # Gaps are None, not NaN: a widget's message is JSON, which knows no NaN.
-    z, text = np.full(shape, None, dtype=object), np.full(shape, "", dtype=object)
-    for row, (words, numbers) in enumerate(zip(tokens, values, strict=True)):
-        z[row, : len(words)] = numbers
-        text[row, : len(words)] = [word.replace("\n", "↵").strip(" ") or "␣" for word in words]
-    signed = any((np.asarray(numbers) < 0).any() for numbers in values)
-    figure = go.Figure(
-        go.Heatmap(
-            z=z,
-            text=[[_cell(shorten(word, 10)) for word in row] for row in text],
-            customdata=[[_cell(word) for word in row] for row in text],
-            texttemplate="%{text}" if show_text else None,
-            textfont={"size": 11.5},
-            colorscale=_DIVERGING if signed else _RISING,
-            zmid=0 if signed else None,
-            zmin=None if signed else 0,
-            xgap=2,
-            ygap=2,
-            hoverongaps=False,
-            hovertemplate="%{customdata}<br>activation %{z:.3g}"
-            "<extra>prompt %{y}, token %{x}</extra>",
-            colorbar={"title": "activation", "thickness": 10, "nticks": 3},
-        )
-    )
-    figure.update_xaxes(title="token", showgrid=False, zeroline=False)
-    figure.update_yaxes(title="prompt", showgrid=False, zeroline=False, autorange="reversed")
-    figure.update_yaxes(dtick=max(1, shape[0] // 20))
-    wide = 62 * shape[1] + 150  # px; where it does not fit a cell, the notebook scrolls
-    return _finish(
-        figure,
-        height=120 + (30 if show_text else 18) * max(shape[0], 2),
-        width=wide if wide > 1000 and show_text else None,
-        title=html.escape(title) or None,
-    )
-
-
 def highlighted_text_html(
     tokens: Sequence[str], values: Sequence[float] | np.ndarray, peak: float | None = None
 ) -> str:
@@ -221,7 +153,8 @@ def highlighted_text_html(
     InputError
         If there are not as many values as tokens.
     """
-    _check_lengths([tokens], [np.asarray(values)])
+    if np.shape(values) != (len(tokens),):
+        raise InputError(f"There are {len(tokens)} tokens, and values of shape {np.shape(values)}.")
     numbers = np.nan_to_num(np.asarray(values, float))
     peak = float(np.abs(numbers).max(initial=0)) if peak is None else peak
     spans = []
@@ -234,21 +167,6 @@ def highlighted_text_html(
     # Tokens of most tokenizers carry their space; those of a word-level one are set apart here.
     gap = "" if any(token[:1].isspace() for token in tokens) else " "
     return f'<div style="white-space:pre-wrap;line-height:1.7">{gap.join(spans)}</div>'
-
-
-def _cell(token: str) -> str:
-    """Escape a token: plotly reads tags in text, and would swallow `<s>`."""
-    return html.escape(token, quote=False)
-
-
-def _check_lengths(tokens: Sequence[Sequence[str]], values: Sequence[np.ndarray]) -> None:
-    if len(tokens) != len(values):
-        raise InputError(f"{len(tokens)} prompts of tokens, but {len(values)} of values.")
-    for row, (words, numbers) in enumerate(zip(tokens, values, strict=True)):
-        if np.shape(numbers) != (len(words),):
-            raise InputError(
-                f"Prompt {row} has {len(words)} tokens, but values of shape {np.shape(numbers)}."
-            )
 
 
 def _finish(figure: go.Figure, height: int, **options: Any) -> go.Figure:

@@ -62,11 +62,12 @@ def neighbours_figure(
     figure = make_subplots(
         1, len(sides), subplot_titles=[title for _, title, _ in sides], horizontal_spacing=0.22
     )
+    every = {weights.kinds[kind] for _, _, found in sides for kind in found.rows["kind"].tolist()}
     for column, (end, _, found) in enumerate(sides, start=1):
         kinds = [found.kinds[kind] for kind in found.rows["kind"].tolist()]
         names = _names(found, end, labels)
         shown = [
-            name if kind == "direct" else f"{name} · {kind}"
+            name if kind == "direct" or len(every) == 1 else f"{name} · {kind}"
             for name, kind in zip(names, kinds, strict=True)
         ]
         values = found.rows["weight"]
@@ -91,7 +92,11 @@ def neighbours_figure(
             row=1,
             col=column,
         )
-    figure.update_xaxes(title="virtual weight", zerolinecolor=INK, nticks=6)
+    only = every.pop() if len(every) == 1 else "direct"
+    what = {"direct": "virtual weight", "era": "ERA", "twera": "TWERA"}
+    figure.update_xaxes(
+        title=what.get(only, f"virtual weight through {only}"), zerolinecolor=INK, nticks=6
+    )
     height = 110 + 24 * max(len(found) for *_, found in sides)
     title = _name(site, feature, labels)
     return _finish(figure, max(height, 200), f"<b>{html.escape(title, quote=False)}</b>")

@@ -23,7 +23,8 @@ import json
 drawn = explorer.graph._scene
 print("<<" + json.dumps({
     "strength": explorer.strength, "selected": explorer.selected,
-    "features": len(explorer.circuit.nodes) - 1, "title": explorer.feature.title.value,
+    "features": len(explorer.circuit.nodes) - 1,
+    "card": explorer.card.name if explorer.card else "",
     "size": [drawn["width"], drawn["height"]],
     "nodes": {n["id"]: [n["x"], n["y"]] for n in drawn["nodes"]},
 }) + ">>")
@@ -142,4 +143,4 @@ def test_slider_and_click_reach_python(lab, page):
             each.screenshot(path=Path(folder) / f"cell-{index}.png")
     clicked = report(page)
     assert clicked["selected"] == node
-    assert node in clicked["title"], "the feature was not shown"
+    assert clicked["card"] == node, "the feature was not shown"

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 import circuit_toolkit as ct
@@ -31,17 +30,17 @@ def test_a_strength_redraws_from_the_fitted_path(explorer):
     assert explorer.fit is fit, "a slider must not fit again"
 
 
-def test_a_click_shows_where_the_feature_fires(explorer):
+def test_a_click_shows_the_card_of_the_feature(explorer):
     explorer.strength = 0.1
     node = explorer.circuit.ids()[0]
     explorer.graph.selected = node  # what the browser sets
     assert explorer.selected == node
-    assert node in explorer.feature.title.value
-    heat = explorer.feature.figure.data[0]
-    assert heat.visible and np.nanmax(np.array(heat.z, dtype=float)) > 0
+    assert explorer.card.name == node and node in explorer.feature.value
+    assert explorer.card.examples.maximum > 0 and explorer.card.edges
     explorer.selected = "target"
-    assert not explorer.feature.figure.data[0].visible
+    assert explorer.card is None and "what the circuit explains" in explorer.feature.value
     explorer.selected = ""
+    assert "Click a node" in explorer.feature.value
 
 
 def test_one_prompt_and_a_prompt_of_ones_own(explorer):

@@ -5,7 +5,6 @@ import pytest
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.views.figures import (
-    activation_heatmap,
     evidence_figure,
     highlighted_text_html,
     path_figure,
@@ -64,19 +63,6 @@ def test_partial_evidence_is_drawn_as_far_as_it_goes():
     assert [trace.x[0] for trace in figure.data] == [0.5, 0.1]
 
 
-def test_the_heatmap_holds_each_token_once():
-    (heat,) = activation_heatmap(TOKENS, VALUES, "<b>names</b>").data
-    np.testing.assert_array_equal(heat.z[0], VALUES[0])
-    assert list(heat.z[1]) == [1, 0, None, None]  # JSON knows no NaN
-    assert list(heat.text[0]) == ["&lt;s&gt;", "Mary", "&amp;", "↵"]
-    assert list(heat.customdata[1]) == ["&lt;b&gt;", "went", "", ""]
-
-
-def test_signed_values_have_a_scale_about_zero():
-    (heat,) = activation_heatmap(TOKENS, [-VALUES[0], VALUES[1]]).data
-    assert heat.zmid == 0
-
-
 def test_highlighted_text_is_escaped_and_stronger_where_activation_is():
     shown = highlighted_text_html(["<script>", " Mary", " &\n", ""], [0.0, 2.0, -1.0, np.nan])
     assert "<script" not in shown
@@ -91,5 +77,3 @@ def test_highlighted_text_is_escaped_and_stronger_where_activation_is():
 def test_values_must_match_their_tokens(values):
     with pytest.raises(InputError, match="2 tokens"):
         highlighted_text_html(["a", "b"], values)
-    with pytest.raises(InputError, match="1 prompts"):
-        activation_heatmap([["a"]], [])

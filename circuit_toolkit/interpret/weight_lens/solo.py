@@ -99,7 +99,7 @@ def of_site(
     """
     parts = [part.features[site] for part in acts.shards()]
     solo = sp.csr_array(sp.vstack(parts, format="csc").T)
-    kept = ~np.isin(np.arange(solo.shape[1]), special)
+    kept = ~np.isin(np.arange(acts.n_prompts), special)
     solo = sp.csr_array(solo @ sp.diags_array(kept.astype(np.float32)))
     solo.eliminate_zeros()
     return solo
