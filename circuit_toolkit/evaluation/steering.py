@@ -11,7 +11,7 @@ from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evaluation.feature_scores import FeatureScores
 from circuit_toolkit.evaluation.token_lists import Tokens, Vocabulary
-from circuit_toolkit.interpret.feature_card import feature_at
+from circuit_toolkit.interpret.names import feature_at
 from circuit_toolkit.interventions import change, intervened
 from circuit_toolkit.models import LOGITS, Batch, Model, run
 from circuit_toolkit.sites import Site

@@ -18,6 +18,7 @@ from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.rows import decoder_rows, unembedding_rows
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interpret.examples import FeatureExamples, feature_examples
+from circuit_toolkit.interpret.names import FeatureName, feature_at
 from circuit_toolkit.interpret.virtual_weights import virtual_weights
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
@@ -115,7 +116,7 @@ class FeatureCard:
 def feature_card(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
-    feature: str | tuple[Site | str, int],
+    feature: FeatureName,
     acts: Activations | ActivationStore,
     *,
     descriptions: Any = None,
@@ -175,13 +176,8 @@ def feature_card(
     >>> feature_card(model, transcoders, "mlp_in 0/17", acts)
     FeatureCard('blocks.0.ln2.hook_normalized/17', fires on ... of tokens)
     """
-    site, index = feature_at(feature)
-    if site not in dictionaries:
-        known = ", ".join(map(str, dictionaries)) or "none"
-        raise InputError(f"No dictionary was given for {site}, only for {known}.")
+    site, index = feature_at(feature, dictionaries)
     dictionary = dictionaries[site]
-    if not 0 <= index < dictionary.n_features:
-        raise InputError(f"{site} has features 0 to {dictionary.n_features - 1}, got {index}.")
     name = f"{site}/{index}"
     names: Labels = labels or {}
     if labels is None and hasattr(descriptions, "labels"):
@@ -216,34 +212,6 @@ def feature_card(
     )
 
 
-def feature_at(feature: str | tuple[Site | str, int]) -> tuple[Site, int]:
-    """Read the name of a feature.
-
-    Parameters
-    ----------
-    feature : str or (Site, int)
-        See `feature_card`.
-
-    Returns
-    -------
-    Site
-        Where it is.
-    int
-        Which.
-
-    Raises
-    ------
-    InputError
-        If it is not the name of a feature.
-    """
-    site, index = feature.rpartition("/")[::2] if isinstance(feature, str) else feature
-    if isinstance(index, str) and not index.isdecimal():
-        raise InputError(
-            f"{feature!r} names no feature. Write site and number, `blocks.3.hook_resid_post/17`."
-        )
-    return Site.parse(site), int(index)
-
-
 def _check_same(part: Mapping[str, Any] | None, site: Site, index: int, what: str) -> None:
     """Refuse an analysis of another feature; it says which as a name, or as site and index."""
     said = (part or {}).get("feature")
@@ -268,9 +236,14 @@ def _logit_effects(
         return None
     effects = unembedding_rows(model) @ row.to(model.device)  # (V,)
     effects = effects - effects.mean()  # what moves all logits alike changes nothing
+    # Padding and the like are never said, and were hardly trained; the end of a text is.
+    end: Any = model.tokenizer.eos_token_id
+    unsaid = set(model.tokenizer.all_special_ids) - {end}
+    said = torch.tensor([i for i in range(len(effects)) if i not in unsaid], device=effects.device)
+    effects = effects[said]
 
     def tokens(best: Any) -> list[dict[str, Any]]:
-        ids, values = best.indices.tolist(), best.values.tolist()
+        ids, values = said[best.indices].tolist(), best.values.tolist()
         return [
             {"id": i, "token": str(model.tokenizer.decode([i])), "value": value}
             for i, value in zip(ids, values, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -69,29 +69,29 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
 
 
 def described_labels(
-    descriptions: FeatureDescriptions, acts: Activations | ActivationStore
+    descriptions: FeatureDescriptions, names: Mapping[Site, Sequence[str]]
 ) -> dict[Site, list[str]]:
-    """Name features by what their weights say, else, in brackets, by the words they fire on.
+    """Name features by what their weights say, else, in brackets, as they are named otherwise.
 
     Parameters
     ----------
     descriptions : FeatureDescriptions
         From `WeightLens`.
-    acts : Activations or ActivationStore
-        Captured with `positions="all"`.
+    names : dict of Site to sequence of str
+        Other names, such as `feature_labels(acts)`.
 
     Returns
     -------
     dict of Site to list of str
-        For the sites of `acts`, as `CircuitLasso.fit` and `feature_card` take them.
+        For the sites of `names`, as `CircuitLasso.fit` and `feature_card` take them.
     """
     said = descriptions.labels()
     return {
         site: [
-            words or (fires and f"({fires})")
-            for words, fires in zip(said.get(site, [""] * len(names)), names, strict=True)
+            words or (name and f"({name})")
+            for words, name in zip(said.get(site, [""] * len(those)), those, strict=True)
         ]
-        for site, names in feature_labels(acts).items()
+        for site, those in names.items()
     }
 
 

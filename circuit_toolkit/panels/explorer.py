@@ -20,7 +20,7 @@ from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError, ToolkitError
 from circuit_toolkit.evaluation import ablation_evidence
 from circuit_toolkit.interpret.feature_card import FeatureCard, feature_card
-from circuit_toolkit.interpret.labels import named_features
+from circuit_toolkit.interpret.labels import described_labels, named_features
 from circuit_toolkit.interpret.weight_lens import FeatureDescriptions
 from circuit_toolkit.models import Model
 from circuit_toolkit.panels.graph_widget import GraphWidget
@@ -49,7 +49,7 @@ class Explorer(w.VBox):
     estimator : CircuitLasso, optional
         Settings of the fit.
     descriptions : FeatureDescriptions, optional
-        From `WeightLens`, for the cards of features.
+        From `WeightLens`, for names and cards of features.
 
     Attributes
     ----------
@@ -179,6 +179,8 @@ class Explorer(w.VBox):
         self.acts = capture(self.model, self.task, chosen, progress=False)
         estimator = replace(self.estimator, positions=self._positions.value)
         labels = named_features(self.model, chosen, self.acts, estimator.positions)
+        if self.descriptions is not None:
+            labels = described_labels(self.descriptions, labels)
         self.fit = estimator.fit(self.acts, self.task, labels)
         self._view = (self.fit, self.acts, _ALL)
         prompts = [(text, i) for i, text in enumerate(self.task.clean[:_SHOWN])]
@@ -295,7 +297,7 @@ def explore(
     estimator : CircuitLasso, optional
         Settings of the fit.
     descriptions : FeatureDescriptions, optional
-        From `WeightLens`, for the cards of features.
+        From `WeightLens`, for names and cards of features.
 
     Returns
     -------

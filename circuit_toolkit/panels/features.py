@@ -15,8 +15,9 @@ from circuit_toolkit.capture import capture
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError, ToolkitError
 from circuit_toolkit.interpret.circuit_lens import CircuitLens, FeatureCircuits
-from circuit_toolkit.interpret.feature_card import FeatureCard, feature_at, feature_card
-from circuit_toolkit.interpret.labels import described_labels
+from circuit_toolkit.interpret.feature_card import FeatureCard, feature_card
+from circuit_toolkit.interpret.labels import described_labels, feature_labels
+from circuit_toolkit.interpret.names import feature_at
 from circuit_toolkit.interpret.weight_lens import (
     FeatureDescriptions,
     WeightLens,
@@ -76,7 +77,8 @@ class FeatureExplorer(w.VBox):
             descriptions = WeightLens().describe(model, self.dictionaries)
         self.descriptions = self._described = descriptions
         self.acts: Activations = capture(model, self.texts, self.dictionaries)
-        self._labels = described_labels(descriptions, self.acts)
+        self._fires = feature_labels(self.acts)
+        self._labels = described_labels(descriptions, self._fires)
         self.lens = lens or CircuitLens()
         self.circuits: FeatureCircuits | None = None
         self.card: FeatureCard
@@ -179,6 +181,8 @@ class FeatureExplorer(w.VBox):
             descriptions=self.descriptions,
         )
         self._draw()
+        found = self._analysed[self.selected]
+        self._say(f"<b>{len(found.firings)}</b> firings taken apart: see the card")
 
     def _list(self) -> None:
         """List features that a token feeds, or those of the layer that have a description."""
@@ -236,7 +240,7 @@ class FeatureExplorer(w.VBox):
         self.descriptions = self._described.at(
             theta_token=self._token.value, theta_feature=self._feature.value
         )
-        self._labels = described_labels(self.descriptions, self.acts)
+        self._labels = described_labels(self.descriptions, self._fires)
         selected = self.selected
         self._list()
         self.selected = selected
@@ -246,17 +250,18 @@ class FeatureExplorer(w.VBox):
     def _known(self, proposal: Any) -> str:
         if not proposal.value:
             return ""
-        site, index = feature_at(proposal.value)
-        if site not in self.dictionaries or not index < self.dictionaries[site].n_features:
-            raise InputError(
-                f"There is no feature {proposal.value!r} here. Sites: "
-                f"{', '.join(site.short for site in self.dictionaries)}."
-            )
+        site, index = feature_at(proposal.value, self.dictionaries)
         return f"{site}/{index}"
 
     @traitlets.observe("selected")
     def _show(self, change: Any) -> None:
         if change.new:
+            site, index = feature_at(change.new)
+            listed = {name for _, name in self._found.options}
+            name = f"{site.short}/{index}"
+            self._found.unobserve(self._choose, "value")
+            self._found.value = name if name in listed else None
+            self._found.observe(self._choose, "value")
             self._draw()
 
     def _draw(self) -> None:

@@ -83,7 +83,8 @@ def test_firings_are_taken_apart_once_and_clustered_again_without_a_run(panel, n
 def test_sliders_cluster_again(panel, monkeypatch):
     panel.selected = "mlp_in 1/226"
     panel.analyse()
-    assert panel.circuits.feature == panel.selected
+    assert panel.circuits.feature == panel.selected and "taken apart" in panel._status.value
+    assert panel._found.value is None  # it is of another layer than the list
     assert panel.card.circuit_lens["n_firings"] == len(panel.circuits.firings) <= 20
     monkeypatch.setattr(ports, "_trace", None)  # a run would fail
     panel._eps.value = 0.9
@@ -94,13 +95,13 @@ def test_sliders_cluster_again(panel, monkeypatch):
 
 def test_what_the_user_can_mend_is_said_in_the_panel(panel):
     panel._go.value = "mlp_in 9/3"
-    assert "There is no feature" in panel._status.value
+    assert "No dictionary was given for blocks.9" in panel._status.value
     panel._go.value = "what?"
     assert "names no feature" in panel._status.value
     panel._search.value = "Mary Anna"
     assert "2 tokens" in panel._status.value
     panel._search.value = ""
-    with pytest.raises(InputError, match="no feature"):
+    with pytest.raises(InputError, match="features 0 to 383, got 384"):
         panel.selected = "mlp_in 0/384"
     with pytest.raises(InputError, match="no dictionaries"):
         explore_features(panel.model, {}, ["x"])

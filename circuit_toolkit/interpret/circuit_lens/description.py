@@ -97,7 +97,9 @@ def described(card: dict[str, Any]) -> str:
         Tells of what a quarter of the firings share, or most of them: where it fires, what heads
         read, which features it reads, which tokens it promotes.
     """
-    clauses = [f"on {_quoted(each['token'] for each in _told(card['tokens']))}"]
+    many = card["tokens"][0]["share"] < NOTABLE
+    tokens = card["tokens"][:TOLD] if many else _told(card["tokens"])
+    clauses = [f"on {'words such as ' * many}{_quoted(each['token'] for each in tokens)}"]
     clauses += [
         f"{each['head']} reads {_quoted(each['reads'][:TOLD])} {_distance(each['offsets'])}"
         for each in _told(card["heads"])

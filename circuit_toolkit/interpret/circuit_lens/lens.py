@@ -23,7 +23,8 @@ from circuit_toolkit.interpret.circuit_lens.frozen_run import frozen_weights, up
 from circuit_toolkit.interpret.circuit_lens.outputs import continued
 from circuit_toolkit.interpret.circuit_lens.passes import FLOOR, run_pass
 from circuit_toolkit.interpret.circuit_lens.sampling import sample_firings
-from circuit_toolkit.interpret.circuit_lens.target import FeatureName, target_of
+from circuit_toolkit.interpret.circuit_lens.target import target_of
+from circuit_toolkit.interpret.names import FeatureName
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.store import ActivationStore

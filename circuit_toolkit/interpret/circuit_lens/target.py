@@ -16,13 +16,11 @@ from circuit_toolkit.dictionaries.rows import (
     is_normed,
     stream_of,
 )
-from circuit_toolkit.errors import InputError
 from circuit_toolkit.interpret.circuit_lens.contributions import Reading
+from circuit_toolkit.interpret.names import FeatureName, feature_at
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.weights import in_block, norm_gain
 from circuit_toolkit.sites import Site
-
-FeatureName = str | tuple[Site | str | int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,17 +121,9 @@ def target_of(
     InputError
         If there is no such feature, or it is not a linear reading of the stream.
     """
-    site, index = _parsed(dictionaries, feature)
-    if site not in dictionaries:
-        known = ", ".join(map(str, dictionaries)) or "none"
-        raise InputError(f"No dictionary at {site} was given (there are: {known}).")
+    site, index = feature_at(feature, dictionaries)
     dictionary = dictionaries[site]
     model.check_site(site)
-    if not 0 <= index < dictionary.n_features:
-        raise InputError(
-            f"There is no feature {index} at {site}: {dictionary.name!r} has features 0 to "
-            f"{dictionary.n_features - 1}."
-        )
     return Target(
         dictionary,
         index,
@@ -143,24 +133,3 @@ def target_of(
         dictionary.sae.W_enc[:, index].detach().float(),
         decoder_rows(model, dictionary)[index],
     )
-
-
-def _parsed(dictionaries: Mapping[Site, Dictionary], feature: FeatureName) -> tuple[Site, int]:
-    parts = feature.rpartition("/")[::2] if isinstance(feature, str) else feature
-    try:
-        place, index = parts
-        index = int(index)
-    except (TypeError, ValueError):
-        raise InputError(
-            "A feature is named like 'blocks.3.ln2.hook_normalized/17' or (3, 17), not "
-            f"{feature!r}."
-        ) from None
-    if not isinstance(place, int):
-        return Site.parse(place), index
-    found = [s for s, d in dictionaries.items() if d.kind == "transcoder" and s.layer == place]
-    if len(found) != 1:
-        raise InputError(
-            f"{len(found)} transcoders were given at layer {place}: name the site, as in "
-            f"'blocks.{place}.ln2.hook_normalized/{index}'."
-        )
-    return found[0], index

@@ -193,7 +193,6 @@ class WeightLens:
         n_tokens = model.hf.config.vocab_size
         groups = reach(rule, n_tokens, min(d.n_features for d in order.values()))
         settings = self._settings(model, order, rule, groups)
-        special = model.tokenizer.all_special_ids
         done = Progress.opened(store, lambda: inputs_of(model, order, settings))
 
         @cache  # made when the first dictionary needs it: not at all where all is done
@@ -210,7 +209,7 @@ class WeightLens:
                 acts, unembedding = shared()
                 lots = Lots(self.chance, self.seed)
                 table = tables_of(
-                    model, site, order, rule, of_site(acts, site, special), unembedding, found, lots
+                    model, site, order, rule, of_site(acts, site), unembedding, found, lots
                 )
                 done.write(site, table)
             tables[site] = table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,7 @@ def solo_pass(
     )
 
 
-def of_site(
-    acts: Activations | ActivationStore, site: Site, special: Sequence[int] = ()
-) -> sp.csr_array:
+def of_site(acts: Activations | ActivationStore, site: Site) -> sp.csr_array:
     """Give what each token alone does to the features of one site.
 
     Parameters
@@ -89,8 +87,6 @@ def of_site(
         From `solo_pass`.
     site : Site
         Which.
-    special : sequence of int
-        Tokens that stand for no text, such as padding: they count as inactive.
 
     Returns
     -------
@@ -98,11 +94,7 @@ def of_site(
         Activations, float32; above 0 where they are held.
     """
     parts = [part.features[site] for part in acts.shards()]
-    solo = sp.csr_array(sp.vstack(parts, format="csc").T)
-    kept = ~np.isin(np.arange(acts.n_prompts), special)
-    solo = sp.csr_array(solo @ sp.diags_array(kept.astype(np.float32)))
-    solo.eliminate_zeros()
-    return solo
+    return sp.csr_array(sp.vstack(parts, format="csc").T)
 
 
 def solo_activations(

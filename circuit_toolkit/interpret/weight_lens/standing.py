@@ -76,14 +76,20 @@ def output_candidates(
 def _over_tokens(
     rows: Tensor, pieces: Callable[[], Iterable[Tensor]], model: Model, rule: Rule, low: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find what stands out among all tokens, and sum up the sizes of all."""
+    """Find what stands out among all tokens, and sum up the sizes of all.
+
+    Special tokens count in the z-scores, and are left out of what is given: they are no text, and
+    stand out because they were hardly trained.
+    """
+    special = model.tokenizer.all_special_ids
     parts, totals = [], []
     rows = rows.to(model.device)
     for start, x in products(rows, pieces, model.hf.config.vocab_size):
         totals.append(x.abs().sum(1).cpu().numpy())
         feature, token, value, z = outliers(x, rule.floor_token, rule.pool_tokens, rule.robust, low)
         parts.append(filled(OUTPUT, feature=feature + start, token=token, contribution=value, z=z))
-    return np.concatenate(parts), np.concatenate(totals)
+    found = np.concatenate(parts)
+    return found[~np.isin(found["token"], special)], np.concatenate(totals)
 
 
 def upstream_candidates(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import circuit_toolkit as ct
+from circuit_toolkit.dictionaries.rows import embedding_rows, encoder_rows
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interpret.weight_lens import WeightLens
 from circuit_toolkit.interpret.weight_lens.solo import first_token, of_site, solo_pass
@@ -50,8 +51,7 @@ def slow(model, dictionaries, theta_token, theta_feature, begin):
         out = run(model, Batch(ids, torch.ones_like(ids)), sites)
         embedding.append(out[Site("embed")][0, -1])
         for site, each in dictionaries.items():
-            text = token not in model.tokenizer.all_special_ids  # others stand for nothing
-            solo[site, token] = each.encode(out[site][0, -1]) * text
+            solo[site, token] = each.encode(out[site][0, -1])
     embedding = torch.stack(embedding)
     found = {}
     for number, (site, each) in enumerate(dictionaries.items()):
@@ -61,6 +61,7 @@ def slow(model, dictionaries, theta_token, theta_feature, begin):
         for i in range(each.n_features):
             e = (embedding @ rows[i]).numpy()
             own = [t for t in range(n_tokens) if z_of(e)[t] > theta_token]
+            own = [t for t in own if t not in model.tokenizer.all_special_ids]
             active = {t for t in range(n_tokens) if solo[site, t][i] > 0}
             soft, total = set(own) & active, np.abs(e).sum()
             for source in list(dictionaries)[:number]:
@@ -135,13 +136,15 @@ def test_a_batch_of_tokens_gives_what_each_gives_alone(demo, demo_transcoders):
         )
 
 
-def test_special_tokens_describe_nothing(demo, demo_transcoders):
-    found = WeightLens("paper").describe(demo, demo_transcoders, layers=[0], progress=False)
+def test_special_tokens_are_left_out(demo, demo_transcoders):
     special = set(demo.tokenizer.all_special_ids)
-    (site,) = found.shown
-    standing = set(found.tables[site].tokens["token"].tolist())
-    assert standing & special  # their embeddings were hardly trained, and stand out
-    assert not special & {token for each in found.tokens_of(site) for token in each}
+    rows = encoder_rows(demo, demo_transcoders[Site("mlp_in", 0)])
+    scores = rows @ embedding_rows(demo).T
+    z = (scores - scores.mean(1, keepdim=True)) / scores.std(1, keepdim=True)
+    assert (z[:, list(special)] > 4).any()  # they were hardly trained, and stand out
+    found = WeightLens("paper").describe(demo, demo_transcoders, layers=[0], progress=False)
+    table = found.tables[found.shown[0]]
+    assert not special & {*table.tokens["token"].tolist(), *table.outputs["token"].tolist()}
 
 
 def test_the_order_of_dictionaries_does_not_matter(still):
