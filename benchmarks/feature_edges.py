@@ -46,7 +46,7 @@ def observational(model, saes, task, runs):
     tables = {}
     for earlier, later in zip(runs.sites, runs.sites[1:], strict=False):
         path = fit.chain[later]
-        raw = path.raw(path.at(0.1))[0].toarray()
+        raw = path.coefficients[path.at(0.1)].toarray()
         whole = np.zeros((saes[earlier].n_features, saes[later].n_features))
         whole[np.ix_(fit.screening[earlier].kept, fit.screening[later].kept)] = raw
         mean = clean.pooled("mean").means()[earlier][:, None]

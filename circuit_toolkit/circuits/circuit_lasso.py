@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.interpret.labels import feature_labels
 from circuit_toolkit.regression import (
     GramStatistics,
+    LassoPath,
     Screening,
     lasso_path,
     logistic_path,
@@ -32,6 +34,7 @@ from circuit_toolkit.sites import Site
 from circuit_toolkit.store import ActivationStore
 
 STRENGTHS = tuple(np.geomspace(1, 0.03, 20).round(4).tolist())
+TOL = 1e-11  # tight, so that sums in another order, as over shards, do not show in the results
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class CircuitLasso:
         acts: Activations | ActivationStore,
         target: Any = "metric",
         labels: Mapping[Site, list[str]] | None = None,
+        *,
+        client: Any = None,
+        progress: bool = True,
     ) -> LassoFit:
         """Fit the whole path of strengths.
 
@@ -86,6 +92,11 @@ class CircuitLasso:
             cross-entropy), or one number for each prompt.
         labels : dict of Site to list of str, optional
             Names of the features; by default the words on which they fire.
+        client : dask.distributed.Client, optional
+            Of a cluster whose workers read the store, add up statistics and fit the regressions;
+            the results are the same up to rounding. See docs/scaling.md.
+        progress : bool
+            Whether to show Dask's progress bar; without a client there is none.
 
         Returns
         -------
@@ -95,8 +106,8 @@ class CircuitLasso:
         Raises
         ------
         InputError
-            If a setting is out of range, the target is unknown or constant, or no feature fires
-            often enough.
+            If a setting is out of range, the target is unknown or constant, no feature fires
+            often enough, or the cluster cannot be used.
         """
         if self.reads not in ("last", "all") or not 0 < self.held_out < 1:
             raise InputError(
@@ -105,18 +116,53 @@ class CircuitLasso:
             )
         if self.positions == "all":
             raise InputError("positions must make one row of a prompt: 'mean', 'last' or a name.")
-        rows = acts.pooled(self.positions)
+        source: Any = acts
+        if client is not None:
+            from circuit_toolkit.circuits.distributed import OnWorkers
+
+            source = OnWorkers(client, acts, progress)
+        rows = source.pooled(self.positions)
         name, y, is_label = _target(rows, target)
         if labels is None:
-            labels = {} if acts.settings.get("positions") == "mean" else feature_labels(acts)
+            labels = {} if acts.settings.get("positions") == "mean" else feature_labels(source)
         train = self._training(rows.groups)
+        fit = self._regressions if client is None else partial(source.regressions, self)
+        screened, chain, readout, held_out = fit(rows, y, is_label, train)
+        fitted = {site: X[train][:, screened[site].kept] for site, X in rows.features.items()}
+        return LassoFit(
+            chain=chain,
+            readout=readout,
+            screening=screened,
+            held_out=held_out,
+            rows=rows if is_label else replace(rows, metric=y, directions=None),
+            scales={site: np.sqrt(_variances(X)) for site, X in fitted.items()},
+            labels=labels,
+            settings={
+                "method": "CircuitLasso",
+                **{key: value for key, value in asdict(self).items() if key != "strengths"},
+                "target": name,
+                "loss": "cross-entropy" if is_label else "squared",
+                **{key: acts.settings.get(key) for key in ("model", "task", "n_prompts")},
+                "sites": [str(site) for site in fitted],
+            },
+        )
+
+    def _regressions(
+        self, rows: Activations, y: np.ndarray, is_label: bool, train: np.ndarray
+    ) -> tuple[dict[Site, Screening], dict[Site, LassoPath], dict[Site, Any], np.ndarray]:
+        """Screening, chain, readout and held-out fit, as `OnWorkers.regressions` gives them."""
         X = {site: sp.csr_array(matrix, dtype=np.float64) for site, matrix in rows.features.items()}
-        screened = {site: self._screen(site, matrix[train]) for site, matrix in X.items()}
+        screened = {}
+        for site, matrix in X.items():
+            nothing = np.zeros((np.count_nonzero(train), 0))
+            screened[site] = self._screen(site, GramStatistics.from_arrays(matrix[train], nothing))
         X = {site: matrix[:, screened[site].kept] for site, matrix in X.items()}
         sites = list(X)
         chain = {
             later: lasso_path(
-                GramStatistics.from_arrays(X[site][train], X[later][train]), list(self.strengths)
+                GramStatistics.from_arrays(X[site][train], X[later][train]).standardised(),
+                list(self.strengths),
+                TOL,
             )
             for site, later in zip(sites, sites[1:], strict=False)
         }
@@ -126,29 +172,12 @@ class CircuitLasso:
                 path = logistic_path(X[site][train], y[train], list(self.strengths))
                 scores[site] = path.held_out_accuracy(X[site][~train], y[~train])
             else:
-                path = lasso_path(
-                    GramStatistics.from_arrays(X[site][train], y[train, None]), list(self.strengths)
-                )
+                stats = GramStatistics.from_arrays(X[site][train], y[train, None])
+                path = lasso_path(stats.standardised(), list(self.strengths), TOL)
                 other = GramStatistics.from_arrays(X[site][~train], y[~train, None])
                 scores[site] = path.held_out_r2(other)[:, 0]
             readout[site] = path
-        return LassoFit(
-            chain=chain,
-            readout=readout,
-            screening=screened,
-            held_out=scores[sites[-1]],
-            rows=rows if is_label else replace(rows, metric=y, directions=None),
-            scales={site: np.sqrt(_variances(matrix[train])) for site, matrix in X.items()},
-            labels=labels,
-            settings={
-                "method": "CircuitLasso",
-                **{key: value for key, value in asdict(self).items() if key != "strengths"},
-                "target": name,
-                "loss": "cross-entropy" if is_label else "squared",
-                **{key: acts.settings.get(key) for key in ("model", "task", "n_prompts")},
-                "sites": [str(site) for site in sites],
-            },
-        )
+        return screened, chain, readout, scores[sites[-1]]
 
     def _training(self, groups: np.ndarray) -> np.ndarray:
         """Mask of the training prompts; a prompt and its twin stay together."""
@@ -156,10 +185,15 @@ class CircuitLasso:
         held_out = np.random.default_rng(self.seed).permutation(names)[
             : max(1, round(self.held_out * len(names)))
         ]
-        return ~np.isin(groups, held_out)
+        train = ~np.isin(groups, held_out)
+        if not train.any():
+            raise InputError(
+                f"All {len(names)} groups of prompts would be held out. Capture more prompts, or "
+                f"lower held_out={self.held_out}."
+            )
+        return train
 
-    def _screen(self, site: Site, X: sp.csr_array) -> Screening:
-        stats = GramStatistics.from_arrays(X, np.zeros((len(X.indptr) - 1, 1)))
+    def _screen(self, site: Site, stats: GramStatistics) -> Screening:
         screening = screen_features(stats, self.min_active)
         if not len(screening.kept):
             raise InputError(
@@ -217,5 +251,6 @@ def _is_class(acts: Activations, target: str) -> np.ndarray:
 
 
 def _variances(X: sp.csr_array) -> np.ndarray:
-    """Variance of each column."""
+    """Variance of each column, in float64."""
+    X = sp.csr_array(X, dtype=np.float64)
     return np.asarray(X.power(2).mean(axis=0) - X.mean(axis=0) ** 2).ravel()

@@ -23,7 +23,8 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.regression.at_penalty import group_lasso_at, group_penalties, lasso_at
+from circuit_toolkit.regression.at_penalty import lasso_at
+from circuit_toolkit.regression.group import group_lasso_at, group_penalties
 
 Form = Literal["ours", "paper"]
 Score = Literal["variance", "frobenius"]

@@ -171,7 +171,7 @@ class LassoFit:
                 f"There is no prompt {prompt}: they are 0 to {self.rows.n_prompts - 1}."
             )
         k = int(np.abs(np.log(self.strengths / strength)).argmin())
-        weights = [self.chain[later].coefficients[k] for later in self.sites[1:]]
+        weights = [self.chain[later].standardised(k) for later in self.sites[1:]]
         direct = [self._readout(site, k) for site in self.sites]
         present = self._present(prompt)
         carried = carry_back(
@@ -192,7 +192,7 @@ class LassoFit:
         path = self.readout[site]
         if isinstance(path, LogisticPath):
             return path.coefficients[:, [k]].toarray().ravel()
-        return path.coefficients[k].toarray().ravel()
+        return path.standardised(k).toarray().ravel()
 
     def _present(self, prompt: int | None) -> list[np.ndarray]:
         """How much of each feature is there: 1, or on a prompt its activation in its own scale."""

@@ -309,8 +309,8 @@ def _slopes(X: Tensor, Y: Tensor, strength: float) -> tuple[np.ndarray, np.ndarr
     support = np.zeros(slopes.shape, bool)
     if not len(live):
         return slopes, support
-    stats = GramStatistics.from_arrays(X.cpu().numpy(), Y.cpu().numpy()[:, live])
-    B = lasso_path(stats, [strength]).coefficients[0].toarray()
+    stats = GramStatistics.from_arrays(X.cpu().numpy(), Y.cpu().numpy()[:, live]).standardised()
+    B = lasso_path(stats, [strength]).standardised(0).toarray()
     free = B + stats.correlation_xy - stats.correlation_xx @ B
     units = np.divide(1.0, stats.scale_x, out=np.zeros_like(stats.scale_x), where=stats.scale_x > 0)
     slopes[:, live] = free * units[:, None] * stats.scale_y

@@ -18,42 +18,12 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions.edits import places
 from circuit_toolkit.models import LOGITS, Model, run
 from circuit_toolkit.models.ports import Edit
-from circuit_toolkit.regression import LassoPath
+from circuit_toolkit.regression import refit
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 
 # `end` is the place of the target's site among the sites; their number for the target itself.
 EDGE = np.dtype([("end", "i4"), ("source", "i4"), ("target", "i4"), ("score", "f8")])
-_RIDGE = 1e-6  # in correlation units
-
-
-def refitted(path: LassoPath, index: int) -> sp.csc_array:
-    """Fit the coefficients on the support of a lasso again, without its penalty.
-
-    Parameters
-    ----------
-    path : LassoPath
-        The path.
-    index : int
-        Point of it.
-
-    Returns
-    -------
-    csc_array, shape (p, q)
-        In the unit of the data, zero where the lasso is. A ridge of 1e-6 in correlation units
-        keeps sources that are copies apart.
-    """
-    stats, support = path.stats, path.coefficients[index]
-    G, C = stats.correlation_xx, stats.correlation_xy
-    found = support.copy()
-    for j in range(stats.xy.shape[1]):
-        here = slice(support.indptr[j], support.indptr[j + 1])
-        rows = support.indices[here]
-        if len(rows):
-            ridged = G[np.ix_(rows, rows)] + _RIDGE * np.eye(len(rows))
-            b = np.linalg.solve(ridged, C[rows, j])
-            found.data[here] = b * stats.scale_y[j] / stats.scale_x[rows]
-    return found
 
 
 @dataclass
@@ -121,7 +91,7 @@ class WithoutEdges:
                 torch.as_tensor(fit.screening[site].kept),
                 torch.as_tensor(np.unique(fit.rows.features[site].indices)).long(),
                 torch.as_tensor(means[site]).float(),
-                sp.csr_array(refitted(fit.chain[site], index)) if site in fit.chain else None,
+                sp.csr_array(refit(fit.chain[site], index)[0]) if site in fit.chain else None,
             )
         self.bos = shared_bos([each.dictionary for each in self.sites.values()])
 

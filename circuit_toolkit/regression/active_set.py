@@ -3,7 +3,7 @@
 The problem of one target, with G (p, p) the Gram matrix of the sources, c (p,) their products
 with the target and `pull = c - G b` the slope of the squared error, is
 
-    minimise  b.G b / 2 - c.b + alpha |b|_1 .
+    minimise  b.G b / 2 - c.b + alpha . |b| .
 
 Feature-sign search (Lee et al., 2006) solves for the support exactly, drops coefficients that
 would change sign, takes in the worst violator, and ends at an exact solution because the objective
@@ -20,7 +20,13 @@ RIDGE = 1e-13  # times trace(G): keeps copies solvable; the steps are refined, s
 
 
 def active_set(
-    G: np.ndarray, c: np.ndarray, alpha: float, b: np.ndarray, tol: float, max_iter: int
+    G: np.ndarray,
+    c: np.ndarray,
+    alpha: np.ndarray | float,
+    b: np.ndarray,
+    tol: float,
+    max_iter: int,
+    positive: bool = False,
 ) -> np.ndarray:
     """Solve for one target, starting from a guess.
 
@@ -28,14 +34,16 @@ def active_set(
     ----------
     G, c : ndarray, shapes (p, p) and (p,)
         Gram matrix of the sources, and their products with the target.
-    alpha : float
-        Penalty, in the unit of c.
+    alpha : float or ndarray, shape (p,)
+        Penalties, in the unit of c.
     b : ndarray, shape (p,)
         Where to start; the closer its support, the fewer steps.
     tol : float
         Largest violation of the optimality conditions at which to stop, in the unit of c.
     max_iter : int
         Most steps; each solves one linear system in the size of the support.
+    positive : bool
+        Whether coefficients may not be negative.
 
     Returns
     -------
@@ -43,19 +51,22 @@ def active_set(
         The solution, if `max_iter` was enough: the caller certifies.
     """
     b, signs, ridge = b.copy(), np.sign(b), RIDGE * np.trace(G)
+    alpha = np.broadcast_to(alpha, c.shape)
     for _ in range(max_iter):
         support = np.flatnonzero(signs)
         rows = G[support]  # (s, p)
         if len(support):
             b[support], crossed = _step(
-                rows[:, support], c[support], alpha, b[support], signs[support], ridge
-            )
+                rows[:, support], c[support], alpha[support], b[support], signs[support], ridge,
+                positive,
+            )  # fmt: skip
             if crossed:
                 signs = np.sign(b)
                 continue
         pull = c - b[support] @ rows  # (p,)
+        off = signs == 0
         wrong = np.abs(pull - alpha * signs)
-        wrong[signs == 0] -= alpha
+        wrong[off] = (pull if positive else np.abs(pull))[off] - alpha[off]
         worst = wrong.argmax()
         if wrong[worst] <= tol:
             break
@@ -65,7 +76,13 @@ def active_set(
 
 
 def _step(
-    G: np.ndarray, c: np.ndarray, alpha: float, b: np.ndarray, signs: np.ndarray, ridge: float
+    G: np.ndarray,
+    c: np.ndarray,
+    alpha: np.ndarray,
+    b: np.ndarray,
+    signs: np.ndarray,
+    ridge: float,
+    positive: bool,
 ) -> tuple[np.ndarray, bool]:
     """Go to the minimum on the support, or to the best point on the way if signs change.
 
@@ -82,7 +99,7 @@ def _step(
     order = times.argsort()
     crossing, times = crossing[order], times[order]
     slope = uphill @ move  # negative; between kinks it rises linearly, at kinks it jumps
-    jumps = np.cumsum(2 * alpha * np.abs(move[crossing]))
+    jumps = np.cumsum(2 * (np.inf if positive else alpha[crossing]) * np.abs(move[crossing]))
     kink = int(np.searchsorted(slope * (1 - times) + jumps, 0))  # first that ends the descent
     time = 1 + (jumps[kink - 1] if kink else 0) / slope  # minimum of the piece before that kink
     if kink == len(times) or time < times[kink]:

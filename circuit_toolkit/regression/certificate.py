@@ -9,27 +9,62 @@ class ConvergenceWarning(UserWarning):
     """Some points of a path are not certified; `path.converged` says which."""
 
 
-def violation(pull: np.ndarray, B: np.ndarray, alphas: np.ndarray | float) -> np.ndarray:
+def violation(
+    pull: np.ndarray, B: np.ndarray, alphas: np.ndarray | float, positive: bool = False
+) -> np.ndarray:
     """Largest violation of the optimality conditions (Tibshirani, 2013, section 2.1).
 
     Parameters
     ----------
-    pull, B : ndarray, shapes (p, q)
+    pull, B : ndarray, shapes (p,) or (p, q)
         Slope of the likelihood or of the squared error, downhill, and the coefficients.
-    alphas : ndarray, shape (q,)
+    alphas : ndarray, shape (q,) or that of B
         Penalties.
+    positive : bool
+        Whether coefficients may not be negative.
 
     Returns
     -------
     ndarray, shape (q,)
         Zero at a solution; in the unit of alpha.
     """
-    on_support, off_support = np.abs(pull - alphas * np.sign(B)), np.abs(pull) - alphas
+    on_support = np.abs(pull * np.sign(B) - alphas)  # also where alphas are infinite
+    off_support = (pull if positive else np.abs(pull)) - alphas
     return np.where(B != 0, on_support, off_support).max(axis=0, initial=0)
 
 
+def summarise(
+    c: np.ndarray,
+    pull: np.ndarray,
+    b: np.ndarray,
+    penalties: np.ndarray,
+    w: np.ndarray,
+    positive: bool,
+) -> np.ndarray:
+    """Take the sums that a certificate is made from.
+
+    Parameters
+    ----------
+    c, pull, b : ndarray, shape (p,)
+        Products of the sources with the target, slope of the squared error and of a ridge,
+        downhill, and coefficients.
+    penalties, w : ndarray, shape (p,)
+        Penalties, and these over alpha.
+    positive : bool
+        Whether coefficients may not be negative.
+
+    Returns
+    -------
+    ndarray, shape (6,)
+        Violation, largest |pull| / w, b.c, b.pull, w.|b| and b.b.
+    """
+    largest = ((pull if positive else np.abs(pull)) / w).max(initial=0)
+    worst = violation(pull, b, penalties, positive)
+    return np.array([worst, largest, b @ c, b @ pull, w[b != 0] @ np.abs(b[b != 0]), b @ b])
+
+
 def certificate(
-    G: np.ndarray, C: np.ndarray, yy: np.ndarray, B: np.ndarray, alphas: np.ndarray
+    summary: np.ndarray, yy: np.ndarray, alphas: np.ndarray, ridge: np.ndarray | float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How far coefficients are from optimal, from second moments alone.
 
@@ -38,27 +73,25 @@ def certificate(
 
     Parameters
     ----------
-    G, C, yy : ndarray, shapes (p, p), (p, q) and (q,)
-        Second moments of sources, of sources with targets, and of targets.
-    B : ndarray, shape (p, q)
-        Coefficients.
-    alphas : ndarray, shape (q,)
-        Penalties.
+    summary : ndarray, shape (..., 6)
+        From `summarise`.
+    yy : ndarray, shape (...)
+        Second moments of the targets.
+    alphas, ridge : ndarray, shape (...)
+        Penalties on absolute values, and on half the squares.
 
     Returns
     -------
-    tuple of three ndarray, shape (q,)
-        Duality gap over yy / 2, largest violation of the optimality conditions, and the
-        variance explained.
+    tuple of three ndarray, shape (...)
+        Duality gap over yy / 2, largest violation of the optimality conditions, and the mean
+        square of the residuals.
     """
-    pull = C - G @ B  # (p, q)
-    fitted, unfitted = (B * C).sum(axis=0), (B * pull).sum(axis=0)  # b.c and b.(c - G b)
+    worst, largest, fitted, unfitted, absolute, squares = np.moveaxis(summary, -1, 0)
     ry = yy - fitted  # residual . y
-    rr = np.maximum(ry - unfitted, 0)  # residual . residual
-    largest = np.abs(pull).max(axis=0, initial=0)
+    rr = np.maximum(ry - unfitted, 0)  # residual . residual, with the ridge as further rows
     bound = np.divide(alphas, largest, out=np.ones_like(largest), where=largest > 0)
-    scale = np.clip(np.divide(ry, rr, out=bound.copy(), where=rr > 0), -bound, bound)
-    primal = rr / 2 + alphas * np.abs(B).sum(axis=0)
+    scale = np.clip(np.divide(ry, rr, out=bound.copy(), where=rr > 0), 0, bound)
+    primal = rr / 2 + alphas * absolute
     dual = scale * ry - scale**2 * rr / 2
     gap = np.divide(primal - dual, yy / 2, out=np.zeros_like(primal), where=yy > 0)
-    return gap, violation(pull, B, alphas), fitted + unfitted
+    return gap, worst, rr - ridge * squares

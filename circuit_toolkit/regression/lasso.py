@@ -4,50 +4,51 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
 
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.regression.active_set import active_set
-from circuit_toolkit.regression.centred import reciprocal
+from circuit_toolkit.regression.all_targets import Penalty, Start, solve
 from circuit_toolkit.regression.certificate import ConvergenceWarning, certificate
 from circuit_toolkit.regression.gram import GramStatistics
-from circuit_toolkit.regression.primal_dual import primal_dual
-
-_EXACT = 1e-8  # times alpha: violation at which the solver stops, far below what `tol` asks
-_NEWTON_STEPS = 8  # for all targets at once; a warm start needs one to three
-_PROXIMAL = (1e-2, 1e-4)  # curvature lent, in turn, where sources depend on each other
+from circuit_toolkit.regression.matrices import reciprocal
+from circuit_toolkit.regression.second_moments import SecondMoments, targets
+from circuit_toolkit.regression.settings import check_alphas, check_strengths, check_weights
 
 
 @dataclass(frozen=True, eq=False)
 class LassoPath:
     """Lasso solutions for q targets at k strengths, each with a certificate of optimality.
 
-    For every target the objective is `mean((y - X b)^2) / 2 + alpha |b|_1` on standardised
-    columns (mean 0, standard deviation 1), with the intercept free. The coefficients are
-    dependency scores, not causal effects.
+    For every target the objective is `mean((y - X b)^2) / 2 + alpha (l1_ratio w.|b| +
+    (1 - l1_ratio) |b|^2 / 2)`, on columns in the form of the statistics: raw, centred (a free
+    intercept) or standardised. The coefficients are dependency scores, not causal effects.
 
     Parameters
     ----------
     strengths : ndarray, shape (k,)
-        Decreasing; alpha as a share of the smallest alpha at which a target has no sources.
+        Decreasing; alpha as a share of the smallest at which a target has no sources (the largest
+        share of a target, where alphas were given).
     alphas : ndarray, shape (k, q)
-        Penalties, in correlation units and in scikit-learn's scale.
+        Penalties in scikit-learn's scale, in the unit of the form: for standardised columns of
+        correlations, else of x times y.
     coefficients : tuple of k csc_array, shape (p, q)
-        In standardised units; zeros are exact. `raw` gives them in the unit of the data.
+        In the unit of the data, whatever the form; zeros are exact. `intercepts` goes with them,
+        `standardised` gives them in standard deviations.
     gap : ndarray, shape (k, q)
         Duality gap over the objective of the empty model: the objective is at most this far
         from its optimum.
     kkt : ndarray, shape (k, q)
-        Largest violation of the optimality conditions, in correlation units.
+        Largest violation of the optimality conditions, in the unit of alpha.
     converged : ndarray of bool, shape (k, q)
-        Whether the gap is within the tolerance. Never read coefficients where it is false.
+        Whether that is within the tolerance. Never read coefficients where it is false.
     r2 : ndarray, shape (k, q)
         Share of variance explained on the training rows; NaN for a constant target.
     stats : GramStatistics
         What was fitted.
+    penalty : Penalty
+        Weights of the sources, ratio and sign, as fitted.
     tol, max_iter : float and int
         Settings that `solve` goes on using.
     """
@@ -60,6 +61,7 @@ class LassoPath:
     converged: np.ndarray
     r2: np.ndarray
     stats: GramStatistics
+    penalty: Penalty
     tol: float
     max_iter: int
 
@@ -71,10 +73,6 @@ class LassoPath:
             f"{self.strengths[-1]:.3g}, sources={p}, targets={q}, "
             f"certified={self.converged.mean():.0%})"
         )
-
-    @cached_property
-    def _problem(self) -> _Problem:
-        return _Problem.of(self.stats)
 
     def at(self, strength: float) -> int:
         """Index of the stored point nearest to a strength, on a logarithmic scale.
@@ -92,10 +90,45 @@ class LassoPath:
         check_strengths([strength])
         return int(np.abs(np.log(self.strengths / strength)).argmin())
 
+    def intercepts(self, index: int) -> np.ndarray:
+        """Give the intercepts that go with `coefficients[index]`.
+
+        Parameters
+        ----------
+        index : int
+            Point of the path.
+
+        Returns
+        -------
+        ndarray, shape (q,)
+            Zeros on raw statistics.
+        """
+        stats = self.stats
+        if stats.form == "raw":
+            return np.zeros(len(stats.mean_y))
+        return stats.mean_y - self.coefficients[index].T @ stats.mean_x
+
+    def standardised(self, index: int) -> sp.csc_array:
+        """Coefficients in standard deviations.
+
+        Parameters
+        ----------
+        index : int
+            Point of the path.
+
+        Returns
+        -------
+        csc_array, shape (p, q)
+            Standard deviations of a target per standard deviation of a source.
+        """
+        return rescaled(
+            self.coefficients[index], self.stats.scale_x, reciprocal(self.stats.scale_y)
+        )
+
     def solve(self, strength: float) -> LassoPath:
         """Exact solution at one strength, stored or not, as a path of one point.
 
-        Starts from the stored neighbours, so it is fast between points of the path.
+        Starts from the stored point above it, so it is fast between points of the path.
 
         Parameters
         ----------
@@ -113,31 +146,13 @@ class LassoPath:
             If the strength is not in (0, 1].
         """
         strengths = check_strengths([strength])
-        after = int(np.searchsorted(-self.strengths, -strength))  # first stored one not above it
-        above, below = max(after - 1, 0), min(after, len(self.strengths) - 1)
-        span = self.strengths[above] - self.strengths[below]
-        share = np.clip((self.strengths[above] - strength) / span, 0, 1) if span else 0.0
-        # paths are piecewise linear: where no source enters or leaves in between, this is exact
-        start = (1 - share) * self.coefficients[above] + share * self.coefficients[below]
-        return _fit(self.stats, self._problem, strengths, start.toarray(), self.tol, self.max_iter)
-
-    def raw(self, index: int) -> tuple[sp.csc_array, np.ndarray]:
-        """Coefficients in the unit of the data, and the intercepts.
-
-        Parameters
-        ----------
-        index : int
-            Point of the path.
-
-        Returns
-        -------
-        tuple of csc_array (p, q) and ndarray (q,)
-            Such that `X @ coefficients + intercepts` predicts Y.
-        """
-        stats = self.stats
-        scaled = sp.diags_array(reciprocal(stats.scale_x)) @ self.coefficients[index]
-        coefficients = sp.csc_array(scaled @ sp.diags_array(stats.scale_y))
-        return coefficients, stats.mean_y - coefficients.T @ stats.mean_x
+        above = np.flatnonzero(self.strengths >= strength)
+        start = None
+        if len(above):
+            unit_x, unit_y = units(self.stats)
+            form = rescaled(self.coefficients[above[-1]], reciprocal(unit_x), reciprocal(unit_y))
+            start = Start(form, self.alphas[above[-1]])
+        return _fit(self.stats, strengths, None, self.penalty, self.tol, self.max_iter, start=start)
 
     def held_out_r2(self, other: GramStatistics) -> np.ndarray:
         """Share of variance explained on rows that were not fitted.
@@ -166,10 +181,9 @@ class LassoPath:
                 f"{other.xy.shape}. Select the same columns in both."
             )
         scores = []
-        for index in range(len(self.strengths)):
-            b, intercepts = self.raw(index)  # (p, q), (q,)
-            explained = (b.multiply(2 * other.xy - other.xx @ b)).sum(axis=0)  # (q,)
-            bias = other.mean_y - other.mean_x @ b - intercepts  # (q,)
+        for index, b in enumerate(self.coefficients):  # (p, q)
+            explained = b.multiply(2 * other.xy - other.xx @ b).sum(axis=0)  # (q,)
+            bias = other.mean_y - other.mean_x @ b - self.intercepts(index)  # (q,)
             scores.append(_share(explained - bias**2, np.where(other.scale_y > 0, other.yy, 0)))
         return np.array(scores)
 
@@ -177,23 +191,47 @@ class LassoPath:
 def lasso_path(
     stats: GramStatistics,
     strengths: np.ndarray | list[float] | None = None,
-    tol: float = 1e-6,
+    tol: float = 1e-8,
+    *,
+    alphas: np.ndarray | list[float] | None = None,
+    weights: np.ndarray | None = None,
+    positive: bool = False,
+    l1_ratio: float = 1.0,
     max_iter: int = 1000,
+    device: str | None = None,
 ) -> LassoPath:
     """Fit a lasso path for every target, warm-started from strong to weak penalties.
+
+    Targets do not share anything but the sources: `lasso_path(stats.select(y=some))` gives the
+    same numbers for these as `lasso_path(stats)`, so blocks of targets can be fitted apart.
 
     Parameters
     ----------
     stats : GramStatistics
-        Of the training rows. Constant columns get no coefficients.
+        Of the training rows, in the form to fit: `stats`, `stats.centred()` (with an intercept) or
+        `stats.standardised()`. In the last two constant columns get no coefficients.
     strengths : array of shape (k,), optional
         Penalties as shares of each target's alpha_max, in (0, 1]; sorted in decreasing order.
         By default 30 values from 1 to 0.01, evenly spaced on a logarithmic scale.
-    tol : float, default 1e-6
-        Duality gap, as a share of the objective of the empty model, up to which a solution
-        counts as converged. The solver aims at the exact solution whatever the value.
+    tol : float, default 1e-8
+        Largest violation of the optimality conditions, as a share of alpha_max, up to which a
+        solution counts as converged.
+    alphas : array of shape (k,) or (k, q), optional
+        Instead of strengths: penalties as scikit-learn means them, positive, for all targets or
+        for each.
+    weights : array of shape (p,) or (p, q), optional
+        What the penalty of each source is multiplied with, positive; infinite for a source that
+        must not enter. See `adaptive_weights`. By default ones.
+    positive : bool, default False
+        Whether coefficients may not be negative.
+    l1_ratio : float, default 1
+        Share of the penalty that is on absolute values, in (0, 1]; the rest is on half the
+        squares (elastic net, as in scikit-learn).
     max_iter : int, default 1000
-        Most active-set steps per target and strength.
+        Most steps of each kind per target and strength.
+    device : str, optional
+        Where targets with more than 128 sources are solved, as torch names it ("cuda"): there a
+        copy of the Gram matrix has to fit in float64. By default numpy on the processor.
 
     Returns
     -------
@@ -203,98 +241,100 @@ def lasso_path(
     Raises
     ------
     InputError
-        If a strength is not in (0, 1], or a setting is not positive.
+        If a strength is not in (0, 1], or a setting is out of range.
+    MismatchError
+        If alphas or weights do not fit the statistics.
 
     Warns
     -----
     ConvergenceWarning
         Once, if some solutions are not certified.
     """
-    if tol <= 0 or max_iter < 1:
-        raise InputError(f"tol and max_iter must be positive, got {tol} and {max_iter}.")
+    if tol <= 0 or max_iter < 1 or not 0 < l1_ratio <= 1:
+        raise InputError(
+            "tol and max_iter must be positive and l1_ratio in (0, 1], got "
+            f"{tol}, {max_iter} and {l1_ratio}."
+        )
+    if strengths is not None and alphas is not None:
+        raise InputError("Give strengths or alphas, not both.")
+    p, q = stats.xy.shape
+    penalty = Penalty(check_weights(weights, p, q), l1_ratio, positive)
+    if alphas is not None:
+        given = check_alphas(alphas, q)
+        return _fit(stats, None, given, penalty, tol, max_iter, device)
     values = check_strengths(np.geomspace(1, 0.01, 30) if strengths is None else strengths)
-    start = np.zeros(stats.xy.shape)
-    return _fit(stats, _Problem.of(stats), values, start, tol, max_iter)
-
-
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """The lasso in correlation units."""
-
-    G: np.ndarray  # (p, p)
-    C: np.ndarray  # (p, q)
-    yy: np.ndarray  # (q,) 1, or 0 for constant targets
-
-    @classmethod
-    def of(cls, stats: GramStatistics) -> _Problem:
-        yy = (stats.scale_y > 0).astype(float)
-        return cls(stats.correlation_xx, stats.correlation_xy, yy)
+    return _fit(stats, values, None, penalty, tol, max_iter, device)
 
 
 def _fit(
     stats: GramStatistics,
-    problem: _Problem,
-    strengths: np.ndarray,
-    start: np.ndarray,
+    strengths: np.ndarray | None,
+    alphas: np.ndarray | None,
+    penalty: Penalty,
     tol: float,
     max_iter: int,
+    device: str | None = None,
+    start: Start | None = None,
 ) -> LassoPath:
-    """Walk down the strengths, from the coefficients `start` (p, q)."""
-    G, C = problem.G, problem.C
-    alpha_max = np.abs(C).max(axis=0, initial=0)  # (q,)
-    alphas = strengths[:, None] * alpha_max  # (k, q)
-    steps = min(max_iter, _NEWTON_STEPS)
-    B, slopes, path, certificates = start, np.zeros_like(start), [], []
-    for alpha, last in zip(alphas, [alphas[0], *alphas[:-1]], strict=True):
-        bound = _EXACT * alpha + 1e-15  # (q,)
-        ahead = B + (last - alpha) * slopes  # exact until a source enters or leaves
-        ahead[ahead * B < 0] = 0
-        ahead, slopes, left = primal_dual(G, C, alpha, ahead, slopes, bound, steps)
-        near = _proximal_steps(G, C[:, left], alpha[left], B[:, left], bound[left], steps)
-        for j, b in zip(left, near.T, strict=True):
-            ahead[:, j] = active_set(G, C[:, j], alpha[j], b, bound[j], max_iter)
-        B, slopes[:, left] = ahead, 0
-        path.append(sp.csc_array(B))
-        certificates.append(certificate(G, C, problem.yy, B, alpha))
-    gap, kkt, explained = (np.array(values) for values in zip(*certificates, strict=True))
-    converged = gap <= tol
+    q = stats.xy.shape[1]
+    if alphas is None:
+        assert strengths is not None
+        alphas = np.repeat(strengths[:, None], q, axis=1)
+    found = solve(
+        SecondMoments.of(stats, device),
+        lambda some: targets(stats, some),
+        alphas,
+        penalty,
+        relative=strengths is not None,
+        tol=tol,
+        max_iter=max_iter,
+        start=start,
+    )
+    ridge = found.alphas * (1 - penalty.l1_ratio)
+    gap, kkt, error = certificate(found.summary, found.yy, found.alphas, ridge)
+    converged = kkt <= tol * found.alpha_max
     if not converged.all():
+        share = (kkt / np.where(found.alpha_max > 0, found.alpha_max, 1)).max()
         warnings.warn(
             f"{np.count_nonzero(~converged)} of {converged.size} lasso solutions are not "
-            f"certified (largest relative duality gap {gap.max():.1e}, tolerance {tol:.1e}). "
+            f"certified (largest violation {share:.1e} of alpha_max, tolerance {tol:.1e}). "
             "See path.converged; raise max_iter, or drop sources that are nearly copies.",
             ConvergenceWarning,
             stacklevel=3,
         )
-    r2 = _share(explained, problem.yy)
-    return LassoPath(strengths, alphas, tuple(path), gap, kkt, converged, r2, stats, tol, max_iter)
+    shares = strengths
+    if shares is None:
+        whole = np.where(found.alpha_max > 0, found.alpha_max, np.inf)
+        shares = (found.alphas / whole).max(axis=1, initial=0)
+    unit_x, unit_y = units(stats)
+    spread = np.where(stats.scale_y > 0, found.yy if stats.form == "standardised" else stats.yy, 0)
+    return LassoPath(
+        shares,
+        found.alphas,
+        tuple(rescaled(b, unit_x, unit_y) for b in found.coefficients),
+        gap,
+        kkt,
+        converged,
+        1 - _share(error, spread),
+        stats,
+        penalty,
+        tol,
+        max_iter,
+    )
 
 
-def _proximal_steps(
-    G: np.ndarray, C: np.ndarray, alphas: np.ndarray, B: np.ndarray, tol: np.ndarray, max_iter: int
-) -> np.ndarray:
-    """Get near the solutions by proximal point steps (Rockafellar, 1976).
+def units(stats: GramStatistics) -> tuple[np.ndarray, np.ndarray]:
+    """Factors from coefficients in the form of the statistics to those of the data: (p,), (q,)."""
+    if stats.form == "standardised":
+        return reciprocal(stats.scale_x), stats.scale_y
+    return np.ones(len(stats.mean_x)), np.ones(len(stats.mean_y))
 
-    Each adds `curvature |b - B|^2 / 2`, so that the Newton steps get through where the Gram
-    matrix is singular, as with features whose sum is constant; little remains to be searched.
-    """
-    for curvature in _PROXIMAL if len(alphas) else ():
-        lifted, shifted = G + curvature * np.eye(len(G)), C + curvature * B
-        near, _, left = primal_dual(lifted, shifted, alphas, B, np.zeros_like(B), tol, max_iter)
-        near[:, left] = B[:, left]
-        B = near
-    return B
+
+def rescaled(b: sp.csc_array, rows: np.ndarray, columns: np.ndarray) -> sp.csc_array:
+    """Multiply rows and columns with factors."""
+    factors = rows[b.indices] * np.repeat(columns, np.diff(b.indptr))
+    return sp.csc_array((b.data * factors, b.indices, b.indptr), shape=b.shape)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
-
-
-def check_strengths(strengths: np.ndarray | list[float]) -> np.ndarray:
-    """Strengths as a decreasing float array."""
-    values = np.unique(np.asarray(strengths, dtype=float))[::-1]
-    if values.size == 0 or not (values[-1] > 0 and values[0] <= 1):
-        raise InputError(
-            f"Strengths are shares of alpha_max, in (0, 1]; got {np.asarray(strengths)}."
-        )
-    return values

@@ -11,16 +11,15 @@ import torch
 from scipy.special import entr
 
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.regression.centred import (
-    Centred,
+from circuit_toolkit.regression.certificate import ConvergenceWarning
+from circuit_toolkit.regression.matrices import (
     Matrix,
     as_matrix,
     reciprocal,
-    standard_deviation,
 )
-from circuit_toolkit.regression.certificate import ConvergenceWarning
-from circuit_toolkit.regression.lasso import check_strengths
 from circuit_toolkit.regression.newton import logistic_certificate, proximal_newton
+from circuit_toolkit.regression.settings import check_strengths
+from circuit_toolkit.regression.sums import spread
 
 _EXACT = 1e-8  # times alpha: violation at which the solver stops
 
@@ -190,7 +189,7 @@ def logistic_path(
     if tol <= 0 or max_iter < 1:
         raise InputError(f"tol and max_iter must be positive, got {tol} and {max_iter}.")
     values = check_strengths(np.geomspace(1, 0.01, 30) if strengths is None else strengths)
-    Z, shift, scale = _standardised(matrix)
+    Z, shift, scale = standardised(matrix)
 
     share = labels.mean()
     alpha_max = np.abs(Z.T @ (labels - share)).max(initial=0) / len(labels)
@@ -241,15 +240,14 @@ def _as_labels(y: object, rows: int) -> np.ndarray:
     return labels.astype(float)
 
 
-def _standardised(matrix: Matrix) -> tuple[Matrix, np.ndarray, np.ndarray]:
+def standardised(matrix: Matrix) -> tuple[Matrix, np.ndarray, np.ndarray]:
     """Columns over their standard deviation; dense ones also centred, which keeps digits.
 
     The free intercept makes centring immaterial to the solution. Returns also what was
     subtracted, in standardised units, and the standard deviations.
     """
-    centred = Centred.of(matrix)
-    scale = standard_deviation(centred.variance(), centred.mean)
+    mean, scale = spread(matrix)
     if isinstance(matrix, np.ndarray):
-        return centred.dense * reciprocal(scale), centred.mean * reciprocal(scale), scale
+        return (matrix - mean) * reciprocal(scale), mean * reciprocal(scale), scale
     scaled = sp.csc_array(matrix @ sp.diags_array(reciprocal(scale)))
     return scaled, np.zeros(len(scale)), scale

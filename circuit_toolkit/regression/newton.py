@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from scipy.special import entr, expit
 
 from circuit_toolkit.regression.active_set import active_set
-from circuit_toolkit.regression.centred import Matrix
 from circuit_toolkit.regression.certificate import violation
+from circuit_toolkit.regression.matrices import Matrix
 
 _INNER_STEPS = 1000  # active-set steps per Newton step
 
@@ -57,7 +57,7 @@ def proximal_newton(
         if violation(pull, b, alpha) <= tol:
             break
         near = np.flatnonzero((b != 0) | (np.abs(pull) > 2 * alpha - previous_alpha))
-        H = _hessian(Z[:, near], probability * (1 - probability) / n)  # (w, w)
+        H = hessian(Z[:, near], probability * (1 - probability) / n)  # (w, w)
         c = H @ b[near] + pull[near]
         target = b.copy()
         target[near] = active_set(H, c, alpha, b[near], tol / 10, _INNER_STEPS)
@@ -65,7 +65,7 @@ def proximal_newton(
     return b, with_best_intercept(Z @ b, labels, b0)[1]
 
 
-def _hessian(Z: Matrix, weights: np.ndarray) -> np.ndarray:
+def hessian(Z: Matrix, weights: np.ndarray) -> np.ndarray:
     """Curvature in the coefficients (w, w) once the intercept follows them."""
     root = np.sqrt(weights)
     if isinstance(Z, np.ndarray):

@@ -140,7 +140,7 @@ def assert_regressions_are_sklearns(
         ]
         for site, later in zip(fit.sites, fit.sites[1:], strict=False):
             for j in range(0, columns[later].shape[1], 9):
-                ours = fit.chain[later].coefficients[k][:, [j]].toarray().ravel()
+                ours = fit.chain[later].standardised(k)[:, [j]].toarray().ravel()
                 problems.append((columns[site], columns[later][:, j], ours))
         for X, target, ours in problems:
             alpha = strength * np.abs(X.T @ target).max() / len(X)
@@ -229,7 +229,7 @@ def test_edges_of_a_prompt_share_out_activation_times_coefficient(acts, fit):
     train = CircuitLasso()._training(acts.groups)
     X = acts.features[B].toarray()
     kept = fit.screening[B].kept.tolist()
-    column = fit.readout[B].coefficients[k].toarray().ravel()
+    column = fit.readout[B].standardised(k).toarray().ravel()
     share = {i: abs(column[kept.index(i)]) * X[prompt, i] / X[train, i].std() for i in READ}
     ids = circuit.ids()
     for edge in circuit.edges[[ids[e["target"]] == TARGET for e in circuit.edges]]:

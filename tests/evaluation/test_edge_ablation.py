@@ -13,8 +13,6 @@ from circuit_toolkit.evaluation.edge_ablation import (
     edge_faithfulness,
 )
 from circuit_toolkit.evaluation.known_circuits import case_model
-from circuit_toolkit.evaluation.without_edges import refitted
-from circuit_toolkit.regression import GramStatistics, lasso_path
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 
@@ -192,21 +190,6 @@ def test_what_would_fall_below_nothing_is_nothing(chain):
     z1[:, 0] = 0
     want = chain.metric(z1 @ chain.weights[1] + 5)
     np.testing.assert_allclose(curve.inside[0], want, atol=2e-4)
-
-
-def test_the_refit_is_least_squares_on_the_support():
-    rng = np.random.default_rng(1)
-    X = rng.normal(size=(400, 6)) * np.arange(1, 7)
-    Y = X[:, :3] @ rng.normal(size=(3, 2)) + rng.normal(size=(400, 2)) + 3
-    path = lasso_path(GramStatistics.from_arrays(X, Y), [0.3])
-    found = refitted(path, 0).toarray()
-    for j in range(2):
-        rows = path.coefficients[0].toarray()[:, j].nonzero()[0]
-        assert 0 < len(rows) < 6
-        design = np.column_stack([X[:, rows], np.ones(len(X))])
-        want = np.linalg.lstsq(design, Y[:, j], rcond=None)[0][:-1]
-        np.testing.assert_allclose(found[rows, j], want, rtol=1e-5, atol=1e-5)  # ridge 1e-6
-        assert not np.delete(found[:, j], rows).any()
 
 
 def test_a_circuit_carries_the_outcome_as_evidence(chain):

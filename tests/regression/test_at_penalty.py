@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.regression import ConvergenceWarning, GramStatistics, lasso_path
-from circuit_toolkit.regression.at_penalty import group_lasso_at, group_penalties, lasso_at
+from circuit_toolkit.regression.at_penalty import lasso_at
+from circuit_toolkit.regression.group import group_lasso_at, group_lasso_path, group_penalties
 
 
 def moments(n=300, p=20, q=6, seed=0):
@@ -19,9 +21,9 @@ def test_on_standardised_columns_it_is_the_lasso_of_a_path():
     X, Y, *_ = moments()
     X, Y = X / X.std(0), Y / Y.std(0)
     C = X.T @ Y / len(X)
-    path = lasso_path(GramStatistics.from_arrays(X, Y), [0.1])
+    path = lasso_path(GramStatistics.from_arrays(X, Y).standardised(), [0.1])
     found = lasso_at(X.T @ X / len(X), C, 0.1 * np.abs(C).max(0))
-    np.testing.assert_allclose(found, path.coefficients[0].toarray(), atol=1e-6)
+    np.testing.assert_allclose(found, path.standardised(0).toarray(), atol=1e-6)
     assert 0 < np.count_nonzero(found) < found.size
 
 
@@ -74,6 +76,38 @@ def test_what_is_not_solved_is_said():
     _, _, G, C = moments(seed=3)
     alphas = 0.01 * np.abs(C).max(0)
     with pytest.warns(ConvergenceWarning, match="solutions are not within"):
-        lasso_at(G, C, alphas, max_iter=0)
+        lasso_at(G, C, alphas, max_iter=1)
     with pytest.warns(ConvergenceWarning):
         group_lasso_at(G, C, alphas, np.arange(20), np.arange(6), max_iter=1)
+
+
+def test_a_group_path_is_certified_and_carries_whole_blocks():
+    X, Y, *_ = moments(p=24, q=6, seed=2)
+    rows, columns = np.repeat([0, 1, 2, 3], 6), np.array([0, 0, 1, 1, 1, 2])
+    stats = GramStatistics.from_arrays(X + 3, Y - 2)
+    for form in (stats.centred(), stats.standardised()):
+        path = group_lasso_path(form, rows, columns, [1, 0.5, 0.1])
+        assert path.converged.all() and path.kkt.max() <= 1e-4
+        blocks = [
+            [b[rows == a][:, columns == g].nnz for a in range(4) for g in range(3)]
+            for b in path.coefficients
+        ]
+        assert not any(blocks[0]) and 0 < sum(map(bool, blocks[1])) < 12
+        assert {n for n in blocks[1] if n} <= {6, 12, 18}  # all of a block, or nothing
+        x, y = X - X.mean(0), Y - Y.mean(0)
+        if form.form == "standardised":
+            x, y = x / X.std(0), y / Y.std(0)
+        unit = (X.std(0)[:, None] / Y.std(0)) if form.form == "standardised" else 1.0
+        for k, b in enumerate(path.coefficients):
+            B = b.toarray() * unit
+            pull = x.T @ (y - x @ B) / len(x)
+            for g in range(3):
+                for a in range(4):
+                    size = np.linalg.norm(pull[np.ix_(rows == a, columns == g)])
+                    assert size <= path.alphas[k, g] * np.sqrt(6) * (1 + 1e-3)
+    with pytest.warns(ConvergenceWarning):
+        assert not group_lasso_path(stats, rows, columns, [0.1], max_iter=1).converged.all()
+    with pytest.raises(MismatchError, match="24 sources and 6 targets"):
+        group_lasso_path(stats, rows[1:], columns)
+    with pytest.raises(InputError, match="from 0"):
+        group_lasso_path(stats, rows + 1, columns)

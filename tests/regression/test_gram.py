@@ -21,7 +21,9 @@ def assert_same(a, b, rtol=1e-10, atol=1e-12):
 def direct(X, Y):
     dx, dy = X - X.mean(axis=0), Y - Y.mean(axis=0)
     moments = (dx.T @ dx / len(X), dx.T @ dy / len(X), (dy**2).mean(axis=0))
-    return GramStatistics(len(X), X.mean(axis=0), Y.mean(axis=0), *moments, (X != 0).sum(axis=0))
+    return GramStatistics(
+        len(X), len(X), X.mean(axis=0), Y.mean(axis=0), *moments, (X != 0).sum(axis=0)
+    )
 
 
 @pytest.mark.parametrize(

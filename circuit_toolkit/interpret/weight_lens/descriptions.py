@@ -159,7 +159,13 @@ class FeatureDescriptions:
         return replace(self, settings={**self.settings, **moved, "own": own}, concepts={})
 
     def validated(self) -> list[tuple[Site, int]]:
-        """Give the features that have a description, as site and number."""
+        """Give the features that have a description.
+
+        Returns
+        -------
+        list of (Site, int)
+            Site and number, in order.
+        """
         return [
             (site, int(i))
             for site in self.shown
