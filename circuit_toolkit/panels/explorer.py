@@ -17,13 +17,14 @@ from circuit_toolkit.circuits.circuit_lasso import CircuitLasso
 from circuit_toolkit.circuits.lasso_fit import LassoFit
 from circuit_toolkit.circuits.tables import TARGET
 from circuit_toolkit.dictionaries import Dictionary
-from circuit_toolkit.errors import InputError, ToolkitError
+from circuit_toolkit.errors import InputError
 from circuit_toolkit.evaluation import ablation_evidence
 from circuit_toolkit.interpret.feature_card import FeatureCard, feature_card
 from circuit_toolkit.interpret.labels import described_labels, named_features
 from circuit_toolkit.interpret.weight_lens import FeatureDescriptions
 from circuit_toolkit.models import Model
 from circuit_toolkit.panels.graph_widget import GraphWidget
+from circuit_toolkit.panels.panel import Panel
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import BUNDLED, Task
 from circuit_toolkit.views.card_page import card_html
@@ -33,7 +34,7 @@ _SHOWN = 40  # prompts in the menu
 _CLICK = "<i>Click a node to see what is known of it.</i>"
 
 
-class Explorer(w.VBox):
+class Explorer(Panel):
     """Learn a circuit, look at it, and test it, with a few controls; `explore` makes one.
 
     Parameters
@@ -261,16 +262,6 @@ class Explorer(w.VBox):
             labels=fit.labels,
         )
         self.feature.value = card_html(self.card)
-
-    def _say(self, text: str) -> None:
-        self._status.value = text and f"<div style='padding:4px 0'>{text}</div>"
-
-    def _guarded(self, action: Any, *args: Any) -> None:
-        """Run what a control asks for; what the user can mend is said in the panel."""
-        try:
-            action(*args)
-        except ToolkitError as error:
-            self._say(f"<span style='color:#b3261e'>{html.escape(str(error))}</span>")
 
 
 def explore(

@@ -13,7 +13,7 @@ import traitlets
 from circuit_toolkit.activations import Activations
 from circuit_toolkit.capture import capture
 from circuit_toolkit.dictionaries import Dictionary
-from circuit_toolkit.errors import InputError, ToolkitError
+from circuit_toolkit.errors import InputError
 from circuit_toolkit.interpret.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.interpret.feature_card import FeatureCard, feature_card
 from circuit_toolkit.interpret.labels import described_labels, feature_labels
@@ -24,13 +24,14 @@ from circuit_toolkit.interpret.weight_lens import (
     solo_activations,
 )
 from circuit_toolkit.models import Model
+from circuit_toolkit.panels.panel import Panel
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.card_page import card_html
 
 _LISTED = 200  # features in the list: a dictionary may have many thousands
 
 
-class FeatureExplorer(w.VBox):
+class FeatureExplorer(Panel):
     """Look features up and read their cards; `explore_features` makes one.
 
     Parameters
@@ -278,16 +279,6 @@ class FeatureExplorer(w.VBox):
             labels=self._labels,
         )
         self._card.value = card_html(self.card)
-
-    def _say(self, text: str) -> None:
-        self._status.value = text and f"<div style='padding:4px 0'>{text}</div>"
-
-    def _guarded(self, action: Any, *args: Any) -> None:
-        """Run what a control asks for; what the user can mend is said in the panel."""
-        try:
-            action(*args)
-        except ToolkitError as error:
-            self._say(f"<span style='color:#b3261e'>{html.escape(str(error))}</span>")
 
 
 def _whole(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,11 +19,12 @@ from circuit_toolkit.circuits.circuit import Circuit
 from circuit_toolkit.circuits.head_codes import HeadCodes, HeadCodesFit
 from circuit_toolkit.circuits.tables import TARGET
 from circuit_toolkit.demo.reference_heads import known_heads
-from circuit_toolkit.errors import InputError, ToolkitError
+from circuit_toolkit.errors import InputError
 from circuit_toolkit.evaluation.head_evidence import head_evidence
 from circuit_toolkit.interventions import change, intervene
 from circuit_toolkit.models import Model, run
 from circuit_toolkit.panels.graph_widget import GraphWidget
+from circuit_toolkit.panels.panel import Panel
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import BUNDLED, Task
 from circuit_toolkit.views.head_figure import attention_figure, head_figure
@@ -32,7 +33,7 @@ _SHOWN = 20  # prompts in the menu
 _TESTED = 32  # prompts on which one head is replaced
 
 
-class HeadExplorer(w.VBox):
+class HeadExplorer(Panel):
     """Score the heads of a model on a task; `explore_heads` makes one.
 
     Parameters
@@ -137,7 +138,7 @@ class HeadExplorer(w.VBox):
         traitlets.link((self, "circuit"), (self.graph, "circuit"))
         traitlets.link((self, "threshold"), (self._slider, "value"))
         self._score.on_click(lambda _: self._guarded(self.score))
-        self._test.on_click(lambda _: self._guarded(self.test, self._tested))
+        self._test.on_click(lambda _: self._guarded(self.test, where=self._tested))
         self._task.observe(lambda _: self._guarded(self.score), "value")
         self._prompt.observe(self._choose, "value")
         self.graph.observe(self._from_graph, "selected")
@@ -282,18 +283,6 @@ class HeadExplorer(w.VBox):
         finally:
             for control in controls:
                 control.disabled = False
-
-    def _say(self, text: str, where: w.HTML | None = None) -> None:
-        (where or self._status).value = f"<div style='padding:4px 0'>{text}</div>"
-
-    def _guarded(self, action: Callable[[], None], where: w.HTML | None = None) -> None:
-        """Run what a control asks for; what goes wrong is said in the panel, near the control."""
-        try:
-            action()
-        except Exception as error:
-            self._say(f"<span style='color:#b3261e'>{html.escape(str(error))}</span>", where)
-            if not isinstance(error, ToolkitError):  # a defect: it keeps its traceback
-                raise
 
 
 def explore_heads(
