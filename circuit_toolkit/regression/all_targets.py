@@ -16,7 +16,7 @@ from circuit_toolkit.regression.one_target import Target
 from circuit_toolkit.regression.second_moments import SecondMoments
 
 _CHUNK = 64  # targets whose products with the sources are put in order at once
-_RATIO = 0.4  # between penalties that are solved one after the other; in between, steps are added
+_RATIO = 0.5  # between penalties that are solved one after the other; in between, steps are added
 _ROUGH = 0.01  # violation, over alpha, that is left at those
 
 _EMPTY = np.zeros(0, int), np.zeros(0)
