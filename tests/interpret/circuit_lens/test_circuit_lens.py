@@ -304,7 +304,7 @@ def test_what_cannot_be_analysed_is_refused(demo, demo_transcoders, demo_saes, t
     with pytest.raises(InputError, match="is not a site"):
         analyse("somewhere/4")
     for wrong in ("blocks.3", "17", 17, ("mlp_in 2", "x"), None):
-        with pytest.raises(InputError, match="A feature is named|is not a site"):
+        with pytest.raises(InputError, match="names no feature|is not a site"):
             analyse(wrong)
     with pytest.raises(InputError, match="dataset is empty"):
         analyse((2, 6), [])
