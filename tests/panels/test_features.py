@@ -57,6 +57,9 @@ def test_a_token_is_looked_up_by_what_it_activates(panel):
     panel._search.value = "Mary"
     names = [name for _, name in panel._found.options]
     assert f"<b>{len(names)}</b> features" in panel._status.value and names
+    shares = [text.rpartition(" · ")[2] for text, _ in panel._found.options]
+    shares = [int(share.partition("%")[0]) for share in shares]
+    assert shares == sorted(shares, reverse=True) and shares[0] > shares[-1]
     token = panel.model.token_id("Mary")
     batch = panel.model.tokenize([[panel.model.bos_id, token]])
     for name in (names[0], names[-1]):  # by the slow way: one run, one dictionary
