@@ -16,7 +16,9 @@ from circuit_toolkit.regression.one_target import Target
 from circuit_toolkit.regression.second_moments import SecondMoments
 
 _CHUNK = 64  # targets whose products with the sources are put in order at once
-_RATIO = 0.5  # between penalties that are solved one after the other; in between, steps are added
+# Between penalties that are solved one after the other, above _NEAR and below; else, steps are added.
+_RATIOS = (0.3, 0.5)
+_NEAR = 0.1  # of alpha_max: below it, sources are many
 _ROUGH = 0.01  # violation, over alpha, that is left at those
 
 _EMPTY = np.zeros(0, int), np.zeros(0)
@@ -141,7 +143,8 @@ def solve(
             b, last = np.zeros(p), alpha_max[j]
             if start is not None and start.alphas[j] < last:
                 b, last = start.coefficients[:, [j]].toarray()[:, 0], start.alphas[j]
-            here, bounds, wanted = _with_steps(alphas[:, j], last, tol * alpha_max[j])
+            near, bound = _NEAR * alpha_max[j], tol * alpha_max[j]
+            here, bounds, wanted = _with_steps(alphas[:, j], last, near, bound)
             path, sums = target.path(here, bounds, b, last)
             found[j] = [path[m] for m in wanted]
             summary[:, j] = sums[wanted]
@@ -158,18 +161,28 @@ def solve(
 
 
 def _with_steps(
-    alphas: np.ndarray, last: float, bound: float
+    alphas: np.ndarray, last: float, near: float, bound: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Add penalties in between where they fall fast; give all, their bounds, and the asked ones."""
     here, bounds, wanted = [], [], []
     for alpha in alphas:
-        n = int(np.ceil(np.log(alpha / last) / np.log(_RATIO))) if 0 < alpha < last else 1
-        between = last * (alpha / last) ** (np.arange(1, n) / n) if n > 1 else []
+        between = []
+        if 0 < alpha < last:
+            border = np.clip(near, alpha, last)
+            between = [*_between(last, border, _RATIOS[0]), border]
+            between += [*_between(border, alpha, _RATIOS[1])]
+            between = [each for each in between if alpha < each < last]
         here += [*between, alpha]
         bounds += [*(max(bound, _ROUGH * each) for each in between), bound]
         wanted.append(len(here) - 1)
         last = alpha
     return np.array(here), np.array(bounds), np.array(wanted)
+
+
+def _between(high: float, low: float, ratio: float) -> np.ndarray:
+    """Give the fewest values between two, on a logarithmic scale, that fall by no more."""
+    n = max(1, int(np.ceil(np.log(low / high) / np.log(ratio) - 1e-9)))
+    return high * (low / high) ** (np.arange(1, n) / n)
 
 
 def _columns(found: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> sp.csc_array:
