@@ -16,7 +16,7 @@ from circuit_toolkit.regression.one_target import Target
 from circuit_toolkit.regression.second_moments import SecondMoments
 
 _CHUNK = 64  # targets whose products with the sources are put in order at once
-# Between penalties that are solved one after the other, above _NEAR and below; else, steps are added.
+# Between penalties that are solved one after the other, above _NEAR and below: steps are added.
 _RATIOS = (0.3, 0.5)
 _NEAR = 0.1  # of alpha_max: below it, sources are many
 _ROUGH = 0.01  # violation, over alpha, that is left at those
