@@ -167,7 +167,7 @@ def _with_steps(
     here, bounds, wanted = [], [], []
     for alpha in alphas:
         between = []
-        if 0 < alpha < last:
+        if 0 < alpha < max(_RATIOS) * last:
             border = np.clip(near, alpha, last)
             between = [*_between(last, border, _RATIOS[0]), border]
             between += [*_between(border, alpha, _RATIOS[1])]
