@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from circuit_toolkit.activations import MEAN, Activations
 from circuit_toolkit.circuits.circuit_lasso import TOL, CircuitLasso
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.labels import sums_by_word
 from circuit_toolkit.regression import (
     GramStatistics,
     LassoPath,
@@ -47,16 +48,12 @@ def by_word(path: Path, shard: Shard, settings: Mapping) -> Activations:
     part = read_shard(path, shard, settings)
     if (part.position == MEAN).any():
         return part  # which `feature_labels` refuses
-    words = [part.tokens[p][t] for p, t in zip(part.prompt, part.position, strict=True)]
-    vocabulary = list(dict.fromkeys(words))  # in order of first use
-    number = {word: i for i, word in enumerate(vocabulary)}
-    entries = np.ones(len(words), np.float32), ([number[w] for w in words], np.arange(len(words)))
-    of_word = sp.csr_array(entries, shape=(len(vocabulary), len(words)))
+    vocabulary: dict[str, int] = {}
     return Activations(
-        features={site: sp.csr_array(of_word @ matrix) for site, matrix in part.features.items()},
+        features=sums_by_word(part, vocabulary),
         prompt=np.zeros(len(vocabulary), int),
         position=np.arange(len(vocabulary)),
-        tokens=[vocabulary],
+        tokens=[list(vocabulary)],
         groups=np.zeros(1, int),
     )
 

@@ -45,13 +45,7 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
     for part in acts.shards():
         if (part.position == MEAN).any():
             raise InputError("Labels need the tokens: capture(..., positions='all').")
-        words = [part.tokens[p][t] for p, t in zip(part.prompt, part.position, strict=True)]
-        index = [vocabulary.setdefault(word, len(vocabulary)) for word in words]
-        ones = np.ones(len(words), np.float32)
-        shape = (len(vocabulary), len(words))
-        of_word = sp.csr_array((ones, (index, np.arange(len(words)))), shape=shape)
-        for site, matrix in part.features.items():
-            added = sp.csr_array(of_word @ matrix)
+        for site, added in sums_by_word(part, vocabulary).items():
             if site in mass:
                 mass[site].resize(added.shape)
                 added = sp.csr_array(mass[site] + added)
@@ -66,6 +60,27 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
             for a, b in zip(by_feature.indptr[:-1], by_feature.indptr[1:], strict=True)
         ]
     return labels
+
+
+def sums_by_word(part: Activations, vocabulary: dict[str, int]) -> dict[Site, sp.csr_array]:
+    """Sum activations over equal tokens.
+
+    Parameters
+    ----------
+    part : Activations
+        Whose rows are tokens.
+    vocabulary : dict of str to int
+        Number of each word; new words are added, in order of first use.
+
+    Returns
+    -------
+    dict of Site to csr_array, shape (words, F)
+    """
+    words = [part.tokens[p][t] for p, t in zip(part.prompt, part.position, strict=True)]
+    index = [vocabulary.setdefault(word, len(vocabulary)) for word in words]
+    entries = np.ones(len(words), np.float32), (index, np.arange(len(words)))
+    of_word = sp.csr_array(entries, shape=(len(vocabulary), len(words)))
+    return {site: sp.csr_array(of_word @ matrix) for site, matrix in part.features.items()}
 
 
 def described_labels(
