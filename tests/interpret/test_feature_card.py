@@ -106,6 +106,17 @@ def test_a_card_of_an_autoencoder_feature_among_all(demo, demo_saes, demo_transc
     assert not card.edges and card.circuit_lens is None
 
 
+def test_tokens_that_nobody_says_are_no_effects(demo, demo_transcoders, acts):
+    unsaid = set(demo.tokenizer.all_special_ids) - {demo.tokenizer.eos_token_id}
+    site = Site("mlp_in", 3)
+    effects = decoder_rows(demo, demo_transcoders[site]) @ unembedding_rows(demo).T  # (F, V)
+    best = effects.topk(10, dim=1).indices
+    feature = next(i for i, ids in enumerate(best.tolist()) if unsaid & set(ids))
+    card = feature_card(demo, demo_transcoders, (site, feature), acts)
+    assert not unsaid & {row["id"] for row in card.logits["promoted"]}
+    assert len(card.logits["promoted"]) == 10
+
+
 def test_a_page_is_written_whole(demo, demo_transcoders, acts, tmp_path):
     card = feature_card(demo, demo_transcoders, (SITE, 5), acts)
     path = card.to_html(tmp_path / "card.html")

@@ -10,7 +10,12 @@ import torch
 from circuit_toolkit.activations import Activations
 from circuit_toolkit.capture import capture
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interpret import feature_labels, named_features, promoted_words
+from circuit_toolkit.interpret import (
+    described_labels,
+    feature_labels,
+    named_features,
+    promoted_words,
+)
 from circuit_toolkit.interpret.labels import context_words
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import ioi
@@ -152,3 +157,15 @@ def test_only_words_that_stand_out_are_promoted(tiny, tiny_saes):
         promoted_words(tiny, tiny_saes[site], some, min_z=2.5), every, strict=True
     ):
         assert few == all_[: len(few)]
+
+
+def test_names_that_are_not_by_weights_stand_in_brackets():
+    here, there = Site("mlp_in", 0), Site("mlp_in", 1)
+
+    class Described:
+        def labels(self):
+            return {here: ["Mary, Anna", "", ""]}
+
+    names = {here: ["to", "with", ""], there: ["the"]}
+    found = described_labels(Described(), names)
+    assert found == {here: ["Mary, Anna", "(with)", ""], there: ["(the)"]}

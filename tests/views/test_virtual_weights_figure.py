@@ -44,6 +44,14 @@ def test_a_feature_with_one_side_has_one():
         neighbours_figure(made(), A, 8)
 
 
+def test_weights_of_one_kind_say_it_once_below_the_bars():
+    rows = np.array([(0, 4, 1, 7, 0, 1.0), (0, 5, 1, 7, 0, 2.0)], WEIGHT)
+    for kind, said in {"direct": "virtual weight", "twera": "TWERA"}.items():
+        figure = neighbours_figure(VirtualWeights(rows, (A, B), (kind,)), B, 7)
+        assert figure.layout.xaxis.title.text == said
+        assert figure.layout.yaxis.ticktext == ("mlp_in 0/5", "mlp_in 0/4")
+
+
 def test_the_map_sums_what_a_pair_has_and_leaves_the_rest_blank():
     figure = weights_map(made())
     heat = figure.data[0]
