@@ -43,7 +43,7 @@ lock: ## write requirements.lock from what .venv holds
 		| sed 's/+cpu$$//'; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
 
 clean: ## delete caches and built files; delete .venv by hand
-	@rm -rf build dist out *.egg-info .pytest_cache .ruff_cache
+	@rm -rf build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find circuit_toolkit tests benchmarks notebooks \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 

@@ -16,9 +16,10 @@ in one run; those of other solvers are for targets one after the other, which is
 where a problem has many targets they are measured on some and scaled up (the column `of`). Ours are
 for statistics and solution of all of them.
 
-Other solvers that are not installed are left out, by name. To have them beside this environment:
+Other solvers that are not installed are left out, by name. skglm is there for the tests. To have
+celer beside this environment, without the five packages that its data sets need:
 
-    python -m pip install --no-deps --target FOLDER celer skglm numba llvmlite
+    python -m pip install --no-deps --target FOLDER celer
     PYTHONPATH=FOLDER python benchmarks/lasso.py
 """
 

@@ -19,6 +19,7 @@ _dpotrf, _dpotrs = get_lapack_funcs(("potrf", "potrs"), dtype=np.float64)
 _MANY = 512  # sources from which on a factor in float32 saves time
 _PIVOT = 1e-8  # of a Cholesky factor, squared and relative: below it, sources depend on each other
 _ROUGH_PIVOT = 1e-3  # the same for a factor in float32
+_NOISE = 1e-13  # cosine between columns that sums in float64 cannot tell from 0
 
 Solver = Callable[[np.ndarray], np.ndarray]  # right-hand sides (s, k) to solutions
 
@@ -154,17 +155,31 @@ class DeviceMoments(SecondMoments):
 def targets(stats: GramStatistics, some: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Products with some targets, in the form of the statistics, and their second moments.
 
+    A target whose products with all sources are rounding errors gets zeros: a path that began at
+    the largest error would explain errors.
+
     Returns
     -------
     tuple of ndarray (t, p), a row a target, and ndarray (t,)
     """
     products, yy = stats.xy[:, some].T, stats.yy[some]
+    own = stats.xx.diagonal()
     if stats.form == "raw":
         mean = stats.mean_y[some]
-        return products + np.outer(mean, stats.mean_x), yy + mean**2
-    unit_x = reciprocal(stats.scale_x) if stats.form == "standardised" else stats.scale_x > 0
-    unit_y = reciprocal(stats.scale_y[some])
-    live = (unit_y > 0).astype(float)
-    by = unit_y if stats.form == "standardised" else live
-    products = np.ascontiguousarray(products * unit_x * by[:, None])
-    return products, live if stats.form == "standardised" else yy * live
+        own, yy = own + stats.mean_x**2, yy + mean**2
+        products = products + np.outer(mean, stats.mean_x)
+    else:
+        standard = stats.form == "standardised"
+        unit_x = reciprocal(stats.scale_x) if standard else stats.scale_x > 0
+        unit_y = reciprocal(stats.scale_y[some])
+        live = (unit_y > 0).astype(float)
+        by = unit_y if standard else live
+        own = own * unit_x**2
+        products = np.ascontiguousarray(products * unit_x * by[:, None])
+        yy = live if standard else yy * live
+    size, bound = np.abs(products), _NOISE * np.sqrt(yy)
+    doubtful = np.flatnonzero(size.max(axis=1, initial=0) <= bound * np.sqrt(own.max(initial=0)))
+    for j in doubtful:
+        if (size[j] <= bound[j] * np.sqrt(own)).all():
+            products[j] = 0
+    return products, yy
