@@ -15,6 +15,7 @@ WIDEST, NARROWEST = 230.0, 96.0  # px between columns
 WIDTH = 1120.0  # px: what a notebook cell shows without scaling
 HEAD, FOOT = 30.0, 18.0  # px above the nodes, for the name of the site, and below the last label
 SWEEPS = 6
+CLEAR, LABEL = 16.0, 32.0  # px from a node to a line that is not its own: and below, for the label
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,8 @@ def layout(circuit: Circuit) -> Layout:
     Layout
         Nodes of a site share a band and are ordered by the barycentre of their neighbours
         (Sugiyama et al., 1981), over a fixed number of sweeps; the order with the fewest
-        crossings is kept. A crowded band is split into staggered columns.
+        crossings is kept. A crowded band is split into staggered columns, and one with room moves
+        up or down where lines to other nodes would run through its own.
     """
     depth = circuit.depths()  # (n,)
     count = np.bincount(depth)  # (c,) nodes at each site
@@ -61,6 +63,7 @@ def layout(circuit: Circuit) -> Layout:
     step = np.minimum(height / count, 1.6 * ROW / lanes)[depth]  # (n,) px from one rank to the next
     shift = (0.618 * depth % 1 - 0.5) * 0.5 * (count > 1)[depth]  # so that long edges miss nodes
     y = HEAD + height / 2 + step * (rank - (count[depth] - 1) / 2 + shift)
+    _step_aside(x, y, depth, circuit.edges, HEAD + ROW / 2, HEAD + height - ROW / 2)
     sites = dict.fromkeys(circuit.nodes["site"].tolist())
     names = [TARGET if name == TARGET else Site.parse(name).short for name in sites]
     return Layout(x, y, left, right, names, pitch, float(right[-1]), HEAD + height + FOOT)
@@ -87,6 +90,28 @@ def crossings(x: np.ndarray, y: np.ndarray, edges: np.ndarray) -> int:
     slope, offset = slope[:, None] - slope, offset[:, None] - offset  # of one line above another
     swapped = (slope * start + offset) * (slope * stop + offset) < -1e-9
     return int((swapped & (start < stop)).sum() // 2)
+
+
+def _step_aside(
+    x: np.ndarray, y: np.ndarray, depth: np.ndarray, edges: np.ndarray, top: float, bottom: float
+) -> None:
+    """Move whole sites up or down, in place, to where the fewest lines run through their nodes."""
+    s, t = edges["source"], edges["target"]
+    for d in 2 * [*range(1, depth.max(initial=0))]:  # twice: what moves takes its lines along
+        nodes = np.flatnonzero(depth == d)
+        over = (depth[s] < d) & (depth[t] > d)
+        place = y[nodes]
+        share = (x[nodes] - x[s[over], None]) / (x[t[over]] - x[s[over]])[:, None]  # (e, n)
+        lines = y[s[over], None] + (y[t[over]] - y[s[over]])[:, None] * share**2 * (3 - 2 * share)
+        best, fewest = 0.0, np.inf
+        for shift in ROW / 2 * np.array([0, 1, -1, 2, -2, 3, -3, 4, -4]):
+            if shift and (place.min() + shift < top or place.max() + shift > bottom):
+                continue
+            below = lines - place - shift  # (e, n)
+            hits = (np.abs(below) < CLEAR).sum() + ((below > -CLEAR) & (below < LABEL)).sum()
+            if hits < fewest:
+                best, fewest = shift, hits
+        y[nodes] += best
 
 
 def _best_ranks(depth: np.ndarray, count: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -58,6 +58,21 @@ def test_a_tangle_that_has_no_need_to_cross_is_undone():
     assert crossings(place.x, place.y, chains) == 0
 
 
+def test_lines_that_skip_a_site_do_not_run_through_its_node():
+    circuit = made_up_circuit(5, 0, sites=SITES[:5])
+    assert (np.bincount(circuit.depths()) == 1).all()
+    rows = [(s, t, 1, 1) for t in range(1, 6) for s in range(t)]
+    place = layout(Circuit(circuit.nodes, np.array(rows, dtype=EDGE)))
+    x, y = place.x, place.y
+    for s, t, *_ in rows:
+        between = np.arange(s + 1, t)
+        share = (x[between] - x[s]) / (x[t] - x[s])
+        line = y[s] + (y[t] - y[s]) * share**2 * (3 - 2 * share)  # it leaves and arrives level
+        assert (np.abs(line - y[between]) > 10).all()  # px: the size of a node
+    chain = layout(Circuit(circuit.nodes, np.array([(s, s + 1, 1, 1) for s in range(5)], EDGE)))
+    assert np.ptp(chain.y) == 0  # nothing to make room for
+
+
 def test_crossings_agree_with_a_slow_count():
     circuit = made_up_circuit(20, 40)
     place = layout(circuit)
