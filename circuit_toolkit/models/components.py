@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Batch, Model
 from circuit_toolkit.models.ports import LOGITS_PORT, Edit, Port, block_port, run_ports
@@ -87,9 +88,14 @@ def run_components(
     Raises
     ------
     InputError
-        If the model is no sum of components.
+        If the model is no sum of components, or carries interventions.
     """
     graph = graph_of(model)
+    if model.edits:
+        raise InputError(
+            f"{model.name} carries interventions, under which it is no sum of its components. Pass "
+            "the model as it was loaded."
+        )
     notes = _Notes(graph, offset, base)
     edits: dict[Port, list[Edit]] = {}
 

@@ -14,6 +14,7 @@ from transformers import (
 
 from circuit_toolkit.demo.tokenizer import build_tokenizer
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interventions import intervened, zero
 from circuit_toolkit.models import LOGITS, load_model, run
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
@@ -262,4 +263,8 @@ def test_models_that_are_no_sum_of_components_are_refused():
     )  # fmt: skip
     with pytest.raises(InputError, match="a norm stands behind attention"):
         graph_of(load_model(Gemma2ForCausalLM(config), build_tokenizer()))
-    assert graph_of(load_model(tiny_hf(), build_tokenizer())).n_layers == LAYERS
+    plain = load_model(tiny_hf(), build_tokenizer())
+    assert graph_of(plain).n_layers == LAYERS
+    refused = pytest.raises(InputError, match="carries interventions")
+    with intervened(plain, [zero("attn_out 0")]) as model, refused:
+        run_components(model, plain.tokenize(TEXTS))
