@@ -26,9 +26,11 @@ def violation(
     Returns
     -------
     ndarray, shape (q,)
-        Zero at a solution; in the unit of alpha.
+        Zero at a solution; in the unit of alpha. Infinite where a sign is not allowed.
     """
     on_support = np.abs(pull * np.sign(B) - alphas)  # also where alphas are infinite
+    if positive:
+        on_support = np.where(B < 0, np.inf, on_support)
     off_support = (pull if positive else np.abs(pull)) - alphas
     return np.where(B != 0, on_support, off_support).max(axis=0, initial=0)
 

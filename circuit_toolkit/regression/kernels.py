@@ -95,6 +95,8 @@ def _scan(pull, b, w, alpha, ridge, positive, present):
             g = pull[k] - ridge * v
             bad = abs(g - lam) if v > 0.0 else abs(g + lam)
             stays = v * g > 0.0
+            if positive and v < 0.0:
+                bad, stays = np.inf, False
         if bad > worst:
             worst = bad
         if stays:

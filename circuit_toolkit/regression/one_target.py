@@ -136,7 +136,8 @@ class Target:
             if violation(pull, b, penalties, self.positive) <= bound:
                 return b, slope
             enters = (pull if self.positive else np.abs(pull)) > penalties
-            wanted = np.flatnonzero(np.where(b != 0, b * pull > 0, enters))
+            stays = (b > 0) & (pull > 0) if self.positive else b * pull > 0
+            wanted = np.flatnonzero(np.where(b != 0, stays, enters))
             if step == steps or not len(wanted):
                 return None
             signs = np.sign(pull[wanted])
@@ -162,6 +163,7 @@ class Target:
             lent = curvature * float(self.gram.diagonal().max(initial=0))
             near = self._newton(alpha, bound, b, np.zeros_like(b), lent, b)
             b = b if near is None else near[0]
+        b = np.maximum(b, 0) if self.positive else b
         ridge, penalties = self.l2 * alpha, alpha * self.w
         for _ in range(min(STEPS, self.max_iter)):
             pull = self._pull(b, ridge)

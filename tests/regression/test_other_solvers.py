@@ -83,6 +83,23 @@ def test_objectives_and_supports_are_those_of_working_set_solvers(peer, shape):
         np.testing.assert_array_equal(b != 0, np.abs(theirs) > 1e-9)
 
 
+def test_no_sign_is_wrong_where_sources_are_many():
+    """Newton steps overshoot below zero there, and such points can look optimal."""
+    for seed in (74, 218, 295, 353):  # where steps ended below zero
+        rng = np.random.default_rng(seed)
+        X = np.maximum(rng.normal(size=(20, 30)), 0)
+        y = X[:, :6] @ rng.normal(size=6) + 0.3 * rng.normal(size=20)
+        weights = rng.exponential(size=30)
+        stats = GramStatistics.from_arrays(X, y[:, None])
+        path = lasso_path(stats, [0.01], positive=True, l1_ratio=0.5, weights=weights)
+        b = path.coefficients[0].toarray()[:, 0]
+        assert path.converged.all() and b.min() >= 0
+        pull = X.T @ (y - X @ b) / 20 - 0.5 * path.alphas[0, 0] * b
+        penalties = 0.5 * path.alphas[0, 0] * weights
+        wrong = np.where(b > 0, np.abs(pull - penalties), pull - penalties)
+        assert wrong.max() <= 1e-8 * path.alphas[0, 0] / 0.01
+
+
 def objective(x, y, b, alpha, l1_ratio=1.0):
     penalty = l1_ratio * np.abs(b).sum() + (1 - l1_ratio) * (b**2).sum() / 2
     return ((y - x @ b) ** 2).mean() / 2 + alpha * penalty
