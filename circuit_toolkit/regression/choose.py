@@ -96,7 +96,7 @@ def cross_validate(
 
 
 def edge_budget(path: LassoPath, edges: int) -> int:
-    """Choose the weakest strength with at most so many edges.
+    """Choose the weakest strength with at most so many edges; counts need not rise all the way.
 
     Parameters
     ----------
@@ -113,13 +113,13 @@ def edge_budget(path: LassoPath, edges: int) -> int:
     Raises
     ------
     InputError
-        If already the first point of the path has more.
+        If every point of the path has more.
     """
     counts = np.array([b.nnz for b in path.coefficients])
-    if counts[0] > edges:
+    within = np.flatnonzero(counts <= edges)
+    if not len(within):
         raise InputError(
             f"At strength {path.strengths[0]:.3g} there are {counts[0]} edges, more than {edges}. "
             "Fit stronger penalties too."
         )
-    over = np.flatnonzero(counts > edges)
-    return int(over[0] - 1 if len(over) else len(counts) - 1)
+    return int(within[-1])

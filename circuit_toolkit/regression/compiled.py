@@ -1,7 +1,8 @@
-"""The compiled loops where numba is installed; nobody waits for a compiler.
+"""The compiled loops where numba is installed; no fit waits for a compiler.
 
 Numba compiles them once on a machine, which takes about three seconds, and caches them. Until they
-are ready, and without numba, numpy and LAPACK do the same work.
+are ready, and without numba, numpy and LAPACK do the same work. A process that ends sooner waits
+for the rest at its end, once.
 """
 
 from __future__ import annotations

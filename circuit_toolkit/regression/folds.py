@@ -122,7 +122,11 @@ class Folds:
             for each in np.unique(fold).tolist():
                 rows = np.flatnonzero(fold == each)
                 part = None if w is None else w[rows]
+                if part is not None and not part.any():
+                    raise InputError(f"All weights of fold {each} are 0. Leave its rows out.")
                 growing.setdefault(each, Growing()).add(x[rows], y[rows], part)
+        if not growing:
+            raise InputError("There are no blocks of rows to take statistics of.")
         if sorted(growing) != list(range(len(growing))):
             raise InputError(
                 f"Folds are counted from 0 without gaps; got rows of {sorted(growing)}."
@@ -158,8 +162,20 @@ class Folds:
         Returns
         -------
         GramStatistics
+
+        Raises
+        ------
+        InputError
+            If there is no such fold, none is named, or one twice.
         """
-        return reduce(add, (self.parts[each] for each in some))
+        numbers = [int(each) for each in some]
+        here = range(len(self))
+        if not numbers or len(set(numbers)) < len(numbers) or not set(numbers) <= set(here):
+            raise InputError(
+                f"Folds are numbers from 0 to {len(self) - 1}, each once and at least one; got "
+                f"{numbers}."
+            )
+        return reduce(add, (self.parts[each] for each in numbers))
 
     def total(self) -> GramStatistics:
         """Give the statistics of all rows.
@@ -181,7 +197,14 @@ class Folds:
         Returns
         -------
         GramStatistics
+
+        Raises
+        ------
+        InputError
+            If there is no such fold, or no other.
         """
+        if fold not in range(len(self)):
+            raise InputError(f"Folds are numbers from 0 to {len(self) - 1}; got {fold}.")
         return self.of([each for each in range(len(self)) if each != fold])
 
     def select(

@@ -252,6 +252,8 @@ class Growing:
         if sums is None:
             raise InputError("There are no blocks of rows to take statistics of.")
         sums.centre()
+        _check_finite("X", sums.xx.diagonal() + sums.x**2)
+        _check_finite("Y", sums.yy + sums.y**2)
         last = GramStatistics(
             n=sums.rows,
             weight=sums.weight,
@@ -276,6 +278,15 @@ def _combined(
         if dx[some].any():
             out[some] += np.outer(ours * theirs * dx[some], dy)
     return out
+
+
+def _check_finite(name: str, squares: np.ndarray) -> None:
+    wrong = np.flatnonzero(~np.isfinite(squares))
+    if len(wrong):
+        raise InputError(
+            f"Squares of {name} overflow in {len(wrong)} of {len(squares)} columns, such as "
+            f"{wrong[0]}. Divide these columns by a constant first."
+        )
 
 
 def _other_columns(ours: tuple, theirs: tuple) -> MismatchError:

@@ -10,9 +10,9 @@ import scipy.sparse as sp
 
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.regression.at_penalty import warn_uncertified
-from circuit_toolkit.regression.certificate import ConvergenceWarning
+from circuit_toolkit.regression.certificate import ConvergenceWarning, certificate
 from circuit_toolkit.regression.gram import GramStatistics
-from circuit_toolkit.regression.lasso import rescaled, units
+from circuit_toolkit.regression.linear_path import LinearPath, rescaled, units
 from circuit_toolkit.regression.second_moments import SecondMoments, targets
 from circuit_toolkit.regression.settings import check_strengths
 
@@ -21,7 +21,7 @@ _TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True, eq=False)
-class GroupPath:
+class GroupPath(LinearPath):
     """Group lasso solutions for g groups of targets at k strengths, each with its certificate.
 
     The objective is `mean(|Y - X B|^2) / 2`, summed over targets, plus `alpha_b sqrt(p_a) |B_ab|_F`
@@ -35,6 +35,8 @@ class GroupPath:
         Penalties.
     coefficients : tuple of k csc_array, shape (p, q)
         In the unit of the data; zero blocks are exact.
+    gap : ndarray, shape (k, g)
+        Duality gap over the objective of the empty model.
     kkt : ndarray, shape (k, g)
         Largest violation of the optimality conditions by a block, over its penalty.
     converged : ndarray of bool, shape (k, g)
@@ -46,6 +48,7 @@ class GroupPath:
     strengths: np.ndarray
     alphas: np.ndarray
     coefficients: tuple[sp.csc_array, ...]
+    gap: np.ndarray
     kkt: np.ndarray
     converged: np.ndarray
     stats: GramStatistics
@@ -109,26 +112,52 @@ def group_lasso_path(
     for groups in (rows, columns):
         if groups.dtype.kind not in "iu" or set(groups) != set(range(len(set(groups)))):
             raise InputError("Groups must be counted from 0 without gaps.")
-    if tol <= 0 or max_iter < 1:
+    if not tol > 0 or max_iter < 1:
         raise InputError(f"tol and max_iter must be positive, got {tol} and {max_iter}.")
+    if not len(rows) or not len(columns):
+        raise InputError("A group lasso needs a source and a target at least, got none.")
     values = check_strengths(np.geomspace(1, 0.03, 20) if strengths is None else strengths)
     G = SecondMoments.of(stats).block(np.arange(len(rows)))
-    C = targets(stats, slice(None))[0].T
+    products, yy = targets(stats, slice(None))
+    C = products.T
     alphas = values[:, None] * group_penalties(C, rows, columns)
     unit_x, unit_y = units(stats)
-    B, found, wrong = np.zeros(C.shape), [], []
+    B, found, wrong, sums = np.zeros(C.shape), [], [], []
     for alpha in alphas:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # what is left is measured below
             settings = {"tol": tol / 10, "max_iter": max_iter}
             B = group_lasso_at(G, C, alpha, rows, columns, start=B, **settings)
         found.append(rescaled(sp.csc_array(B), unit_x, unit_y))
-        wrong.append(group_violation(C - G @ B, B, alpha, rows, columns))
+        pull = C - G @ B
+        wrong.append(group_violation(pull, B, alpha, rows, columns))
+        sums.append(_summary(C, pull, B, rows, columns))
     kkt = np.array(wrong)
+    gap = certificate(np.array(sums), np.bincount(columns, yy), alphas)[0]
     converged = kkt <= tol
     if not converged.all():
         warn_uncertified(int((~converged).sum()), converged.size)
-    return GroupPath(values, alphas, tuple(found), kkt, converged, stats)
+    return GroupPath(values, alphas, tuple(found), gap, kkt, converged, stats)
+
+
+def _summary(
+    C: np.ndarray, pull: np.ndarray, B: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """Take the sums (groups of targets, 6) that `certificate` is made from: norms are of blocks."""
+    root = np.sqrt(np.bincount(rows))[:, None]
+    out = np.zeros((columns.max() + 1, 6))
+    out[:, 1] = (np.sqrt(_block_sums(pull**2, rows, columns)) / root).max(axis=0)
+    out[:, 2] = _block_sums(B * C, rows, columns).sum(axis=0)
+    out[:, 3] = _block_sums(B * pull, rows, columns).sum(axis=0)
+    out[:, 4] = (np.sqrt(_block_sums(B**2, rows, columns)) * root).sum(axis=0)
+    return out
+
+
+def _block_sums(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Add values (p, q) up by block: (groups of sources, groups of targets)."""
+    sources = rows[:, None] == np.arange(rows.max() + 1)  # (p, groups)
+    targets = columns[:, None] == np.arange(columns.max() + 1)  # (q, groups)
+    return sources.T.astype(float) @ values @ targets
 
 
 def group_violation(
@@ -274,7 +303,5 @@ def group_penalties(C: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.
     -------
     ndarray, shape (groups of targets,)
     """
-    sources = rows[:, None] == np.arange(rows.max() + 1)  # (p, groups)
-    targets = columns[:, None] == np.arange(columns.max() + 1)  # (q, groups)
-    squares = sources.T.astype(float) @ np.square(C) @ targets
-    return np.sqrt((squares / sources.sum(0)[:, None]).max(0))
+    squares = _block_sums(C**2, rows, columns)
+    return np.sqrt((squares / np.bincount(rows)[:, None]).max(axis=0))

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.errors import InputError, MismatchError
+from circuit_toolkit.errors import InputError
 from circuit_toolkit.regression.all_targets import Penalty, Start, solve
 from circuit_toolkit.regression.certificate import ConvergenceWarning, certificate
 from circuit_toolkit.regression.gram import GramStatistics
+from circuit_toolkit.regression.linear_path import LinearPath, rescaled, share, units
 from circuit_toolkit.regression.matrices import reciprocal
 from circuit_toolkit.regression.second_moments import SecondMoments, targets
-from circuit_toolkit.regression.settings import check_alphas, check_strengths, check_weights
+from circuit_toolkit.regression.settings import (
+    check_alphas,
+    check_device,
+    check_strengths,
+    check_weights,
+)
 
 
 @dataclass(frozen=True, eq=False)
-class LassoPath:
+class LassoPath(LinearPath):
     """Lasso solutions for q targets at k strengths, each with a certificate of optimality.
 
     For every target the objective is `mean((y - X b)^2) / 2 + alpha (l1_ratio w.|b| +
@@ -42,14 +48,15 @@ class LassoPath:
     kkt : ndarray, shape (k, q)
         Largest violation of the optimality conditions, in the unit of alpha.
     converged : ndarray of bool, shape (k, q)
-        Whether that is within the tolerance. Never read coefficients where it is false.
+        Whether that is within the tolerance, a share of alpha_max. Never read coefficients where
+        it is false. At strengths not far above the tolerance the gap says more.
     r2 : ndarray, shape (k, q)
         Share of variance explained on the training rows; NaN for a constant target.
     stats : GramStatistics
         What was fitted.
     penalty : Penalty
         Weights of the sources, ratio and sign, as fitted.
-    tol, max_iter : float and int
+    tol, max_iter, device : float, int and str or None
         Settings that `solve` goes on using.
     """
 
@@ -64,6 +71,7 @@ class LassoPath:
     penalty: Penalty
     tol: float
     max_iter: int
+    device: str | None = None
 
     def __repr__(self) -> str:
         """Sizes and the certificate: the arrays are too large to print."""
@@ -71,58 +79,7 @@ class LassoPath:
         return (
             f"LassoPath({len(self.strengths)} strengths {self.strengths[0]:.3g} to "
             f"{self.strengths[-1]:.3g}, sources={p}, targets={q}, "
-            f"certified={self.converged.mean():.0%})"
-        )
-
-    def at(self, strength: float) -> int:
-        """Index of the stored point nearest to a strength, on a logarithmic scale.
-
-        Parameters
-        ----------
-        strength : float
-            Share of alpha_max, in (0, 1].
-
-        Returns
-        -------
-        int
-            Into the first axis of everything the path holds.
-        """
-        check_strengths([strength])
-        return int(np.abs(np.log(self.strengths / strength)).argmin())
-
-    def intercepts(self, index: int) -> np.ndarray:
-        """Give the intercepts that go with `coefficients[index]`.
-
-        Parameters
-        ----------
-        index : int
-            Point of the path.
-
-        Returns
-        -------
-        ndarray, shape (q,)
-            Zeros on raw statistics.
-        """
-        stats = self.stats
-        if stats.form == "raw":
-            return np.zeros(len(stats.mean_y))
-        return stats.mean_y - self.coefficients[index].T @ stats.mean_x
-
-    def standardised(self, index: int) -> sp.csc_array:
-        """Coefficients in standard deviations.
-
-        Parameters
-        ----------
-        index : int
-            Point of the path.
-
-        Returns
-        -------
-        csc_array, shape (p, q)
-            Standard deviations of a target per standard deviation of a source.
-        """
-        return rescaled(
-            self.coefficients[index], self.stats.scale_x, reciprocal(self.stats.scale_y)
+            f"certified={self.converged.mean() if q else 1:.0%})"
         )
 
     def solve(self, strength: float) -> LassoPath:
@@ -152,40 +109,8 @@ class LassoPath:
             unit_x, unit_y = units(self.stats)
             form = rescaled(self.coefficients[above[-1]], reciprocal(unit_x), reciprocal(unit_y))
             start = Start(form, self.alphas[above[-1]])
-        return _fit(self.stats, strengths, None, self.penalty, self.tol, self.max_iter, start=start)
-
-    def held_out_r2(self, other: GramStatistics) -> np.ndarray:
-        """Share of variance explained on rows that were not fitted.
-
-        Equals `1 - sum((y - prediction)^2) / sum((y - mean(y))^2)` on those rows, without them.
-
-        Parameters
-        ----------
-        other : GramStatistics
-            Of the other rows, with the same columns.
-
-        Returns
-        -------
-        ndarray, shape (k, q)
-            At most 1; negative where the mean of those rows predicts better; NaN for targets
-            that are constant there.
-
-        Raises
-        ------
-        MismatchError
-            If the columns differ in number.
-        """
-        if other.xy.shape != self.stats.xy.shape:
-            raise MismatchError(
-                f"The path has {self.stats.xy.shape} (sources, targets), the other statistics "
-                f"{other.xy.shape}. Select the same columns in both."
-            )
-        scores = []
-        for index, b in enumerate(self.coefficients):  # (p, q)
-            explained = b.multiply(2 * other.xy - other.xx @ b).sum(axis=0)  # (q,)
-            bias = other.mean_y - other.mean_x @ b - self.intercepts(index)  # (q,)
-            scores.append(_share(explained - bias**2, np.where(other.scale_y > 0, other.yy, 0)))
-        return np.array(scores)
+        settings = (self.penalty, self.tol, self.max_iter, self.device)
+        return _fit(self.stats, strengths, None, *settings, start=start)
 
 
 def lasso_path(
@@ -211,14 +136,15 @@ def lasso_path(
         Of the training rows, in the form to fit: `stats`, `stats.centred()` (with an intercept) or
         `stats.standardised()`. In the last two constant columns get no coefficients.
     strengths : array of shape (k,), optional
-        Penalties as shares of each target's alpha_max, in (0, 1]; sorted in decreasing order.
+        Penalties as shares of each target's alpha_max, in (0, 1]; sorted in decreasing order, each
+        once.
         By default 30 values from 1 to 0.01, evenly spaced on a logarithmic scale.
     tol : float, default 1e-8
         Largest violation of the optimality conditions, as a share of alpha_max, up to which a
         solution counts as converged.
     alphas : array of shape (k,) or (k, q), optional
         Instead of strengths: penalties as scikit-learn means them, positive, for all targets or
-        for each.
+        for each; sorted in decreasing order.
     weights : array of shape (p,) or (p, q), optional
         What the penalty of each source is multiplied with, positive; infinite for a source that
         must not enter. See `adaptive_weights`. By default ones.
@@ -250,7 +176,13 @@ def lasso_path(
     ConvergenceWarning
         Once, if some solutions are not certified.
     """
-    if tol <= 0 or max_iter < 1 or not 0 < l1_ratio <= 1:
+    if not isinstance(stats, GramStatistics):
+        raise InputError(
+            f"stats must be GramStatistics, got {type(stats).__name__}. From data: "
+            "GramStatistics.from_arrays(X, Y); from folds: folds.total()."
+        )
+    check_device(device)
+    if not tol > 0 or max_iter < 1 or not 0 < l1_ratio <= 1:
         raise InputError(
             "tol and max_iter must be positive and l1_ratio in (0, 1], got "
             f"{tol}, {max_iter} and {l1_ratio}."
@@ -294,10 +226,10 @@ def _fit(
     gap, kkt, error = certificate(found.summary, found.yy, found.alphas, ridge)
     converged = kkt <= tol * found.alpha_max
     if not converged.all():
-        share = (kkt / np.where(found.alpha_max > 0, found.alpha_max, 1)).max()
+        worst = (kkt / np.where(found.alpha_max > 0, found.alpha_max, 1)).max()
         warnings.warn(
             f"{np.count_nonzero(~converged)} of {converged.size} lasso solutions are not "
-            f"certified (largest violation {share:.1e} of alpha_max, tolerance {tol:.1e}). "
+            f"certified (largest violation {worst:.1e} of alpha_max, tolerance {tol:.1e}). "
             "See path.converged; raise max_iter, or drop sources that are nearly copies.",
             ConvergenceWarning,
             stacklevel=3,
@@ -315,26 +247,10 @@ def _fit(
         gap,
         kkt,
         converged,
-        1 - _share(error, spread),
+        1 - share(error, spread),
         stats,
         penalty,
         tol,
         max_iter,
+        device,
     )
-
-
-def units(stats: GramStatistics) -> tuple[np.ndarray, np.ndarray]:
-    """Factors from coefficients in the form of the statistics to those of the data: (p,), (q,)."""
-    if stats.form == "standardised":
-        return reciprocal(stats.scale_x), stats.scale_y
-    return np.ones(len(stats.mean_x)), np.ones(len(stats.mean_y))
-
-
-def rescaled(b: sp.csc_array, rows: np.ndarray, columns: np.ndarray) -> sp.csc_array:
-    """Multiply rows and columns with factors."""
-    factors = rows[b.indices] * np.repeat(columns, np.diff(b.indptr))
-    return sp.csc_array((b.data * factors, b.indices, b.indptr), shape=b.shape)
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)

@@ -35,13 +35,15 @@ def as_matrix(name: str, values: object) -> Matrix:
         If there are not two axes, no rows, other things than numbers, or NaN or infinity.
     """
     if isinstance(values, torch.Tensor):
-        values = _from_torch(values)
-    matrix: Matrix = sp.csc_array(values) if sp.issparse(values) else np.asarray(values)
+        values = _from_torch(name, values)
+    matrix: Matrix = values if sp.issparse(values) else np.asarray(values)
     if matrix.ndim != 2 or matrix.shape[0] == 0:
         raise InputError(
             f"{name} must have shape (rows, columns) with at least one row, got {matrix.shape}. "
             "A single column is values[:, None]."
         )
+    if sp.issparse(matrix):
+        matrix = sp.csc_array(matrix)
     if matrix.dtype.kind not in "biuf":
         raise InputError(f"{name} must hold real numbers, got {matrix.dtype}. Convert it first.")
     matrix = matrix.astype(np.float64, copy=False)
@@ -52,7 +54,9 @@ def as_matrix(name: str, values: object) -> Matrix:
     return matrix
 
 
-def _from_torch(values: torch.Tensor) -> Matrix:
+def _from_torch(name: str, values: torch.Tensor) -> Matrix:
+    if values.is_complex():
+        raise InputError(f"{name} must hold real numbers, got {values.dtype}. Convert it first.")
     values = values.detach().to("cpu", torch.float64)
     if values.layout == torch.strided:
         return values.numpy()

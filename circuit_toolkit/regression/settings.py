@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from circuit_toolkit.errors import InputError, MismatchError
 
 
 def check_strengths(strengths: np.ndarray | list[float]) -> np.ndarray:
     """Strengths as a decreasing float array."""
-    values = np.unique(np.asarray(strengths, dtype=float))[::-1]
+    values = np.unique(_floats("strengths", strengths))[::-1]
     if values.size == 0 or not (values[-1] > 0 and values[0] <= 1):
         raise InputError(
             f"Strengths are shares of alpha_max, in (0, 1]; got {np.asarray(strengths)}."
@@ -19,7 +20,7 @@ def check_strengths(strengths: np.ndarray | list[float]) -> np.ndarray:
 
 def check_alphas(alphas: np.ndarray | list[float], q: int) -> np.ndarray:
     """Alphas (k, q), falling."""
-    values = np.asarray(alphas, dtype=float)
+    values = _floats("alphas", alphas)
     if values.ndim == 1:
         values = np.repeat(values[:, None], q, axis=1)
     if values.ndim != 2 or values.shape[1] != q:
@@ -35,7 +36,7 @@ def check_weights(weights: np.ndarray | None, p: int, q: int) -> np.ndarray:
     """Weights (p, 1) or (p, q)."""
     if weights is None:
         return np.ones((p, 1))
-    values = np.asarray(weights, dtype=float)
+    values = _floats("weights", weights)
     if values.shape not in ((p,), (p, q)):
         raise MismatchError(
             f"weights must have shape ({p},) or ({p}, {q}), a row a source; got {values.shape}."
@@ -46,3 +47,23 @@ def check_weights(weights: np.ndarray | None, p: int, q: int) -> np.ndarray:
             "those that must not."
         )
     return np.asfortranarray(values.reshape(p, -1))
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that torch does not have."""
+    if device is None:
+        return
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise InputError(
+            f"device={device!r} cannot be used: {str(error).splitlines()[0]} Leave it out to solve "
+            "on the processor."
+        ) from None
+
+
+def _floats(name: str, values: object) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be numbers, got {values!r:.80}.") from None

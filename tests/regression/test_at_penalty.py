@@ -81,6 +81,17 @@ def test_what_is_not_solved_is_said():
         group_lasso_at(G, C, alphas, np.arange(20), np.arange(6), max_iter=1)
 
 
+def group_objectives(x, y, path, k, unit, rows, columns):
+    """Objective of each group of targets, from the data."""
+    B = path.coefficients[k].toarray() * unit
+    losses = np.bincount(columns, ((y - x @ B) ** 2).mean(axis=0)) / 2
+    for g, alpha in enumerate(path.alphas[k]):
+        for a in np.unique(rows):
+            block = B[np.ix_(rows == a, columns == g)]
+            losses[g] += alpha * np.sqrt((rows == a).sum()) * np.linalg.norm(block)
+    return losses
+
+
 def test_a_group_path_is_certified_and_carries_whole_blocks():
     X, Y, *_ = moments(p=24, q=6, seed=2)
     rows, columns = np.repeat([0, 1, 2, 3], 6), np.array([0, 0, 1, 1, 1, 2])
@@ -105,9 +116,20 @@ def test_a_group_path_is_certified_and_carries_whole_blocks():
                 for a in range(4):
                     size = np.linalg.norm(pull[np.ix_(rows == a, columns == g)])
                     assert size <= path.alphas[k, g] * np.sqrt(6) * (1 + 1e-3)
+        exact = group_lasso_path(form, rows, columns, [1, 0.5, 0.1], tol=1e-10)
+        for k in range(3):
+            far, near = (group_objectives(x, y, p, k, unit, rows, columns) for p in (path, exact))
+            empty = np.bincount(columns, (y**2).mean(axis=0)) / 2
+            assert (far - near <= (path.gap[k] + 1e-12) * empty).all()
+            predicted = (X + 3) @ path.coefficients[k].toarray() + path.intercepts(k)
+            r2 = 1 - ((Y - 2 - predicted) ** 2).mean(axis=0) / Y.var(axis=0)
+            np.testing.assert_allclose(path.held_out_r2(form)[k], r2, atol=1e-10)
+        assert path.gap.min() >= -1e-12 and path.gap.max() < 1e-3 and exact.gap.max() < 1e-9
     with pytest.warns(ConvergenceWarning):
         assert not group_lasso_path(stats, rows, columns, [0.1], max_iter=1).converged.all()
     with pytest.raises(MismatchError, match="24 sources and 6 targets"):
         group_lasso_path(stats, rows[1:], columns)
     with pytest.raises(InputError, match="from 0"):
         group_lasso_path(stats, rows + 1, columns)
+    with pytest.raises(InputError, match="a source and a target at least"):
+        group_lasso_path(stats.select(x=[]), np.zeros(0, int), columns)

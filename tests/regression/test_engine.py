@@ -340,8 +340,34 @@ def test_blocks_far_from_the_first_lose_no_digits():
     )
 
 
+def test_what_cannot_be_summed_is_refused():
+    X, Y = awkward("long", 0)
+    with pytest.raises(InputError, match=r"shape \(rows, columns\) .* got \(15,\)"):
+        GramStatistics.from_arrays(sp.coo_array(X[0]), Y)
+    with pytest.raises(InputError, match="real numbers, got torch.complex64"):
+        GramStatistics.from_arrays(torch.as_tensor(X).to(torch.complex64), Y)
+    X[:, 3] *= 1e200
+    with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for x, y in ((X, Y), (sp.csr_array(X), Y)):
+            with pytest.raises(InputError, match="Squares of X overflow in 1 of 15 .* such as 3"):
+                GramStatistics.from_arrays(x, y)
+        with pytest.raises(InputError, match="Squares of Y overflow in 4 of 4"):
+            GramStatistics.from_arrays(X[:, :3], Y * 1e160)
+
+
 def test_settings_are_checked():
     stats = GramStatistics.from_arrays(*codes())
+    with pytest.raises(InputError, match="stats must be GramStatistics, got ndarray"):
+        lasso_path(np.ones((3, 2)))
+    with pytest.raises(InputError, match="device='nowhere' cannot be used"):
+        lasso_path(stats, [0.1], device="nowhere")
+    for bad in ({"strengths": ["a"]}, {"alphas": ["a"]}, {"weights": ["a"] * 40}):
+        with pytest.raises(InputError, match="must be numbers, got"):
+            lasso_path(stats, **bad)
+    with pytest.raises(InputError, match="tol and max_iter"):
+        lasso_path(stats, [0.1], np.nan)
+    assert "targets=0, certified=100%" in repr(lasso_path(stats.select(y=[]), [0.1]))
     for bad in ({"l1_ratio": 0}, {"l1_ratio": 1.1}, {"max_iter": 0}):
         with pytest.raises(InputError, match="l1_ratio in"):
             lasso_path(stats, [0.1], **bad)

@@ -1,6 +1,7 @@
 """Folds kept apart give what fits on their rows give: held-out fit, choices, stability."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,7 +99,9 @@ def test_an_edge_budget_is_kept_and_used():
     counts = [b.nnz for b in path.coefficients]
     for budget in (0, 1, 20, counts[-1], 10**6):
         k = edge_budget(path, budget)
-        assert counts[k] <= budget and (k == len(counts) - 1 or counts[k + 1] > budget)
+        assert counts[k] <= budget and all(count > budget for count in counts[k + 1 :])
+    back = replace(path, coefficients=tuple(path.coefficients[k] for k in (0, 20, 29, 20)))
+    assert edge_budget(back, counts[20]) == 3  # sources leave, too, as penalties fall
     with pytest.raises(InputError, match="more than 0"):
         edge_budget(lasso_path(path.stats, [0.1]), 0)
 
@@ -172,3 +175,18 @@ def test_input_is_checked():
         cross_validate(folds)
     with pytest.raises(MismatchError, match="1 and 2 folds"):
         folds + Folds(folds.parts * 2)
+
+
+def test_folds_that_are_not_there_are_refused():
+    X, Y = codes(n=30, q=2)
+    folds = Folds.from_arrays(X, Y, np.arange(30) % 3)
+    for wrong in (3, -1):
+        with pytest.raises(InputError, match=f"from 0 to 2; got {wrong}"):
+            folds.without(wrong)
+    for wrong in ([], [0, 0], [-1], [3]):
+        with pytest.raises(InputError, match="each once and at least one"):
+            folds.of(wrong)
+    with pytest.raises(InputError, match="no blocks"):
+        Folds.from_blocks([])
+    with pytest.raises(InputError, match="All weights of fold 1 are 0"):
+        Folds.from_arrays(X, Y, np.arange(30) % 3, np.arange(30) % 3 != 1)
