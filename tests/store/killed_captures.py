@@ -1,8 +1,9 @@
 """Captures that are killed by SIGKILL: a process of its own, since it forks.
 
-`python -m tests.killed_captures FOLDER` captures once without a pause into FOLDER/whole; kills
-captures into FOLDER/timed-0 (and -1, ...) at ten random moments, each going on where the one before
-was killed; and kills one into FOLDER/planned at each step of a write. Each store is then finished.
+`python -m tests.store.killed_captures FOLDER` captures once without a pause into FOLDER/whole;
+kills captures into FOLDER/timed-0 (and -1, ...) at ten random moments, each going on where the one
+before was killed; and kills one into FOLDER/planned at each step of a write. Each store is then
+finished.
 Last, a capture goes into FOLDER/held while another, which is stopped, is at work there, and again
 when that is dead. It prints, as JSON, in what state every kill found its store.
 """
