@@ -11,7 +11,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.interpret.weight_lens import FeatureDescriptions, WeightLens
 
 GIVEN = {"layer": None, "model": "demo", "preset": "code", "json": False, "out": None}
-GIVEN |= {"dictionaries": None}
+GIVEN |= {"dictionaries": None, "store": None}
 
 
 def said(capsys, **options):
@@ -40,6 +40,11 @@ def test_words_a_table_and_a_file(capsys, tmp_path, ending):
     assert "z above 3.5 for tokens" in text and f"Written to {path}" in text
     for site in again.shown:
         assert f"| {site} | 384 |" in text
+        line = next(each for each in text.splitlines() if each.startswith(f"{site}, such as "))
+        table = again.table()
+        table = table[(table["site"] == str(site)) & table["validated"]]
+        first = table[table["own"] == table["own"].max()].iloc[0]
+        assert f"such as {first['feature']}: {first['words']}" in line
     assert "Mean role F1" in text and "CPU s" in text
 
 
@@ -54,8 +59,42 @@ def test_where_the_model_is_another_there_is_no_grammar(capsys, monkeypatch, tin
 def test_the_command_is_registered(capsys):
     assert main(["describe", "--layer", "0", "--preset", "code", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"]["preset"] == "code"
+    assert main(["describe", "--layer", "0", "--json"]) == 0  # one default everywhere
+    assert json.loads(capsys.readouterr().out)["settings"]["preset"] == WeightLens().preset
     assert main(["describe", "--preset", "best"]) == 1
     assert "robust" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_loaded(
+    capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("circuit_toolkit.models.load_model", None)  # a call would be a TypeError
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    for options, message in (
+        ({"out": tmp_path / "x.csv"}, r"\.parquet or \.json, got 'x\.csv'"),
+        ({"out": tmp_path / "no" / "x.json"}, "There is no folder"),
+        ({"out": tmp_path / "folder.json"}, "is a folder"),
+        ({"store": tmp_path / "file"}, "is no folder"),
+        ({"store": tmp_path / "file" / "store"}, "is no folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            said(capsys, **options)
+    with pytest.raises(TypeError):  # what can be made goes on to the model
+        said(capsys, out=tmp_path / "x.json", store=tmp_path / "new" / "store")
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="cannot be written to"):
+        patch.setattr("os.access", lambda path, mode: False)
+        said(capsys, store=tmp_path / "new" / "store")
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 1
+    assert "is no folder" in capsys.readouterr().err
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder.json"]
+
+
+def test_a_run_goes_on_in_its_store(capsys, monkeypatch, tmp_path):
+    first = json.loads(said(capsys, json=True, layer=0, store=tmp_path / "store"))
+    monkeypatch.setattr("circuit_toolkit.interpret.weight_lens.lens.tables_of", None)  # no work
+    again = json.loads(said(capsys, json=True, layer=0, store=tmp_path / "store"))
+    assert again["coverage"] == first["coverage"] and again["validated"] > 0
 
 
 def test_what_is_wrong_is_said(capsys, monkeypatch, tiny):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from circuit_toolkit.errors import FileFormatError
+from circuit_toolkit.store.paths import check_file
 
 FORMAT = "circuit_toolkit.circuit"
 SCHEMA_VERSION = 1
@@ -54,8 +55,14 @@ def write_text(path: str | Path, text: str) -> Path:
     Returns
     -------
     Path
+
+    Raises
+    ------
+    InputError
+        If no file can be written there.
     """
     path = Path(path)
+    check_file(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # same folder, so that it moves
     try:
         with part.open("x", encoding="utf-8") as file:

@@ -41,8 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     describe.add_argument("--layer", type=int, help="one layer; by default all")
     describe.add_argument("--model", default="demo", help="demo, a folder, or a name of the hub")
     describe.add_argument("--dictionaries", help="transcoders: a folder, or a release of sae_lens")
-    describe.add_argument("--preset", default="paper", help="thresholds: code, paper or robust")
+    describe.add_argument(
+        "--preset", default="code", help="thresholds: code (default), paper or robust"
+    )
     describe.add_argument("--out", type=Path, help="file of the table: .parquet or .json")
+    describe.add_argument("--store", type=Path, help="folder to go on in after an interruption")
     describe.add_argument("--json", action="store_true", help="print the result as JSON")
     bench = commands.add_parser("bench", help="run all methods where the circuit is known")
     kinds = bench.add_subparsers(dest="kind", required=True)

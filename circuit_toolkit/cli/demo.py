@@ -43,11 +43,13 @@ def demo(task_name: str, out: Path, as_json: bool) -> None:
         from circuit_toolkit.evaluation import ablation_evidence
         from circuit_toolkit.interpret import named_features
         from circuit_toolkit.models import load_model
+        from circuit_toolkit.store.paths import check_folder
         from circuit_toolkit.tasks import BUNDLED
 
         if task_name not in BUNDLED:
             known = ", ".join(BUNDLED)
             raise InputError(f"Unknown task {task_name!r}. Use one of {known}.")
+        check_folder(out)
         make = BUNDLED[task_name]
     with stages.stage("load the model and its dictionaries"):
         model = load_model("demo")

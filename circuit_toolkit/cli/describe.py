@@ -10,6 +10,8 @@ from typing import Any
 
 from circuit_toolkit.errors import InputError
 
+_EXAMPLES = 4  # of each site
+
 
 def run_describe(args: argparse.Namespace) -> None:
     """Describe features and print how many have a description.
@@ -19,18 +21,27 @@ def run_describe(args: argparse.Namespace) -> None:
     args : argparse.Namespace
         Of the command line: `layer` (or None for all), `model`, `dictionaries` (a folder or release
         of transcoders; None for those of the bundled model), `preset`, `json`, `out` (a file ending
-        in .parquet or .json, or None).
+        in .parquet or .json, or None), `store` (a folder to go on in after an interruption, or
+        None).
 
     Raises
     ------
     InputError
-        If transcoders of another model are not named.
+        If transcoders of another model are not named, or nothing can be written to `out` or
+        `store`; this is said before anything is computed.
     """
     from circuit_toolkit.dictionaries import load_dictionaries
     from circuit_toolkit.interpret.weight_lens import WeightLens
+    from circuit_toolkit.interpret.weight_lens.files import ENDINGS
     from circuit_toolkit.models import load_model
+    from circuit_toolkit.store.paths import check_ending, check_file, check_folder
 
-    lens = WeightLens(args.preset)  # an unknown preset is said before anything is loaded
+    lens = WeightLens(args.preset)  # what cannot be is said before anything is loaded
+    if args.out is not None:
+        check_ending(args.out, ENDINGS)
+        check_file(args.out)
+    if args.store is not None:
+        check_folder(args.store)
     model = load_model(args.model)
     if args.dictionaries is None and model.name != "demo":
         raise InputError(
@@ -40,7 +51,7 @@ def run_describe(args: argparse.Namespace) -> None:
     transcoders = load_dictionaries(model, args.dictionaries, kind="transcoder")
     layers = None if args.layer is None else [args.layer]
     began, cpu = time.perf_counter(), time.process_time()
-    found = lens.describe(model, transcoders, layers, progress=not args.json)
+    found = lens.describe(model, transcoders, layers, store=args.store, progress=not args.json)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
     file = None if args.out is None else str(found.save(args.out))
     f1 = _role_f1(model, found) if model.name == "demo" else None
@@ -51,6 +62,7 @@ def run_describe(args: argparse.Namespace) -> None:
         "validated": len(found.validated()),
         "coverage": _rows(found.coverage()),
         "role_f1": f1,
+        "examples": _examples(found),
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
         "file": file,
@@ -66,6 +78,15 @@ def _role_f1(model: Any, found: Any) -> list[dict[str, Any]]:
     from circuit_toolkit.demo.feature_roles import lexical_scores
 
     return _rows(lexical_scores(model, found))
+
+
+def _examples(found: Any) -> dict[str, dict[int, str]]:
+    """Words of a few described features of each site, with tokens of their own first."""
+    table = found.table().query("validated").sort_values("own", ascending=False, kind="stable")
+    return {
+        site: dict(zip(rows["feature"].tolist(), rows["words"].tolist(), strict=True))
+        for site, rows in table.groupby("site", sort=False).head(_EXAMPLES).groupby("site")
+    }
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:
@@ -100,6 +121,10 @@ def _lines(result: dict[str, Any]) -> list[str]:
             f"| {_number(row['chance_own'], '.1%')} |"
         )
     lines.append("")
+    for site, words in sorted(result["examples"].items()):
+        named = "; ".join(f"{feature}: {said}" for feature, said in words.items())
+        lines.append(f"{site}, such as {named}")
+    lines.append("")
     if f1:
         every = f1["all"]
         lines.append(
@@ -111,7 +136,10 @@ def _lines(result: dict[str, Any]) -> list[str]:
         "By chance: tokens that stand out when the encoder's entries are permuted, and share of "
         "features that one of them activates."
     )
-    lines.append(f"{result['seconds']:.1f} s, {result['cpu_seconds']:.1f} CPU s")
+    lines.append(
+        f"Described in {result['seconds']:.1f} s, {result['cpu_seconds']:.1f} CPU s; loading and "
+        "scores not counted"
+    )
     return lines + ([f"Written to {result['file']}"] if result["file"] else [])
 
 

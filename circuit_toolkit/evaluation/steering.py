@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,8 @@ from circuit_toolkit.evaluation.feature_scores import FeatureScores
 from circuit_toolkit.evaluation.token_lists import Tokens, Vocabulary
 from circuit_toolkit.interpret.names import feature_at
 from circuit_toolkit.interventions import change, intervened
-from circuit_toolkit.models import LOGITS, Batch, Model, run
+from circuit_toolkit.models import Model
+from circuit_toolkit.models.continuation import continued
 from circuit_toolkit.sites import Site
 
 FACTORS = (-50, -10, -1, 0, 1, 10, 50)
@@ -87,8 +89,8 @@ def steer(
     Raises
     ------
     InputError
-        If the feature or a token does not exist, there are no prompts or no factor 0, or the
-        maximum is not above 0.
+        If the feature or a token does not exist, there are no prompts or no factor 0, or a number
+        makes no sense.
     """
     site, index = feature_at(feature)
     listed = torch.tensor(Vocabulary.of(model).ids(tokens))
@@ -96,6 +98,10 @@ def steer(
         raise InputError(f"Faithfulness compares with factor 0, the factors are {list(factors)}.")
     if not maximum > 0:
         raise InputError(f"The maximum of a feature must be above 0, got {maximum}.")
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
+    if not 0 <= temperature < math.inf:  # false for nan too
+        raise InputError(f"temperature must be 0 or more, and finite, got {temperature}.")
     start = model.tokenize(prompts, bos=shared_bos(dictionaries))
     if start.ids.shape[1] >= model.context:
         raise InputError("A prompt fills the context: there is no room to go on. Shorten it.")
@@ -149,46 +155,3 @@ def with_faithfulness(
         max_new_tokens=max_new_tokens,
     )
     return replace(scores, faithfulness=found.faithfulness)
-
-
-def continued(
-    model: Model, start: Batch, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
-) -> torch.Tensor:
-    """Let the model go on from prompts, all of them at once.
-
-    Parameters
-    ----------
-    model : Model
-        The model, with whatever changes it brings.
-    start : Batch
-        B prompts, padded on the left.
-    max_new_tokens : int
-        At most so many, and no more than the context takes.
-    temperature : float
-        0 takes the likeliest token.
-    seed : int
-        Of sampling.
-
-    Returns
-    -------
-    Tensor of int, shape (B, tokens)
-        What was said; -1 from the end-of-sequence token on.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    ids, mask = start.ids, start.mask
-    end = model.tokenizer.eos_token_id
-    over = torch.zeros(len(ids), dtype=torch.bool)
-    said = []
-    for _ in range(min(max_new_tokens, model.context - ids.shape[1])):
-        logits = run(model, Batch(ids, mask), [LOGITS], last_logits=True)[LOGITS][:, -1]
-        logits = logits.float().cpu()
-        if temperature:
-            chances = (logits / temperature).softmax(-1)
-            token = torch.multinomial(chances, 1, generator=rng)[:, 0]
-        else:
-            token = logits.argmax(-1)  # (B,)
-        over |= token == end
-        said.append(torch.where(over, -1, token))
-        ids = torch.cat([ids, token[:, None].to(ids)], 1)
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-    return torch.stack(said, 1)

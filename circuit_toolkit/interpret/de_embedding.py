@@ -12,6 +12,8 @@ from torch import Tensor
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.rows import embedding_rows, encoder_rows, stream_of
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.checks import check_whole, feature_numbers
+from circuit_toolkit.interpret.special_tokens import is_read
 from circuit_toolkit.interpret.virtual_weights import through_head
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
@@ -51,7 +53,7 @@ def token_weights(
     InputError
         If a feature or the head does not exist, or the head comes after what the feature reads.
     """
-    index = torch.as_tensor(np.atleast_1d(np.asarray(features, dtype=np.int64)))
+    index = torch.as_tensor(feature_numbers(features))
     if len(index) and not 0 <= index.min() <= index.max() < dictionary.n_features:
         raise InputError(f"{dictionary.site} has features 0 to {dictionary.n_features - 1}.")
     rows = encoder_rows(model, dictionary)
@@ -75,6 +77,8 @@ def de_embedding(
 ) -> pd.DataFrame:
     """Say which tokens make a feature fire by the weights alone.
 
+    Special tokens such as padding are left out, see `special_tokens`; they count in z-scores.
+
     Parameters
     ----------
     model : Model
@@ -86,7 +90,7 @@ def de_embedding(
     heads : bool
         Also through each head in front of it: which tokens at the source position do.
     n : int
-        So many tokens of each way, the largest weights first.
+        So many tokens of each way, the largest weights first; at least 1.
 
     Returns
     -------
@@ -97,10 +101,12 @@ def de_embedding(
     Raises
     ------
     InputError
-        As `token_weights`.
+        As `token_weights`, or if `n` makes no sense.
     """
     import pandas as pd
 
+    check_whole("n", n, 1)
+    tokens = torch.from_numpy(np.flatnonzero(is_read(model)))
     place = stream_of(model, dictionary)
     ways: list[tuple[int, int] | None] = [None]
     for layer in range(model.n_layers if heads else 0):
@@ -109,8 +115,8 @@ def de_embedding(
     tables = []
     for way in ways:
         weights = token_weights(model, dictionary, [feature], way)[0]
-        best = weights.topk(min(n, len(weights)))
-        ids = best.indices.tolist()
+        best = weights[tokens.to(weights.device)].topk(min(n, len(tokens)))
+        ids = tokens[best.indices.cpu()].tolist()
         tables.append(
             pd.DataFrame(
                 {

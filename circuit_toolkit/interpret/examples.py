@@ -29,11 +29,15 @@ class Example:
         Activation on each; 0 where none was captured.
     position : int
         Which of these tokens is the strongest.
+    before, after : bool
+        Whether the text goes on there.
     """
 
     tokens: tuple[str, ...]
     values: tuple[float, ...]
     position: int
+    before: bool = False
+    after: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Give all as plain JSON.
@@ -42,11 +46,7 @@ class Example:
         -------
         dict
         """
-        return {
-            "tokens": list(self.tokens),
-            "values": list(self.values),
-            "position": self.position,
-        }
+        return vars(self) | {"tokens": list(self.tokens), "values": list(self.values)}
 
 
 @dataclass(frozen=True)
@@ -276,5 +276,7 @@ def _read(
                 tuple(part.tokens[prompt][start:stop]),
                 tuple(line[start:stop].tolist()),
                 peak - start,
+                before=start > 0,
+                after=stop < len(line),
             )
     return found

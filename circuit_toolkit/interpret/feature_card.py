@@ -17,8 +17,10 @@ from circuit_toolkit.circuits.circuit_file import write_text
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.rows import decoder_rows, unembedding_rows
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.checks import check_whole
 from circuit_toolkit.interpret.examples import FeatureExamples, feature_examples
 from circuit_toolkit.interpret.names import FeatureName, feature_at
+from circuit_toolkit.interpret.special_tokens import is_said
 from circuit_toolkit.interpret.virtual_weights import virtual_weights
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
@@ -45,7 +47,8 @@ class FeatureCard:
         `promoted` and `suppressed`: `{"id", "token", "value"}` by its direct path to the logits,
         the mean over all tokens taken off; norms' factors as 1.
     weight_lens : dict, optional
-        What weights alone say, see `FeatureDescriptions.of`.
+        What weights alone say, see `FeatureDescriptions.of`; with what each token of the
+        description does alone, as `solo`.
     circuit_lens : dict, optional
         How it comes to fire, see `FeatureCircuits.to_dict`.
     upstream, downstream : tuple of dict
@@ -55,7 +58,7 @@ class FeatureCard:
     scores : dict, optional
         Of its description, see `FeatureScores.to_dict`.
     settings : dict
-        Model, dictionary and prompts.
+        Model, dictionary and prompts, and the method of the circuit.
     """
 
     name: str
@@ -165,7 +168,7 @@ def feature_card(
     ------
     InputError
         If the feature does not exist, its site was not captured, the activations are not of every
-        token, or the analysis is of another feature.
+        token, the analysis is of another feature, or a number is negative.
 
     Examples
     --------
@@ -176,6 +179,7 @@ def feature_card(
     >>> feature_card(model, transcoders, "mlp_in 0/17", acts)
     FeatureCard('blocks.0.ln2.hook_normalized/17', fires on ... of tokens)
     """
+    check_whole("n_neighbours", n_neighbours, 0)
     site, index = feature_at(feature, dictionaries)
     dictionary = dictionaries[site]
     name = f"{site}/{index}"
@@ -188,6 +192,11 @@ def feature_card(
     lens = descriptions
     if hasattr(descriptions, "of"):  # of all features, or those of some sites
         lens = descriptions.of(site, index) if site in descriptions.labels() else None
+    if lens and hasattr(descriptions, "described"):
+        alone = descriptions.described[site].tokens[[index]]  # (1, V)
+        solo = dict(zip(alone.indices.tolist(), alone.data.tolist(), strict=True))
+        told = [{**each, "solo": solo[each["id"]]} for each in lens["description"]]
+        lens = {**lens, "description": told}
     analysis = circuits.to_dict() if hasattr(circuits, "to_dict") else circuits
     _check_same(lens, site, index, "descriptions")
     _check_same(analysis, site, index, "circuits")
@@ -198,7 +207,7 @@ def feature_card(
         feature_examples(acts, site, index, n=n_examples),
         _logit_effects(model, dictionary, index),
         lens,
-        analysis,
+        _without_start(analysis, model),
         *_neighbours(model, near, site, index, names, n_neighbours),
         _edges_of(circuit, name),
         scores.to_dict() if hasattr(scores, "to_dict") else scores,
@@ -208,8 +217,28 @@ def feature_card(
             "n_features": dictionary.n_features,
             "task": acts.settings.get("task"),
             "n_prompts": acts.n_prompts,
+            "circuit": circuit.settings.get("method") if circuit is not None else None,
         },
     )
+
+
+def _without_start(analysis: Mapping[str, Any] | None, model: Model) -> dict[str, Any] | None:
+    """Take the beginning of a sequence as silent in examples of clusters, as in other texts."""
+    if analysis is None:
+        return None
+    start = "" if model.bos_id is None else str(model.tokenizer.decode([model.bos_id]))
+
+    def shown(example: Mapping[str, Any]) -> dict[str, Any]:
+        values = list(example["values"])
+        if example["tokens"][0] == start and example["position"]:
+            values[0] = 0.0
+        return {**example, "values": values}
+
+    clusters = [
+        {**each, "examples": [*map(shown, each.get("examples") or ())]}
+        for each in analysis.get("clusters") or ()
+    ]
+    return {**analysis, "clusters": clusters}
 
 
 def _check_same(part: Mapping[str, Any] | None, site: Site, index: int, what: str) -> None:
@@ -236,10 +265,7 @@ def _logit_effects(
         return None
     effects = unembedding_rows(model) @ row.to(model.device)  # (V,)
     effects = effects - effects.mean()  # what moves all logits alike changes nothing
-    # Padding and the like are never said, and were hardly trained; the end of a text is.
-    end: Any = model.tokenizer.eos_token_id
-    unsaid = set(model.tokenizer.all_special_ids) - {end}
-    said = torch.tensor([i for i in range(len(effects)) if i not in unsaid], device=effects.device)
+    said = torch.from_numpy(np.flatnonzero(is_said(model))).to(effects.device)
     effects = effects[said]
 
     def tokens(best: Any) -> list[dict[str, Any]]:

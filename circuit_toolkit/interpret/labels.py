@@ -12,10 +12,14 @@ from circuit_toolkit.activations import MEAN, Activations
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.rows import decoder_rows, unembedding_rows
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.special_tokens import is_said
 from circuit_toolkit.interpret.weight_lens import FeatureDescriptions
+from circuit_toolkit.interpret.weight_lens.words import spelled
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.store import ActivationStore
+
+LEAST = 1 / 20  # share of a feature's activation from which a word is named
 
 
 def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dict[Site, list[str]]:
@@ -27,13 +31,42 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
         Captured with `positions="all"`.
     n_words : int
         At most so many words; one with under a twentieth of the activation is left out, unless
-        all are: then the label ends in "…".
+        all are.
 
     Returns
     -------
     dict of Site to list of str
-        One label for each feature; empty where it never fires on these prompts, or no word
-        stands out.
+        One label for each feature; empty where it never fires on these prompts. It ends in "…"
+        where its words carry less than half of the activation; signs stand in quotes.
+
+    Raises
+    ------
+    InputError
+        If the rows are not tokens.
+    """
+    return {
+        site: [_label(words) for words in those]
+        for site, those in firing_words(acts, n_words).items()
+    }
+
+
+def firing_words(
+    acts: Activations | ActivationStore, n_words: int = 3
+) -> dict[Site, list[list[tuple[str, float]]]]:
+    """Say which words carry most of the activation of every feature.
+
+    Parameters
+    ----------
+    acts : Activations or ActivationStore
+        Captured with `positions="all"`.
+    n_words : int
+        At most so many.
+
+    Returns
+    -------
+    dict of Site to list of list of (str, float)
+        Of each feature the words, as tokens are read, with their share of its activation, the
+        largest first; none where it never fires on these prompts.
 
     Raises
     ------
@@ -52,14 +85,14 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
             mass[site] = added
     known = np.array(list(vocabulary))
     order = np.argsort(known)  # words of equal weight stand in the order of the alphabet
-    labels = {}
+    words = {}
     for site, found in mass.items():
         by_feature = sp.csc_array(found[order])
-        labels[site] = [
+        words[site] = [
             _heaviest(known[order], by_feature.indices[a:b], by_feature.data[a:b], n_words)
             for a, b in zip(by_feature.indptr[:-1], by_feature.indptr[1:], strict=True)
         ]
-    return labels
+    return words
 
 
 def sums_by_word(part: Activations, vocabulary: dict[str, int]) -> dict[Site, sp.csr_array]:
@@ -110,11 +143,24 @@ def described_labels(
     }
 
 
-def _heaviest(vocabulary: np.ndarray, rows: np.ndarray, mass: np.ndarray, n: int) -> str:
+def _heaviest(
+    vocabulary: np.ndarray, rows: np.ndarray, mass: np.ndarray, n: int
+) -> list[tuple[str, float]]:
     order = np.argsort(-mass, kind="stable")[:n]
-    heavy = [i for i in order if mass[i] >= mass.sum() / 20]
-    words = ", ".join(str(vocabulary[rows[i]]) for i in heavy or order)
-    return words if heavy or not len(order) else f"{words}, …"
+    total = mass.sum() or 1.0  # a matrix may hold zeros
+    return [(str(vocabulary[rows[i]]), float(mass[i] / total)) for i in order]
+
+
+def _named(words: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Give the words that a label names: those that carry enough, or all where none does."""
+    return [pair for pair in words if pair[1] >= LEAST] or list(words)
+
+
+def _label(words: Sequence[tuple[str, float]]) -> str:
+    """Join words; "…" says that they carry less than half of the activation."""
+    named = _named(words)
+    more = ["…"] if named and sum(share for _, share in named) < 0.5 else []
+    return ", ".join([*(spelled(word) for word, _ in named), *more])
 
 
 def promoted_words(
@@ -127,7 +173,8 @@ def promoted_words(
     """Say which next words a feature promotes most, by its direct path to the logits.
 
     The logit lens on decoder rows (nostalgebraist, 2020): `W_dec` through the last norm's weight
-    and the unembedding. What later layers make of the feature is left out.
+    and the unembedding. What later layers make of the feature is left out, and special tokens but
+    the end of a text, see `special_tokens`.
 
     Parameters
     ----------
@@ -150,10 +197,12 @@ def promoted_words(
     rows = decoder_rows(model, dictionary)[torch.as_tensor(features)]  # (k, D)
     effects = rows @ unembedding_rows(model).T  # (k, V)
     effects = (effects - effects.mean(1, keepdim=True)) / effects.std(1, keepdim=True)
-    best = effects.topk(n_words, dim=1)
+    tokens = torch.from_numpy(np.flatnonzero(is_said(model)))
+    best = effects[:, tokens.to(effects.device)].topk(n_words, dim=1)
+    ids = tokens[best.indices.cpu()]
     return [
         [str(model.tokenizer.decode([t])) for t, z in zip(*each, strict=True) if z >= min_z]
-        for each in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        for each in zip(ids.tolist(), best.values.tolist(), strict=True)
     ]
 
 
@@ -233,15 +282,16 @@ def named_features(
     -------
     dict of Site to list of str
         For example `Emma, Kate … to ⇒ Emma`: fires on "to" in prompts that have Emma or Kate in
-        them, and promotes Emma.
+        them, and promotes Emma. Where it fires ends in ", …" as in `feature_labels`.
     """
-    labels = feature_labels(acts)
+    firing = firing_words(acts)
+    labels = {site: [_label(words) for words in those] for site, those in firing.items()}
     rows = acts.pooled(positions)
     for site, names in labels.items():
         for i, words in enumerate(context_words(rows, site)):
-            fires = names[i].split(", ")
-            if others := [word for word in words if word not in fires]:
-                names[i] = f"{', '.join(others)} … {', '.join(fires[:2])}"
+            fires = _named(firing[site][i])
+            if others := [spelled(word) for word in words if word not in dict(fires)]:
+                names[i] = f"{', '.join(others)} … {_label(fires[:2])}"
         late = site.kind == "resid_post" and (site.layer + 1) / model.n_layers > promoted_from
         if not late:
             continue
@@ -249,5 +299,5 @@ def named_features(
         promoted = promoted_words(model, dictionaries[site], live, min_z=4.0)
         for i, words in zip(live, promoted, strict=True):
             if words:
-                names[i] = f"{names[i]} ⇒ {', '.join(words)}".lstrip()
+                names[i] = f"{names[i]} ⇒ {', '.join(map(spelled, words))}".lstrip()
     return labels

@@ -22,6 +22,7 @@ from torch import Tensor
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.rows import decoder_rows, encoder_rows, stream_of
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.checks import check_whole, feature_numbers
 from circuit_toolkit.interpret.weight_table import WEIGHT, VirtualWeights
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.weights import in_block, input_matrices, norm_weight, output_matrix
@@ -84,8 +85,8 @@ def virtual_weights(
     """
     if through not in ("direct", "heads", "both"):
         raise InputError(f"through must be 'direct', 'heads' or 'both', got {through!r}.")
-    if top is not None and top < 1:
-        raise InputError(f"top must be at least 1 or None, got {top}.")
+    if top is not None:
+        check_whole("top", top, 1, other=", or None")
     reading = _rows(encoder_rows, model, dictionaries, targets, "targets")
     writing = _rows(decoder_rows, model, dictionaries, sources, "sources")
     sites = tuple(sorted(dictionaries))
@@ -193,7 +194,7 @@ def _rows(
         if site not in dictionaries:
             known = ", ".join(map(str, dictionaries)) or "none"
             raise InputError(f"No dictionary was given for {site} ({what}), only for {known}.")
-        index = np.atleast_1d(np.asarray(features, dtype=np.int64))
+        index = feature_numbers(features)
         last = dictionaries[site].n_features - 1
         if len(index) and not 0 <= index.min() <= index.max() <= last:
             raise InputError(f"{site} has features 0 to {last}, {what} names {index.max()}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,7 @@ def generate(
     InputError
         If a change does not fit, or a number makes no sense.
     """
-    if max_new_tokens < 1 or temperature < 0:
+    if max_new_tokens < 1 or not 0 <= temperature < math.inf:
         raise InputError(
             f"max_new_tokens must be at least 1 and temperature 0 or more, got {max_new_tokens} "
             f"and {temperature}."

@@ -19,6 +19,7 @@ from circuit_toolkit.circuits.tables import TARGET
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evaluation import ablation_evidence
+from circuit_toolkit.interpret.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.interpret.feature_card import FeatureCard, feature_card
 from circuit_toolkit.interpret.labels import described_labels, named_features
 from circuit_toolkit.interpret.weight_lens import FeatureDescriptions
@@ -32,6 +33,12 @@ from circuit_toolkit.views.card_page import card_html
 _ALL = -1  # the value of the prompt menu that stands for all prompts
 _SHOWN = 40  # prompts in the menu
 _CLICK = "<i>Click a node to see what is known of it.</i>"
+_NAMES = (
+    "<div style='color:#616e7c;font-size:12px;line-height:1.4'>A feature named "
+    "<b>Kate, Ivy … to ⇒ Emma</b> fires on <b>to</b>, in prompts with Kate or Ivy, and promotes "
+    "Emma; a name that ends in <b>, …</b> tells less than half of where it fires.{more}</div>"
+)
+_BY_WEIGHTS = " With descriptions such a name stands in brackets, one by weights alone does not."
 
 
 class Explorer(Panel):
@@ -60,6 +67,8 @@ class Explorer(Panel):
         Id of the node that was clicked, or the empty string.
     card : FeatureCard or None
         What is known of it.
+    circuits : FeatureCircuits or None
+        Of it, if its firings were taken apart.
     strength : float
         Regularisation strength; assigning one redraws.
     fit : LassoFit
@@ -87,6 +96,8 @@ class Explorer(Panel):
         self.model, self.dictionaries, self.n = model, dict(dictionaries), n
         self.descriptions = descriptions
         self.card: FeatureCard | None = None
+        self.circuits: FeatureCircuits | None = None
+        self._analysed: dict[str, FeatureCircuits] = {}
         self.estimator = estimator or CircuitLasso()
         self.tasks: dict[str, Any] = {task.name: task} if task else dict(BUNDLED)
         self.task: Task
@@ -102,6 +113,8 @@ class Explorer(Panel):
                 w.Accordion([self._sites], titles=("Sites",)),
                 self._status,
                 self.graph,
+                w.HTML(_NAMES.format(more=_BY_WEIGHTS * (descriptions is not None))),
+                w.HBox([self._analyse, self._said]),
                 self.feature,
             ]
         )
@@ -156,12 +169,20 @@ class Explorer(Panel):
             layout={"width": "400px"},
         )
         self._status = w.HTML()
+        self._analyse = w.Button(
+            description="Take its firings apart",
+            icon="sitemap",
+            tooltip="Which heads and earlier features make it fire, on which prompts (CircuitLens)",
+            layout={"width": "200px", "display": "none"},
+        )
+        self._said = w.HTML()
         self.graph = GraphWidget()
         self.feature = w.HTML(_CLICK)
         traitlets.link((self, "selected"), (self.graph, "selected"))
         traitlets.link((self, "circuit"), (self.graph, "circuit"))
         self._learn.on_click(lambda _: self._guarded(self.learn))
         self._test.on_click(lambda _: self._guarded(self.test))
+        self._analyse.on_click(lambda _: self._guarded(self.analyse, where=self._said))
         self._task.observe(lambda _: self._guarded(self.learn), "value")
         self._own.observe(lambda change: self._guarded(self.try_prompt, change.new), "value")
         self._prompt.observe(self._choose_prompt, "value")
@@ -183,7 +204,7 @@ class Explorer(Panel):
         if self.descriptions is not None:
             labels = described_labels(self.descriptions, labels)
         self.fit = estimator.fit(self.acts, self.task, labels)
-        self._view = (self.fit, self.acts, _ALL)
+        self._view, self._analysed = (self.fit, self.acts, _ALL), {}
         prompts = [(text, i) for i, text in enumerate(self.task.clean[:_SHOWN])]
         self._prompt.unobserve(self._choose_prompt, "value")
         self._prompt.options = [("all prompts", _ALL), *prompts]
@@ -219,6 +240,22 @@ class Explorer(Panel):
         )
         self._say("")  # the graph has its size and its evidence above it
 
+    def analyse(self) -> None:
+        """Take the firings of the selected feature on the task apart by circuits: the button."""
+        if self.card is None:
+            raise InputError("No feature is selected: click a node.")
+        self._say("running the prompts on which it fires …", self._said)
+        self._analysed[self.selected] = CircuitLens().analyse(
+            self.model,
+            self.dictionaries,
+            self.selected,
+            self.task,
+            acts=self.acts,
+            descriptions=self.descriptions,
+        )
+        self._draw_card()
+        self._say("", self._said)
+
     def _choose_prompt(self, change: Any) -> None:
         self._view = (self.fit, self.acts, change.new)
         self._draw()
@@ -242,22 +279,31 @@ class Explorer(Panel):
 
     @traitlets.observe("selected")
     def _show_feature(self, change: Any) -> None:
-        self.card, self.feature.value = None, _CLICK
+        self.card, self.circuits, self.feature.value = None, None, _CLICK
+        self._analyse.layout.display = "none"
+        self._say("", self._said)
         if not change.new or self.circuit is None:
             return
-        fit, acts, _ = self._view
         row = self.circuit.nodes[self.circuit.ids().index(change.new)]
         if row["site"] == TARGET:
             label = html.escape(str(row["label"]))
             said = f"what the circuit explains, {row['activation']:.2f} on average"
             self.feature.value = f"<b>{label}</b>: {said}."
             return
+        self._analyse.layout.display = ""
+        self._draw_card()
+
+    def _draw_card(self) -> None:
+        """Put the card of the selected feature together anew."""
+        fit, acts, _ = self._view
+        self.circuits = self._analysed.get(self.selected)
         self.card = feature_card(
             self.model,
             {site: self.dictionaries[site] for site in fit.sites},
-            change.new,
+            self.selected,
             acts,
             descriptions=self.descriptions,
+            circuits=self.circuits,
             circuit=self.circuit,
             labels=fit.labels,
         )

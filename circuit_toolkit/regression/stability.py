@@ -59,8 +59,10 @@ class Stability:
     def false_edges(self, threshold: float = 0.7) -> np.ndarray:
         """Bound how many false edges are to be expected (Meinshausen and Bühlmann, 2010).
 
-        `selected^2 / ((2 threshold - 1) p)`, which holds if sources that have nothing to do with
-        the target are exchangeable and are selected no more often than at random.
+        `selected^2 / ((2 threshold - 1) p)`. It holds if sources that have nothing to do with the
+        target are exchangeable and are selected no more often than at random. Where they are not,
+        as with ancestors of the true sources, it bounds only those that a fit on half of the rows
+        selects with a probability of at most `selected / p` (Shah and Samworth, 2013, theorem 1).
 
         Parameters
         ----------

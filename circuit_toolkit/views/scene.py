@@ -150,13 +150,15 @@ def shorten(text: str, letters: int) -> str:
     --------
     >>> shorten("Mary, John, Tom", 13)
     'Mary, John…'
+    >>> shorten("Mary, John … to", 13)
+    'Mary, John…'
     """
     text = " ".join(text.split())
     if len(text) <= letters:
         return text
     cut = text[: max(letters - 1, 1)]
     whole = cut if text[len(cut)] in " ," else cut.rpartition(" ")[0]
-    return (whole if len(whole) > letters / 2 else cut).rstrip(" ,") + "…"
+    return (whole if len(whole) > letters / 2 else cut).rstrip(" ,…") + "…"
 
 
 def _edges(edges: np.ndarray) -> list[dict[str, Any]]:

@@ -257,3 +257,16 @@ def test_what_cannot_be_is_refused(planted, texts):
         steer(model, dictionaries, (FIRST, 0), ["Mary"], ["Anna"], 1.0, factors=[1])
     with pytest.raises(InputError, match="above 0"):
         steer(model, dictionaries, (FIRST, 0), ["Mary"], ["Anna"], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"temperature": -1.0}, "temperature must be 0 or more, and finite, got -1"),
+        ({"temperature": float("nan")}, "got nan"),
+    ],
+)
+def test_numbers_that_no_text_can_be_written_with_are_refused(planted, options, message):
+    with pytest.raises(InputError, match=message):
+        steer(*planted, (FIRST, 0), ["Mary"], ["Anna"], 1.0, **options)

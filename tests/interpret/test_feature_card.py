@@ -78,6 +78,26 @@ def test_a_card_of_a_transcoder_feature(demo, demo_transcoders, acts):
     assert "label 5" in repr(card) and card.name in card._repr_html_()
 
 
+def test_what_tokens_do_alone_and_no_start_in_examples_of_clusters(demo, demo_transcoders, acts):
+    some = {site: demo_transcoders[site] for site in list(demo_transcoders)[:1]}
+    described = ct.WeightLens("paper").describe(demo, some, progress=False)
+    site, index = described.validated()[0]
+    example = {"tokens": ["<bos>", "a", "b"], "values": [9.0, 1.0, 2.0], "position": 2}
+    analysis = {"n_firings": 1, "clusters": [{"label": 0, "examples": [example]}]}
+    card = feature_card(
+        *(demo, some, (site, index), acts),
+        descriptions=described,
+        circuits=analysis,
+        circuit=Circuit(circuit_of().nodes, circuit_of().edges, {"method": "CircuitLasso"}),
+    )
+    first = card.weight_lens["description"][0]
+    alone = ct.capture(demo, [[demo.bos_id, first["id"]]], some, "last", progress=False)
+    assert first["solo"] == pytest.approx(alone.features[site].toarray()[0, index], rel=1e-5)
+    assert first["token"].strip() == card.weight_lens["words"][0]
+    assert card.circuit_lens["clusters"][0]["examples"][0]["values"] == [0.0, 1.0, 2.0]
+    assert example["values"][0] == 9.0 and card.settings["circuit"] == "CircuitLasso"
+
+
 def test_logit_effects_are_what_the_decoder_does_to_logits(demo, demo_transcoders, acts):
     card = feature_card(demo, demo_transcoders, NAME, acts, n_neighbours=0)
     effects = unembedding_rows(demo) @ decoder_rows(demo, demo_transcoders[SITE])[5]
@@ -129,6 +149,11 @@ def test_what_cannot_be_is_refused(demo, demo_transcoders, acts):
 
     with pytest.raises(InputError, match="names no feature"):
         card("mlp_in 2/x")
+    with pytest.raises(InputError, match="names no feature"):
+        card((SITE, 5.5))
+    for n in (-1, 1.5):
+        with pytest.raises(InputError, match="n_neighbours must be"):
+            card(n_neighbours=n)
     with pytest.raises(InputError, match="not a site"):
         card("somewhere/3")
     with pytest.raises(InputError, match="features 0 to 383, got 384"):

@@ -16,7 +16,8 @@ from circuit_toolkit.interpret import (
     named_features,
     promoted_words,
 )
-from circuit_toolkit.interpret.labels import context_words
+from circuit_toolkit.interpret.labels import LEAST, context_words, firing_words
+from circuit_toolkit.interpret.weight_lens.words import spelled
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import ioi
 from tests.tiny import FEATURES, LAYERS, tiny_hf
@@ -42,7 +43,11 @@ def test_labels_by_hand():
         groups=np.arange(2),
     )
     assert feature_labels(hand)[SITE] == ["a, c, b", "e, b, d", "a, b, c", ""]
-    assert feature_labels(hand, n_words=1)[SITE] == ["a", "e", "a", ""]
+    # a: 5.1 of 9.1; e: 3 of 7 and a: 2 of 6 are under half
+    assert feature_labels(hand, n_words=1)[SITE] == ["a", "e, …", "a, …", ""]
+    found = firing_words(hand, n_words=2)[SITE]
+    assert found[1] == [("e", pytest.approx(3 / 7)), ("b", pytest.approx(2 / 7))]
+    assert found[3] == []
     with pytest.raises(InputError, match="need the tokens"):
         feature_labels(hand.pooled("mean"))
 
@@ -58,11 +63,11 @@ def test_a_word_with_under_a_twentieth_is_left_out():
         tokens=[["<bos>", *(f"w{i}" for i in range(n))]],
         groups=np.zeros(1, int),
     )
-    assert feature_labels(hand)[SITE] == ["w0, w1, w10, …", "w7"]
+    assert feature_labels(hand)[SITE] == ["w0, w1, w10, …", "w7, …"]  # 10 of 39
 
 
 def test_labels_are_the_words_of_highest_mass(acts):
-    labels = feature_labels(acts)
+    labels, firing = feature_labels(acts), firing_words(acts)
     words = [acts.tokens[p][t] for p, t in zip(acts.prompt, acts.position, strict=True)]
     for site in acts.sites:
         assert len(labels[site]) == FEATURES
@@ -72,9 +77,12 @@ def test_labels_are_the_words_of_highest_mass(acts):
             for word, value in zip(words, column, strict=True):
                 mass[word] += float(value)
             total = sum(mass.values())
-            named = labels[site][feature].split(", ") if labels[site][feature] else []
+            named = [word for word, share in firing[site][feature] if share >= LEAST]
             shares = [mass[word] for word in named]
             assert shares == sorted(shares, reverse=True) and len(named) <= 3
+            assert len(named) > 0 or not total  # no word of this vocabulary is so rare
+            more = ["…"] if 0 < sum(shares) < total / 2 else []
+            assert labels[site][feature] == ", ".join([*map(spelled, named), *more])
             rest = [value for word, value in mass.items() if word not in named]
             if named:
                 assert min(shares) >= total / 20 * (1 - 1e-5)
@@ -109,6 +117,13 @@ def test_promoted_words_follow_the_whole_norm(tiny, tiny_saes):
     assert ours == [[tiny.tokenizer.decode([token]) for token in row] for row in best]
 
 
+def test_padding_is_never_promoted_and_the_end_of_a_text_is(demo, demo_saes):
+    site, end = Site("resid_post", 3), demo.tokenizer.eos_token
+    every = promoted_words(demo, demo_saes[site], np.arange(768), n_words=3)
+    found = {word for words in every for word in words} & {*demo.tokenizer.all_special_tokens}
+    assert found == {end} and {len(words) for words in every} == {3}
+
+
 def test_a_context_word_that_decides_is_found():
     rng = np.random.default_rng(0)
     names, n = ["Ann", "Bob", "Cid"], 60
@@ -134,16 +149,19 @@ def test_context_needs_one_row_a_prompt(acts):
 
 def test_names_put_context_first_and_promoted_words_last(tiny, tiny_saes, acts):
     plain, named = feature_labels(acts), named_features(tiny, tiny_saes, acts, promoted_from=0.0)
+    firing = firing_words(acts)
     last = Site("resid_post", LAYERS - 1)
     context = context_words(acts.pooled("last"), last)
     promoted = promoted_words(tiny, tiny_saes[last], np.arange(FEATURES), min_z=4.0)
     live = np.flatnonzero(acts.means()[last])
     assert len(live) > 20
     for i in live:
-        fires = plain[last][i].split(", ")
-        others = [word for word in context[i] if word not in fires]
-        start = f"{', '.join(others)} … {', '.join(fires[:2])}" if others else plain[last][i]
-        end = f" ⇒ {', '.join(promoted[i])}" if promoted[i] else ""
+        fires = [(word, share) for word, share in firing[last][i] if share >= LEAST]
+        others = [spelled(word) for word in context[i] if word not in dict(fires)]
+        two = [spelled(word) for word, _ in fires[:2]]
+        two += ["…"] * (sum(share for _, share in fires[:2]) < 0.5)
+        start = f"{', '.join(others)} … {', '.join(two)}" if others else plain[last][i]
+        end = f" ⇒ {', '.join(map(spelled, promoted[i]))}" if promoted[i] else ""
         assert named[last][i] == f"{start}{end}".lstrip()
     assert all(named[last][i] == "" for i in set(range(FEATURES)) - set(live.tolist()))
     assert not any("⇒" in name for name in named[Site("resid_pre", 0)])

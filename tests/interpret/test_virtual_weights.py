@@ -233,10 +233,23 @@ def test_de_embedding_names_the_largest_tokens(demo, demo_transcoders):
     ways = ["direct", *(f"a{layer}.h{h}" for layer in (0, 1) for h in range(demo.n_heads))]
     assert table["through"].unique().tolist() == ways
     weights = token_weights(demo, demo_transcoders[T1], [5], (1, 2))[0]
+    z = (weights - weights.mean()) / weights.std()  # among all, special ones too
+    weights[demo.tokenizer.all_special_ids] = -torch.inf  # which are not told
     mine = table[table["through"] == "a1.h2"]
     assert mine["id"].tolist() == weights.topk(3).indices.tolist()
     assert mine["token"].tolist() == [demo.tokenizer.decode([i]) for i in mine["id"]]
     np.testing.assert_allclose(mine["weight"], weights.topk(3).values, rtol=1e-6)
+    np.testing.assert_allclose(mine["z"], z[mine["id"].tolist()], rtol=1e-5)
+
+
+def test_de_embedding_names_no_special_token(demo, demo_transcoders):
+    special = demo.tokenizer.all_special_ids
+    best = token_weights(demo, demo_transcoders[T1], range(384)).argmax(1)
+    first = np.flatnonzero(np.isin(best, special))[:5].tolist()
+    assert len(first) == 5  # where one has the largest weight
+    for feature in first:
+        table = de_embedding(demo, demo_transcoders[T1], feature, n=50)
+        assert not set(special) & set(table["id"]) and len(table) == 50
 
 
 def test_what_cannot_be_is_refused(demo, demo_transcoders):
@@ -247,8 +260,14 @@ def test_what_cannot_be_is_refused(demo, demo_transcoders):
         virtual_weights(demo, some, targets={T1: [384]})
     with pytest.raises(InputError, match="through must be"):
         virtual_weights(demo, some, through="mlp")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="top must be"):
-        virtual_weights(demo, some, top=0)
+    for top in (0, 1.5):
+        with pytest.raises(InputError, match="top must be"):
+            virtual_weights(demo, some, top=top)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Features are whole numbers"):
+        virtual_weights(demo, some, targets={T1: [1.5]})  # type: ignore[list-item]
+    for n in (-1, 0, 1.5):
+        with pytest.raises(InputError, match="n must be at least 1"):
+            de_embedding(demo, some[T1], 1, n=n)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="before attention of 1"):
         token_weights(demo, some[T0], [1], (1, 0))
     with pytest.raises(InputError, match="no head"):

@@ -43,6 +43,24 @@ def test_a_click_shows_the_card_of_the_feature(explorer):
     assert "Click a node" in explorer.feature.value
 
 
+def test_the_firings_of_a_feature_are_taken_apart_by_a_button(explorer):
+    assert explorer._analyse.layout.display == "none", "nothing is selected"
+    with pytest.raises(InputError, match="No feature is selected"):
+        explorer.analyse()
+    node = next(name for name in explorer.circuit.ids() if name.startswith("blocks.3"))
+    explorer.selected = node
+    assert explorer._analyse.layout.display == "" and explorer.circuits is None
+    explorer._analyse.click()
+    assert explorer.circuits.feature == node == explorer.card.circuit_lens["feature"]
+    assert explorer.card.edges and "<h4>How it comes to fire" in explorer.feature.value
+    other = explorer.circuit.ids()[0]
+    explorer.selected = other
+    assert explorer.circuits is None and "How it comes to fire" not in explorer.feature.value
+    explorer.selected = node
+    assert explorer.circuits is not None, "an analysis is kept"
+    explorer.selected = ""
+
+
 def test_one_prompt_and_a_prompt_of_ones_own(explorer):
     whole = explorer.circuit
     explorer._prompt.value = 0

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -70,14 +71,17 @@ def spot(page, circuit, row):
 
 @pytest.mark.browser
 def test_a_click_selects_and_the_card_tells(opened):
-    circuit = made_up_circuit()
+    plain = made_up_circuit()
+    circuit = replace(plain, settings={**plain.settings, "level": "dataset"})
     page = opened(GraphWidget(circuit))
     for row in (3, 20, len(circuit.nodes) - 1):
         at = spot(page, circuit, row)
         page.mouse.move(at["x"], at["y"])
         page.wait_for_timeout(80)
         assert page.evaluate("state.hovered") == circuit.ids()[row]
-        assert circuit.nodes["label"][row] in page.locator(".ct-card").inner_text()
+        told = page.locator(".ct-card").inner_text()
+        assert circuit.nodes["label"][row] in told
+        assert ("mean activation" in told) == (row < len(circuit.nodes) - 1)
         page.mouse.click(at["x"], at["y"])
         assert page.evaluate("state.selected") == circuit.ids()[row]
     empty = page.locator(".ct-canvas").bounding_box()

@@ -10,6 +10,7 @@ import pytest
 from circuit_toolkit.interpret.examples import Example, FeatureExamples
 from circuit_toolkit.interpret.feature_card import FeatureCard
 from circuit_toolkit.sites import Site
+from circuit_toolkit.views.card_markup import alike
 from circuit_toolkit.views.card_page import card_html, card_page
 
 EVIL = '</p></script><script>window.evil=1</script><img src=x onerror="window.evil=1">'
@@ -38,6 +39,7 @@ def made_up_card(text: str = "Mary") -> FeatureCard:
         {"promoted": [{"id": 5, "token": text, "value": 0.5}], "suppressed": []},
         {
             "words": [text],
+            "description": [{"id": 5, "token": f" {text}", "solo": 1.5}],
             "validated": True,
             "concept": text,
             "tokens": {"positive": [token, silent], "negative": [token]},
@@ -83,7 +85,9 @@ def test_every_part_is_there_and_missing_ones_are_not_shown():
     text = card_html(made_up_card())
     assert [h for h in HEADINGS if f"<h4>{h}" not in text] == []
     assert "clarity (surrogate)" in text and "faithfulness" not in text
-    assert 'title="4"' in text and "2.00% of 1,000 tokens" in text and "mlp_in 2/4" in text
+    assert (
+        'title="activation 4"' in text and "2.00% of 1,000 tokens" in text and "mlp_in 2/4" in text
+    )
     assert text.count("ct-token ct-silent") == 1  # the token that does not fire it alone
     bare = replace(
         made_up_card(),
@@ -98,10 +102,76 @@ def test_every_part_is_there_and_missing_ones_are_not_shown():
 
 def test_the_strongest_token_is_the_darkest():
     text = card_html(made_up_card())
-    shades = re.findall(r'title="([-\d.]+)" style="background:rgba\((\d+),\d+,\d+,([\d.]+)', text)
+    shades = re.findall(
+        r'title="activation ([-\d.]+)" style="background:rgba\((\d+),\d+,\d+,([\d.]+)', text
+    )
     by_value = {float(value): (red, float(shade)) for value, red, shade in shades}
     assert by_value[4.0] == ("33", 0.75) and by_value[1.0][1] < 0.3
     assert by_value[-0.5][0] == "221"  # below zero: another colour
+
+
+def test_words_come_with_what_they_do_alone_and_how_many_texts_hold_one():
+    card = made_up_card()
+    text = card_html(card)
+    assert "Mary <small>1.50 · 38%</small>" in text  # of the largest, 4
+    assert "One is the strongest token in 1 of the 1 strongest texts." in text
+    earlier = Example(("Mary", "and", "Mary"), (1.0, 4.0, 0.0), 1)
+    later = Example(("Anna", "and", "Mary"), (1.0, 4.0, 0.0), 1)
+    for top, said in (
+        (
+            (earlier, later),
+            "in 0 of the 2 strongest texts, and stands before that token in 1 more.",
+        ),
+        ((later, later), "None of the 2 strongest texts has one before or where it fires most."),
+    ):
+        examples = replace(card.examples, top=top)
+        assert said in card_html(replace(card, examples=examples))
+    none = {**card.weight_lens, "words": [], "description": [], "validated": False}
+    assert "no token that switches it on alone" in card_html(replace(card, weight_lens=none))
+
+
+def test_firings_that_are_in_no_cluster_are_told_of():
+    card = made_up_card()
+    counts = {"n_noise": 10, "n_empty": 4}
+    some = card_html(replace(card, circuit_lens={**card.circuit_lens, **counts}))
+    assert "10 of 40 firings in no cluster (4 without anything that stands out)." in some
+    for analysis, said in (
+        ({"n_firings": 40, "n_noise": 40, "n_empty": 40}, "No cluster was found among 40 firings"),
+        ({"n_firings": 2, "settings": {"min_samples": 3}}, "2 firings are too few to group"),
+    ):
+        text = card_html(replace(card, circuit_lens={**analysis, "clusters": []}))
+        assert "<h4>How it comes to fire" in text and said in text
+
+
+def test_examples_of_clusters_are_shaded_as_other_texts_and_say_where_they_go_on():
+    card = made_up_card()
+    example = {"tokens": ["a", "b"], "values": [0.0, 2.0], "position": 1, "after": True}
+    clusters = [{**card.circuit_lens["clusters"][0], "examples": [example]}]
+    text = card_html(replace(card, circuit_lens={"clusters": clusters}))
+    shade = 'title="activation 2" style="background:rgba(33,145,140,0.43)"'  # half of the card's 4
+    assert shade in text
+    more = '<i class="ct-more">…</i>'
+    assert f">b</span> {more}</p>" in text and text.count(more) == 1
+    cut = replace(card.examples.top[0], before=True, after=True)
+    examples = replace(card.examples, top=(cut,), quantiles=())
+    assert card_html(replace(card, examples=examples, circuit_lens=None)).count(more) == 2
+
+
+def test_numbers_of_a_column_have_as_many_digits():
+    values = [1.0, -1.1, 0.4, 1.234]
+    items = tuple({"feature": "target", "weight": value, "label": ""} for value in values)
+    card = replace(made_up_card(), upstream=items, downstream=(), edges=(), logits=None)
+    found = re.findall(r'ct-value">([^<]*)', card_html(card))
+    assert found == ["+1.00", "−1.10", "+0.40", "+1.23"]
+    assert alike([0.0]) == ["+0"] and alike([250.4, -3], "-") == ["250", "−3"]
+
+
+def test_weights_of_a_circuit_are_named():
+    card = made_up_card()
+    assert "<small>of the circuit</small>" in card_html(card)
+    for method, said in (("CircuitLasso", "regression weight, both"), ("x", "weight by x")):
+        text = card_html(replace(card, settings={"circuit": method}))
+        assert f"<small>of the circuit: {said}" in text
 
 
 def test_the_page_names_no_address_and_runs_no_script():
@@ -169,3 +239,25 @@ def test_it_reads_alike_on_a_dark_page_and_stays_in_its_width(page, tmp_path):
     page.set_viewport_size({"width": 420, "height": 700})  # a narrow column
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
     assert not errors
+
+
+@pytest.mark.browser
+def test_words_are_not_broken_and_long_ones_stay_on_the_card(page, tmp_path):
+    card, words = made_up_card("w" * 300), ["economy", "language", "restaurant"]
+    tokens = [{"id": i, "token": word, "value": 0.5} for i, word in enumerate(words)]
+    logits = {"promoted": tokens, "suppressed": [{**each, "value": -0.5} for each in tokens]}
+    path = tmp_path / "card.html"
+    path.write_text(card_page(replace(card, logits=logits)), encoding="utf-8")
+    page.goto(path.as_uri())
+    for width in (1400, 1000, 900, 420):
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        wide = """[...document.querySelectorAll(".ct-fc *")].filter((node) =>
+            node.getBoundingClientRect().right
+                > document.querySelector(".ct-fc").getBoundingClientRect().right
+        ).map((node) => node.outerHTML.slice(0, 80))"""
+        assert page.evaluate(wide) == []
+        for word in words:
+            cell = page.locator(".ct-columns .ct-columns td", has_text=word).first
+            lines = "(node) => { const r = document.createRange(); r.selectNodeContents(node);"
+            assert cell.evaluate(lines + " return r.getClientRects().length }") == 1, word

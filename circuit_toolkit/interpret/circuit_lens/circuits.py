@@ -18,6 +18,7 @@ from circuit_toolkit.interpret.circuit_lens.clusters import (
 from circuit_toolkit.interpret.circuit_lens.description import cluster_card, explanation_prompt
 from circuit_toolkit.interpret.circuit_lens.firings import Firings
 from circuit_toolkit.interpret.circuit_lens.passes import Pass
+from circuit_toolkit.interpret.explainer import Explainer, as_explainer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,20 +134,30 @@ class FeatureCircuits:
             )
         return replace(self, lens=replace(self.lens, **settings))
 
-    def explained(self, explainer: Callable[[str], str]) -> dict[int, str]:
+    def explained(self, explainer: Explainer | Callable[[str], str]) -> dict[int, str]:
         """Let an explainer put each cluster into words.
 
         Parameters
         ----------
-        explainer : callable
-            From a text, as `explanation_prompt` makes it of a cluster, to a text.
+        explainer : Explainer or callable
+            From a text, as `explanation_prompt` makes it of a cluster, to a text. Cost and first
+            prompt are shown before. An `Explainer` has a limit, and keeps its answers: after an
+            error pass the same again to go on. A bare callable is called once for each cluster,
+            and its answers are gone if one call fails.
 
         Returns
         -------
         dict of int to str
             By label.
+
+        Raises
+        ------
+        InputError
+            If there would be more calls than are allowed, a call fails, or gives no text.
         """
-        return {each["label"]: explainer(explanation_prompt(each)) for each in self.clusters}
+        prompts = {f"cluster {each['label']}": explanation_prompt(each) for each in self.clusters}
+        said = as_explainer(explainer, max_calls=len(prompts)).ask(prompts)
+        return {each["label"]: said[f"cluster {each['label']}"] for each in self.clusters}
 
     def to_dict(self) -> dict[str, Any]:
         """Give all that a page shows, as JSON takes it.

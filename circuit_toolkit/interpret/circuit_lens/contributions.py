@@ -50,8 +50,9 @@ class Contributions:
 
     Parameters
     ----------
-    features : list of Fired
-        By layer; the value of each is what it contributes, `row` is the firing.
+    features : dict of int to Fired
+        By layer, rising, of those that have a transcoder; the value of each is what it contributes,
+        `row` is the firing.
     heads : list of Tensor, each (B, H, T)
         By layer, head and source token; none among `origins`.
     parts : dict of str to Tensor, shape (B,) or (B, T)
@@ -59,7 +60,7 @@ class Contributions:
         `biases`, `constant`; by token where that can be said.
     """
 
-    features: Sequence[Fired]
+    features: Mapping[int, Fired]
     heads: Sequence[Tensor]
     parts: Mapping[str, Tensor]
 
@@ -69,7 +70,7 @@ class Contributions:
         terms = [*self.heads, *self.parts.values()]
         sums = [term.flatten(1).sum(1) if term.ndim > 1 else term for term in terms]
         total = torch.stack(sums).sum(0)
-        for fired in self.features:
+        for fired in self.features.values():
             total = total.index_add(0, fired.row, fired.value)
         return total
 
@@ -95,17 +96,18 @@ def direct(model: FrozenModel, reading: Reading) -> Contributions:
         return (x[rows, at] * g).sum(1)
 
     sums = dict.fromkeys(("errors", "mlps", "skips", "biases"), torch.zeros_like(g[:, 0]))
-    heads, features = [], []
+    heads: list[Tensor] = []
+    features: dict[int, Fired] = {}
     for attention in model.attention[: reading.layer + reading.mid]:
         found, bias = attention.heads(g, at)
         heads.append(found)
         sums["biases"] = sums["biases"] + bias
-    for mlp in model.mlps[: reading.layer]:
+    for layer, mlp in enumerate(model.mlps[: reading.layer]):
         if not isinstance(mlp, Transcoded):
             sums["mlps"] = sums["mlps"] + along(mlp)
             continue
         here = (mlp.fired.place == at[mlp.fired.row]).nonzero()[:, 0]
-        features.append(_fed(mlp, here, g[:, None].expand(-1, model.embed.shape[1], -1)))
+        features[layer] = _fed(mlp, here, g[:, None].expand(-1, model.embed.shape[1], -1))
         sums["errors"] = sums["errors"] + along(mlp.error)
         sums["biases"] = sums["biases"] + g @ mlp.bias
         if mlp.skip is not None:
@@ -144,7 +146,7 @@ def origins(model: FrozenModel, reading: Reading) -> Contributions:
         return (x * g).sum(2)
 
     sums = dict.fromkeys(("errors", "mlps", "biases"), torch.zeros_like(g[..., 0]))
-    features = []
+    features: dict[int, Fired] = {}
     for layer in reversed(range(reading.layer + reading.mid)):
         behind = g
         if layer < reading.layer:  # else only the attention of this block is in front
@@ -153,7 +155,7 @@ def origins(model: FrozenModel, reading: Reading) -> Contributions:
                 sums["mlps"] = sums["mlps"] + along(mlp)
             else:
                 everywhere = torch.arange(len(mlp.fired.row), device=g.device)
-                features.append(_fed(mlp, everywhere, g))
+                features[layer] = _fed(mlp, everywhere, g)
                 sums["errors"] = sums["errors"] + along(mlp.error)
                 sums["biases"] = sums["biases"] + g @ mlp.bias
                 if mlp.skip is not None:
@@ -163,7 +165,7 @@ def origins(model: FrozenModel, reading: Reading) -> Contributions:
         sums["biases"] = sums["biases"] + attention.biases(into)
         g = g + attention.backward(into)
     return Contributions(
-        features[::-1],
+        dict(sorted(features.items())),
         [],
         {
             "token": along(model.embed),

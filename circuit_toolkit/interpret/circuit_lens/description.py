@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -70,7 +71,13 @@ def cluster_card(circuits: FeatureCircuits, label: int) -> dict[str, Any]:
         "tokens": _shares("token", tokens, n),
         "offsets": _shares("offset", offsets, n),
         "heads": [
-            {**each, "reads": _most(reads[each["head"]]), "offsets": _most(back[each["head"]])}
+            {
+                **each,
+                "reads": _most(reads[each["head"]]),
+                "offsets": _most(back[each["head"]]),
+                "often_reads": _often(reads[each["head"]]),
+                "often_offsets": _often(back[each["head"]]),
+            }
             for each in _shares("head", heads, n)
         ],
         "upstream": [
@@ -94,21 +101,24 @@ def described(card: dict[str, Any]) -> str:
     Returns
     -------
     str
-        Tells of what a quarter of the firings share, or most of them: where it fires, what heads
-        read, which features it reads, which tokens it promotes.
+        Tells of what at least a quarter of the firings share: where it fires (else words such as
+        the most common), what heads read, which features it reads, which tokens it promotes.
     """
-    many = card["tokens"][0]["share"] < NOTABLE
-    tokens = card["tokens"][:TOLD] if many else _told(card["tokens"])
-    clauses = [f"on {'words such as ' * many}{_quoted(each['token'] for each in tokens)}"]
-    clauses += [
-        f"{each['head']} reads {_quoted(each['reads'][:TOLD])} {_distance(each['offsets'])}"
+    told = _told(card["tokens"])
+    where = "on " if told else "on words such as "
+    where += _quoted(each["token"] for each in told or card["tokens"][:TOLD])
+    clauses = [
+        f"{each['head']} reads {_quoted(each['often_reads'][:TOLD]) or 'various words'} "
+        f"{_distance(each['often_offsets'])}"
         for each in _told(card["heads"])
     ]
     if features := _told(card["upstream"]):
-        clauses.append(f"reads features {', '.join(map(_feature, features))}")
-    if outputs := [each["token"] for each in card["outputs"] if each["share"] >= NOTABLE][:TOLD]:
-        clauses.append(f"promotes {_quoted(outputs)}")
-    return "; ".join(clauses)
+        named = dict.fromkeys(map(_feature, features))  # two may have the same words
+        clauses.append(f"reads features {', '.join(named)}")
+    if outputs := _told(card["outputs"]):
+        clauses.append(f"promotes {_quoted(each['token'] for each in outputs)}")
+    nothing = f"nothing {'else ' if told else ''}that they share"
+    return "; ".join([where, *(clauses or [nothing])])
 
 
 def explanation_prompt(card: dict[str, Any]) -> str:
@@ -139,14 +149,14 @@ def explanation_prompt(card: dict[str, Any]) -> str:
 def _feature(entry: dict[str, Any]) -> str:
     """Name an upstream feature by its words, or in short."""
     if entry["words"]:
-        return f'"{", ".join(entry["words"][:TOLD])}"'
+        return f"“{', '.join(entry['words'][:TOLD])}”"
     site, _, index = entry["feature"].rpartition("/")
     return f"{Site.parse(site).short}/{index}"
 
 
 def _told(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give the entries that a description names: the first of those that many firings share."""
-    return [each for each in entries if each["share"] >= NOTABLE][:TOLD] or entries[:1]
+    return [each for each in entries if each["share"] >= NOTABLE][:TOLD]
 
 
 def _shares(name: str, having: Mapping[Any, set[int]], n: int) -> list[dict[str, Any]]:
@@ -161,12 +171,19 @@ def _most(counts: Counter) -> list:
     return [key for key, _ in ordered[:MOST]]
 
 
+def _often(counts: Counter) -> list:
+    """Give the keys of a counter that make up a notable share of it, the most common first."""
+    return [key for key in _most(counts) if counts[key] >= NOTABLE * counts.total()]
+
+
 def _quoted(words: Iterable[str]) -> str:
-    return ", ".join(f'"{word.strip() or word}"' for word in words)
+    return ", ".join(f"“{word.strip() or word}”" for word in words)
 
 
 def _distance(offsets: list[int]) -> str:
-    """Say how far back a head reads, by its most common offsets."""
+    """Say how far back a head reads, by the offsets that are common."""
+    if not offsets:
+        return "at various distances"
     *rest, last = map(str, sorted(-offset for offset in offsets[:TOLD]))
     if last == "0":
         return "right there"
@@ -174,21 +191,30 @@ def _distance(offsets: list[int]) -> str:
 
 
 def _words(descriptions: Any, feature: str) -> list[str]:
-    """Give words for an upstream feature, where somebody has some."""
+    """Give words for an upstream feature; none where it was not described."""
     if descriptions is None:
         return []
     site, _, index = feature.rpartition("/")
-    return list(descriptions.of(site, int(index))["words"])
+    try:
+        return list(descriptions.of(site, int(index))["words"])
+    except InputError:  # descriptions of some layers only: it is called by its name
+        return []
 
 
 def _examples(circuits: FeatureCircuits, firings: np.ndarray, n: int = 5) -> list[dict[str, Any]]:
     """Give the strongest firings of a cluster."""
     strength = circuits.table["activation"].to_numpy()[firings]
-    return [
-        {
-            "tokens": list(circuits.words[i]),
-            "values": [float(value) for value in circuits.values[i]],
-            "position": int(circuits.table["position"].iloc[i]),
-        }
-        for i in firings[np.argsort(-strength, kind="stable")][:n]
-    ]
+    at, n_outputs = circuits.table["position"].to_numpy(), circuits.lens.n_outputs
+    found = []
+    for i in firings[np.argsort(-strength, kind="stable")][:n]:
+        # whether a text goes on is known of all but the last token that was looked at
+        stop = int(at[i]) + max(1, n_outputs)
+        found.append(
+            {
+                "tokens": list(circuits.words[i][:stop]),
+                "values": [float(value) for value in circuits.values[i][:stop]],
+                "position": int(at[i]),
+                "after": not n_outputs or len(circuits.words[i]) > stop,
+            }
+        )
+    return found

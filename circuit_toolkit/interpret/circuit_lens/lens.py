@@ -17,10 +17,11 @@ from circuit_toolkit.activations import Activations
 from circuit_toolkit.capture import Prompts
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.errors import InputError, MismatchError
+from circuit_toolkit.interpret.checks import check_number, check_whole
 from circuit_toolkit.interpret.circuit_lens.circuits import FeatureCircuits, circuits_of
 from circuit_toolkit.interpret.circuit_lens.firings import Firings, strongest_firings, texts_of
 from circuit_toolkit.interpret.circuit_lens.frozen_run import frozen_weights, upstream_of
-from circuit_toolkit.interpret.circuit_lens.outputs import continued
+from circuit_toolkit.interpret.circuit_lens.outputs import continued_prompts
 from circuit_toolkit.interpret.circuit_lens.passes import FLOOR, run_pass
 from circuit_toolkit.interpret.circuit_lens.sampling import sample_firings
 from circuit_toolkit.interpret.circuit_lens.target import target_of
@@ -56,7 +57,7 @@ class CircuitLens:
     rho : float
         Elements in a smaller share of the sets are dropped.
     eps : float
-        Firings with sets of at most this Jaccard distance are neighbours.
+        Firings with sets of at most this Jaccard distance, above 0, are neighbours.
     min_samples : int
         A cluster has a firing with so many neighbours, itself included.
     n_outputs : int
@@ -65,7 +66,8 @@ class CircuitLens:
         One of them counts as promoted if the feature adds to its logit, and by so many standard
         deviations more than to the mean token.
     generate : bool
-        Whether the model goes on by itself where a prompt ends before that.
+        Whether the model goes on by itself where a prompt ends before that, up to the end of the
+        text that it says.
     context : int
         The feature is watched on the first so many tokens of a prompt.
     batch_size : int
@@ -77,6 +79,15 @@ class CircuitLens:
     ------
     InputError
         If a setting is out of range.
+
+    Notes
+    -----
+    Columns `error` and `origins_error` of the firings say by how much the sums miss the activation.
+    On the bundled model in float32 that is at most 2e-5 of it, over 2,400 firings of 48 features;
+    loaded in bfloat16 it is 0.2 % in the median, up to 3.3 % where the feature has at least a tenth
+    of its largest activation, and all of it where it is weaker. One of the 48 features was refused
+    there: a firing near its threshold was gone in another batch. So analyse in float32:
+    `load_model(name, dtype=torch.float32)`, which is the default.
 
     Examples
     --------
@@ -117,9 +128,11 @@ class CircuitLens:
             "n_outputs": 0,
             "context": 1,
             "batch_size": 1,
+            "seed": 0,
         }.items():
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+            check_whole(name, getattr(self, name), least)
+        for name in ("theta_head", "theta_feature", "theta_output", "alpha", "rho", "eps"):
+            check_number(name, getattr(self, name))
         for name in ("theta_head", "theta_feature"):
             if getattr(self, name) < FLOOR:
                 raise InputError(
@@ -129,6 +142,8 @@ class CircuitLens:
         for name in ("alpha", "rho", "eps"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
+        if self.eps == 0:
+            raise InputError("eps must be above 0, got 0: take 0.01 to join equal sets alone.")
         if self.mode not in ("published", "frozen"):
             raise InputError(f"mode must be 'published' or 'frozen', not {self.mode!r}.")
         if self.upstream not in ("here", "anywhere"):
@@ -163,7 +178,8 @@ class CircuitLens:
             Of the same prompts, captured with `positions="all"`: then finding the firings takes no
             run of the model.
         descriptions : FeatureDescriptions, optional
-            Words for upstream features: `descriptions.of(site, index)["words"]`.
+            Words for upstream features: `descriptions.of(site, index)["words"]`. One that it does
+            not hold is called by its name.
         progress : bool
             Whether to show a progress bar.
 
@@ -244,7 +260,7 @@ class CircuitLens:
             short = [i for i, each in enumerate(ids) if len(each) < ends[i]]
             for start in range(0, len(short), self.batch_size):
                 rows = short[start : start + self.batch_size]
-                longer = continued(model, [ids[i] for i in rows], self.n_outputs)
+                longer = continued_prompts(model, [ids[i] for i in rows], self.n_outputs)
                 for i, each in zip(rows, longer, strict=True):
                     ids[i] = each[: ends[i]]
         return ids

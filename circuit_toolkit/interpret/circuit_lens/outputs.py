@@ -9,7 +9,8 @@ from torch import Tensor
 
 from circuit_toolkit.dictionaries.rows import unembedding_rows
 from circuit_toolkit.interpret.circuit_lens.frozen import FrozenModel
-from circuit_toolkit.models import LOGITS, Batch, Model, run
+from circuit_toolkit.models import Model
+from circuit_toolkit.models.continuation import continued
 from circuit_toolkit.models.weights import norm_gain
 
 
@@ -107,8 +108,7 @@ def influence(contributions: Tensor, follows: Tensor, known: Tensor) -> Influenc
     return Influence(row, step + 1, token, value, z.to(value))
 
 
-@torch.no_grad()
-def continued(model: Model, ids: list[list[int]], n: int) -> list[list[int]]:
+def continued_prompts(model: Model, ids: list[list[int]], n: int) -> list[list[int]]:
     """Let the model go on from some prompts, by the likeliest token each time.
 
     Parameters
@@ -123,15 +123,18 @@ def continued(model: Model, ids: list[list[int]], n: int) -> list[list[int]]:
     Returns
     -------
     list of list of int
-        The prompts with what follows.
+        The prompts with what follows; the end-of-sequence token is the last of a text.
     """
-    rows = [list(each) for each in ids]
-    for _ in range(n):
-        open_rows = [row for row in rows if len(row) < model.context]
-        if not open_rows:
-            break
-        batch: Batch = model.tokenize(open_rows)
-        best = run(model, batch, [LOGITS], last_logits=True)[LOGITS][:, -1].argmax(1)
-        for row, token in zip(open_rows, best.tolist(), strict=True):
-            row.append(token)
+    rows, end = [list(each) for each in ids], model.tokenizer.eos_token_id
+    groups: dict[int, list[int]] = {}  # by how much may follow: a long prompt cuts no other short
+    for i, row in enumerate(rows):
+        is_over = len(row) > 1 and row[-1] == end  # one alone may be the beginning, as GPT-2's is
+        groups.setdefault(0 if is_over else min(n, model.context - len(row)), []).append(i)
+    for room, group in groups.items():
+        if not room:
+            continue
+        said = continued(model, model.tokenize([rows[i] for i in group]), room)
+        for i, tokens in zip(group, said.tolist(), strict=True):
+            known = [token for token in tokens if token >= 0]
+            rows[i] += known if len(known) == len(tokens) else [*known, end]
     return rows

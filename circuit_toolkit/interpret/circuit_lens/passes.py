@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,10 +125,10 @@ def run_pass(
         heads = [each.heads(raw, at, raw=True)[0] for each in frozen.attention[: len(heads)]]
     features = here.features
     if upstream == "anywhere":
-        features = [_over_tokens(each, at) for each in everywhere.features]
+        features = {n: _over_tokens(each, at) for n, each in everywhere.features.items()}
     elements = _elements(
         [head_outliers(each, seen, FLOOR) for each in heads],
-        [feature_outliers(each, len(at), FLOOR) for each in features],
+        {n: feature_outliers(each, len(at), FLOOR) for n, each in features.items()},
         at,
     )
     outputs = {}
@@ -152,7 +153,8 @@ def _refuse_others(target: Target, firings: Firings, now: np.ndarray) -> None:
         raise MismatchError(
             f"{target.name} is {now[worst]:.3g} at token {firings.position[worst]} of prompt "
             f"{firings.prompt[worst]}, where acts say {firings.activation[worst]:.3g}: they are of "
-            "another model or of other prompts. Capture again, or leave acts out."
+            "another model or of other prompts, or its precision is too low. Capture again, leave "
+            "acts out, or load the model in float32."
         )
 
 
@@ -165,11 +167,14 @@ def _over_tokens(fired: Fired, at: Tensor) -> Fired:
     return Fired(pairs[0], at[pairs[0]], pairs[1], value)
 
 
-def _elements(heads: list[Outliers], features: list[Outliers], at: Tensor) -> dict[str, Tensor]:
+def _elements(
+    heads: list[Outliers], features: Mapping[int, Outliers], at: Tensor
+) -> dict[str, Tensor]:
     """Put what stands out in all layers into one table, by layer; heads first."""
     parts = [("head", layer, each) for layer, each in enumerate(heads)]
-    parts += [("feature", layer, each) for layer, each in enumerate(features)]
-    columns: dict[str, list[Tensor]] = {}
+    parts += [("feature", layer, each) for layer, each in features.items()]
+    names = ("firing", "layer", "head", "feature", "offset", "contribution", "z")
+    columns = {name: [at.new_empty(0)] for name in names}  # nothing is in front of the first block
     for kind, layer, each in parts:
         none = torch.full_like(each.index, -1)
         for name, column in {
@@ -181,7 +186,7 @@ def _elements(heads: list[Outliers], features: list[Outliers], at: Tensor) -> di
             "contribution": each.value,
             "z": each.z,
         }.items():
-            columns.setdefault(name, []).append(column)
+            columns[name].append(column)
     return {name: torch.cat(each) for name, each in columns.items()}
 
 

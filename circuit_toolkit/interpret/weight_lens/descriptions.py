@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interpret.weight_lens.explain import Explainer, concepts
+from circuit_toolkit.interpret.checks import check_number
+from circuit_toolkit.interpret.explainer import Explainer
+from circuit_toolkit.interpret.weight_lens.explain import concepts
 from circuit_toolkit.interpret.weight_lens.inherit import Described, describe_site
 from circuit_toolkit.interpret.weight_lens.tables import SiteTables
-from circuit_toolkit.interpret.weight_lens.words import grouped_words
+from circuit_toolkit.interpret.weight_lens.words import grouped_words, spelled
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -108,8 +110,13 @@ class FeatureDescriptions:
         -------
         list of list of int
             Those first that drive the feature hardest alone; empty where none is validated.
+
+        Raises
+        ------
+        InputError
+            If the site was not described.
         """
-        return self._tokens[Site.parse(site)]
+        return self._tokens[self._known(site)]
 
     def words_of(self, site: Site | str) -> list[list[str]]:
         """Give the description of each feature of a site as words, see `grouped_words`.
@@ -122,8 +129,22 @@ class FeatureDescriptions:
         Returns
         -------
         list of list of str
+
+        Raises
+        ------
+        InputError
+            If the site was not described.
         """
-        return self._words[Site.parse(site)]
+        return self._words[self._known(site)]
+
+    def _known(self, site: Site | str) -> Site:
+        site = Site.parse(site)
+        if site not in self.tables:
+            raise InputError(
+                f"{site} was not described, only {', '.join(map(str, self.tables))}. Describe "
+                "with its dictionary."
+            )
+        return site
 
     def at(
         self, *, theta_token: float | None = None, theta_feature: float | None = None
@@ -144,17 +165,19 @@ class FeatureDescriptions:
         Raises
         ------
         InputError
-            If a threshold is below its floor.
+            If a threshold is no number, or below its floor.
         """
         moved = {"theta_token": theta_token, "theta_feature": theta_feature}
-        moved = {name: float(value) for name, value in moved.items() if value is not None}
+        moved = {name: value for name, value in moved.items() if value is not None}
         for name, value in moved.items():
+            check_number(name, value)
             floor = self.settings["floors"][name]
             if not value >= floor:
                 raise InputError(
                     f"{name}={value:g} is below {floor:g}, and what stands out less was not kept. "
                     "Describe again with a lower threshold, or a larger slack."
                 )
+        moved = {name: float(value) for name, value in moved.items()}
         own = {**self.settings["own"], **moved}
         return replace(self, settings={**self.settings, **moved, "own": own}, concepts={})
 
@@ -183,7 +206,7 @@ class FeatureDescriptions:
         """
         return {
             site: [
-                ", ".join(words[:LABEL]) + (", …" if len(words) > LABEL else "")
+                ", ".join(map(spelled, words[:LABEL])) + (", …" if len(words) > LABEL else "")
                 for words in self._words[site]
             ]
             for site in self.shown
@@ -268,13 +291,15 @@ class FeatureDescriptions:
 
         return record(self, Site.parse(site), feature)
 
-    def explained(self, explainer: Explainer) -> FeatureDescriptions:
+    def explained(self, explainer: Explainer | Callable[[str], str]) -> FeatureDescriptions:
         """Add what an explainer says of each validated feature.
 
         Parameters
         ----------
-        explainer : Explainer
-            What is called, and how often at most; see `cost`.
+        explainer : Explainer or callable
+            What is called, and how often at most. Cost and first prompt are shown before; without
+            `max_calls`, as with a bare callable, that is all. It keeps its answers: after an error
+            pass the same again to go on.
 
         Returns
         -------
@@ -283,7 +308,7 @@ class FeatureDescriptions:
         Raises
         ------
         InputError
-            If there would be more calls than are allowed.
+            If there would be more calls than are allowed, a call fails, or gives no text.
         """
         return replace(self, concepts=concepts(self, explainer))
 
@@ -303,7 +328,7 @@ class FeatureDescriptions:
         Raises
         ------
         InputError
-            If the ending is another.
+            If the ending is another, or no file can be written there.
         """
         from circuit_toolkit.interpret.weight_lens.files import save
 

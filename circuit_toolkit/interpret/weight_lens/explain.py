@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.explainer import Cost, Explainer, as_explainer
 
 if TYPE_CHECKING:
     from circuit_toolkit.interpret.weight_lens.descriptions import FeatureDescriptions
 
-CHARACTERS_A_TOKEN = 4  # about, of English
 _PROMPT = """\
 A feature inside a language model responds to some input tokens and changes the odds of some next \
 tokens. In one or two sentences, say the concept that they have in common. Say only the concept.
@@ -19,41 +18,6 @@ Input tokens that switch it on: {important}
 Next tokens that it makes likelier: {promoted}
 Next tokens that it makes less likely: {suppressed}
 """
-
-
-@dataclass(frozen=True)
-class Explainer:
-    """What turns a prompt into a sentence, and how often it may be called.
-
-    Parameters
-    ----------
-    call : callable
-        From text to text: a local pipeline, or a client of an API.
-    max_calls : int
-        Nothing is called if there would be more calls than this; `cost` counts them beforehand.
-    """
-
-    call: Callable[[str], str]
-    max_calls: int
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What explanations would take.
-
-    Parameters
-    ----------
-    calls : int
-        Prompts: one for each validated feature.
-    characters : int
-        Of all prompts together; answers are not counted.
-    tokens : int
-        About, at four characters each.
-    """
-
-    calls: int
-    characters: int
-    tokens: int
 
 
 def prompt_for(description: Mapping[str, Any], n: int = 20) -> str:
@@ -93,23 +57,23 @@ def cost(descriptions: FeatureDescriptions) -> Cost:
     Returns
     -------
     Cost
+        A notebook shows it in words, with the first prompt.
     """
-    sizes = [
-        len(prompt_for(descriptions.of(site, feature)))
-        for site, feature in descriptions.validated()
-    ]
-    return Cost(len(sizes), sum(sizes), round(sum(sizes) / CHARACTERS_A_TOKEN))
+    return Cost.of(_prompts(descriptions).values())
 
 
-def concepts(descriptions: FeatureDescriptions, explainer: Explainer) -> dict[tuple[str, int], str]:
+def concepts(
+    descriptions: FeatureDescriptions, explainer: Explainer | Callable[[str], str]
+) -> dict[tuple[str, int], str]:
     """Explain the validated features, if that is not dearer than was allowed.
 
     Parameters
     ----------
     descriptions : FeatureDescriptions
         Which.
-    explainer : Explainer
-        What is called, once for each.
+    explainer : Explainer or callable
+        What is called, once for each prompt; a bare callable has no limit, so that its cost is
+        shown and the run refused.
 
     Returns
     -------
@@ -119,16 +83,40 @@ def concepts(descriptions: FeatureDescriptions, explainer: Explainer) -> dict[tu
     Raises
     ------
     InputError
-        If there would be more calls than are allowed; nothing was called then.
+        As `Explainer.ask`.
     """
-    wanted = cost(descriptions)
-    if wanted.calls > explainer.max_calls:
-        raise InputError(
-            f"Explanations would take {wanted.calls} calls with {wanted.characters} characters "
-            f"(about {wanted.tokens} tokens), {explainer.max_calls} are allowed. Pass a larger "
-            "max_calls, or fewer layers."
-        )
+    said = as_explainer(explainer, max_calls=None).ask(_prompts(descriptions))
     return {
-        (str(site), feature): explainer.call(prompt_for(descriptions.of(site, feature))).strip()
+        (str(site), feature): said[f"{site}/{feature}"]
+        for site, feature in descriptions.validated()
+    }
+
+
+def check_before_a_run(explainer: Explainer) -> None:
+    """Refuse, before features are described, an explainer that could not be called after it.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        What was passed.
+
+    Raises
+    ------
+    InputError
+        If it is none, or has no limit.
+    """
+    limit = getattr(explainer, "max_calls", None)
+    if not isinstance(explainer, Explainer) or limit is None:
+        raise InputError(
+            "What explanations cost is known only when all is described, so describe(explain=) "
+            "takes an Explainer with max_calls. Pass Explainer(call, max_calls=...), or describe "
+            "first: found.explained(Explainer(call)) then shows the cost."
+        )
+
+
+def _prompts(descriptions: FeatureDescriptions) -> dict[str, str]:
+    """Prompt of each validated feature, by its name."""
+    return {
+        f"{site}/{feature}": prompt_for(descriptions.of(site, feature))
         for site, feature in descriptions.validated()
     }

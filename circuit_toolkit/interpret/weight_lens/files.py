@@ -19,6 +19,7 @@ from circuit_toolkit.interpret.weight_lens.progress import (
 )
 from circuit_toolkit.interpret.weight_lens.tables import TABLES, SiteTables
 from circuit_toolkit.sites import Site
+from circuit_toolkit.store.paths import check_ending, check_file
 from circuit_toolkit.store.shards import write_whole
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from circuit_toolkit.interpret.weight_lens.descriptions import FeatureDescriptions
 
+ENDINGS = (".parquet", ".json")
 _NUMBERS = ("embedding_total", "upstream_total", "sampled")
 _KEY = b"circuit_toolkit"
 _REMEDY = "Describe the features again, and save them."
@@ -36,7 +38,8 @@ def save(descriptions: FeatureDescriptions, path: Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _check_ending(path)
+    check_ending(path, ENDINGS)
+    check_file(path)
     table = pa.concat_tables([_rows(descriptions, site) for site in descriptions.tables])
     head = {
         "settings": dict(descriptions.settings),
@@ -63,7 +66,7 @@ def load(path: Path) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _check_ending(path)
+    check_ending(path, ENDINGS)
     if not path.is_file():
         raise InputError(f"There is no file {path}. Pass one that FeatureDescriptions.save wrote.")
     try:
@@ -81,11 +84,6 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is damaged, or holds no descriptions ({type(error).__name__}: "
             f"{str(error)[:120]}). {_REMEDY}"
         ) from error
-
-
-def _check_ending(path: Path) -> None:
-    if path.suffix not in (".parquet", ".json"):
-        raise InputError(f"The file must end in .parquet or .json, got {path.name!r}.")
 
 
 def _document(content: dict[str, Any]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +18,10 @@ from torch import Tensor
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.rows import encoder_rows, unembedding_rows
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.checks import check_whole
+from circuit_toolkit.interpret.explainer import Explainer
 from circuit_toolkit.interpret.weight_lens.descriptions import FeatureDescriptions
-from circuit_toolkit.interpret.weight_lens.explain import Explainer
+from circuit_toolkit.interpret.weight_lens.explain import check_before_a_run
 from circuit_toolkit.interpret.weight_lens.inherit import Described, describe_site
 from circuit_toolkit.interpret.weight_lens.progress import Progress, inputs_of
 from circuit_toolkit.interpret.weight_lens.rule import Rule, reach, rule_for
@@ -35,9 +40,9 @@ class WeightLens:
 
     A token stands out for a feature if its embedding's product with the encoder row is an outlier;
     it is a part of the description if it activates the feature when it is fed alone. Special
-    tokens, such as padding, which are no text, never are. A feature whose
-    encoder singles out features of earlier layers inherits those of their tokens that
-    activate it, each tested alone.
+    tokens, such as padding, which are no text, never are; among the tokens that a feature promotes
+    is the end of a text, which is said. A feature whose encoder singles out features of earlier
+    layers inherits those of their tokens that activate it, each tested alone.
 
     Parameters
     ----------
@@ -73,7 +78,7 @@ class WeightLens:
     >>> transcoders = ct.load_dictionaries(model, kind="transcoder")
     >>> found = WeightLens("robust").describe(model, transcoders, layers=[0], progress=False)
     >>> [str(word) for word in found.search("Mary")["words"][0].split(", ")[:3]]
-    ['frank', 'robert', 'carol']
+    ['Frank', 'Robert', 'Carol']
     """
 
     preset: str = "code"
@@ -93,8 +98,8 @@ class WeightLens:
         """Refuse what no model could be described with."""
         self._rule("")
         check_language(self.language)
-        if self.chance < 0:
-            raise InputError(f"chance must be at least 0, got {self.chance}.")
+        check_whole("chance", self.chance, 0)
+        check_whole("seed", self.seed, 0)
 
     @property
     def own(self) -> dict[str, Any]:
@@ -124,6 +129,7 @@ class WeightLens:
             "largest_group": dict(groups),
             "dictionaries": {str(site): each.name for site, each in dictionaries.items()},
             "begins_with": first_token(model, dictionaries),
+            "ends_with": model.tokenizer.eos_token_id,  # the one special token that outputs keep
             "final_norm": self.final_norm,
             "chance": self.chance,
             "seed": self.seed,
@@ -135,7 +141,7 @@ class WeightLens:
         self,
         model: Model,
         dictionaries: Mapping[Site, Dictionary],
-        layers: Sequence[int] | None = None,
+        layers: Sequence[int] | int | None = None,
         *,
         store: str | os.PathLike | None = None,
         explain: Explainer | None = None,
@@ -154,15 +160,18 @@ class WeightLens:
         dictionaries : dict of Site to Dictionary
             All transcoders, or all autoencoders of the stream; the latter are marked as such, and
             their decoders overlap, see `upstream_candidates`.
-        layers : sequence of int, optional
+        layers : int or sequence of int, optional
             Only these are given. Earlier ones are described all the same, to be inherited from.
         store : path, optional
             Folder to keep what is done, dictionary by dictionary; where one is there, it is gone
-            on with, if the inputs are the same.
+            on with, if the inputs are the same. What is said of a layer depends on all layers in
+            front and on none behind, so with the same settings a run of more layers goes on with
+            the folder of one of fewer, and the other way round. Only the pass of tokens is then
+            made anew.
         explain : Explainer, optional
-            Says in a sentence what tokens have in common. Its cost is counted before it is called;
-            that is known when all is described, so large models are better described first, and
-            explained by `FeatureDescriptions.explained`.
+            Says in a sentence what tokens have in common; must have a `max_calls`. Its cost is
+            shown before it is called; that is known when all is described, so large models are
+            better described first, and explained by `FeatureDescriptions.explained`.
         progress : bool
             Whether to show progress bars.
 
@@ -173,22 +182,28 @@ class WeightLens:
         Raises
         ------
         InputError
-            If a dictionary does not read the stream, kinds are mixed, there is no such layer, or
-            explanations would cost more than was allowed.
+            If a dictionary does not read the stream, kinds are mixed, there is no such layer,
+            the explainer has no limit, or the store is no folder.
         MismatchError
-            If the folder holds descriptions of other inputs.
+            If the folder holds descriptions of other inputs: other settings, or dictionaries that
+            do not begin with the same ones.
         FileFormatError
             If what is there of them is damaged.
 
         Warns
         -----
         UserWarning
-            If the vocabulary or a pool is too small for anything to stand out.
+            If the vocabulary or a pool is too small for anything to stand out; if explanations
+            would take more calls than are allowed, or one fails: descriptions then come without
+            concepts, and what was answered is kept in the explainer.
         """
         from tqdm.auto import tqdm
 
-        order = _needed(model, dictionaries, layers)
-        shown = [site for site in order if layers is None or site.layer in layers]
+        if explain is not None:
+            check_before_a_run(explain)
+        wanted = _wanted(layers)
+        order = _needed(model, dictionaries, wanted)
+        shown = [site for site in order if wanted is None or site.layer in wanted]
         rule = self._rule(model.hf.config.model_type)
         n_tokens = model.hf.config.vocab_size
         groups = reach(rule, n_tokens, min(d.n_features for d in order.values()))
@@ -197,7 +212,7 @@ class WeightLens:
 
         @cache  # made when the first dictionary needs it: not at all where all is done
         def shared() -> tuple[Any, Tensor]:
-            folder = None if store is None else Path(store) / "solo"
+            folder = None if store is None else Path(store) / f"solo_{len(order)}"
             acts = solo_pass(model, order, folder, progress)
             return acts, unembedding_rows(model, final_norm=self.final_norm)
 
@@ -224,11 +239,33 @@ class WeightLens:
             strings=_strings(model, tables),
             shown=tuple(shown),
         )
-        return result if explain is None else result.explained(explain)
+        if explain is None:
+            return result
+        try:
+            return result.explained(explain)
+        except InputError as error:  # what was described is not thrown away for that
+            warnings.warn(
+                f"Described, but not explained: {error} Call `explained` of what is returned.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return result
+
+
+def _wanted(layers: Sequence[int] | int | None) -> list[int] | None:
+    if layers is None:
+        return None
+    some: Any = [layers] if isinstance(layers, Integral) else layers
+    try:
+        return list(map(operator.index, some))
+    except TypeError:
+        raise InputError(
+            f"layers must be a layer or some, such as 2 or [0, 1], got {layers!r:.80}."
+        ) from None
 
 
 def _needed(
-    model: Model, dictionaries: Mapping[Site, Dictionary], layers: Sequence[int] | None
+    model: Model, dictionaries: Mapping[Site, Dictionary], layers: list[int] | None
 ) -> dict[Site, Dictionary]:
     """Check dictionaries, and give those up to the last that is wanted, in order."""
     if not dictionaries:
@@ -242,7 +279,7 @@ def _needed(
     known = {site.layer for site in dictionaries}
     if layers is not None and not (layers and set(layers) <= known):
         raise InputError(
-            f"layers must be some of {sorted(known)}, which have dictionaries; got {list(layers)}."
+            f"layers must be some of {sorted(known)}, which have dictionaries; got {layers}."
         )
     last = max(known if layers is None else layers)
     return {site: each for site, each in sorted(dictionaries.items()) if site.layer <= last}

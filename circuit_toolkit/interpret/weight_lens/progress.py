@@ -25,6 +25,7 @@ from circuit_toolkit.store.shards import PART, sha256_of, write_whole
 NAME = "weight_lens.json"
 FORMAT = "circuit_toolkit.weight_lens"
 SCHEMA_VERSION = 1
+BY_SITE = ("dictionaries", "dictionary_weights")  # in order of computation
 _AGAIN = "Delete it, and `describe` with the same inputs and store= makes it anew."
 
 
@@ -32,6 +33,8 @@ def inputs_of(
     model: Model, dictionaries: Mapping[Site, Dictionary], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Say what tables depend on: with the same inputs they have the same bits.
+
+    The tables of a dictionary depend on those in front of it and on none behind.
 
     Parameters
     ----------
@@ -48,7 +51,8 @@ def inputs_of(
         Of what JSON can hold. Weights stand in it as checksums.
     """
     weights = {str(site): dictionary_fingerprint(each) for site, each in dictionaries.items()}
-    kept = {name: value for name, value in settings.items() if name != "language"}
+    aside = ("language", "largest_group")  # of words, and of warnings
+    kept = {name: value for name, value in settings.items() if name not in aside}
     inputs = {**kept, "model_weights": model_fingerprint(model), "dictionary_weights": weights}
     return json.loads(json.dumps(inputs))
 
@@ -92,16 +96,20 @@ class Progress:
         Raises
         ------
         InputError
-            If the folder holds something else.
+            If the folder holds something else, or is none.
         MismatchError
-            If it is of other inputs.
+            If it is of other inputs. That one has more dictionaries is none of it, as long as the
+            first are the same.
         FileFormatError
             If the list of files is damaged.
         """
         if folder is None:
             return cls(None, {})
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"{folder} names a file. Pass a folder as store=.") from None
         if not (folder / NAME).is_file():
             names = {path.name for path in folder.iterdir() if not path.name.endswith(PART)}
             if foreign := sorted(names):
@@ -112,14 +120,15 @@ class Progress:
             new = cls(folder, inputs())
             new._list()
             return new
-        there, here = _read(folder / NAME), inputs()
-        names = {*there["inputs"], *here}
-        if differ := sorted(n for n in names if there["inputs"].get(n) != here.get(n)):
+        listed, here = _read(folder / NAME), inputs()
+        there = listed["inputs"]
+        if differ := _differing(there, here):
             raise MismatchError(
                 f"{folder} holds descriptions of other inputs: {', '.join(differ)} differ. Pass "
                 "the same to go on with them, or another folder."
             )
-        return cls(folder, here, there["files"])
+        longer = max(there, here, key=lambda each: len(each["dictionaries"]))
+        return cls(folder, longer, listed["files"])
 
     def read(self, site: Site) -> SiteTables | None:
         """Give the tables of a dictionary, or None where they are still to be made.
@@ -132,11 +141,12 @@ class Progress:
         Returns
         -------
         SiteTables or None
+            None also where the file was there and is gone.
 
         Raises
         ------
         FileFormatError
-            If the file is missing or damaged.
+            If the file is damaged.
         """
         name = f"{site}.npz"
         if self.folder is None or name not in self.files or not (self.folder / name).exists():
@@ -182,6 +192,19 @@ class Progress:
         document = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "sha256": digest(content)}
         text = json.dumps({**document, "content": content}, indent=1)
         write_whole(self.folder / NAME, partial(write_text, text))
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Name what differs; of dictionaries, those that both have from the first on must agree."""
+    found = []
+    for name in sorted({*there, *here}):
+        a, b = there.get(name), here.get(name)
+        if name in BY_SITE and isinstance(a, dict) and isinstance(b, dict):
+            n = min(len(a), len(b))
+            a, b = list(a.items())[:n], list(b.items())[:n]
+        if a != b:
+            found.append(name)
+    return found
 
 
 def write_text(text: str, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +19,10 @@ _OF_THE_RUN = ("dictionaries", "n_tokens", "chance", "seed", "largest_group")
 
 def record(descriptions: FeatureDescriptions, site: Site, feature: int) -> dict[str, Any]:
     """Tell all about one feature, see `FeatureDescriptions.of`."""
-    if site not in descriptions.shown or not 0 <= feature < descriptions.tables[site].n_features:
+    n = descriptions.tables[site].n_features if site in descriptions.shown else 0
+    if not isinstance(feature, Integral) or not 0 <= int(feature) < n:
         raise InputError(
-            f"Feature {feature} of {site} was not described. There are "
+            f"Feature {feature!r:.80} of {site} was not described. There are "
             + ", ".join(f"{descriptions.tables[s].n_features} of {s}" for s in descriptions.shown)
             + "."
         )

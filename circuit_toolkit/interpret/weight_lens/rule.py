@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interpret.checks import check_number, check_whole
 
 # `code` is what the authors' released code does, `paper` what the paper states; a value in braces
 # is by `config.model_type`, "" being every other. `robust` is ours,
@@ -113,15 +114,17 @@ def rule_for(preset: str, own: Mapping[str, Any], slack: float, model_type: str)
         if isinstance(value, dict):
             value = value.get(model_type, value[""])
         values[name] = None if value == "all" and name.startswith("pool") else value
+    check_number("slack", slack)
     for name in ("theta_token", "theta_feature"):
+        check_number(name, values[name])
         if not 0 <= slack < values[name]:
             raise InputError(
                 f"{name} must be above the slack, which is at least 0: got {values[name]} and "
                 f"slack={slack}."
             )
     for name in ("pool_tokens", "pool_features"):
-        if values[name] is not None and values[name] < 3:
-            raise InputError(f"{name} must be at least 3, or 'all', got {values[name]}.")
+        if values[name] is not None:
+            check_whole(name, values[name], 3, other=", or 'all'")
     if values["upstream"] not in ("first", "all"):
         raise InputError(f"upstream must be 'first' or 'all', got {values['upstream']!r}.")
     return Rule(preset=preset, slack=slack, **values)

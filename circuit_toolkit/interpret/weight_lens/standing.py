@@ -11,6 +11,7 @@ from torch import Tensor
 
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.rows import decoder_rows, embedding_rows
+from circuit_toolkit.interpret.special_tokens import is_read, is_said
 from circuit_toolkit.interpret.weight_lens.outliers import PIECE, outliers, products
 from circuit_toolkit.interpret.weight_lens.rule import Rule
 from circuit_toolkit.interpret.weight_lens.tables import LINK, OUTPUT, filled
@@ -46,7 +47,7 @@ def token_candidates(
     ndarray of float, shape (F,)
         Sum of the sizes of the contributions of all tokens.
     """
-    return _over_tokens(rows, partial(_embeddings, model), model, rule, low)
+    return _over_tokens(rows, partial(_embeddings, model), model, rule, low, is_read(model))
 
 
 def output_candidates(
@@ -70,18 +71,21 @@ def output_candidates(
     ndarray of OUTPUT
     """
     rows = decoder_rows(model, dictionary).to(unembedding.device)
-    return _over_tokens(rows, lambda: [unembedding], model, rule, True)[0]
+    return _over_tokens(rows, lambda: [unembedding], model, rule, True, is_said(model))[0]
 
 
 def _over_tokens(
-    rows: Tensor, pieces: Callable[[], Iterable[Tensor]], model: Model, rule: Rule, low: bool
+    rows: Tensor,
+    pieces: Callable[[], Iterable[Tensor]],
+    model: Model,
+    rule: Rule,
+    low: bool,
+    told: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find what stands out among all tokens, and sum up the sizes of all.
 
-    Special tokens count in the z-scores, and are left out of what is given: they are no text, and
-    stand out because they were hardly trained.
+    All tokens count in the z-scores; given are those of the mask `told`, (V,).
     """
-    special = model.tokenizer.all_special_ids
     parts, totals = [], []
     rows = rows.to(model.device)
     for start, x in products(rows, pieces, model.hf.config.vocab_size):
@@ -89,7 +93,7 @@ def _over_tokens(
         feature, token, value, z = outliers(x, rule.floor_token, rule.pool_tokens, rule.robust, low)
         parts.append(filled(OUTPUT, feature=feature + start, token=token, contribution=value, z=z))
     found = np.concatenate(parts)
-    return found[~np.isin(found["token"], special)], np.concatenate(totals)
+    return found[told[found["token"]]], np.concatenate(totals)
 
 
 def upstream_candidates(

@@ -1,4 +1,4 @@
-"""Words to show in place of tokens: one spelling, one form, one member of each group."""
+"""Words to show in place of tokens: of each group of forms the token that comes first."""
 
 from __future__ import annotations
 
@@ -39,31 +39,54 @@ def check_language(language: str | None) -> None:
 
 
 def grouped_words(tokens: Iterable[str], language: str | None = "en") -> list[str]:
-    """Turn tokens into words: stripped, in lower case, without punctuation, as lemmas, in groups.
+    """Put forms of a word together, and show each group by the first of its tokens.
+
+    Forms are alike in lower case, without punctuation, as lemmas, or nearly so; what is shown is a
+    token that is there, without the spaces round it.
 
     Parameters
     ----------
     tokens : iterable of str
-        Tokens as text. What comes first stands for its group.
+        Tokens as text, the strongest first.
     language : str or None
         Language of the lemmas, as simplemma names it; None for no lemmas.
 
     Returns
     -------
     list of str
-        The tokens as they are where nothing else is left of them.
+        With the spaces where nothing else is left of any token.
 
     Examples
     --------
     >>> grouped_words([" Officers", "officer", " officer's", "."])
-    ['officer', '.']
+    ['Officers', '.']
     """
     tokens = list(tokens)
-    kept: list[str] = []
-    for word in dict.fromkeys(_plain(token, language) for token in tokens):
-        if word and not any(_alike(word, other) for other in kept):
-            kept.append(word)
-    return kept or list(dict.fromkeys(tokens))
+    kept: dict[str, str] = {}  # form that stands for a group -> what is shown
+    for token in tokens:
+        form = _plain(token, language)
+        if form and form not in kept and not any(_alike(form, other) for other in kept):
+            kept[form] = token.strip()
+    return list(kept.values()) or list(dict.fromkeys(tokens))
+
+
+def spelled(word: str) -> str:
+    """Write a word so that it can be told apart in a list: signs stand in quotes.
+
+    Parameters
+    ----------
+    word : str
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> ", ".join(map(spelled, ["a", ",", ")"]))
+    'a, “,”, “)”'
+    """
+    return word if any(map(str.isalnum, word)) else f"“{word.replace(chr(10), '↵')}”"
 
 
 @lru_cache(maxsize=2**18)

@@ -13,7 +13,11 @@ import circuit_toolkit as ct
 from circuit_toolkit.dictionaries import train_dictionaries
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.interpret.circuit_lens import CircuitLens
-from circuit_toolkit.models import load_model
+from circuit_toolkit.interpret.circuit_lens.description import described
+from circuit_toolkit.interpret.circuit_lens.outputs import continued_prompts
+from circuit_toolkit.interpret.explainer import Explainer
+from circuit_toolkit.interpret.weight_lens import WeightLens
+from circuit_toolkit.models import LOGITS, load_model, run
 from circuit_toolkit.models.ports import run_ports
 from circuit_toolkit.sites import Site
 from tests.dictionaries.published import about, family_model, write
@@ -119,6 +123,24 @@ class Words:
         return {"words": [f"word {index}", "other"] if index % 2 else []}
 
 
+def test_what_few_firings_share_is_not_told():
+    rare = {"share": 0.1, "words": [], "token": "Mary"}
+    head = {"head": "a3.h6", "often_reads": [], "often_offsets": []}
+    card = {
+        "tokens": [rare],
+        "heads": [{**head, "share": 0.1}],
+        "upstream": [{**rare, "feature": "blocks.1.ln2.hook_normalized/3"}],
+        "outputs": [rare],
+    }
+    assert described(card) == "on words such as “Mary”; nothing that they share"
+    often = {**card, "tokens": [{"token": " is", "share": 0.25}]}
+    assert described(often) == "on “is”; nothing else that they share"
+    heads = [{**head, "share": 0.25}]
+    assert described({**often, "heads": heads}) == (
+        "on “is”; a3.h6 reads various words at various distances"
+    )
+
+
 def test_clusters_are_told_in_words(demo, demo_transcoders, texts, acts):
     found = LENS.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts, descriptions=Words())
     assert len(found.clusters) >= 2
@@ -129,7 +151,7 @@ def test_clusters_are_told_in_words(demo, demo_transcoders, texts, acts):
         counts = found.table["token"].iloc[mine].value_counts()
         assert token["share"] == counts.iloc[0] / len(mine) == counts[token["token"]] / len(mine)
         such = "" if token["share"] >= 0.25 else "words such as "
-        assert each["description"].startswith(f'on {such}"{token["token"]}"')
+        assert each["description"].startswith(f"on {such}“{token['token']}”")
         for head in each["heads"]:
             has = [any(e.startswith(head["head"] + " ") for e in found.sets[i]) for i in mine]
             assert head["share"] == np.mean(has)
@@ -143,8 +165,15 @@ def test_clusters_are_told_in_words(demo, demo_transcoders, texts, acts):
             assert example["values"][example["position"]] == pytest.approx(
                 max(example["values"][: example["position"] + 1])
             )
-    read = found.clusters[0]["heads"][0]
-    assert f'{read["head"]} reads "{read["reads"][0]}"' in found.clusters[0]["description"]
+            n = len(example["tokens"])
+            whole = [text for text in acts.tokens if text[:n] == example["tokens"]]
+            assert example["after"] == any(len(text) > n for text in whole) and whole
+    for each in found.clusters:
+        for head in each["heads"]:
+            often = ", ".join(f"“{word.strip()}”" for word in head["often_reads"][:3])
+            said = f"{head['head']} reads {often or 'various words'} "
+            told = [h["head"] for h in each["heads"] if h["share"] >= 0.25][:3]
+            assert (said in each["description"]) == (head["head"] in told)
     page = json.loads(json.dumps(found.to_dict()))
     assert page["feature"] == FEATURE and page["n_firings"] == 60 == len(page["firings"])
     assert page["settings"]["eps"] == 0.5 and page["clusters"] == found.clusters
@@ -153,6 +182,23 @@ def test_clusters_are_told_in_words(demo, demo_transcoders, texts, acts):
     assert said == dict.fromkeys(range(len(found.clusters)), "it is so")
     assert found.clusters[0]["description"] in asked[0] and "<<" in asked[0]
     assert "FeatureCircuits" in repr(found) and "60 firings" in repr(found)
+
+
+def test_clusters_have_the_explainer_of_features(circuits):
+    n, asked = len(circuits.clusters), []
+    with pytest.raises(InputError, match=f"would take {n} calls .* {n - 1} are allowed"):
+        circuits.explained(Explainer(asked.append, max_calls=n - 1))
+    assert not asked
+
+    def flaky(text):
+        asked.append(text)
+        return None if len(asked) == 2 else str(len(asked))
+
+    explainer = Explainer(flaky, max_calls=n)
+    with pytest.raises(InputError, match="gave NoneType for cluster 1"):
+        circuits.explained(explainer)
+    said = circuits.explained(explainer)  # goes on with the second
+    assert list(said.values()) == ["1", *map(str, range(3, n + 2))] and len(asked) == n + 1
 
 
 def test_tokens_that_follow_are_what_the_text_says(circuits):
@@ -179,8 +225,6 @@ def test_the_model_goes_on_where_a_prompt_ends(demo, demo_transcoders):
     assert len(circuits.outputs) == 2 * len(texts)
     firing = int(np.flatnonzero(ends)[0])
     prompt = texts[circuits.table["prompt"].iloc[firing]]
-    from circuit_toolkit.models import LOGITS, run
-
     logits = run(demo, demo.tokenize([prompt]), [LOGITS], last_logits=True)[LOGITS]
     best = demo.tokenizer.decode([int(logits[0, -1].argmax())])
     assert circuits.words[firing][-2] == best
@@ -192,6 +236,25 @@ def test_no_outputs_run_no_further_than_the_feature(demo, demo_transcoders, text
     assert circuits.outputs.empty and all(not each["outputs"] for each in circuits.clusters)
     full = LENS.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
     assert circuits.sets == full.sets
+
+
+def test_a_feature_that_was_not_described_is_called_by_its_name(
+    circuits, demo, demo_transcoders, texts, acts
+):
+    some = WeightLens("robust", chance=0).describe(
+        demo, demo_transcoders, layers=[0], progress=False
+    )
+    told = replace(circuits, descriptions=some).clusters
+    plain = circuits.clusters
+    upstream = [each for card in told for each in card["upstream"]]
+    layers = {Site.parse(each["feature"].rpartition("/")[0]).layer for each in upstream}
+    assert layers == {0, 1}
+    for each in upstream:
+        site, _, index = each["feature"].rpartition("/")
+        described = Site.parse(site).layer == 0
+        assert each["words"] == (some.of(site, int(index))["words"] if described else [])
+    assert any(each["words"] for each in upstream)
+    assert [card["size"] for card in told] == [card["size"] for card in plain]
 
 
 @pytest.mark.parametrize("upstream", ["here", "anywhere"])
@@ -219,6 +282,65 @@ def test_an_autoencoder_of_the_stream_is_explained_too(demo, demo_saes, demo_tra
     circuits = LENS.analyse(demo, both, (site, feature), texts, acts=acts)
     assert circuits.firings["error"].max() < 1e-4
     assert set(circuits.elements["layer"]) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("upstream", ["here", "anywhere"])
+@pytest.mark.parametrize(("feature", "missing"), [(FEATURE, 0), ("mlp_in 3/59", 1)])
+def test_an_mlp_without_a_transcoder_counts_as_a_whole(
+    demo, demo_transcoders, texts, acts, feature, missing, upstream
+):
+    lens = replace(LENS, upstream=upstream, mode="frozen")
+    some = {site: each for site, each in demo_transcoders.items() if site.layer != missing}
+    found = lens.analyse(demo, some, feature, texts, acts=acts)
+    assert found.firings["error"].max() < 1e-4 and found.firings["origins_error"].max() < 1e-4
+    full = lens.analyse(demo, demo_transcoders, feature, texts, acts=acts).elements
+    full = full[(full["layer"] != missing) | (full["head"] >= 0)].reset_index(drop=True)
+    columns = ["firing", "element", "layer"]  # those of other layers are what they were
+    assert found.elements[columns].equals(full[columns])
+    np.testing.assert_allclose(found.elements["contribution"], full["contribution"], rtol=1e-3)
+    assert not found.elements["element"].str.startswith(f"blocks.{missing}.").any()
+
+
+def test_one_transcoder_far_below_the_feature(demo, demo_saes, demo_transcoders, texts):
+    below, site = Site("mlp_in", 1), Site("resid_post", 3)
+    pair = {below: demo_transcoders[below], site: demo_saes[site]}
+    acts = ct.capture(demo, texts, {site: demo_saes[site]}, progress=False)
+    feature = int((acts.features[site] > 0).sum(0).argmax())
+    found = LENS.analyse(demo, pair, (site, feature), texts, acts=acts)
+    assert found.firings["error"].max() < 1e-4
+    upstream = found.elements.loc[found.elements["head"] < 0, "element"]
+    assert set(upstream.str.rpartition("/")[0]) == {str(below)}
+
+
+@pytest.mark.parametrize("upstream", ["here", "anywhere"])
+def test_nothing_is_in_front_of_the_first_block(demo, demo_saes, texts, upstream):
+    site = Site("resid_pre", 0)
+    acts = ct.capture(demo, texts, {site: demo_saes[site]}, progress=False)
+    feature = int((acts.features[site] > 0).sum(0).argmax())
+    lens = replace(LENS, upstream=upstream)
+    found = lens.analyse(demo, demo_saes, (site, feature), texts, acts=acts)
+    assert found.firings["error"].max() < 1e-4
+    assert found.elements.empty and not found.clusters and len(found.outputs)
+
+
+def test_a_text_that_the_model_ends_has_ended(demo, demo_transcoders):
+    # a text of the bundled grammar, which the model ends within a few tokens
+    start = demo.tokenize(["the boys near the cabinet draw the fox ."]).ids[0].tolist()
+    end = demo.tokenizer.eos_token_id
+    long, full = start + start[1:] * 5, [start[0], *start[1:] * 20][: demo.context]
+    rows = continued_prompts(demo, [start, [*start, end], full, long], 8)
+    assert (
+        rows[1] == [*start, end] and rows[2] == full
+    )  # nothing behind an end, or past the context
+    for row, prompt in zip(rows[::3], (start, long), strict=True):
+        said = row[len(prompt) :]
+        ids = prompt
+        for token in said:  # token by token, without a batch
+            best = run(demo, demo.tokenize([ids]), [LOGITS], last_logits=True)[LOGITS]
+            assert token == int(best[0, -1].argmax())
+            ids = [*ids, token]
+        assert said.index(end) == len(said) - 1 if end in said else len(said) == 8
+    assert rows[0][-1] == end
 
 
 @pytest.mark.parametrize("family", ["pythia", "gemma2", "qwen3"])
@@ -328,6 +450,14 @@ def test_what_cannot_be_analysed_is_refused(demo, demo_transcoders, demo_saes, t
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
+        ("n_firings", 2.5),
+        ("min_samples", 2.5),
+        ("seed", -1),
+        ("eps", 0),
+        ("theta_head", float("nan")),
+        ("theta_feature", float("nan")),
+        ("theta_output", float("nan")),
+        ("theta_output", "a"),
         ("n_firings", 0),
         ("bins", 0),
         ("min_samples", 0),

@@ -46,7 +46,8 @@ def test_both_sums_are_the_pre_activation(family, kinds, processed, tmp_path):
         parts = {name: float(part.abs().sum()) for name, part in found.parts.items()}
         assert parts["token"] > 0 and parts["errors"] > 0 and parts["biases"] > 0
         assert (parts["mlps"] > 0) == (1 not in kinds)
-        assert all(len(fired.row) for fired in found.features)
+        assert list(found.features) == [layer for layer in kinds if layer < 2]
+        assert all(len(fired.row) for fired in found.features.values())
     if kinds is SKIPS:
         assert float(direct(case.frozen, case.reading).parts["skips"].abs().sum()) > 0
 
@@ -116,7 +117,7 @@ def test_origins_are_gradients_of_the_models_own_modules(family, tmp_path):
         tokens = (case.frozen.embed[i, padding:] * at_embed).sum(1)  # (T,)
         torch.testing.assert_close(found.parts["token"][i, padding:], tokens, **CLOSE)
         assert not found.parts["token"][i, :padding].any()
-        for layer, fired in enumerate(found.features):
+        for layer, fired in found.features.items():
             mlp = case.frozen.mlps[layer]
             mine = fired.row == i
             assert (fired.place[mine] >= padding).all()

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.dictionaries.rows import embedding_rows, encoder_rows
+from circuit_toolkit.dictionaries.rows import (
+    decoder_rows,
+    embedding_rows,
+    encoder_rows,
+    unembedding_rows,
+)
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interpret.weight_lens import WeightLens
 from circuit_toolkit.interpret.weight_lens.solo import first_token, of_site, solo_pass
@@ -144,7 +149,20 @@ def test_special_tokens_are_left_out(demo, demo_transcoders):
     assert (z[:, list(special)] > 4).any()  # they were hardly trained, and stand out
     found = WeightLens("paper").describe(demo, demo_transcoders, layers=[0], progress=False)
     table = found.tables[found.shown[0]]
-    assert not special & {*table.tokens["token"].tolist(), *table.outputs["token"].tolist()}
+    assert not special & {*table.tokens["token"].tolist()}
+    assert special & {*table.outputs["token"].tolist()} == {demo.tokenizer.eos_token_id}
+
+
+def test_a_feature_that_promotes_the_end_of_a_text_is_told_of_it(demo, demo_transcoders):
+    end = demo.tokenizer.eos_token_id
+    rows = decoder_rows(demo, demo_transcoders[Site("mlp_in", 0)])
+    logits = rows @ unembedding_rows(demo, final_norm=False).T
+    z = (logits - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True)
+    found = WeightLens("paper").describe(demo, demo_transcoders, layers=0, progress=False)
+    for i, high in enumerate((z[:, end] > 4).tolist()):
+        promoted = [row["id"] for row in found.of("mlp_in 0", i)["outputs"]["promoted"]]
+        assert (end in promoted) == high
+    assert (z[:, end] > 4).any() and found.shown == (Site("mlp_in", 0),)
 
 
 def test_the_order_of_dictionaries_does_not_matter(still):
@@ -226,5 +244,8 @@ def test_what_cannot_be_described_is_refused_by_name(tmp_path, demo, demo_saes, 
         LENS.describe(demo, {**demo_saes, **demo_transcoders})
     with pytest.raises(InputError, match="layers must be"):
         LENS.describe(demo, demo_transcoders, layers=[6])
+    for wrong in (2.5, "0", ["a"], [0.5]):
+        with pytest.raises(InputError, match="layers must be"):
+            LENS.describe(demo, demo_transcoders, layers=wrong)
     with pytest.raises(InputError, match="No dictionaries"):
         LENS.describe(demo, {})

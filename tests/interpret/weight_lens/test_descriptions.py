@@ -105,6 +105,9 @@ def test_thresholds_do_not_move_below_the_floor(found):
         found.at(theta_token=2.9)
     with pytest.raises(InputError, match="larger slack"):
         found.at(theta_feature=1.9)
+    for wrong in ("a", float("nan")):
+        with pytest.raises(InputError, match="theta_token must be a number"):
+            found.at(theta_token=wrong)
     assert found.at(theta_token=5).at(theta_token=4).table().equals(found.table())
 
 
@@ -149,6 +152,8 @@ def test_foreign_files_are_refused(found, tmp_path):
         FeatureDescriptions.load(tmp_path / "c.json")
     with pytest.raises(InputError, match=r"\.parquet or \.json"):
         found.save(tmp_path / "d.csv")
+    with pytest.raises(InputError, match="no folder"):
+        found.save(tmp_path / "none" / "d.json")
 
 
 def test_explanations_are_counted_before_anything_is_called(found):
@@ -159,14 +164,14 @@ def test_explanations_are_counted_before_anything_is_called(found):
         return "a concept\n"
 
     wanted = cost(found)
-    assert wanted.calls == len(found.validated())
-    with pytest.raises(InputError, match=f"{wanted.calls} calls with {wanted.characters} char"):
+    prompts = list(dict.fromkeys(prompt_for(found.of(*each)) for each in found.validated()))
+    assert 300 < wanted.calls == len(prompts) < len(found.validated())  # equal ones are one call
+    with pytest.raises(InputError, match=f"{wanted.calls} calls with {wanted.characters:,} char"):
         found.explained(Explainer(answer, max_calls=wanted.calls - 1))
     assert not asked
     said = found.explained(Explainer(answer, max_calls=wanted.calls))
-    assert len(asked) == wanted.calls and sum(map(len, asked)) == wanted.characters
+    assert asked == prompts and sum(map(len, asked)) == wanted.characters
     site, i = found.validated()[0]
-    assert asked[0] == prompt_for(found.of(site, i))
     for row in found.of(site, i)["description"]:
         assert repr(row["token"]) in asked[0]
     assert said.of(site, i)["concept"] == "a concept"
@@ -174,18 +179,70 @@ def test_explanations_are_counted_before_anything_is_called(found):
     assert not said.at(theta_token=5).concepts  # said of other descriptions
 
 
+def test_a_failing_client_costs_no_answer(found):
+    site, third = found.validated()[2]
+    asked = []
+
+    def flaky(prompt):
+        asked.append(prompt)
+        if len(asked) == 3:
+            raise ConnectionError("too many\nrequests")
+        return prompt.upper()
+
+    explainer = Explainer(flaky, max_calls=10_000)
+    with pytest.raises(InputError, match=rf"{site}/{third} \(ConnectionError: too many requests"):
+        found.explained(explainer)
+    assert list(explainer.answers) == asked[:2]
+    said = found.explained(explainer)
+    prompts = [prompt_for(found.of(site, i)) for site, i in found.validated()]
+    once = list(dict.fromkeys(prompts))
+    assert asked == once[:3] + once[2:]  # only the one that failed was asked twice
+    assert list(said.concepts.values()) == [prompt.upper().strip() for prompt in prompts]
+    with pytest.raises(InputError, match=rf"gave NoneType for {found.shown[0]}/"):
+        found.explained(Explainer(lambda prompt: None, max_calls=10_000))
+
+
 def test_describe_takes_an_explainer(demo, demo_transcoders):
     explainer = Explainer(str.upper, max_calls=400)
     found = WeightLens().describe(
         demo, demo_transcoders, layers=[0], explain=explainer, progress=False
     )
-    assert found.table()["concept"].notna().sum() == len(found.validated()) == cost(found).calls
+    assert found.table()["concept"].notna().sum() == len(found.validated())
+    assert len(explainer.answers) == cost(found).calls
+
+
+def test_descriptions_are_not_lost_with_their_explanations(demo, demo_transcoders):
+    def described(explain):
+        return WeightLens().describe(
+            demo, demo_transcoders, layers=[0], explain=explain, progress=False
+        )
+
+    small = Explainer(str.upper, max_calls=3)
+    with pytest.warns(UserWarning, match="not explained: .* 3 are allowed; nothing was called"):
+        found = described(small)
+    assert found.validated() and not found.concepts and not small.answers
+    answers = iter(["a", "b"])
+    short = Explainer(lambda prompt: next(answers), max_calls=400)
+    with pytest.warns(UserWarning, match="StopIteration"):
+        assert not described(short).concepts
+    assert list(short.answers.values()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("explain", [Explainer(str.upper), str.upper])
+def test_a_run_with_an_explainer_without_limit_is_refused_before_it(explain):
+    with pytest.raises(InputError, match="takes an Explainer with max_calls"):
+        WeightLens().describe(None, {}, explain=explain)  # neither is looked at
 
 
 def test_an_unknown_feature_is_refused(found):
     for site, feature in (("resid_pre 0", 0), (found.shown[0], 384), (found.shown[0], -1)):
         with pytest.raises(InputError, match="was not described"):
             found.of(site, feature)
+    with pytest.raises(InputError, match="Feature 1.5 of"):
+        found.of(found.shown[0], 1.5)
+    for lists in (found.words_of, found.tokens_of):
+        with pytest.raises(InputError, match="blocks.0.hook_resid_pre was not described, only"):
+            lists("resid_pre 0")
 
 
 def test_repr_says_how_many(found):

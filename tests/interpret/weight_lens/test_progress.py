@@ -59,6 +59,27 @@ def test_a_finished_folder_is_read_without_a_run(still, tmp_path, monkeypatch):
     assert describe(still, layers, tmp_path).table().equals(first.table())
 
 
+def test_more_layers_go_on_with_fewer_and_fewer_with_more(still, tmp_path, monkeypatch):
+    layers = random_transcoders(still)
+    first = dict(list(layers.items())[:2])
+    made = []
+    original = lens.tables_of
+    monkeypatch.setattr(lens, "tables_of", lambda m, s, *r: made.append(s) or original(m, s, *r))
+    LENS.describe(still, layers, layers=[1], store=tmp_path / "a", progress=False)
+    assert made == list(first)  # what is inherited from comes too
+    whole = describe(still, layers, tmp_path / "a")
+    assert made == list(layers)  # none twice
+    assert whole.table().equals(describe(still, layers).table())
+    describe(still, layers, tmp_path / "b")
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    made.clear()
+    again = describe(still, first, tmp_path / "a")
+    assert describe(still, layers, tmp_path / "a").table().equals(whole.table())
+    assert not made and again.shown == tuple(first)
+    with pytest.raises(MismatchError, match="dictionaries, dictionary_weights differ"):
+        describe(still, dict(list(layers.items())[1:]), tmp_path / "a")
+
+
 def test_other_settings_and_other_weights_are_refused(still, tmp_path):
     layers = random_transcoders(still)
     describe(still, layers, tmp_path)
@@ -89,6 +110,9 @@ def test_damaged_and_foreign_files_are_refused(still, tmp_path):
     manifest.write_text("{")
     with pytest.raises(FileFormatError, match="no JSON"):
         describe(still, layers, folder)
+    for place in (manifest, manifest / "below"):
+        with pytest.raises(InputError, match="names a file"):
+            describe(still, layers, place)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match=r"notes\.txt"):

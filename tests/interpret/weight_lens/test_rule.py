@@ -45,6 +45,11 @@ def test_own_thresholds_override_and_are_recorded():
         ({"upstream": "last"}, "'first' or 'all'"),
         ({"language": "klingon"}, "lemmas"),
         ({"chance": -1}, "chance"),
+        ({"chance": 2.5}, "chance"),
+        ({"theta_token": "a"}, "theta_token must be a number"),
+        ({"theta_feature": float("nan")}, "theta_feature must be a number"),
+        ({"slack": "a"}, "slack must be a number"),
+        ({"pool_tokens": 3.5}, "at least 3 and a whole number, or 'all'"),
     ],
 )
 def test_what_cannot_be_is_refused(options, said):
