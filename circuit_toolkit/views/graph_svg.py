@@ -41,7 +41,7 @@ def graph_svg(circuit: Circuit) -> str:
             f'<g transform="translate(0 {TOP})">',
             *(_band(band, i, height) for i, band in enumerate(drawn["bands"])),
             *(_edge(edge, drawn["nodes"]) for edge in drawn["edges"]),
-            *map(_node, drawn["nodes"]),
+            *(_node(node, head["activation"]) for node in drawn["nodes"]),
             "</g></svg>",
         ]
     )
@@ -72,11 +72,11 @@ def _edge(edge: dict[str, Any], nodes: list[dict[str, Any]]) -> str:
     )
 
 
-def _node(node: dict[str, Any]) -> str:
+def _node(node: dict[str, Any], what: str) -> str:
     x, y, r = node["x"], node["y"], node["size"]
     look = f'fill="{node["color"]}" stroke="#fff" stroke-width="1.5"'
     words = node["name"] or f"feature {node['feature']}"
-    tip = f"{words}\n{node['id']}\nactivation {node['activation']:.3g}, score {node['score']:.3g}"
+    tip = f"{words}\n{node['id']}\n{what} {node['activation']:.3g}, score {node['score']:.3g}"
     text, halo = node["label"], 'stroke="#fff" stroke-width="3" paint-order="stroke"'
     if node["shape"] == "box":
         room = node["widthConstraint"]["maximum"]  # px

@@ -104,6 +104,8 @@ def header(circuit: Circuit) -> dict[str, Any]:
         "size": what.rpartition(", target:")[0],
         "evidence": evidence,
         "validated": evidence != [UNVALIDATED],
+        # a circuit of one prompt holds the activations of that prompt
+        "activation": f"{'mean ' * (circuit.settings.get('level') == 'dataset')}activation",
         "settings": [[key, shorten(value, 40)] for key, value in settings],
     }
 

@@ -168,9 +168,7 @@ function drawCircuit(vis, root, first, hooks = {}) {
     element("div", "ct-name", nameOf(node), card);
     const isTarget = node.id === "target";
     element("div", "ct-where", isTarget ? "target" : `${node.site} · feature ${node.feature}`, card);
-    // a circuit of one prompt holds the activations of that prompt, others means over the prompts
-    const what = Object.fromEntries(scene.header.settings).level === "dataset" ? "mean activation" : "activation";
-    if (!isTarget) element("div", "ct-numbers", `${what} ${plain(node.activation)} · score ${plain(node.score)}`, card);
+    if (!isTarget) element("div", "ct-numbers", `${scene.header.activation} ${plain(node.activation)} · score ${plain(node.score)}`, card);
     const ends = [["driven by", "to", "from"], ["drives", "from", "to"]];
     for (const [words, here, there] of ends) {
       const found = scene.edges.filter((edge) => edge[here] === node.id).reverse();  // strongest first
