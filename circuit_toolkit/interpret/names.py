@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
@@ -19,8 +20,8 @@ def feature_at(
     Parameters
     ----------
     feature : str or tuple
-        `"blocks.3.ln2.hook_normalized/17"`, `"mlp_in 3/17"`, or a site (or the layer of a
-        transcoder) and a number.
+        `"blocks.3.ln2.hook_normalized/17"`, `"mlp_in 3/17"`, or a site and a number. A layer may
+        stand for the site, as `"3/17"` or `(3, 17)`, where it has one dictionary or one transcoder.
     dictionaries : dict of Site to Dictionary, optional
         Those that were given: the feature must be one of theirs.
 
@@ -38,18 +39,21 @@ def feature_at(
     """
     try:
         place, index = feature.rpartition("/")[::2] if isinstance(feature, str) else feature
-        index = int(index)
+        index = int(index) if isinstance(index, str) else operator.index(index)
+        if place == "":
+            raise ValueError("a number alone")
     except (TypeError, ValueError):
         raise InputError(
-            f"{feature!r} names no feature. Write 'blocks.3.ln2.hook_normalized/17', "
+            f"{feature!r:.80} names no feature. Write 'blocks.3.ln2.hook_normalized/17', "
             "'mlp_in 3/17' or (3, 17)."
         ) from None
+    if isinstance(place, str) and place.isdecimal():
+        place = int(place)
     site = _at_layer(place, dictionaries or {}) if isinstance(place, int) else Site.parse(place)
     if dictionaries is None:
         return site, index
     if site not in dictionaries:
-        known = ", ".join(map(str, dictionaries)) or "none"
-        raise InputError(f"No dictionary was given for {site}, only for {known}.")
+        raise InputError(f"No dictionary was given for {site}, only for {_short(dictionaries)}.")
     if not 0 <= index < dictionaries[site].n_features:
         raise InputError(
             f"{dictionaries[site].name!r} at {site} has features 0 to "
@@ -59,11 +63,22 @@ def feature_at(
 
 
 def _at_layer(layer: int, dictionaries: Mapping[Site, Dictionary]) -> Site:
-    """Give the site of the one transcoder of a layer."""
-    found = [s for s, d in dictionaries.items() if d.kind == "transcoder" and s.layer == layer]
-    if len(found) != 1:
-        raise InputError(
-            f"{len(found)} transcoders were given at layer {layer}: name the site, as in "
-            f"'blocks.{layer}.ln2.hook_normalized/17'."
-        )
-    return found[0]
+    """Give the site of the one dictionary of a layer, or of its one transcoder."""
+    there = [site for site in dictionaries if site.layer == layer]
+    transcoders = [site for site in there if dictionaries[site].kind == "transcoder"]
+    for found in (there, transcoders):
+        if len(found) == 1:
+            return found[0]
+    example = min(there or dictionaries, default=Site("mlp_in", layer))
+    raise InputError(
+        f"{len(transcoders)} transcoders were given at layer {layer}; there are dictionaries for "
+        f"{_short(dictionaries)}. Name the site, as in '{example.short}/17'."
+    )
+
+
+def _short(sites: Iterable[Site], most: int = 8) -> str:
+    """Name sites in a few words: the first and the last where there are many."""
+    names = [site.short for site in sorted(sites)]
+    if len(names) > most:
+        names = [*names[: most - 2], "…", names[-1]]
+    return ", ".join(names) or "none"

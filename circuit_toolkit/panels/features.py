@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
-import numpy as np
 import traitlets
 
 from circuit_toolkit.activations import Activations
@@ -18,17 +17,31 @@ from circuit_toolkit.interpret.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.interpret.feature_card import FeatureCard, feature_card
 from circuit_toolkit.interpret.labels import described_labels, feature_labels
 from circuit_toolkit.interpret.names import feature_at
-from circuit_toolkit.interpret.weight_lens import (
-    FeatureDescriptions,
-    WeightLens,
-    solo_activations,
-)
+from circuit_toolkit.interpret.weight_lens import FeatureDescriptions, WeightLens
 from circuit_toolkit.models import Model
+from circuit_toolkit.panels.feature_search import (
+    FedBy,
+    Listed,
+    check_described,
+    fed_by,
+    list_described,
+    list_fed,
+    token_named,
+)
+from circuit_toolkit.panels.feature_sliders import (
+    CLUSTERS,
+    FIRINGS,
+    WRAP,
+    circuit_sliders,
+    row,
+    taken_apart,
+    word_sliders,
+)
 from circuit_toolkit.panels.panel import Panel
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.card_page import card_html
 
-_LISTED = 200  # features in the list: a dictionary may have many thousands
+_ALL = ""  # the choice of all layers: a menu takes None for no choice
 
 
 class FeatureExplorer(Panel):
@@ -43,7 +56,7 @@ class FeatureExplorer(Panel):
     texts : sequence of str
         Where features are seen to fire.
     descriptions : FeatureDescriptions, optional
-        From `WeightLens`; by default made here.
+        From `WeightLens`; by default made here, by its default preset.
     lens : CircuitLens, optional
         Settings of the circuits; the sliders begin with them.
 
@@ -76,176 +89,168 @@ class FeatureExplorer(Panel):
             raise InputError("There are no dictionaries to look at: load_dictionaries(model).")
         if descriptions is None:
             descriptions = WeightLens().describe(model, self.dictionaries)
-        self.descriptions = self._described = descriptions
+        check_described(descriptions, self.dictionaries)
+        self._described, self.lens = descriptions, lens or CircuitLens()
         self.acts: Activations = capture(model, self.texts, self.dictionaries)
         self._fires = feature_labels(self.acts)
-        self._labels = described_labels(descriptions, self._fires)
-        self.lens = lens or CircuitLens()
         self.circuits: FeatureCircuits | None = None
         self.card: FeatureCard
         self._analysed: dict[str, FeatureCircuits] = {}
+        self._fed: dict[int, FedBy] = {}
+        self._said = ""  # caption of the list
+        self._take(descriptions)
         self._make_controls()
+        wrap = w.Layout(**WRAP)
         super().__init__(
             [
-                w.HBox([self._site, self._search, self._go]),
-                w.HBox([self._token, self._feature]),
+                w.HBox([self._site, self._search, self._go], layout=wrap),
+                row("Words", self._words),
                 self._status,
                 self._found,
-                w.HBox([self._analyse, self._eps, self._least]),
+                w.HBox([self._analyse, self._taken], layout=wrap),
+                row("Firings", self._firings),
+                row("Clusters", self._clusters),
                 self._card,
             ]
         )
-        self._list()
+        self._pick()
 
     def __repr__(self) -> str:
         """Say what is shown; the widgets hold too much to print."""
         return f"FeatureExplorer({self.model!r}, selected={self.selected!r})"
 
     def _make_controls(self) -> None:
-        wide = {"description_width": "initial"}
-        described = [site for site in self.dictionaries if site in self._described.shown]
+        sites = [(site.short, str(site)) for site in self.dictionaries]
+        first = next(site for site in self.dictionaries if site in self._described.shown)
         self._site = w.Dropdown(
-            options=[(site.short, site) for site in described], description="Layer", style=wide
+            options=[("all layers", _ALL), *sites],
+            value=str(first),
+            description="Layer",
+            style={"description_width": "48px"},
+            layout={"width": "208px"},
         )
+        text = {"flex": "1 1 220px", "max_width": "320px"}
         self._search = w.Text(
-            placeholder="which features does this token feed?",
+            placeholder="a token: which features does it feed?",
+            tooltip="Runs the token alone, and lists the features that it activates",
             continuous_update=False,
-            layout={"width": "280px"},
+            layout=text,
         )
         self._go = w.Text(
-            placeholder="or a feature by name: mlp_in 3/17",
+            placeholder="a feature by name: mlp_in 3/17",
+            tooltip="The feature of the card; type another, such as mlp_in 3/17, and press Enter",
             continuous_update=False,
-            layout={"width": "280px"},
+            layout=text,
         )
-        settings = self._described.settings
-        self._token, self._feature = (
-            w.FloatSlider(
-                value=settings[name],
-                min=settings["floors"][name],
-                max=settings["floors"][name] + 8,
-                step=0.1,
-                description=text,
-                continuous_update=False,
-                style=wide,
-                layout={"width": "420px"},
-            )
-            for name, text in [
-                ("theta_token", "A token stands out from z ="),
-                ("theta_feature", "An earlier feature from z ="),
-            ]
-        )
-        self._status = w.HTML()
-        self._found = w.Select(options=[], rows=8, layout={"width": "860px"})
+        self._words = word_sliders(self._described.settings)
+        self._status, self._taken, self._card = w.HTML(), w.HTML(), w.HTML()
+        self._found = w.Select(options=[], rows=8, layout={"width": "98%", "max_width": "900px"})
         self._analyse = w.Button(
             description="Take its firings apart",
             icon="sitemap",
             tooltip="Which heads and earlier features make it fire, on which firings (CircuitLens)",
-            layout={"width": "200px"},
+            layout={"width": "208px", "flex": "0 0 auto"},
         )
-        self._eps = w.FloatSlider(
-            value=self.lens.eps,
-            min=0.05,
-            max=0.95,
-            step=0.05,
-            description="Alike up to a distance of",
-            continuous_update=False,
-            style=wide,
-        )
-        self._least = w.IntSlider(
-            value=self.lens.min_samples,
-            min=2,
-            max=12,
-            description="Least firings",
-            continuous_update=False,
-            style=wide,
-        )
-        self._card = w.HTML()
-        self._site.observe(lambda _: self._guarded(self._list), "value")
-        self._search.observe(lambda _: self._guarded(self._list), "value")
-        self._go.observe(lambda change: self._guarded(self._name, change.new), "value")
-        for slider in (self._token, self._feature):
-            slider.observe(lambda _: self._guarded(self._rethreshold), "value")
-        for slider in (self._eps, self._least):
-            slider.observe(lambda _: self._guarded(self._draw), "value")
-        self._found.observe(self._choose, "value")
-        self._analyse.on_click(lambda _: self._guarded(self.analyse))
+        self._firings = circuit_sliders(self.lens, FIRINGS)
+        self._clusters = circuit_sliders(self.lens, CLUSTERS)
+        self._hear(self._site, lambda _: self._pick())
+        self._hear(self._search, self._look_up)
+        self._hear(self._go, lambda change: self._name(change.new))
+        self._hear(self._found, lambda change: self._choose(change.new))
+        for slider in self._words.values():
+            self._hear(slider, lambda _: self._rethreshold())
+        for slider in (*self._firings.values(), *self._clusters.values()):
+            self._hear(slider, lambda _: self._draw(), where=self._taken)
+        self._analyse.on_click(lambda _: self._guarded(self.analyse, where=self._taken))
 
     def analyse(self) -> None:
         """Take the firings of the selected feature apart by circuits: the button."""
-        self._say("running the texts on which it fires …")
-        self._analysed[self.selected] = self.lens.analyse(
-            self.model,
-            self.dictionaries,
-            self.selected,
-            self.texts,
-            acts=self.acts,
-            descriptions=self.descriptions,
-        )
-        self._draw()
-        found = self._analysed[self.selected]
-        self._say(f"<b>{len(found.firings)}</b> firings taken apart: see the card")
+        if not self.selected:
+            raise InputError("No feature is chosen: take one of the list.")
+        self._say("<i>running the texts on which it fires …</i>", self._taken)
+        try:
+            self._analysed[self.selected] = self.lens.analyse(
+                self.model, self.dictionaries, self.selected, self.texts, acts=self.acts
+            )
+        finally:
+            self._draw()  # with the words of the present thresholds
+
+    def _take(self, descriptions: FeatureDescriptions) -> None:
+        """Use descriptions at other thresholds."""
+        self.descriptions = descriptions
+        self._labels = described_labels(descriptions, self._fires)
+        self._coverage: Any = descriptions.coverage().to_dict("records")
+
+    def _listed(self) -> Listed:
+        """Say what belongs in the list: what a token feeds, or what has a description."""
+        site = Site.parse(str(self._site.value)) if self._site.value else None
+        if self._search.value.strip():
+            token = token_named(self.model, self._search.value)
+            if token not in self._fed:  # one run a token, whatever the sliders do
+                self._fed[token] = fed_by(self.model, self.dictionaries, self.acts, token)
+            return list_fed(self._fed[token], site, self._labels)
+        sites = [site] if site else list(self.dictionaries)
+        return list_described(self.descriptions, self._coverage, sites, self.acts, self._labels)
 
     def _list(self) -> None:
-        """List features that a token feeds, or those of the layer that have a description."""
-        if self._search.value.strip():
-            rows, said = self._fed_by(self.model.token_id(self._search.value))
-        else:
-            site = Site.parse(str(self._site.value))
-            words = self.descriptions.words_of(site)
-            rows = [
-                (f"{site.short}/{i}", ", ".join(each), "") for i, each in enumerate(words) if each
-            ]
-            chance = self.descriptions.coverage().set_index("site")["chance_own"][str(site)]
-            said = (
-                f"<b>{len(rows)}</b> of {len(words)} features have a description that holds in the "
-                f"running model (by chance {chance:.1%} would have a token of their own)"
-            )
-        if len(rows) > _LISTED:
-            said += f"; the first {_LISTED} are listed"
-        self._found.unobserve(self._choose, "value")
-        self._found.options = [
-            (" · ".join(part for part in (name, words, more) if part), name)
-            for name, words, more in rows[:_LISTED]
-        ]
+        """Fill the list anew; nothing of the last one stays if that cannot be done."""
+        self._fill(Listed([], ""))
+        self._fill(self._listed())
+
+    def _fill(self, listed: Listed) -> None:
+        self._said = listed.said
+        with self._quietly():
+            self._found.options = listed.lines
+        self._mark()
+
+    def _mark(self) -> bool:
+        """Mark the selected feature in the list; tell whether it is there."""
+        name = _short(self.selected) if self.selected else ""
+        there = name in {name for _, name in self._found.options}
+        with self._quietly():
+            self._found.value = name if there else None
+            self._go.value = name
+        gone = self._said and name and not there
+        self._say(
+            self._said + (f"; <b>{name}</b>, shown below, is not in the list" if gone else "")
+        )
+        return there
+
+    def _pick(self) -> None:
+        """List, and show the first; a panel that has nothing to list shows what it can."""
+        self._list()
         names = [name for _, name in self._found.options]
-        self._found.value = names[0] if names else None
-        self._found.observe(self._choose, "value")
-        self._say(said)
         if names:
-            self.selected = _whole(names[0])
+            self._choose(names[0])
+        elif not self.selected:
+            self._choose(f"{self._site.value or next(iter(self.dictionaries))}/0")
 
-    def _fed_by(self, token: int) -> tuple[list[tuple[str, str, str]], str]:
-        """Run one token alone, and give the features that it activates, the fullest first."""
-        solo = solo_activations(self.model, self.dictionaries, token)
-        found = []
-        for site, values in solo.items():
-            largest = self.acts.features[site].max(axis=0).toarray().ravel()  # (F,)
-            for i in np.flatnonzero(values):
-                share = values[i] / max(largest[i], values[i])
-                found.append((share, f"{site.short}/{i}", self._labels[site][i]))
-        found.sort(key=lambda row: -row[0])
-        word = html.escape(str(self.model.tokenizer.decode([token])))
-        rows = [(name, words, f"{share:.0%} of its largest") for share, name, words in found]
-        return rows, f"<b>{word}</b> alone activates <b>{len(rows)}</b> features"
-
-    def _choose(self, change: Any) -> None:
-        if change.new:
-            self.selected = _whole(change.new)
+    def _look_up(self, change: Any) -> None:
+        """List what a token feeds: a first one in all layers, which the menu then narrows down."""
+        if not change.old.strip():
+            with self._quietly():
+                self._site.value = _ALL
+        self._pick()
 
     def _name(self, text: str) -> None:
         if text.strip():
-            self.selected = _whole(text.strip())
+            self._choose(text.strip())
+
+    def _choose(self, name: str | None) -> None:
+        """Show a feature, again if it is the one that is shown: what was said goes."""
+        if not name:
+            return
+        site, index = feature_at(name, self.dictionaries)
+        if self.selected == f"{site}/{index}":
+            self._follow()
+        self.selected = f"{site}/{index}"
 
     def _rethreshold(self) -> None:
         """Move the thresholds of all descriptions, without a run of the model."""
-        self.descriptions = self._described.at(
-            theta_token=self._token.value, theta_feature=self._feature.value
-        )
-        self._labels = described_labels(self.descriptions, self._fires)
-        selected = self.selected
-        self._list()
-        self.selected = selected
+        at = {name: slider.value for name, slider in self._words.items()}
+        self._take(self._described.at(**at))
         self._draw()
+        self._list()
 
     @traitlets.validate("selected")
     def _known(self, proposal: Any) -> str:
@@ -256,19 +261,31 @@ class FeatureExplorer(Panel):
 
     @traitlets.observe("selected")
     def _show(self, change: Any) -> None:
-        if change.new:
-            site, index = feature_at(change.new)
-            listed = {name for _, name in self._found.options}
-            name = f"{site.short}/{index}"
-            self._found.unobserve(self._choose, "value")
-            self._found.value = name if name in listed else None
-            self._found.observe(self._choose, "value")
-            self._draw()
+        self._follow()
+        self._draw()
+
+    def _follow(self) -> None:
+        """Let list, menu and box show the feature of the card."""
+        if self._mark() or not self.selected:
+            return
+        with self._quietly():  # it is of another list: go to its layer
+            self._search.value = ""
+            self._site.value = self.selected.rpartition("/")[0]
+        self._list()
 
     def _draw(self) -> None:
         """Put the card together anew."""
         found = self._analysed.get(self.selected)
-        self.circuits = found and found.at(eps=self._eps.value, min_samples=self._least.value)
+        sliders = {**self._firings, **self._clusters}
+        for slider in sliders.values():
+            slider.disabled = found is None
+        self.circuits = None
+        if found:
+            at = found.at(**{name: slider.value for name, slider in sliders.items()})
+            self.circuits = replace(at, descriptions=self.descriptions)  # words of these thresholds
+        if not self.selected:
+            self._card.value = self._taken.value = ""
+            return
         self.card = feature_card(
             self.model,
             self.dictionaries,
@@ -279,11 +296,13 @@ class FeatureExplorer(Panel):
             labels=self._labels,
         )
         self._card.value = card_html(self.card)
+        analysis = self.card.circuit_lens
+        self._say(taken_apart(analysis) if analysis else "", self._taken)
 
 
-def _whole(name: str) -> str:
+def _short(name: str) -> str:
     site, index = feature_at(name)
-    return f"{site}/{index}"
+    return f"{site.short}/{index}"
 
 
 def explore_features(
@@ -305,7 +324,7 @@ def explore_features(
     texts : sequence of str
         Where features are seen to fire.
     descriptions : FeatureDescriptions, optional
-        From `WeightLens`; by default made here.
+        From `WeightLens`; by default made here, by its default preset.
     lens : CircuitLens, optional
         Settings of the circuits; the sliders begin with them.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as w
@@ -21,10 +22,12 @@ class Panel(w.VBox):
     """
 
     _status: w.HTML
+    _quiet = False
 
     def _say(self, text: str, where: w.HTML | None = None) -> None:
         """Write HTML into the line of status, or another."""
-        (where or self._status).value = text and f"<div style='padding:4px 0'>{text}</div>"
+        style = "padding:4px 0;line-height:1.4;overflow-wrap:anywhere;white-space:normal"
+        (where or self._status).value = text and f"<div style='{style}'>{text}</div>"
 
     def _guarded(
         self, action: Callable[..., None], *args: Any, where: w.HTML | None = None
@@ -36,3 +39,23 @@ class Panel(w.VBox):
             self._say(f"<span style='color:#b3261e'>{html.escape(str(error))}</span>", where)
             if not isinstance(error, ToolkitError):  # a defect: it keeps its traceback
                 raise
+
+    def _hear(
+        self, control: Any, action: Callable[[Any], None], where: w.HTML | None = None
+    ) -> None:
+        """Act on what a user does to a control, not on what the panel itself writes there."""
+
+        def act(change: Any) -> None:
+            if not self._quiet:
+                self._guarded(action, change, where=where)
+
+        control.observe(act, "value")
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Write into controls without acting on it."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 
 import circuit_toolkit as ct
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interpret.circuit_lens import CircuitLens
-from circuit_toolkit.models import ports
+from circuit_toolkit.models import ports, run
+from circuit_toolkit.panels import feature_search
+from circuit_toolkit.panels.feature_search import fed_by, list_fed
+from circuit_toolkit.panels.feature_sliders import taken_apart
 from circuit_toolkit.panels.features import explore_features
+from circuit_toolkit.sites import Site
 
 
 @pytest.fixture(scope="module")
-def panel():
-    model = ct.load_model("demo")
-    transcoders = ct.load_dictionaries(model, kind="transcoder")
-    described = ct.WeightLens("paper").describe(model, transcoders, progress=False)
-    texts = [sentence.text for sentence in Grammar(5).sentences(120)]
+def texts():
+    return [sentence.text for sentence in Grammar(5).sentences(120)]
+
+
+@pytest.fixture(scope="module")
+def described(demo, demo_transcoders):
+    return ct.WeightLens("paper").describe(demo, demo_transcoders, progress=False)
+
+
+@pytest.fixture(scope="module")
+def shared(demo, demo_transcoders, texts, described):
     lens = CircuitLens(n_firings=20)
-    return explore_features(model, transcoders, texts, descriptions=described, lens=lens)
+    return explore_features(demo, demo_transcoders, texts, descriptions=described, lens=lens)
+
+
+@pytest.fixture
+def panel(shared):
+    """The one panel, as it was when it opened."""
+    for sliders, settings in [
+        (shared._words, shared._described.settings),
+        ({**shared._firings, **shared._clusters}, vars(shared.lens)),
+    ]:
+        for name, slider in sliders.items():
+            slider.value = settings[name]
+    shared._analysed.clear()
+    shared._search.value = ""
+    shared._site.value = str(Site("mlp_in", 0))
+    shared._pick()
+    return shared
 
 
 @pytest.fixture
@@ -32,79 +61,233 @@ def no_model(monkeypatch):
     monkeypatch.setattr(ports, "_trace", refuse)
 
 
+def said(line) -> str:
+    return re.sub(r"<[^>]*>", "", line.value)
+
+
+def names(panel) -> list[str]:
+    return [name for _, name in panel._found.options]
+
+
+def shown_at(panel, name: str) -> None:
+    """Menu, list, box and card all show one feature."""
+    site, index = name.rpartition("/")[::2]
+    whole = f"{Site.parse(site)}/{index}"
+    assert panel.selected == panel.card.name == whole and whole in panel._card.value
+    assert panel._go.value == name
+    assert panel._site.value in ("", str(Site.parse(site)))
+    assert panel._found.value == (name if name in names(panel) else None)
+
+
 def test_it_opens_on_a_described_feature_of_the_first_layer(panel):
-    names = [name for _, name in panel._found.options]
     described = panel.descriptions.coverage()["validated"].iloc[0] * 384
-    assert len(names) == round(described) > 50
-    assert panel.selected == f"{panel._site.value}/{names[0].rpartition('/')[2]}"
-    assert panel.card.name == panel.selected and panel.selected in panel._card.value
+    assert len(names(panel)) == round(described) > 50
+    shown_at(panel, names(panel)[0])
     assert panel.card.weight_lens["validated"]
 
 
+def test_the_caption_counts_own_tokens_against_chance_and_inherited_ones_apart(panel):
+    panel._site.value = str(Site("mlp_in", 5))
+    table = panel.descriptions.table().query("layer == 5 and validated")
+    words = [panel.descriptions.of(Site("mlp_in", 5), i) for i in table["feature"]]
+    own = sum(any(each["solo"] > 0 for each in one["tokens"]["positive"]) for one in words)
+    chance = panel.descriptions.coverage()["chance_own"].iloc[5]
+    assert 0 < own < len(table)
+    assert said(panel._status) == (
+        f"{len(table)} of 384 features of mlp_in 5 have a description that holds in the running "
+        f"model (WeightLens, preset 'paper'): {own} ({own / 384:.1%}) by tokens of their own, "
+        f"where chance gives {chance:.1%}; {len(table) - own} only by tokens inherited from "
+        "earlier layers"
+    )
+
+
 def test_thresholds_redraw_without_a_run(panel, no_model):
-    panel.selected = panel.descriptions.validated()[0][0].short + "/16"
+    kept = str(panel.descriptions.validated()[0][0].short + "/16")
+    panel.selected = kept
     before = len(panel.descriptions.validated())
-    kept = panel.selected
-    panel._token.value = panel._token.value + 1.5
+    panel._words["theta_token"].value += 1.5
     assert len(panel.descriptions.validated()) < before
-    assert panel.selected == kept and panel.card.name == kept
-    assert panel.card.weight_lens["provenance"]["theta_token"] == panel._token.value
-    panel._token.value -= 1.5
+    shown_at(panel, kept)
+    theta = panel.card.weight_lens["provenance"]["theta_token"]
+    assert theta == panel._words["theta_token"].value
+    panel._words["theta_token"].value -= 1.5
     assert len(panel.descriptions.validated()) == before
 
 
+def test_a_token_is_run_once_whatever_the_sliders_do(panel, monkeypatch):
+    calls, run_alone = [], feature_search.solo_activations
+    monkeypatch.setattr(
+        feature_search, "solo_activations", lambda *args: calls.append(args[2]) or run_alone(*args)
+    )
+    panel._fed.clear()
+    panel._search.value = "Anna"
+    before = len(names(panel))
+    panel._words["theta_token"].value += 1
+    panel._words["theta_feature"].value += 1
+    panel._site.value = str(Site("mlp_in", 2))
+    assert len(calls) == 1 and 0 < len(names(panel)) < before
+
+
 def test_a_token_is_looked_up_by_what_it_activates(panel):
-    panel._search.value = "Mary"
-    names = [name for _, name in panel._found.options]
-    assert f"<b>{len(names)}</b> features" in panel._status.value and names
-    shares = [text.rpartition(" · ")[2] for text, _ in panel._found.options]
-    shares = [int(share.partition("%")[0]) for share in shares]
-    assert shares == sorted(shares, reverse=True) and shares[0] > shares[-1]
-    token = panel.model.token_id("Mary")
-    batch = panel.model.tokenize([[panel.model.bos_id, token]])
-    for name in (names[0], names[-1]):  # by the slow way: one run, one dictionary
+    model, dictionaries = panel.model, panel.dictionaries
+    batch = model.tokenize([[model.bos_id, model.token_id(":")]])
+    alone = {s: d.encode(run(model, batch, [s])[s])[0, -1].numpy() for s, d in dictionaries.items()}
+    panel._search.value = ":"
+    assert panel._site.value == "", "a first token is looked up in all layers"
+    assert len(names(panel)) == min(200, sum(int((a > 0).sum()) for a in alone.values()))
+    places = [
+        i
+        for i, (p, t) in enumerate(zip(panel.acts.prompt, panel.acts.position, strict=True))
+        if panel.acts.tokens[p][t] == ":"
+    ]
+    assert places
+    shares = []
+    for text, name in panel._found.options:
         site, index = name.rpartition("/")[::2]
-        site = ct.Site.parse(site)
-        acts = panel.dictionaries[site].encode(ports_value(panel.model, batch, site))
-        assert acts[0, -1, int(index)] > 0
-    panel._search.value = ""
+        column = panel.acts.features[Site.parse(site)][:, [int(index)]].toarray()[:, 0]
+        value = alone[Site.parse(site)][int(index)]
+        shares.append(value / column.max() if column.max() else -1)
+        if column.max():
+            said_share = re.search(r"(\d+)% of the largest in these texts", text)
+            assert abs(int(said_share[1]) - 100 * shares[-1]) < 0.51  # it is rounded
+            assert f"on {(column[places] > 0).sum()} of {len(places)} ':' there" in text
+        else:
+            assert "never fires in these texts" in text
+    assert np.all(np.diff(shares) <= 1e-5)  # of runs in batches of other sizes
+    panel._site.value = str(Site("mlp_in", 4))
+    assert {name.partition("/")[0] for name in names(panel)} == {"mlp_in 4"}
+    shown_at(panel, names(panel)[0])
 
 
-def ports_value(model, batch, site):
-    from circuit_toolkit.models import run
-
-    return run(model, batch, [site])[site]
-
-
-def test_firings_are_taken_apart_once_and_clustered_again_without_a_run(panel, no_model):
-    panel._go.value = "mlp_in 1/226"
-    assert panel.selected.endswith("/226") and panel.circuits is None
-    with pytest.raises(AssertionError, match="was run"):
-        panel.analyse()
+def test_a_share_may_exceed_what_the_texts_hold(panel, texts):
+    few = ct.capture(panel.model, texts[:3], panel.dictionaries, progress=False)
+    fed = fed_by(panel.model, panel.dictionaries, few, panel.model.token_id("Mary"))
+    first = fed.features[0]
+    largest = few.features[first.site][:, [first.index]].max()
+    assert first.alone > largest > 0
+    lines, caption = list_fed(fed, None, panel._labels)
+    assert f"{first.alone / largest:.0%} of the largest in these texts" in lines[0][0]
+    assert "<b>Mary</b> does not occur" in caption and "on 0 of 0" not in lines[0][0]
 
 
-def test_sliders_cluster_again(panel, monkeypatch):
+def test_menu_list_and_box_follow_the_card(panel):
+    panel._search.value = "Mary"
+    panel._found.value = names(panel)[3]
+    shown_at(panel, names(panel)[3])
+    assert panel._search.value == "Mary"
+    panel._go.value = names(panel)[0]
+    panel._found.value = names(panel)[2]
+    panel._go.value = names(panel)[0]  # as before: the box had followed, so this is a change
+    shown_at(panel, names(panel)[0])
+    missing = "mlp_in 3/59"
+    panel._go.value = "3/59"
+    shown_at(panel, missing)
+    assert panel._search.value == "" and panel._site.value == str(Site("mlp_in", 3))
+    assert f"{missing}, shown below, is not in the list" in said(panel._status)
     panel.selected = "mlp_in 1/226"
+    shown_at(panel, "mlp_in 1/226")
+
+
+def test_firings_are_taken_apart_once_and_clustered_again_without_a_run(panel, monkeypatch):
+    sliders = [*panel._firings.values(), *panel._clusters.values()]
+    assert {*panel._firings, *panel._clusters} >= {"rho", "eps", "min_samples", "theta_head"}
+    panel._go.value = "mlp_in 1/226"
+    assert panel.circuits is None and all(each.disabled and each.tooltip for each in sliders)
     panel.analyse()
-    assert panel.circuits.feature == panel.selected and "taken apart" in panel._status.value
-    assert panel._found.value is None  # it is of another layer than the list
-    assert panel.card.circuit_lens["n_firings"] == len(panel.circuits.firings) <= 20
+    assert not any(each.disabled for each in sliders)
+    analysis = panel.card.circuit_lens
+    assert panel.circuits.feature == panel.selected
+    assert analysis["n_firings"] == len(panel.circuits.firings) <= 20
+    assert f"{analysis['n_noise']} of {analysis['n_firings']} in no cluster" in said(panel._taken)
+
     monkeypatch.setattr(ports, "_trace", None)  # a run would fail
-    panel._eps.value = 0.9
-    assert panel.card.circuit_lens["settings"]["eps"] == pytest.approx(0.9)
+    for name, value in {"eps": 0.9, "rho": 0.4, "theta_head": 6.0, "min_samples": 2}.items():
+        (panel._clusters | panel._firings)[name].value = value
+        assert panel.card.circuit_lens["settings"][name] == pytest.approx(value)
+    for name, value in {"rho": 0.5, "theta_head": 10.0, "theta_feature": 8.0}.items():
+        (panel._clusters | panel._firings)[name].value = value
+    assert panel.card.circuit_lens["n_empty"] == 20
+    assert "No cluster: nothing stands out often enough in any of 20" in said(panel._taken)
+
+    panel._words["theta_token"].value += 2  # words in the clusters are those of the sliders
+    assert panel.circuits.descriptions is panel.descriptions is not panel._described
     panel.selected = "mlp_in 1/91"
     assert panel.circuits is None and panel.card.circuit_lens is None
+    assert panel._taken.value == "" and all(each.disabled for each in sliders)
 
 
-def test_what_the_user_can_mend_is_said_in_the_panel(panel):
-    panel._go.value = "mlp_in 9/3"
-    assert "No dictionary was given for blocks.9" in panel._status.value
-    panel._go.value = "what?"
-    assert "names no feature" in panel._status.value
-    panel._search.value = "Mary Anna"
-    assert "2 tokens" in panel._status.value
-    panel._search.value = ""
+def test_a_null_result_is_said_in_words():
+    found = {"n_firings": 100, "n_noise": 44, "n_empty": 7, "settings": {"min_samples": 3}}
+    assert "44 of 100 in no cluster, in 7 nothing stands out" in taken_apart(
+        {**found, "clusters": [{}, {}]}
+    )
+    found["n_noise"], found["clusters"] = 100, []
+    assert "100 of 100 firings in none; in 7 nothing stands out" in taken_apart(found)
+    assert "nothing stands out often enough" in taken_apart({**found, "n_empty": 100})
+    assert "fewer than the 3" in taken_apart({**found, "n_firings": 2, "n_noise": 2})
+
+
+def test_sliders_begin_with_what_is_in_force(demo, demo_transcoders, texts, described):
+    lens = CircuitLens(min_samples=20, eps=1.0, rho=0.9, theta_head=30.0)
+    far = described.at(theta_token=20)
+    other = explore_features(demo, demo_transcoders, texts[:5], descriptions=far, lens=lens)
+    assert other._words["theta_token"].value == 20
+    for name, slider in {**other._firings, **other._clusters}.items():
+        assert slider.value == getattr(lens, name)
+    other.lens = CircuitLens(min_samples=1)
+    assert other._clusters["min_samples"].min == 1
+
+
+def test_a_panel_without_descriptions_or_chance_still_shows_cards(demo, demo_transcoders, texts):
+    lens = ct.WeightLens(chance=0)
+    first = lens.describe(demo, demo_transcoders, layers=[0], progress=False)
+    other = explore_features(demo, demo_transcoders, texts[:20], descriptions=first)
+    assert "preset 'code'" in said(other._status) and "chance" not in said(other._status)
+    other._words["theta_token"].value = other._words["theta_token"].max
+    other._site.value = str(Site("mlp_in", 3))
+    assert "mlp_in 3 was not described. Listed are those that fire" in said(other._status)
+    fires = np.diff(other.acts.features[Site("mlp_in", 3)].tocsc().indptr)
+    assert names(other)[0] == f"mlp_in 3/{fires.argmax()}"
+    shown_at(other, names(other)[0])
+
+    high = first.at(theta_token=30, theta_feature=30)
+    other = explore_features(demo, demo_transcoders, texts[:20], descriptions=high)
+    assert said(other._status).startswith("0 of 384 features")
+    shown_at(other, names(other)[0])
+    other._words["theta_token"].value -= 1
+    shown_at(other, names(other)[0])
+    other.selected = ""
+    other._clusters["eps"].value = 0.9
+    assert other._card.value == "" and "names no feature" not in said(other._status)
+    other._analyse.click()
+    assert "No feature is chosen" in said(other._taken)
+
+
+def test_what_the_user_can_mend_is_said_in_the_panel(panel, demo_saes, texts, described):
+    card = panel.card
+    for typed, expected in {
+        "mlp_in 9/3": "No dictionary was given for blocks.9.ln2.hook_normalized, only for mlp_in 0",
+        "9/3": "0 transcoders were given at layer 9",
+        "59": "'59' names no feature",
+        "what?": "'what?' names no feature",
+        "mlp_in 0/384": "features 0 to 383, got 384",
+    }.items():
+        panel._go.value = typed
+        assert expected in said(panel._status).replace("&#x27;", "'")
+        assert panel.card is card
+    panel._go.value = f"mlp_in 0/{card.name.rpartition('/')[2]}"  # the one that is shown
+    assert "have a description" in said(panel._status)
+    for typed, expected in {
+        "mary": "demo has no token 'mary'; did you mean 'Mary'?",
+        "Mary Anna": "'Mary Anna' is 2 tokens for demo; look up one token: 'Mary' or 'Anna'?",
+        "y" * 300: "yyy…'; look up another.",
+    }.items():
+        panel._search.value = typed
+        assert expected in said(panel._status).replace("&#x27;", "'")
+        assert not panel._found.options and len(said(panel._status)) < 120
     with pytest.raises(InputError, match="features 0 to 383, got 384"):
         panel.selected = "mlp_in 0/384"
     with pytest.raises(InputError, match="no dictionaries"):
         explore_features(panel.model, {}, ["x"])
+    with pytest.raises(InputError, match="of other dictionaries .384 features at mlp_in 0"):
+        explore_features(panel.model, demo_saes, texts[:2], descriptions=described)
