@@ -43,7 +43,7 @@ def test_words_a_table_and_a_file(capsys, tmp_path, ending):
         line = next(each for each in text.splitlines() if each.startswith(f"{site}, such as "))
         table = again.table()
         table = table[(table["site"] == str(site)) & table["validated"]]
-        first = table[table["own"] == table["own"].max()].iloc[0]
+        first = table[table["n_tokens"] == table["n_tokens"].max()].iloc[0]
         assert f"such as {first['feature']}: {first['words']}" in line
     assert "Mean role F1" in text and "CPU s" in text
 

@@ -81,8 +81,8 @@ def _role_f1(model: Any, found: Any) -> list[dict[str, Any]]:
 
 
 def _examples(found: Any) -> dict[str, dict[int, str]]:
-    """Words of a few described features of each site, with tokens of their own first."""
-    table = found.table().query("validated").sort_values("own", ascending=False, kind="stable")
+    """Words of a few described features of each site, those with most tokens first."""
+    table = found.table().query("validated").sort_values("n_tokens", ascending=False, kind="stable")
     return {
         site: dict(zip(rows["feature"].tolist(), rows["words"].tolist(), strict=True))
         for site, rows in table.groupby("site", sort=False).head(_EXAMPLES).groupby("site")
