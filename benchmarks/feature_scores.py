@@ -23,7 +23,7 @@ from circuit_toolkit.evaluation.feature_scores import feature_scores
 from circuit_toolkit.evaluation.steering import steer
 from circuit_toolkit.evaluation.text_peaks import text_peaks
 from circuit_toolkit.evaluation.token_lists import neutral_templates
-from circuit_toolkit.interpret.labels import promoted_words
+from circuit_toolkit.interpret.labels import LEAST, firing_words, promoted_words
 from circuit_toolkit.interpret.weight_lens import WeightLens
 
 TEXTS, OTHER = 3000, 3000
@@ -46,14 +46,13 @@ def dealt(described, seed=0):
     return wrong
 
 
-def by_words(model, labels):
-    """Take the words of labels as lists; those that end in … stand for no words."""
+def by_words(model, firing):
+    """Take the words that carry at least a twentieth of a feature's activation as lists."""
     found = {}
-    for site, names in labels.items():
-        for i, name in enumerate(names):
-            words = [word for word in name.split(", ") if word and word != "…"]
-            if words and not name.endswith("…"):
-                found[site, i] = [model.token_id(word) for word in words]
+    for site, features in firing.items():
+        for i, words in enumerate(features):
+            if heavy := [word for word, share in words if share >= LEAST]:
+                found[site, i] = [model.token_id(word) for word in heavy]
     return found
 
 
@@ -81,7 +80,7 @@ def main(faith):
     found = WeightLens().describe(model, transcoders, progress=False)
     print(f"WeightLens, preset code: {time.process_time() - began:.1f} CPU s; {found}")
     lens = {(site, i): found.tokens_of(site)[i] for site, i in found.validated()}
-    words = by_words(model, ct.feature_labels(seen))
+    words = by_words(model, firing_words(seen))
     ours = {key: words[key] for key in lens if key in words}
     for title, lists in (
         ("WeightLens", lens),
