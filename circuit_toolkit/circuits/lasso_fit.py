@@ -189,10 +189,7 @@ class LassoFit:
         """Standardised coefficients (p,) of the target on the features of a site."""
         if site not in self.readout:
             return np.zeros(len(self.screening[site].kept))
-        path = self.readout[site]
-        if isinstance(path, LogisticPath):
-            return path.coefficients[:, [k]].toarray().ravel()
-        return path.standardised(k).toarray().ravel()
+        return self.readout[site].standardised(k).toarray().ravel()
 
     def _present(self, prompt: int | None) -> list[np.ndarray]:
         """How much of each feature is there: 1, or on a prompt its activation in its own scale."""

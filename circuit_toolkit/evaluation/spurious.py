@@ -179,7 +179,7 @@ def _weights(X: Any, y: np.ndarray) -> np.ndarray:
     """Absolute standardised weights (p,) at the weakest strength."""
     # Means over tokens are seldom sparse enough for sparse products to be the faster ones.
     path = logistic_path(X.toarray() if np.prod(X.shape) < DENSE else X, y, list(STRENGTHS))
-    return abs(path.coefficients[:, [-1]].toarray().ravel())
+    return abs(path.standardised(-1).toarray().ravel())
 
 
 def features_with(

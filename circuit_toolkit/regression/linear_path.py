@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from circuit_toolkit.errors import MismatchError
 from circuit_toolkit.regression.gram import GramStatistics
 from circuit_toolkit.regression.matrices import reciprocal
-from circuit_toolkit.regression.settings import check_strengths
+from circuit_toolkit.regression.settings import nearest
 
 
 class LinearPath:
@@ -31,8 +31,7 @@ class LinearPath:
         int
             Into the first axis of everything the path holds.
         """
-        check_strengths([strength])
-        return int(np.abs(np.log(self.strengths / strength)).argmin())
+        return nearest(self.strengths, strength)
 
     def intercepts(self, index: int) -> np.ndarray:
         """Give the intercepts that go with `coefficients[index]`.

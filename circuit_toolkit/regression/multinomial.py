@@ -7,129 +7,72 @@ one of them the loss is replaced by its quadratic model and the lasso that resul
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
-from scipy.special import entr, log_softmax, softmax
 
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.regression.active_set import active_set
-from circuit_toolkit.regression.certificate import ConvergenceWarning, violation
-from circuit_toolkit.regression.logistic import standardised
-from circuit_toolkit.regression.matrices import Matrix, as_matrix, reciprocal
-from circuit_toolkit.regression.newton import hessian
-from circuit_toolkit.regression.settings import check_strengths
+from circuit_toolkit.regression.certificate import violation
+from circuit_toolkit.regression.label_path import LabelPath, check_settings, fit, plain, row_shares
+from circuit_toolkit.regression.label_problem import CLASSES, Problem, Sources
+from circuit_toolkit.regression.matrices import as_matrix
+from circuit_toolkit.regression.newton import INNER_STEPS
+from circuit_toolkit.regression.settings import check_weights
 
-_EXACT = 1e-7  # times alpha: violation at which the solver stops
-_INNER_STEPS = 1000
+_EXACT = 1e-7  # violation at which the solver stops, over the strength and the largest slope
 
 
 @dataclass(frozen=True, eq=False)
-class MultinomialPath:
-    """L1-penalised multinomial regressions of one label with K classes at k strengths.
+class MultinomialPath(LabelPath):
+    """Sparse multinomial regressions of one label with K classes at k strengths.
 
-    The objective is `mean(-log p(class)) + alpha |B|_1` with p the softmax of K decision values, on
-    columns divided by their standard deviation, with the intercepts free.
+    The objective is `mean(-log p(class)) + alpha (l1_ratio w.|B| + (1 - l1_ratio) |B|^2 / 2)` with
+    p the softmax of K decision values, on columns divided by their standard deviation, with the
+    intercepts free. A path keeps no rows, so unlike a `LassoPath` it has no `solve`: for another
+    strength call `multinomial_path` again.
 
     Parameters
     ----------
-    classes : ndarray, shape (K,)
-        In the order of the columns.
-    strengths, alphas : ndarray, shape (k,)
-        Decreasing; penalties as shares of the smallest alpha that gives no sources, and as such.
+    strengths : ndarray, shape (k,)
+        Decreasing; alpha as a share of the smallest that gives no sources.
+    alphas : ndarray, shape (k,)
+        Penalties in scikit-learn's scale, `1 / (C n)`, for columns in standard deviations.
     coefficients : tuple of k csc_array, shape (p, K)
-        In standardised units (per standard deviation of the source); zeros are exact.
-    intercepts : ndarray, shape (k, K)
-        Of the decision values in the unit of the data; their sum over classes is 0.
-    gap, kkt : ndarray, shape (k,)
-        Duality gap over the objective without sources, and largest violation of the optimality
-        conditions in the unit of alpha.
+        In the unit of the data; zeros are exact. `intercepts` goes with them, `standardised` gives
+        them per standard deviation of a source.
+    constants : ndarray, shape (k, K)
+        What `intercepts` gives; their sum over classes is 0.
+    gap : ndarray, shape (k,)
+        Duality gap over the objective of the model without sources: the objective is at most this
+        far from its optimum.
+    kkt : ndarray, shape (k,)
+        Largest violation of the optimality conditions, those of the intercepts among them, in the
+        unit of alpha.
     converged : ndarray of bool, shape (k,)
-        Whether the gap is within the tolerance.
+        Whether the gap, whatever its sign, is within the tolerance. Never read coefficients where
+        it is false.
     train_accuracy : ndarray, shape (k,)
         Share of training rows whose class has the largest decision value.
     scale_x : ndarray, shape (p,)
         Standard deviations of the training columns.
+    classes : ndarray, shape (K,)
+        In the order of the columns.
     """
 
     classes: np.ndarray
-    strengths: np.ndarray
-    alphas: np.ndarray
-    coefficients: tuple[sp.csc_array, ...]
-    intercepts: np.ndarray
-    gap: np.ndarray
-    kkt: np.ndarray
-    converged: np.ndarray
-    train_accuracy: np.ndarray
-    scale_x: np.ndarray
 
-    def __repr__(self) -> str:
-        """Sizes and the certificate: the arrays are too large to print."""
-        return (
-            f"MultinomialPath({len(self.classes)} classes, {len(self.strengths)} strengths "
-            f"{self.strengths[0]:.3g} to {self.strengths[-1]:.3g}, sources={len(self.scale_x)}, "
-            f"certified={self.converged.mean():.0%})"
-        )
-
-    def decision(self, X: object, index: int) -> np.ndarray:
-        """Decision values of rows at one strength.
-
-        Parameters
-        ----------
-        X : array, scipy.sparse matrix or Tensor, shape (m, p)
-            Source activations, in the unit of the training data.
-        index : int
-            Point of the path.
-
-        Returns
-        -------
-        ndarray, shape (m, K)
-            The largest is the likeliest class; their softmax are probabilities.
-
-        Raises
-        ------
-        MismatchError
-            If the number of columns differs.
-        """
-        matrix = as_matrix("X", X)
-        if matrix.shape[1] != len(self.scale_x):
+    def _numbers(self, y: Any, rows: int) -> np.ndarray:
+        labels = _as_labels(y, rows)
+        texts = [each.dtype.kind in "US" for each in (labels, self.classes)]
+        if texts[0] != texts[1]:
             raise MismatchError(
-                f"X has {matrix.shape[1]} columns, the path was fitted on {len(self.scale_x)}."
+                f"y holds {labels.dtype} and the path was fitted on {self.classes.dtype}. Give "
+                "labels of one kind."
             )
-        b = self.coefficients[index].toarray() * reciprocal(self.scale_x)[:, None]
-        return matrix @ b + self.intercepts[index]
-
-    def held_out_accuracy(self, X: object, y: np.ndarray) -> np.ndarray:
-        """Share of other rows whose class is the likeliest, at every strength: (k,).
-
-        Parameters
-        ----------
-        X : array, scipy.sparse matrix or Tensor, shape (m, p)
-            Source activations.
-        y : array, shape (m,)
-            Labels.
-
-        Returns
-        -------
-        ndarray, shape (k,)
-            Between 0 and 1. The yardstick is the share of the largest class.
-
-        Raises
-        ------
-        MismatchError
-            If X and y do not fit each other or the path.
-        """
-        matrix, labels = as_matrix("X", X), np.asarray(y)
-        if labels.shape != (matrix.shape[0],):
-            raise MismatchError(f"y must have shape ({matrix.shape[0]},), got {labels.shape}.")
-        found = [
-            self.classes[self.decision(matrix, index).argmax(axis=1)]
-            for index in range(len(self.strengths))
-        ]
-        return (np.array(found) == labels).mean(axis=1)
+        wanted = labels[:, None] == self.classes
+        return np.where(wanted.any(axis=1), wanted.argmax(axis=1), -1)
 
 
 def multinomial_path(
@@ -137,20 +80,41 @@ def multinomial_path(
     y: Any,
     strengths: np.ndarray | list[float] | None = None,
     tol: float = 1e-6,
+    *,
+    alphas: np.ndarray | list[float] | None = None,
+    weights: np.ndarray | None = None,
+    l1_ratio: float = 1.0,
+    sample_weights: object | None = None,
     max_iter: int = 200,
 ) -> MultinomialPath:
-    """Fit L1-penalised multinomial regressions, warm-started from strong to weak penalties.
+    """Fit sparse multinomial regressions, warm-started from strong to weak penalties.
+
+    There is no `positive`: only differences between classes count, so the sign of one coefficient
+    says nothing.
 
     Parameters
     ----------
     X : array, scipy.sparse matrix or Tensor, shape (n, p)
-        Source activations. Sparse input stays sparse. Constant columns get no coefficients.
+        Source activations. Sparse input stays sparse, but for columns that are not zero in more
+        than half of the rows. Constant columns get no coefficients.
     y : array, shape (n,)
-        Labels of any kind that sorts, two or more of them present.
+        Labels of any kind that sorts, two or more of them present and none missing.
     strengths : array of shape (k,), optional
         Penalties as shares of alpha_max, in (0, 1]; by default 30 from 1 to 0.01.
     tol : float, default 1e-6
         Duality gap, as a share of the objective without sources, that counts as converged.
+    alphas : array of shape (k,), optional
+        Instead of strengths: penalties as scikit-learn means them, `1 / (C n)` (with
+        sample_weights their sum instead of n), positive.
+    weights : array of shape (p,) or (p, K), optional
+        What the penalty of each source is multiplied with, positive; infinite for a source that
+        must not enter. By default ones.
+    l1_ratio : float, default 1
+        Share of the penalty that is on absolute values, in (0, 1]; the rest is on half the
+        squares (elastic net, as in scikit-learn).
+    sample_weights : array of shape (n,), optional
+        What the loss of each row is multiplied with, not negative; their size does not matter. A
+        row of weight 2 counts like two rows, also in standard deviations. By default ones.
     max_iter : int, default 200
         Most rounds through the classes per strength.
 
@@ -162,69 +126,55 @@ def multinomial_path(
     Raises
     ------
     InputError
-        If values are not finite, there is one class only, or settings are not positive.
+        If values are not finite, labels are missing or of one class, or settings out of range.
     MismatchError
-        If y has not one label per row.
+        If X, y, weights and sample_weights do not fit each other.
 
     Warns
     -----
     ConvergenceWarning
         Once, if some solutions are not certified.
     """
-    if tol <= 0 or max_iter < 1:
-        raise InputError(f"tol and max_iter must be positive, got {tol} and {max_iter}.")
-    matrix, labels = as_matrix("X", X), np.asarray(y)
-    if labels.shape != (matrix.shape[0],):
-        raise MismatchError(
-            f"y must have shape ({matrix.shape[0]},), one label per row; got {labels.shape}."
-        )
-    classes, number = np.unique(labels, return_inverse=True)
+    check_settings(tol, max_iter, l1_ratio, strengths is not None and alphas is not None)
+    matrix = as_matrix("X", X)
+    labels = _as_labels(y, matrix.shape[0])
+    share = row_shares(sample_weights, len(labels))
+    classes = np.unique(labels[share > 0])
     if len(classes) < 2:
-        raise InputError(f"All {len(labels)} labels are {classes[0]!r}: nothing to tell apart.")
-    values = check_strengths(np.geomspace(1, 0.01, 30) if strengths is None else strengths)
-    Z, off, scale = standardised(matrix)
-    wanted = np.eye(len(classes))[number]  # (n, K)
-    share = wanted.mean(axis=0)
-    B, b0 = np.zeros((matrix.shape[1], len(classes))), np.log(share) - np.log(share).mean()
-    alpha_max = float(np.abs(Z.T @ (wanted - share)).max(initial=0)) / len(labels)
-    null_objective = float(entr(share).sum())
-    previous, path, intercepts, certificates, accuracy = alpha_max, [], [], [], []
-    for alpha in values * alpha_max:
-        B, b0 = _solve(Z, wanted, alpha, previous, B, b0, _EXACT * alpha + 1e-15, max_iter)
-        path.append(sp.csc_array(B))
-        intercepts.append(b0 - off @ B)
-        certificates.append(_certificate(Z, wanted, B, b0, alpha))
-        accuracy.append(np.mean((Z @ B + b0).argmax(axis=1) == number))
-        previous = alpha
-    gap, kkt = np.array(certificates).T
-    gap = gap / null_objective
-    converged = gap <= tol
-    if not converged.all():
-        warnings.warn(
-            f"{np.count_nonzero(~converged)} of {len(values)} multinomial solutions are not "
-            f"certified (largest relative duality gap {gap.max():.1e}, tolerance {tol:.1e}). "
-            "See path.converged; raise max_iter, or drop sources that are nearly copies.",
-            ConvergenceWarning,
-            stacklevel=2,
+        raise InputError(f"All labels are {classes[0]!r}: nothing to tell apart.")
+    wanted = (labels[:, None] == classes).astype(float)  # (n, K); zeros in rows without weight
+    w = l1_ratio * check_weights(weights, matrix.shape[1], len(classes))
+    Z = Sources.of(matrix, share)
+    problem = Problem(Z, wanted, share, w, 1 - l1_ratio, False, CLASSES)
+    points = fit(problem, _solve, _EXACT, strengths, alphas, tol, max_iter)
+    free = points["constants"]
+    points["constants"] = free - free.mean(axis=1, keepdims=True)
+    return MultinomialPath(**points, classes=classes)
+
+
+def _as_labels(y: Any, rows: int) -> np.ndarray:
+    """Labels of any kind, shape (rows,), of which none is missing."""
+    given = plain(y)
+    labels = np.asarray(given)
+    if labels.shape != (rows,):
+        raise MismatchError(f"y must have shape ({rows},), one label per row; got {labels.shape}.")
+    try:  # before numpy makes the text 'nan' of a missing label
+        missing = [each is None or bool(each != each) for each in np.asarray(given, object)]
+        np.unique(labels)
+    except TypeError as error:
+        raise InputError(
+            f"y must hold labels of one kind that sorts, none missing; got {error}."
+        ) from error
+    if any(missing):
+        raise InputError(
+            f"y has {sum(missing)} missing labels of {rows}, the first in row "
+            f"{missing.index(True)}. Drop those rows."
         )
-    found = np.array(intercepts)
-    return MultinomialPath(
-        classes=classes,
-        strengths=values,
-        alphas=values * alpha_max,
-        coefficients=tuple(path),
-        intercepts=found - found.mean(axis=1, keepdims=True),
-        gap=gap,
-        kkt=kkt,
-        converged=converged,
-        train_accuracy=np.array(accuracy),
-        scale_x=scale,
-    )
+    return labels
 
 
 def _solve(
-    Z: Matrix,
-    wanted: np.ndarray,
+    problem: Problem,
     alpha: float,
     previous: float,
     B: np.ndarray,
@@ -233,43 +183,51 @@ def _solve(
     max_iter: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Solve at one strength, from the solution at the one before."""
-    n, B = len(wanted), B.copy()
+    Z, share, B = problem.Z, problem.share, B.copy()
+    penalties = np.broadcast_to(problem.penalties(alpha), B.shape)
+    rule = np.broadcast_to(problem.rule(alpha, previous), B.shape)
+    ridge = alpha * problem.l2
     for _ in range(max_iter):
-        b0 = _best_intercepts(Z @ B, wanted, b0)
-        decision = Z @ B + b0
-        pull = Z.T @ (wanted - softmax(decision, axis=1)) / n  # (p, K)
-        if violation(pull, B, alpha).max() <= tol:
-            break
+        fitted = Z.times(B)
+        b0 = _best_intercepts(problem, fitted, b0)
+        decision = fitted + b0
+        pull = problem.pull(problem.residual(decision), B, alpha)
+        if violation(pull, B, penalties).max(initial=0) <= tol:
+            return B, b0
         for c in range(len(b0)):
-            residual = wanted[:, c] - softmax(decision, axis=1)[:, c]
-            weights = (wanted[:, c] - residual) * (1 - wanted[:, c] + residual) / n
-            down = Z.T @ residual / n
-            near = np.flatnonzero((B[:, c] != 0) | (np.abs(down) > 2 * alpha - previous))
+            residual = problem.residual(decision)[:, c]
+            chance = problem.wanted[:, c] - residual
+            weights = share * chance * (1 - chance)
+            down = Z.back(share * residual) - ridge * B[:, c]
+            near = np.flatnonzero((B[:, c] != 0) | (np.abs(down) > rule[:, c]))
             total = weights.sum()
             if not (len(near) and total > 0):
                 continue
-            Zn, b = Z[:, near], B[near, c]
+            some, b = Z.select(near), B[near, c]
             # the intercept of the class follows its coefficients
-            mixed, rest = Zn.T @ weights, residual.mean()
-            H = hessian(Zn, weights)
+            H, mixed = some.curvature(weights)
+            H.flat[:: len(H) + 1] += ridge
+            rest = share @ residual
             slope = down[near] - mixed * rest / total
-            move = active_set(H, H @ b + slope, alpha, b, tol / 10, _INNER_STEPS) - b
-            shift = (rest - mixed @ move) / total
-            step = _line_search(decision, wanted, c, Zn @ move + shift, alpha, b, move)
-            decision[:, c] += step * (Zn @ move + shift)
-            B[near, c] = b + step * move
+            goal = active_set(H, H @ b + slope, penalties[near, c], b, tol / 10, INNER_STEPS)
+            shift = (rest - mixed @ (goal - b)) / total
+            along = some.times(goal - b) + shift
+            step = _line_search(problem, decision, c, along, alpha, B, near, goal)
+            decision[:, c] += step * along
+            B[near, c] = goal if step == 1 else b + step * (goal - b)
             b0 = b0.copy()
             b0[c] += step * shift
-    return B, _best_intercepts(Z @ B, wanted, b0)
+    return B, _best_intercepts(problem, Z.times(B), b0)
 
 
-def _line_search(decision, wanted, c, along, alpha, b, move) -> float:
+def _line_search(problem, decision, c, along, alpha, B, near, goal) -> float:
     """Halve the step until the objective does not rise."""
-    moved = decision.copy()
+    moved, at = decision.copy(), B.copy()
 
     def objective(step: float) -> float:
         moved[:, c] = decision[:, c] + step * along
-        return _loss(moved, wanted) + alpha * float(np.abs(b + step * move).sum())
+        at[near, c] = B[near, c] + step * (goal - B[near, c])
+        return problem.objective(moved, at, alpha)
 
     now, step = objective(0.0), 1.0
     while step > 1e-8 and objective(step) > now + 1e-15:
@@ -277,42 +235,21 @@ def _line_search(decision, wanted, c, along, alpha, b, move) -> float:
     return step
 
 
-def _loss(decision: np.ndarray, wanted: np.ndarray) -> float:
-    return -float((log_softmax(decision, axis=1) * wanted).sum()) / len(wanted)
-
-
-def _best_intercepts(decision: np.ndarray, wanted: np.ndarray, b0: np.ndarray) -> np.ndarray:
+def _best_intercepts(problem: Problem, fitted: np.ndarray, b0: np.ndarray) -> np.ndarray:
     """Find the intercepts (K,) at which the residuals of every class sum to 0: damped Newton."""
-    n = len(wanted)
+    share, loss = problem.share, problem.mean_loss
     for _ in range(100):
-        probability = softmax(decision + b0, axis=1)
-        slope = (wanted - probability).mean(axis=0)
+        residual = problem.residual(fitted + b0)
+        slope = share @ residual
         if np.abs(slope).max() < 1e-14:
             break
-        curvature = np.diag(probability.mean(axis=0)) - probability.T @ probability / n
+        chance = problem.wanted - residual
+        curvature = np.diag(share @ chance) - chance.T @ (chance * share[:, None])
         move = np.linalg.lstsq(curvature, slope, rcond=1e-12)[0]
-        now, step = _loss(decision + b0, wanted), 1.0
-        while step > 1e-8 and _loss(decision + b0 + step * move, wanted) > now + 1e-15:
+        now, step = loss(fitted + b0), 1.0
+        while step > 1e-8 and loss(fitted + b0 + step * move) > now + 1e-15:
             step /= 2
         if step <= 1e-8:
             break
         b0 = b0 + step * (move - move.mean())
     return b0
-
-
-def _certificate(
-    Z: Matrix, wanted: np.ndarray, B: np.ndarray, b0: np.ndarray, alpha: float
-) -> tuple[float, float]:
-    """Duality gap, and largest violation of the optimality conditions.
-
-    The dual value is the mean entropy of probabilities pulled towards the labels until no
-    source correlates with their residual by more than alpha.
-    """
-    decision = Z @ B + b0
-    residual = wanted - softmax(decision, axis=1)
-    pull = Z.T @ residual / len(wanted)
-    largest = np.abs(pull).max(initial=0)
-    shrink = min(1.0, alpha / largest) if largest > 0 else 1.0
-    dual = float(entr(np.clip(wanted - shrink * residual, 0, 1)).sum()) / len(wanted)
-    primal = _loss(decision, wanted) + alpha * float(np.abs(B).sum())
-    return primal - dual, float(violation(pull, B, alpha).max(initial=0))

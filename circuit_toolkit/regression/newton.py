@@ -1,4 +1,4 @@
-"""Proximal Newton for L1-penalised logistic regression at one strength, and its certificate.
+"""Proximal Newton for sparse logistic regression at one strength.
 
 Every step replaces the loss by its quadratic model and solves the lasso that results exactly
 (Lee, Sun and Saunders, 2014). The intercept is always at its best value for the coefficients.
@@ -7,37 +7,33 @@ Every step replaces the loss by its quadratic model and solves the lasso that re
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
-from scipy.special import entr, expit
+from scipy.special import expit
 
 from circuit_toolkit.regression.active_set import active_set
 from circuit_toolkit.regression.certificate import violation
-from circuit_toolkit.regression.matrices import Matrix
+from circuit_toolkit.regression.label_problem import Problem
 
-_INNER_STEPS = 1000  # active-set steps per Newton step
+INNER_STEPS = 1000  # active-set steps per Newton step
 
 
 def proximal_newton(
-    Z: Matrix,
-    labels: np.ndarray,
+    problem: Problem,
     alpha: float,
-    previous_alpha: float,
-    b: np.ndarray,
-    b0: float,
+    previous: float,
+    B: np.ndarray,
+    b0: np.ndarray,
     tol: float,
     max_iter: int,
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Solve at one strength, starting from the solution at the one before.
 
     Parameters
     ----------
-    Z : ndarray or csc_array, shape (n, p)
-        Sources over their standard deviations.
-    labels : ndarray, shape (n,)
-        Zeros and ones, as floats.
-    alpha, previous_alpha : float
-        Penalty, and the one that b solves; the strong rule compares them.
-    b, b0 : ndarray, shape (p,), and float
+    problem : Problem
+        With one column of labels.
+    alpha, previous : float
+        Penalty, and the one that B solves; the strong rule compares them.
+    B, b0 : ndarray, shapes (p, 1) and (1,)
         Coefficients and intercept to start from.
     tol : float
         Largest violation of the optimality conditions at which to stop.
@@ -46,105 +42,89 @@ def proximal_newton(
 
     Returns
     -------
-    tuple of ndarray (p,) and float
+    tuple of ndarray (p, 1) and (1,)
         Coefficients and intercept; the caller certifies.
     """
-    n = len(labels)
+    Z, penalties = problem.Z, problem.penalties(alpha)
+    labels, rule = problem.wanted[:, 0], problem.rule(alpha, previous)
     for _ in range(max_iter):
-        decision, b0 = with_best_intercept(Z @ b, labels, b0)
-        probability = expit(decision)
-        pull = Z.T @ (labels - probability) / n  # (p,) slope of the log-likelihood
-        if violation(pull, b, alpha) <= tol:
-            break
-        near = np.flatnonzero((b != 0) | (np.abs(pull) > 2 * alpha - previous_alpha))
-        H = hessian(Z[:, near], probability * (1 - probability) / n)  # (w, w)
-        c = H @ b[near] + pull[near]
-        target = b.copy()
-        target[near] = active_set(H, c, alpha, b[near], tol / 10, _INNER_STEPS)
-        b = _line_search(Z, labels, alpha, b, b0, target - b, pull)
-    return b, with_best_intercept(Z @ b, labels, b0)[1]
-
-
-def hessian(Z: Matrix, weights: np.ndarray) -> np.ndarray:
-    """Curvature in the coefficients (w, w) once the intercept follows them."""
-    root = np.sqrt(weights)
-    if isinstance(Z, np.ndarray):
-        scaled = Z * root[:, None]
-        raw = scaled.T @ scaled
-    else:
-        scaled = sp.diags_array(root) @ Z
-        raw = (scaled.T @ scaled).toarray()
-    mixed = Z.T @ weights  # (w,) with the intercept
-    return raw - np.outer(mixed, mixed) / weights.sum()
+        fitted = Z.times(B)  # (n, 1)
+        b0 = best_intercept(fitted, labels, problem.share, b0)
+        decision = fitted + b0
+        pull = problem.pull(problem.residual(decision), B, alpha)
+        if violation(pull, B, penalties, problem.positive).max(initial=0) <= tol:
+            return B, b0
+        near = np.flatnonzero(((B != 0) | (problem.size(pull) > rule))[:, 0])
+        probability = expit(decision[:, 0])
+        H, _ = Z.select(near).curvature(probability * (1 - probability) * problem.share)
+        H.flat[:: len(H) + 1] += alpha * problem.l2
+        b, target = B[near, 0], B.copy()
+        target[near, 0] = active_set(
+            H, H @ b + pull[near, 0], penalties[near, 0], b, tol / 10, INNER_STEPS, problem.positive
+        )
+        B = _line_search(problem, alpha, B, b0, target, pull)
+    return B, best_intercept(Z.times(B), labels, problem.share, b0)
 
 
 def _line_search(
-    Z: Matrix,
-    labels: np.ndarray,
+    problem: Problem,
     alpha: float,
-    b: np.ndarray,
-    b0: float,
-    move: np.ndarray,
+    B: np.ndarray,
+    b0: np.ndarray,
+    target: np.ndarray,
     pull: np.ndarray,
 ) -> np.ndarray:
     """Halve the step until the objective falls by a share of what the model promises."""
-    before, along = Z @ b, Z @ move
+    labels, share, move = problem.wanted[:, 0], problem.share, target - B
+    before, along = problem.Z.times(B), problem.Z.times(move)
 
     def objective(step: float) -> float:
-        decision, _ = with_best_intercept(before + step * along, labels, b0)
-        return _loss(decision, labels) + alpha * np.abs(b + step * move).sum()
+        fitted = before + step * along
+        decision = fitted + best_intercept(fitted, labels, share, b0)
+        return problem.objective(decision, B + step * move, alpha)
 
     now = objective(0)
-    promised = alpha * (np.abs(b + move).sum() - np.abs(b).sum()) - pull @ move  # negative
+    rise = problem.absolute(target) - problem.absolute(B)
+    promised = alpha * rise - float((pull * move).sum())  # negative
     step = 1.0
     while step > 1e-8 and objective(step) > now + 1e-4 * step * promised + 1e-14:
         step /= 2
-    return b + step * move
+    return target if step == 1 else B + step * move
 
 
-def with_best_intercept(
-    decision: np.ndarray, labels: np.ndarray, b0: float
-) -> tuple[np.ndarray, float]:
-    """Add the intercept that makes the residuals sum to zero: Newton, kept inside a bracket."""
-    share = labels.mean()
-    centre = float(np.log(share / (1 - share)))  # were all decisions equal, they would be this
-    low, high = centre - float(decision.max()), centre - float(decision.min())
-    b0 = min(max(b0, low), high)
+def best_intercept(
+    fitted: np.ndarray, labels: np.ndarray, share: np.ndarray, start: np.ndarray
+) -> np.ndarray:
+    """Find the intercept at which the residuals sum to zero: Newton, kept inside a bracket.
+
+    Parameters
+    ----------
+    fitted : ndarray, shape (n, 1)
+        Decision values without intercept.
+    labels, share : ndarray, shape (n,)
+        Zeros and ones, both present, and shares of the rows.
+    start : ndarray, shape (1,)
+        A guess.
+
+    Returns
+    -------
+    ndarray, shape (1,)
+    """
+    f, ones = fitted[:, 0], share @ labels
+    centre = np.log(ones / (1 - ones))  # were all decisions equal, they would be this
+    low, high = centre - f.max(), centre - f.min()
+    b0 = min(max(start[0], low), high)
     for _ in range(100):
-        probability = expit(decision + b0)
-        slope = float((labels - probability).mean())  # falls as b0 grows
+        probability = expit(f + b0)
+        slope = share @ (labels - probability)  # falls as b0 grows
         if abs(slope) < 1e-15:
             break
         low, high = (b0, high) if slope > 0 else (low, b0)
-        curvature = float((probability * (1 - probability)).mean())
+        curvature = share @ (probability * (1 - probability))
         new = b0 + slope / max(curvature, 1e-300)
         if not low < new < high:
             new = (low + high) / 2
         if new == b0:
             break
         b0 = new
-    return decision + b0, b0
-
-
-def _loss(decision: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(np.logaddexp(0, decision) - labels * decision))
-
-
-def logistic_certificate(
-    Z: Matrix, labels: np.ndarray, b: np.ndarray, b0: float, alpha: float
-) -> tuple[float, float]:
-    """Duality gap, and largest violation of the optimality conditions.
-
-    The dual value is the mean entropy of probabilities pulled towards the labels until no
-    source correlates with their residual by more than alpha.
-    """
-    decision = Z @ b + b0
-    residual = labels - expit(decision)
-    pull = Z.T @ residual / len(labels)
-    largest = np.abs(pull).max(initial=0)
-    shrink = min(1.0, alpha / largest) if largest > 0 else 1.0
-    probability = np.clip(labels - shrink * residual, 0, 1)
-    dual = float(np.mean(entr(probability) + entr(1 - probability)))
-    return _loss(decision, labels) + alpha * np.abs(b).sum() - dual, float(
-        violation(pull, b, alpha)
-    )
+    return np.array([b0])

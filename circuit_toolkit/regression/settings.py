@@ -18,6 +18,13 @@ def check_strengths(strengths: np.ndarray | list[float]) -> np.ndarray:
     return values
 
 
+def nearest(strengths: np.ndarray, strength: float) -> int:
+    """Index of the strength that is nearest to one, on a logarithmic scale."""
+    (wanted,) = check_strengths([strength])
+    tiny = np.finfo(float).tiny  # strengths are 0 where nothing pulls, whatever the penalty
+    return int(np.abs(np.log(np.maximum(strengths, tiny) / wanted)).argmin())
+
+
 def check_alphas(alphas: np.ndarray | list[float], q: int) -> np.ndarray:
     """Alphas (k, q), falling."""
     values = _floats("alphas", alphas)

@@ -139,7 +139,7 @@ def test_the_lasso_ranks_what_tells_the_label_first(tiny, tiny_saes, small):
     X = feature_rows(tiny, one, ambiguous, EMBED)
     left, first = np.flatnonzero((X > 0).sum(0) >= 10), 0
     while first < 30:  # fit, set aside what has a weight, fit again
-        weights = abs(logistic_path(X[:, left], y, [0.1]).coefficients.toarray().ravel())
+        weights = abs(logistic_path(X[:, left], y, [0.1]).standardised(0).toarray().ravel())
         order = np.argsort(-weights)[: np.count_nonzero(weights)]
         expected = left[order][: 30 - first].tolist()
         assert ranking.features[first : first + len(expected)].tolist() == expected

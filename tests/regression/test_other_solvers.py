@@ -178,7 +178,7 @@ def test_scikit_learn_finds_nothing_lower_for_labels(problem, solver):
         margin = model.decision_function(x)
         theirs = np.logaddexp(0, margin).mean() - (label * margin).mean()
         theirs += alpha * np.abs(model.coef_).sum()
-        margin = path.decision(X)[:, k]
+        margin = path.decision(X, k)[:, 0]
         ours = np.logaddexp(0, margin).mean() - (label * margin).mean()
-        ours += alpha * np.abs(path.coefficients[:, [k]].toarray()).sum()
+        ours += alpha * np.abs(path.standardised(k).toarray()).sum()
         assert ours <= theirs * (1 + RTOL)
