@@ -244,7 +244,11 @@ class FeatureDescriptions:
         return coverage(self)
 
     def search(self, token: str | int) -> pd.DataFrame:
-        """Find the features that a token feeds.
+        """Find the features for which a token stands out, or whose description holds it.
+
+        Most tokens stand out for none, and an unknown token cannot be told from these: only those
+        that stand out are kept. A token may drive many features all the same, see
+        `explore_features`.
 
         Parameters
         ----------
