@@ -120,7 +120,9 @@ def solve(
     k, q = alphas.shape
     p = len(gram.shift)
     alpha_max, yy, summary = np.zeros(q), np.zeros(q), np.zeros((k, q, 6))
-    alphas = alphas.copy()
+    shares, alphas = alphas, alphas.copy()
+    alike = relative and q and (shares == shares[:, :1]).all()
+    same = _with_steps(shares[:, 0], 1.0, tol) if alike else None
     found: list = [None] * q
     kernels(wait=True)
 
@@ -143,8 +145,12 @@ def solve(
             b, last = np.zeros(p), alpha_max[j]
             if start is not None and start.alphas[j] < last:
                 b, last = start.coefficients[:, [j]].toarray()[:, 0], start.alphas[j]
-            near, bound = _NEAR * alpha_max[j], tol * alpha_max[j]
-            here, bounds, wanted = _with_steps(alphas[:, j], last, near, bound)
+            if same is None or last < alpha_max[j]:
+                steps = _with_steps(alphas[:, j] / alpha_max[j], last / alpha_max[j], tol)
+            else:
+                steps = same
+            here, bounds, wanted = steps[0] * alpha_max[j], steps[1] * alpha_max[j], steps[2]
+            here[wanted] = alphas[:, j]
             path, sums = target.path(here, bounds, b, last)
             found[j] = [path[m] for m in wanted]
             summary[:, j] = sums[wanted]
@@ -161,14 +167,17 @@ def solve(
 
 
 def _with_steps(
-    alphas: np.ndarray, last: float, near: float, bound: float
+    alphas: np.ndarray, last: float, bound: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Add penalties in between where they fall fast; give all, their bounds, and the asked ones."""
+    """Add penalties in between where they fall fast; give all, their bounds, and the asked ones.
+
+    All as shares of alpha_max.
+    """
     here, bounds, wanted = [], [], []
     for alpha in alphas:
         between = []
         if 0 < alpha < max(_RATIOS) * last:
-            border = np.clip(near, alpha, last)
+            border = np.clip(_NEAR, alpha, last)
             between = [*_between(last, border, _RATIOS[0]), border]
             between += [*_between(border, alpha, _RATIOS[1])]
             between = [each for each in between if alpha < each < last]

@@ -167,7 +167,8 @@ def targets(stats: GramStatistics, some: slice | np.ndarray) -> tuple[np.ndarray
     if stats.form == "raw":
         mean = stats.mean_y[some]
         own, yy = own + stats.mean_x**2, yy + mean**2
-        products = products + np.outer(mean, stats.mean_x)
+        shift = np.outer(mean, stats.mean_x)
+        products = np.add(products, shift, out=shift)
     else:
         standard = stats.form == "standardised"
         unit_x = reciprocal(stats.scale_x) if standard else stats.scale_x > 0
@@ -177,9 +178,9 @@ def targets(stats: GramStatistics, some: slice | np.ndarray) -> tuple[np.ndarray
         own = own * unit_x**2
         products = np.ascontiguousarray(products * unit_x * by[:, None])
         yy = live if standard else yy * live
-    size, bound = np.abs(products), _NOISE * np.sqrt(yy)
-    doubtful = np.flatnonzero(size.max(axis=1, initial=0) <= bound * np.sqrt(own.max(initial=0)))
-    for j in doubtful:
-        if (size[j] <= bound[j] * np.sqrt(own)).all():
+    bound = _NOISE * np.sqrt(yy)
+    largest = np.maximum(products.max(axis=1, initial=0), -products.min(axis=1, initial=0))
+    for j in np.flatnonzero(largest <= bound * np.sqrt(own.max(initial=0))):
+        if (np.abs(products[j]) <= bound[j] * np.sqrt(own)).all():
             products[j] = 0
     return products, yy

@@ -129,19 +129,21 @@ class Sums:
         origin = Y.mean(axis=0) if self.origin_y is None else self.origin_y
         self.origin_y = origin
         by_rows, compiled = sp.csr_array(X), kernels(wait=True)
+        width = min(_BLOCK, len(self.y))
+        near = np.empty((len(self.x), width))
         for start in range(0, len(self.y), _BLOCK):
             some = slice(start, start + _BLOCK)
-            y = np.ascontiguousarray(Y[:, some])
-            y = y - origin[some]
+            y = np.subtract(Y[:, some], origin[some], order="C")
             wy = y if weights is None else y * weights[:, None]
             self.y[some] += wy.sum(axis=0)
             self.yy[some] += np.einsum("ij,ij->j", y, wy)
             if compiled is None:
                 self.xy[:, some] += by_rows.T @ y  # each row of y is read once, and in order
             else:
-                near = np.zeros((len(self.x), y.shape[1]))
-                compiled.add_dense_products(*by_parts(by_rows), y, near)
-                self.xy[:, some] += near
+                out = near if y.shape[1] == width else np.empty((len(self.x), y.shape[1]))
+                out[:] = 0
+                compiled.add_dense_products(*by_parts(by_rows), y, out)
+                self.xy[:, some] += out
 
     def centre(self) -> None:
         """Divide by the weight and move the origins to the means, in place."""
