@@ -51,9 +51,9 @@ def add_dense_products(row_starts, columns, values, Y, out):
 
 
 @_compiled
-def _subtract(pull, row, times):
-    for i in range(len(pull)):
-        pull[i] -= times * row[i]
+def _subtract(pull, a, b, s, t):
+    for i in range(len(pull)):  # two rows for one way through `pull`
+        pull[i] -= s * a[i] + t * b[i]
 
 
 @_compiled
@@ -62,11 +62,11 @@ def slope_of_error(G, shift, scale, c, support, size, b, pull):
     along = 0.0
     for i in range(len(pull)):
         pull[i] = 0.0
-    for m in range(size):
-        k = support[m]
-        if b[k] != 0.0:
-            _subtract(pull, G[k], scale[k] * b[k])
-            along += scale[k] * b[k] * shift[k]
+    for m in range(0, size, 2):
+        k, n = support[m], support[min(m + 1, size - 1)]
+        s, t = scale[k] * b[k], scale[n] * b[n] if m + 1 < size else 0.0
+        _subtract(pull, G[k], G[n], s, t)
+        along += s * shift[k] + t * shift[n]
     for i in range(len(pull)):
         pull[i] = c[i] + scale[i] * (pull[i] - along * shift[i])
 
@@ -74,12 +74,13 @@ def slope_of_error(G, shift, scale, c, support, size, b, pull):
 @_compiled
 def gather(G, shift, scale, S, out):
     """Write the part of D (G + mm') D between the sources S to `out` (s, s), but half of it."""
+    m, d = np.empty(len(S)), np.empty(len(S))
     for i in range(len(S)):
-        k = S[i]
-        row, into = G[k], out[i]
+        m[i], d[i] = shift[S[i]], scale[S[i]]
+    for i in range(len(S)):
+        row, into, m_i, d_i = G[S[i]], out[i], m[i], d[i]
         for j in range(i, len(S)):
-            m = S[j]
-            into[j] = (row[m] + shift[k] * shift[m]) * (scale[k] * scale[m])
+            into[j] = (row[S[j]] + m_i * m[j]) * (d_i * d[j])
 
 
 @_compiled
