@@ -17,9 +17,9 @@ where a problem has many targets they are measured on some and scaled up (the co
 for statistics and solution of all of them.
 
 Other solvers that are not installed are left out, by name. skglm is there for the tests. To have
-celer beside this environment, without the five packages that its data sets need:
+celer and adelie beside this environment (adelie wants matplotlib and what that needs, too):
 
-    python -m pip install --no-deps --target FOLDER celer
+    python -m pip install --no-deps --target FOLDER celer adelie
     PYTHONPATH=FOLDER python benchmarks/lasso.py
 """
 
@@ -37,7 +37,7 @@ from circuit_toolkit.regression import GramStatistics, lasso_path
 from circuit_toolkit.regression.compiled import kernels
 
 WANTED = 1e-4
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
 PATH = np.geomspace(1, 0.01, 50)
 # name: rows, sources, density, targets, strengths, planted sources, noise, targets for others
 ROWS = {
@@ -105,7 +105,18 @@ def skglm(X, y, alphas, tol):
     return np.array(found).T
 
 
-OTHERS = {"scikit-learn": sklearn, "celer": celer, "skglm": skglm}
+def adelie(X, y, alphas, tol):
+    """Adelie: block coordinate descent in C++ for group lassos, here of single sources."""
+    import adelie as ad
+
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    matrix = ad.matrix.sparse(sp.csc_matrix(X), method="naive", n_threads=threads)
+    path = {"lmda_path": alphas, "early_exit": False, "adev_tol": 1, "ddev_tol": 0}
+    settings = {"intercept": False, "tol": tol, "progress_bar": False, "n_threads": threads}
+    return ad.grpnet(matrix, ad.glm.gaussian(y), **path, **settings).betas.toarray().T
+
+
+OTHERS = {"scikit-learn": sklearn, "celer": celer, "skglm": skglm, "adelie": adelie}
 
 
 def others(X, Y, strengths, repeats):
