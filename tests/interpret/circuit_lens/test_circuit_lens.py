@@ -1,4 +1,4 @@
-"""CircuitLens as a whole: on the bundled model, on a real Llama, and what it refuses."""
+"""CircuitLens as a whole on the bundled model, and what it refuses."""
 
 from __future__ import annotations
 
@@ -7,36 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.dictionaries import train_dictionaries
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.interpret.circuit_lens import CircuitLens
 from circuit_toolkit.interpret.circuit_lens.description import described
 from circuit_toolkit.interpret.circuit_lens.outputs import continued_prompts
 from circuit_toolkit.interpret.explainer import Explainer
 from circuit_toolkit.interpret.weight_lens import WeightLens
-from circuit_toolkit.models import LOGITS, load_model, run
+from circuit_toolkit.models import LOGITS, run
 from circuit_toolkit.models.ports import run_ports
 from circuit_toolkit.sites import Site
 from tests.dictionaries.published import about, family_model, write
-from tests.interpret.circuit_lens.small import PLAIN, SKIPS, transcoders_of
+from tests.interpret.circuit_lens.bundled import FEATURE, LENS
 from tests.tiny import TEXTS
-
-FEATURE = "blocks.2.ln2.hook_normalized/6"
-LENS = CircuitLens(n_firings=60, theta_feature=2.0)
-
-
-@pytest.fixture(scope="module")
-def texts(demo):
-    both = ct.tasks.docstring(demo, n=60).texts + ct.tasks.agreement(demo, n=60).texts
-    return [*both, *ct.tasks.ioi(demo, n=30).texts]
-
-
-@pytest.fixture(scope="module")
-def acts(demo, demo_transcoders, texts):
-    return ct.capture(demo, texts, demo_transcoders, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -274,55 +258,6 @@ def test_frozen_scores_are_terms_of_the_sum(demo, demo_transcoders, texts, acts,
     assert ratio.std() > 0.01 and ratio.groupby(both["firing"]).std().max() < 0.1 * ratio.mean()
 
 
-def test_an_autoencoder_of_the_stream_is_explained_too(demo, demo_saes, demo_transcoders, texts):
-    site = Site("resid_post", 3)
-    both = {**demo_transcoders, site: demo_saes[site]}
-    acts = ct.capture(demo, texts, {site: demo_saes[site]}, progress=False)
-    feature = int((acts.features[site] > 0).sum(0).argmax())
-    circuits = LENS.analyse(demo, both, (site, feature), texts, acts=acts)
-    assert circuits.firings["error"].max() < 1e-4
-    assert set(circuits.elements["layer"]) == {0, 1, 2, 3}
-
-
-@pytest.mark.parametrize("upstream", ["here", "anywhere"])
-@pytest.mark.parametrize(("feature", "missing"), [(FEATURE, 0), ("mlp_in 3/59", 1)])
-def test_an_mlp_without_a_transcoder_counts_as_a_whole(
-    demo, demo_transcoders, texts, acts, feature, missing, upstream
-):
-    lens = replace(LENS, upstream=upstream, mode="frozen")
-    some = {site: each for site, each in demo_transcoders.items() if site.layer != missing}
-    found = lens.analyse(demo, some, feature, texts, acts=acts)
-    assert found.firings["error"].max() < 1e-4 and found.firings["origins_error"].max() < 1e-4
-    full = lens.analyse(demo, demo_transcoders, feature, texts, acts=acts).elements
-    full = full[(full["layer"] != missing) | (full["head"] >= 0)].reset_index(drop=True)
-    columns = ["firing", "element", "layer"]  # those of other layers are what they were
-    assert found.elements[columns].equals(full[columns])
-    np.testing.assert_allclose(found.elements["contribution"], full["contribution"], rtol=1e-3)
-    assert not found.elements["element"].str.startswith(f"blocks.{missing}.").any()
-
-
-def test_one_transcoder_far_below_the_feature(demo, demo_saes, demo_transcoders, texts):
-    below, site = Site("mlp_in", 1), Site("resid_post", 3)
-    pair = {below: demo_transcoders[below], site: demo_saes[site]}
-    acts = ct.capture(demo, texts, {site: demo_saes[site]}, progress=False)
-    feature = int((acts.features[site] > 0).sum(0).argmax())
-    found = LENS.analyse(demo, pair, (site, feature), texts, acts=acts)
-    assert found.firings["error"].max() < 1e-4
-    upstream = found.elements.loc[found.elements["head"] < 0, "element"]
-    assert set(upstream.str.rpartition("/")[0]) == {str(below)}
-
-
-@pytest.mark.parametrize("upstream", ["here", "anywhere"])
-def test_nothing_is_in_front_of_the_first_block(demo, demo_saes, texts, upstream):
-    site = Site("resid_pre", 0)
-    acts = ct.capture(demo, texts, {site: demo_saes[site]}, progress=False)
-    feature = int((acts.features[site] > 0).sum(0).argmax())
-    lens = replace(LENS, upstream=upstream)
-    found = lens.analyse(demo, demo_saes, (site, feature), texts, acts=acts)
-    assert found.firings["error"].max() < 1e-4
-    assert found.elements.empty and not found.clusters and len(found.outputs)
-
-
 def test_a_text_that_the_model_ends_has_ended(demo, demo_transcoders):
     # a text of the bundled grammar, which the model ends within a few tokens
     start = demo.tokenize(["the boys near the cabinet draw the fox ."]).ids[0].tolist()
@@ -341,60 +276,6 @@ def test_a_text_that_the_model_ends_has_ended(demo, demo_transcoders):
             ids = [*ids, token]
         assert said.index(end) == len(said) - 1 if end in said else len(said) == 8
     assert rows[0][-1] == end
-
-
-@pytest.mark.parametrize("family", ["pythia", "gemma2", "qwen3"])
-@pytest.mark.parametrize("kinds", [PLAIN, SKIPS], ids=["plain", "skips"])
-def test_other_families(family, kinds, tmp_path):
-    model = family_model(family)
-    transcoders = transcoders_of(model, tmp_path, kinds)
-    site = max(transcoders)
-    rng = np.random.default_rng(0)
-    prompts = [[1, *rng.integers(4, 25, size=n)] for n in rng.integers(3, 20, size=24)]
-    acts = ct.capture(model, prompts, {site: transcoders[site]}, progress=False)
-    feature = int((acts.features[site] > 0).sum(0).argmax())
-    for upstream in ("here", "anywhere"):
-        lens = CircuitLens(upstream=upstream, theta_head=3, theta_feature=2, batch_size=7)
-        found = lens.analyse(model, transcoders, (site, feature), prompts, acts=acts)
-        # a random feature may fire near 0, where its terms cancel
-        strong = found.firings["activation"] > 0.1
-        assert found.firings["error"][strong].max() < 1e-4
-        assert found.firings["origins_error"][strong].max() < 1e-4
-
-
-@pytest.fixture(scope="module")
-def stories(shared_data):
-    """A real Llama with grouped-query heads, and transcoders trained for it."""
-    model = load_model(shared_data / "models/stories260k")
-    texts = json.loads((shared_data / "text/tinystories_1000.json").read_text())[:60]
-    cut = [model.tokenize([text[:300]]).ids[0, :48].tolist() for text in texts]
-    sites = [Site("mlp_in", layer) for layer in (0, 1, 3)]
-    torch.manual_seed(0)
-    transcoders = train_dictionaries(
-        model,
-        cut,
-        sites,
-        "transcoder",
-        n_features=128,
-        k=12,
-        steps=100,
-        batch=256,
-        progress=False,
-    )
-    return model, transcoders, cut
-
-
-def test_sums_hold_on_a_real_llama(stories):
-    model, transcoders, prompts = stories
-    site = Site("mlp_in", 3)
-    acts = ct.capture(model, prompts, transcoders, progress=False)
-    often = np.asarray((acts.features[site] > 0).sum(0)).ravel()
-    for feature in np.argsort(-often)[:3]:
-        lens = CircuitLens(n_firings=30, theta_head=3, theta_feature=2, upstream="anywhere")
-        circuits = lens.analyse(model, transcoders, (3, int(feature)), prompts, acts=acts)
-        assert circuits.firings["error"].max() < 1e-4
-        assert circuits.firings["origins_error"].max() < 1e-4
-        assert len(circuits.outputs)
 
 
 def test_a_dictionary_that_is_no_linear_reading_is_refused(tmp_path):
