@@ -16,7 +16,7 @@ from circuit_toolkit.regression import (
     lasso_path,
     refit,
 )
-from tests.regression.problems import codes
+from tests.regression.problems import codes, nothing_compiled
 
 STRENGTHS = [0.7, 0.2, 0.05, 0.01]
 
@@ -26,25 +26,6 @@ def our_warnings_are_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-@pytest.fixture(params=["numpy", "compiled"])
-def loops(request, monkeypatch):
-    """Solve with and without the compiled loops; there is nothing to compile without numba."""
-    if request.param == "numpy":
-        monkeypatch.setattr(compiled, "_compiling", _nothing)
-    else:
-        pytest.importorskip("numba")
-        while compiled.kernels(wait=True) is None:
-            pass
-
-
-def _nothing():
-    from concurrent.futures import Future
-
-    future = Future()
-    future.set_result(None)
-    return future, 0.0
 
 
 def awkward(kind, seed):
@@ -245,7 +226,7 @@ def test_both_loops_give_the_same_statistics_and_paths(monkeypatch):
         stats = GramStatistics.from_arrays(X, targets)
         path = lasso_path(stats, STRENGTHS)
         with monkeypatch.context() as patch:
-            patch.setattr(compiled, "_compiling", _nothing)
+            patch.setattr(compiled, "_compiling", nothing_compiled)
             plain = GramStatistics.from_arrays(X, targets)
             again = lasso_path(plain, STRENGTHS)
         for field in ("mean_x", "mean_y", "xx", "xy", "yy"):

@@ -98,7 +98,7 @@ def test_objectives_and_supports_are_those_of_working_set_solvers(peer, shape):
         np.testing.assert_array_equal(b != 0, np.abs(found[k, j]) > 1e-9)
 
 
-def test_no_sign_is_wrong_where_sources_are_many():
+def test_no_sign_is_wrong_where_sources_are_many(loops):
     """Newton steps overshoot below zero there, and such points can look optimal."""
     for seed in (74, 218, 295, 353):  # where steps ended below zero
         rng = np.random.default_rng(seed)
@@ -113,6 +113,19 @@ def test_no_sign_is_wrong_where_sources_are_many():
         penalties = 0.5 * path.alphas[0, 0] * weights
         wrong = np.where(b > 0, np.abs(pull - penalties), pull - penalties)
         assert wrong.max() <= 1e-8 * path.alphas[0, 0] / 0.01
+
+
+@pytest.mark.parametrize("form", ["raw", "centred"])
+def test_a_target_that_only_rounding_ties_to_sources_has_none(loops, form):
+    """Two sources that are copies cannot explain errors that differ."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        X, Y = np.zeros((60, 3)), rng.normal(size=(60, 2)) * 10.0 ** rng.uniform(-6, 6)
+        X[27, :2] = np.array([-3, 1]) * 10.0 ** rng.uniform(-6, 6)
+        Y[27] = 0 if form == "raw" else (Y.sum(axis=0) - Y[27]) / 59  # orthogonal, but for rounding
+        path = lasso_path(in_form(X, Y, form)[0], [0.7, 0.1, 0.01])
+        assert path.converged.all() and not path.alphas.any()
+        assert not any(b.nnz for b in path.coefficients)
 
 
 def objective(x, y, b, alpha, l1_ratio=1.0):
