@@ -115,6 +115,15 @@ def test_certificate_of_a_poor_solution_is_the_gap_of_the_data():
     assert gap.min() > 0
 
 
+def test_no_certificate_is_given_to_a_sign_that_is_not_allowed():
+    from circuit_toolkit.regression.certificate import violation
+
+    pull, B = np.array([-0.3, 0.3, 0.1]), np.array([-2.0, 1.0, 0.0])
+    assert violation(pull, B, 0.3) == 0
+    assert violation(pull, B, 0.3, positive=True) == np.inf
+    assert violation(pull, np.abs(B) * (pull > 0.2), 0.3, positive=True) == 0
+
+
 def test_orthonormal_sources_give_the_soft_threshold():
     rng = np.random.default_rng(0)
     raw = rng.normal(size=(200, 12))
