@@ -12,7 +12,7 @@ import time
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from circuit_toolkit.demo.tokenizer import build_tokenizer
+from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit.models import Batch, Model, load_model, run
 from circuit_toolkit.sites import Site
 

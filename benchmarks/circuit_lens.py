@@ -16,16 +16,16 @@ import numpy as np
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.demo.grammar import Grammar
-from circuit_toolkit.demo.polysemantic import agreement_table, find_mixtures
-from circuit_toolkit.interpret.circuit_lens import CircuitLens
-from circuit_toolkit.interpret.circuit_lens.contributions import origins
-from circuit_toolkit.interpret.circuit_lens.frozen_run import (
+from circuit_toolkit.benchmark.mixtures import agreement_table, find_mixtures
+from circuit_toolkit.circuit_lens import CircuitLens
+from circuit_toolkit.circuit_lens.contributions import origins
+from circuit_toolkit.circuit_lens.frozen_run import (
     frozen_run,
     frozen_weights,
     upstream_of,
 )
-from circuit_toolkit.interpret.circuit_lens.target import target_of
+from circuit_toolkit.circuit_lens.target import target_of
+from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.models.weights import norm_gain
 from circuit_toolkit.sites import Site
 
@@ -47,7 +47,7 @@ class Autograd:
         self.blocks = list(model.hf.transformer.h)
 
     def token_contributions(self, target, ids, at):
-        """Give what each token's embedding adds to a pre-activation, shape (T,)."""
+        """Return what each token's embedding adds to a pre-activation, shape (T,)."""
         self.handles = []
         embed = self.model.hf.transformer.wte
         self.hook(embed, self.begin)

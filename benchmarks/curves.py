@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.circuits.feature_attribution import attributed_effects
-from circuit_toolkit.circuits.feature_prompts import feature_runs
-from circuit_toolkit.circuits.randomised_features import randomised_effects
-from circuit_toolkit.evaluation.curves import faithfulness
+from circuit_toolkit.attribution.features import attributed_effects
+from circuit_toolkit.circuit_lasso.feature_swaps import randomised_effects
+from circuit_toolkit.evidence.curves import faithfulness
+from circuit_toolkit.patching.feature_prompts import feature_runs
 
 TASKS = ("ioi", "greater_than", "agreement")
 N, N_TEST, SEEDS, STEPS = 256, 128, 3, 10

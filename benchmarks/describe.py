@@ -14,13 +14,13 @@ import time
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.demo.feature_roles import firing_scores, lexical_scores
-from circuit_toolkit.demo.tokenizer import build_tokenizer
-from circuit_toolkit.interpret.weight_lens import PRESETS, WeightLens
-from circuit_toolkit.interpret.weight_lens.outliers import BLOCK, outliers, products
-from circuit_toolkit.interpret.weight_lens.rule import rule_for
+from benchmarks.demo.tokenizer import build_tokenizer
+from circuit_toolkit.benchmark.feature_roles import firing_scores, lexical_scores
 from circuit_toolkit.models import Batch, load_model, run
 from circuit_toolkit.sites import Site
+from circuit_toolkit.weight_lens import PRESETS, WeightLens
+from circuit_toolkit.weight_lens.outliers import BLOCK, outliers, products
+from circuit_toolkit.weight_lens.thresholds import rule_for
 
 GEMMA = {"V": 256_000, "D": 2304, "L": 26, "F": 16_384, "N": 2.02e9}  # N: weights in blocks
 # Average number of active features of the 26 published transcoders, on texts.
@@ -32,7 +32,7 @@ ROW = {"token": 20, "output": 16, "link": 20}  # bytes of a row of each table
 
 
 def timed(make, repeats=3):
-    """Give what `make` gives, and the least CPU seconds that it took."""
+    """Return what `make` gives, and the least CPU seconds that it took."""
     best = float("inf")
     for _ in range(repeats):
         began = time.process_time()

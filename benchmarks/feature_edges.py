@@ -21,11 +21,11 @@ import torch
 from scipy.stats import spearmanr
 
 import circuit_toolkit as ct
-from circuit_toolkit.circuits.feature_attribution import attributed_effects
-from circuit_toolkit.circuits.feature_effects import exact_feature_effects, exact_runs
-from circuit_toolkit.circuits.feature_prompts import feature_runs
-from circuit_toolkit.circuits.randomised_features import randomised_effects
-from circuit_toolkit.evaluation.agreement import average_precision
+from circuit_toolkit.attribution.features import attributed_effects
+from circuit_toolkit.benchmark.metrics import average_precision
+from circuit_toolkit.circuit_lasso.feature_swaps import randomised_effects
+from circuit_toolkit.patching.feature_effects import exact_feature_effects, exact_runs
+from circuit_toolkit.patching.feature_prompts import feature_runs
 
 TASKS = ("ioi", "greater_than", "agreement")
 BUDGETS = (20, 50, 100)
@@ -33,7 +33,7 @@ N, N_GRADIENT, EACH, SEEDS = 512, 128, 20, 3
 
 
 def timed(call):
-    """Give a result, and the seconds of processor that it took."""
+    """Return a result, and the seconds of processor that it took."""
     began = time.process_time()
     return call(), time.process_time() - began
 

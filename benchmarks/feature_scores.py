@@ -18,25 +18,25 @@ import time
 import numpy as np
 
 import circuit_toolkit as ct
+from benchmarks.descriptions.peaks import text_peaks
+from benchmarks.descriptions.scores import feature_scores
+from benchmarks.descriptions.steering import steer
+from benchmarks.descriptions.token_lists import neutral_templates
 from circuit_toolkit.demo.grammar import Grammar
-from circuit_toolkit.evaluation.feature_scores import feature_scores
-from circuit_toolkit.evaluation.steering import steer
-from circuit_toolkit.evaluation.text_peaks import text_peaks
-from circuit_toolkit.evaluation.token_lists import neutral_templates
-from circuit_toolkit.interpret.labels import LEAST, firing_words, promoted_words
-from circuit_toolkit.interpret.weight_lens import WeightLens
+from circuit_toolkit.features.labels import LEAST, firing_words, promoted_words
+from circuit_toolkit.weight_lens import WeightLens
 
 TEXTS, OTHER = 3000, 3000
 COLUMNS = ("clarity", "clarity_signed", "responsiveness", "responsiveness_signed", "purity")
 
 
 def texts(seed, n, kind=None):
-    """Say sentences of the grammar."""
+    """Describe sentences of the grammar."""
     return [each.text for each in Grammar(seed).sentences(n, kind)]
 
 
 def dealt(described, seed=0):
-    """Give every feature the list of another one of its layer."""
+    """Return every feature the list of another one of its layer."""
     rng, wrong = random.Random(seed), {}
     for site in {site for site, _ in described}:
         mine = [key for key in described if key[0] == site]

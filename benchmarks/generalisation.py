@@ -11,9 +11,9 @@ import argparse
 import circuit_toolkit as ct
 from circuit_toolkit.demo.grammar import LEXICON
 from circuit_toolkit.demo.grammar.words import PROFESSIONS
-from circuit_toolkit.evaluation.generalisation import generalise
-from circuit_toolkit.evaluation.label_groups import groups_of
-from circuit_toolkit.evaluation.spurious import features_with
+from circuit_toolkit.generalisation.groups import groups_of
+from circuit_toolkit.generalisation.spurious import features_with
+from circuit_toolkit.generalisation.study import generalise
 
 
 def main() -> None:

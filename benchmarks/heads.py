@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.circuits.attribution import attribution_patching
-from circuit_toolkit.circuits.patching import edges_out_of, patching_effects
-from circuit_toolkit.demo.reference_heads import known_heads
-from circuit_toolkit.evaluation.agreement import roc_auc
-from circuit_toolkit.evaluation.head_baselines import differences, head_outputs, towards_answer
-from circuit_toolkit.evaluation.head_scores import head_agreement, pair_auc
+from circuit_toolkit.attribution.edges import attribution_patching
+from circuit_toolkit.benchmark.heads.baselines import differences, head_outputs, towards_answer
+from circuit_toolkit.benchmark.heads.comparison import head_agreement, pair_auc
+from circuit_toolkit.benchmark.heads.reference import known_heads
+from circuit_toolkit.benchmark.metrics import roc_auc
 from circuit_toolkit.models.graph import graph_of
+from circuit_toolkit.patching.effects import edges_out_of, patching_effects
 
 TASKS = ("ioi", "greater_than", "docstring")
 UNRELATED = {"ioi": "agreement", "greater_than": "ioi", "docstring": "ioi"}
@@ -48,7 +48,7 @@ def published(name, **options):
 
 
 def timed(make):
-    """Give what `make` gives, and the CPU seconds that it took."""
+    """Return what `make` gives, and the CPU seconds that it took."""
     began = time.process_time()
     return make(), time.process_time() - began
 

@@ -26,7 +26,7 @@ import psutil
 import scipy.sparse as sp
 import torch
 
-from circuit_toolkit.circuits.circuit_lasso import STRENGTHS, TOL
+from circuit_toolkit.circuit_lasso.estimator import STRENGTHS, TOL
 from circuit_toolkit.regression import GramStatistics, lasso_path, screen_features
 
 FIRING, SOURCES, ROWS = 80, 8, 10_000
@@ -48,7 +48,7 @@ COSTS = ("statistics", "screening", "paths")
 
 
 def blocks(n: int, p: int, q: int, spent: list[float]) -> Iterator[tuple]:
-    """Give sources and targets a block of rows at a time, and note the seconds that it took."""
+    """Return sources and targets a block of rows at a time, and note the seconds that it took."""
     rng = np.random.default_rng(0)
     B = sp.csc_array(
         (

@@ -115,11 +115,11 @@ class Site:
         return self.kind if self.kind in _UNLAYERED else f"{self.kind} {self.layer}"
 
     def __str__(self) -> str:
-        """Give the TransformerLens hook name."""
+        """Return the TransformerLens hook name."""
         return _UNLAYERED.get(self.kind) or _HOOKS[self.kind].format(self.layer)
 
     def __lt__(self, other: Site) -> bool:
-        """Say whether this site is computed before the other."""
+        """Return whether this site is computed before the other."""
         return self._order() < other._order()
 
     def _order(self) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from circuit_toolkit.activations import Activations
+from circuit_toolkit.activations.activations import Activations
 
 
 def assert_same(a: Activations, b: Activations) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from circuit_toolkit.demo.tokenizer import build_tokenizer
+from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit.dictionaries import save_dictionary
 from circuit_toolkit.models import Model, load_model
 from circuit_toolkit.sites import Site

@@ -10,18 +10,7 @@ from circuit_toolkit.errors import ToolkitError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command.
-
-    Parameters
-    ----------
-    argv : list of str, optional
-        Arguments; by default those of the process.
-
-    Returns
-    -------
-    int
-        0, or 1 after an error that was said on standard error.
-    """
+    """Run a command."""
     parser = argparse.ArgumentParser(prog="circuit-toolkit", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="learn, test and draw a circuit of the bundled model")

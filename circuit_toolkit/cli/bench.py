@@ -30,15 +30,9 @@ INTERVALS = ("edge_auroc", "edge_ap", "node_auroc", "shd")
 
 
 def run_bench(args: argparse.Namespace) -> None:
-    """Run `bench known-circuits` or `bench task` and print what came out.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Of the command line.
-    """
-    from circuit_toolkit.evaluation.bench import Bench, Trial, bench
-    from circuit_toolkit.evaluation.methods import chosen
+    """Run `bench known-circuits` or `bench task` and print what came out."""
+    from circuit_toolkit.benchmark.methods import chosen
+    from circuit_toolkit.benchmark.run import Bench, Trial, bench
 
     names = args.methods.split(",") if args.methods else None
     methods = chosen(names, exact=args.kind == "known-circuits")
@@ -73,16 +67,16 @@ def run_bench(args: argparse.Namespace) -> None:
 
 
 def _cases(args: argparse.Namespace):
-    from circuit_toolkit.evaluation.bench import trials_of
-    from circuit_toolkit.evaluation.known_circuits import read_cases
+    from circuit_toolkit.benchmark.interpbench.cases import read_cases
+    from circuit_toolkit.benchmark.run import trials_of
 
     return trials_of(read_cases(args.folder), args.measure)
 
 
 def _tasks(args: argparse.Namespace):
-    from circuit_toolkit.demo.reference_circuits import reference_circuit
-    from circuit_toolkit.evaluation.bench import Trial
-    from circuit_toolkit.evaluation.truth import truth_of
+    from circuit_toolkit.benchmark.reference_circuits import reference_circuit
+    from circuit_toolkit.benchmark.run import Trial
+    from circuit_toolkit.benchmark.truth import truth_of
     from circuit_toolkit.models import load_model
     from circuit_toolkit.models.graph import graph_of
     from circuit_toolkit.tasks import BUNDLED

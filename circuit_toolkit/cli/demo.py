@@ -37,13 +37,13 @@ def demo(task_name: str, out: Path, as_json: bool) -> None:
     """Learn a circuit, test it, draw it, and say so."""
     stages = _Stages(as_json)
     with stages.stage("load the libraries"):
-        from circuit_toolkit.capture import capture
-        from circuit_toolkit.circuits.circuit_lasso import CircuitLasso
+        from circuit_toolkit.activations.capturing import capture
+        from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
         from circuit_toolkit.dictionaries import load_dictionaries
-        from circuit_toolkit.evaluation import ablation_evidence
-        from circuit_toolkit.interpret import named_features
+        from circuit_toolkit.evidence import ablation_evidence
+        from circuit_toolkit.features import named_features
+        from circuit_toolkit.files.checks import check_folder
         from circuit_toolkit.models import load_model
-        from circuit_toolkit.store.paths import check_folder
         from circuit_toolkit.tasks import BUNDLED
 
         if task_name not in BUNDLED:
@@ -96,7 +96,7 @@ def _top_edges(circuit: Any, n: int = 8) -> list[dict[str, Any]]:
 
 
 def _example(model: Any, task: Any) -> str:
-    """Say the first prompt with its answers and the wrong ones, of many the first and last."""
+    """Describe the first prompt with its answers and the wrong ones, of many the first and last."""
     right, wrong = (
         " to ".join(dict.fromkeys(model.tokenizer.decode([ids[i]]) for i in (0, -1)))
         for ids in (task.answers[0], task.wrong[0])
@@ -105,7 +105,7 @@ def _example(model: Any, task: Any) -> str:
 
 
 def _report(stages: _Stages, circuit: Any, example: str, result: dict[str, Any]) -> None:
-    """Say what was found, in words."""
+    """Return what was found, in words."""
     stages.say()
     stages.say(f"An example: {example} (metric: {circuit.settings['target']})")
     stages.say()

@@ -14,27 +14,12 @@ _EXAMPLES = 4  # of each site
 
 
 def run_describe(args: argparse.Namespace) -> None:
-    """Describe features and print how many have a description.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Of the command line: `layer` (or None for all), `model`, `dictionaries` (a folder or release
-        of transcoders; None for those of the bundled model), `preset`, `json`, `out` (a file ending
-        in .parquet or .json, or None), `store` (a folder to go on in after an interruption, or
-        None).
-
-    Raises
-    ------
-    InputError
-        If transcoders of another model are not named, or nothing can be written to `out` or
-        `store`; this is said before anything is computed.
-    """
+    """Describe features and print how many have a description."""
     from circuit_toolkit.dictionaries import load_dictionaries
-    from circuit_toolkit.interpret.weight_lens import WeightLens
-    from circuit_toolkit.interpret.weight_lens.files import ENDINGS
+    from circuit_toolkit.features.descriptions.file import ENDINGS
+    from circuit_toolkit.files.checks import check_ending, check_file, check_folder
     from circuit_toolkit.models import load_model
-    from circuit_toolkit.store.paths import check_ending, check_file, check_folder
+    from circuit_toolkit.weight_lens import WeightLens
 
     lens = WeightLens(args.preset)  # what cannot be is said before anything is loaded
     if args.out is not None:
@@ -75,7 +60,7 @@ def run_describe(args: argparse.Namespace) -> None:
 
 def _role_f1(model: Any, found: Any) -> list[dict[str, Any]]:
     """Scores against the grammar, of the bundled model alone."""
-    from circuit_toolkit.demo.feature_roles import lexical_scores
+    from circuit_toolkit.benchmark.feature_roles import lexical_scores
 
     return _rows(lexical_scores(model, found))
 
@@ -98,7 +83,7 @@ def _rows(table: Any) -> list[dict[str, Any]]:
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    """Say the result in words and a table."""
+    """Describe the result in words and a table."""
     settings, scores = result["settings"], result["role_f1"]
     f1 = {row["site"]: row for row in scores or []}
     own = f", own {', '.join(settings['own'])}" if settings["own"] else ""

@@ -15,15 +15,9 @@ OURS = "head codes"
 
 
 def run_heads(args: argparse.Namespace) -> None:
-    """Score heads and print what came out.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Of the command line: `task`, `model`, `n`, `seeds`, `seed`, `json`.
-    """
-    from circuit_toolkit.circuits.head_codes import HeadCodes
-    from circuit_toolkit.demo.reference_heads import known_heads
+    """Score heads and print what came out."""
+    from circuit_toolkit.benchmark.heads.reference import known_heads
+    from circuit_toolkit.head_codes import HeadCodes
     from circuit_toolkit.models import load_model
     from circuit_toolkit.tasks import BUNDLED
 
@@ -50,7 +44,7 @@ def run_heads(args: argparse.Namespace) -> None:
 
 def _compared(model: Any, task: Any, codes: Any, known: Any) -> dict[str, Any]:
     """Scores beside those of other ways, and how well all agree with the truth."""
-    from circuit_toolkit.evaluation.head_scores import compare_heads
+    from circuit_toolkit.benchmark.heads.comparison import compare_heads
 
     found = compare_heads(model, task, known.mask, codes, edges=known.edges)
     rows = {row["method"]: row for row in found.rows}
@@ -75,7 +69,7 @@ def _compared(model: Any, task: Any, codes: Any, known: Any) -> dict[str, Any]:
 
 def _alone(model: Any, task: Any, codes: Any) -> dict[str, Any]:
     """Scores where no truth is known."""
-    from circuit_toolkit.capture import capture
+    from circuit_toolkit.activations.capturing import capture
 
     acts = capture(model, task, "head_out", codes.positions, progress=False)
     began, cpu = time.perf_counter(), time.process_time()
@@ -104,7 +98,7 @@ def _heads(fit: Any, mask: Any) -> list[dict[str, Any]]:
 
 
 def _lines(result: dict[str, Any], shown: int = 10) -> Sequence[str]:
-    """Say the result in words and tables."""
+    """Describe the result in words and tables."""
     lines = [f"{result['task']} on {result['model']}, {result['n']} prompts with twins", ""]
     if result["truth"]:
         truth, auc, ap = result["truth"], result["node_auc"], result["node_ap"]

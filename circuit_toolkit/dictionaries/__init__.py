@@ -9,8 +9,12 @@ from circuit_toolkit.dictionaries.dictionary import (
     under,
 )
 from circuit_toolkit.dictionaries.loading import bind_dictionary, load_dictionaries
-from circuit_toolkit.dictionaries.train import train_dictionaries
-from circuit_toolkit.dictionaries.training import DictionaryConfig, train_sae, train_transcoder
+from circuit_toolkit.dictionaries.training.train import train_dictionaries
+from circuit_toolkit.dictionaries.training.trainers import (
+    DictionaryConfig,
+    train_sae,
+    train_transcoder,
+)
 
 __all__ = [
     "Coordinates",

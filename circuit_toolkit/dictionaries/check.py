@@ -59,7 +59,7 @@ class DictionaryCheck:
         return not any(self.findings.values())
 
     def table(self) -> pd.DataFrame:
-        """Give the figures as a table, a row a site.
+        """Return the figures as a table, a row a site.
 
         Returns
         -------

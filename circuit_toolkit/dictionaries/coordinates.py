@@ -58,7 +58,7 @@ class Coordinates:
 
 
 def coordinates(model: Model, sites: str | Sequence[Site | str]) -> dict[Site, Coordinates]:
-    """Say that sites are to be read as they are.
+    """Warn that sites are to be read as they are.
 
     Parameters
     ----------

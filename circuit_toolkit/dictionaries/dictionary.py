@@ -84,7 +84,7 @@ class Dictionary:
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Give the feature activations of activations at its site.
+        """Return the feature activations of activations at its site.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class Dictionary:
 
     @torch.no_grad()
     def decode(self, acts: Tensor, x: Tensor | None = None) -> Tensor:
-        """Give the reconstruction at `out` of feature activations, in its own conventions.
+        """Return the reconstruction at `out` of feature activations, in its own conventions.
 
         Parameters
         ----------
@@ -145,7 +145,7 @@ class Dictionary:
         return y.unflatten(-1, self.shape) if self.shape else y
 
     def difference(self, old: Tensor, new: Tensor, x: Tensor | None = None) -> Tensor:
-        """Give what replacing features by others adds to the raw activation at `out`.
+        """Return what replacing features by others adds to the raw activation at `out`.
 
         Parameters
         ----------
@@ -206,7 +206,7 @@ class Dictionary:
         return rows
 
     def _seen(self, x: Tensor) -> Tensor:
-        """Give what it was trained on in place of the raw `x`, heads in a row, in its own type."""
+        """Return what it was trained on in place of raw `x`, heads in a row, in its own type."""
         x = self.reads.apply(x.to(self.sae.W_dec.device).float())
         return (x.flatten(-2) if self.site.kind in _PER_HEAD else x).to(self.sae.W_dec.dtype)
 
@@ -216,7 +216,7 @@ class Dictionary:
 
 
 def under(model: Model, dictionary: Dictionary, conventions: Conventions) -> Dictionary:
-    """Give a dictionary as it reads if the model that it was trained on was processed so.
+    """Return a dictionary as it reads if the model that it was trained on was processed so.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def under(model: Model, dictionary: Dictionary, conventions: Conventions) -> Dic
 
 
 def shared_bos(dictionaries: Mapping[Site, Dictionary] | Iterable[Dictionary]) -> bool | None:
-    """Say how prompts must begin for all of some dictionaries.
+    """Return how prompts must begin for all of some dictionaries.
 
     Parameters
     ----------

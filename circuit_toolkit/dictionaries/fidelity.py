@@ -16,20 +16,7 @@ Edits = Mapping[Site, Callable[[Tensor], Tensor]]
 
 
 def explained_variance(dictionary: Dictionary, x: Tensor, y: Tensor) -> float:
-    """Give the share of variance that a dictionary explains of what it was trained to reconstruct.
-
-    Parameters
-    ----------
-    dictionary : Dictionary
-        An autoencoder or a transcoder.
-    x, y : Tensor, shapes (n, *`Model.shape_at`)
-        Raw activations at its `site` and its `out`, a row a token.
-
-    Returns
-    -------
-    float
-        1 at best; 0 for the mean over tokens, negative for less.
-    """
+    """Return the share of variance explained of what a dictionary was trained to reconstruct."""
     target = dictionary.writes.apply(y.float())
     rest = target - dictionary.writes.apply(dictionary.reconstruct(x, y).to(target))
     return float(1 - rest.pow(2).sum() / (target - target.mean(0)).pow(2).sum())
@@ -38,22 +25,7 @@ def explained_variance(dictionary: Dictionary, x: Tensor, y: Tensor) -> float:
 def next_token_loss(
     model: Model, batches: Iterable[Batch], edits: Callable[[Tensor], Edits] | None = None
 ) -> float:
-    """Give the mean cross-entropy of the next token, padding and the first token left out.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    batches : iterable of Batch
-        Tokens.
-    edits : callable, optional
-        From the mask of `token_mask`, shape (B, T), what to write where.
-
-    Returns
-    -------
-    float
-        In nats.
-    """
+    """Return the mean cross-entropy of the next token, padding and the first token left out."""
     total, count = 0.0, 0
     for batch in batches:
         mask = token_mask(model, batch)
@@ -73,26 +45,7 @@ def next_token_loss(
 def ce_recovered(
     model: Model, batches: Sequence[Batch], dictionary: Dictionary, base: float | None = None
 ) -> float:
-    """Give the share of the loss of zero ablation that a spliced reconstruction wins back.
-
-    That is (zero - spliced) / (zero - base), as in sae_lens, but that <bos> is left alone.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    batches : sequence of Batch
-        Tokens.
-    dictionary : Dictionary
-        What is spliced in, at its `out`.
-    base : float, optional
-        `next_token_loss(model, batches)`, if it is known.
-
-    Returns
-    -------
-    float
-        1 at best; 0 for zeros, negative for worse.
-    """
+    """Return the share of the loss of zero ablation that a spliced reconstruction wins back."""
     base = next_token_loss(model, batches) if base is None else base
     zero = next_token_loss(model, batches, lambda mask: splice(dictionary, mask, zero=True))
     spliced = next_token_loss(model, batches, lambda mask: splice(dictionary, mask))
@@ -100,22 +53,7 @@ def ce_recovered(
 
 
 def splice(dictionary: Dictionary, where: Tensor, zero: bool = False) -> Edits:
-    """Give edits that put the reconstruction, or zeros, where the model has its own activation.
-
-    Parameters
-    ----------
-    dictionary : Dictionary
-        An autoencoder or a transcoder.
-    where : Tensor of bool, shape (B, T)
-        On which tokens.
-    zero : bool
-        Zeros in place of the reconstruction.
-
-    Returns
-    -------
-    dict of Site to callable
-        For `run(..., write=...)`.
-    """
+    """Return edits that put the reconstruction, or zeros, in place of the activation."""
     seen: dict[str, Tensor] = {}
 
     def read(x: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuit_toolkit.dictionaries.dictionary import DEMO_DICTIONARIES, Dictionary
-from circuit_toolkit.dictionaries.metadata import Claims, claims_of
-from circuit_toolkit.dictionaries.sources import (
+from circuit_toolkit.dictionaries.locations import (
     Entry,
     folder_entries,
     may_read,
     release_entries,
 )
+from circuit_toolkit.dictionaries.metadata import Claims, claims_of
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.models import Conventions, Model, shift
 from circuit_toolkit.sites import Site

@@ -36,19 +36,7 @@ _CHECKPOINTS = ("revision", "checkpoint_index", "checkpoint_value")
 
 @dataclass(frozen=True)
 class Claims:
-    """What the configuration of one dictionary says, its place in a model found.
-
-    Parameters
-    ----------
-    site, out : Site
-        What it reads and reconstructs.
-    conventions : Conventions
-        How the model was processed that it was trained on.
-    n_weights : int
-        Numbers in encoder and decoder.
-    silent : tuple of str
-        What matters and is not said, each a sentence that follows the name of the dictionary.
-    """
+    """What the configuration of one dictionary says, its place in a model found."""
 
     site: Site
     out: Site
@@ -69,31 +57,7 @@ def claims_of(
     conventions: Conventions | None = None,
     check_model: bool = True,
 ) -> Claims:
-    """Read a configuration, and refuse it if it does not fit the model.
-
-    Parameters
-    ----------
-    model : Model
-        The model in hand.
-    name : str
-        What to call the dictionary in an error.
-    config : dict
-        As sae_lens 6 writes it: its `metadata` says what it was trained on.
-    conventions : Conventions, optional
-        In place of what the configuration says or leaves out.
-    check_model : bool
-        Whether to refuse a dictionary that names another model.
-
-    Returns
-    -------
-    Claims
-
-    Raises
-    ------
-    MismatchError
-        If it is of another model, of a site that the model lacks or of another width, or of a kind
-        that cannot be read token by token.
-    """
+    """Read a configuration, and refuse it if it does not fit the model."""
     about = config.get("metadata") or {}
     silent = []
     if check_model:
@@ -115,7 +79,7 @@ def claims_of(
 
 
 def names_of(model: Model) -> set[str]:
-    """Give the names under which others may know a model, normalised by `normal_name`."""
+    """Return the names under which others may know a model, normalised by `normal_name`."""
     names = [model.name, getattr(model.hf.config, "_name_or_path", "")]
     config = Path(model.name) / "config.json"  # an older transformers wrote the name into it
     if config.is_file():
@@ -124,24 +88,7 @@ def names_of(model: Model) -> set[str]:
 
 
 def normal_name(name: str) -> str:
-    """Give one name to all ways of writing the name of a model.
-
-    Parameters
-    ----------
-    name : str
-        Name on the hub with or without its owner, TransformerLens's name, or a path.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> normal_name("gpt2-small"), normal_name("openai-community/gpt2")
-    ('gpt2', 'gpt2')
-    >>> normal_name("/cache/models--google--gemma-2-2b/snapshots/c5eb")
-    'gemma-2-2b'
-    """
+    """Return one name to all ways of writing the name of a model."""
     cached = re.search(r"models--(?:[^/\\]+--)?([^/\\]+)[/\\]snapshots", name)
     last = cached[1] if cached else re.split(r"[/\\]", name.rstrip("/\\"))[-1]
     return ALIASES.get(last.lower(), last.lower())
@@ -226,26 +173,7 @@ def _named_site(row: Architecture, name: str, hook: str, is_module: bool) -> Sit
 
 
 def module_site(row: Architecture, path: str) -> Site | None:
-    """Find the site that the output, or the input, of a Hugging Face module is.
-
-    Parameters
-    ----------
-    row : Architecture
-        Layout of the family.
-    path : str
-        Dotted path of a module, with `.output` (meant by default) or `.input` behind it.
-
-    Returns
-    -------
-    Site or None
-        None if the toolkit has no site there.
-
-    Examples
-    --------
-    >>> from circuit_toolkit.models import ARCHITECTURES
-    >>> module_site(ARCHITECTURES["gemma2"], "model.layers.3.pre_feedforward_layernorm.output")
-    Site(kind='mlp_norm', layer=3)
-    """
+    """Find the site that the output, or the input, of a Hugging Face module is."""
     path, _, side = path.rpartition(".") if path.endswith((".input", ".output")) else (path, "", "")
     is_input = side == "input"
     if path.rpartition(".")[2] == row.embed.rpartition(".")[2]:

@@ -66,7 +66,7 @@ class Architecture:
     parallel: str | None = None
 
     def in_block(self, path: str, layer: int) -> str:
-        """Give the whole path of a module in a block.
+        """Return the whole path of a module in a block.
 
         Parameters
         ----------
@@ -147,22 +147,7 @@ ARCHITECTURES: dict[str, Architecture] = {  # by config.model_type
 
 
 def architecture_of(model_type: str) -> Architecture:
-    """Look up the row of `ARCHITECTURES` for a model.
-
-    Parameters
-    ----------
-    model_type : str
-        `config.model_type` of the Hugging Face model.
-
-    Returns
-    -------
-    Architecture
-
-    Raises
-    ------
-    InputError
-        If the family is not in the table.
-    """
+    """Look up the row of `ARCHITECTURES` for a model."""
     if model_type not in ARCHITECTURES:
         raise InputError(
             f"No layout is known for model type {model_type!r} (known: "

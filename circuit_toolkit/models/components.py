@@ -30,17 +30,7 @@ from circuit_toolkit.models.weights import (
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """What one run showed.
-
-    Parameters
-    ----------
-    outputs : Tensor, shape (B, W, T, D)
-        What each writer added to the stream, without its graph.
-    inputs : Tensor, shape (slots, B, T, D)
-        The stream where the readers of a slot read it, before anything was added.
-    logits : Tensor, shape (B, T, V)
-        Logits.
-    """
+    """What one run showed."""
 
     outputs: Tensor
     inputs: Tensor
@@ -61,35 +51,7 @@ def run_components(
     last_logits: bool = False,
     grad: bool = False,
 ) -> Components:
-    """Run the model with an input of its own for every component.
-
-    Parameters
-    ----------
-    model : Model
-        The model, see `graph_of`.
-    batch : Batch
-        Tokens of B prompts.
-    offset : callable, optional
-        From the number of a slot of `Graph.slots` and the outputs of this very run up to there,
-        shape (B, writers so far, T, D), to what is added to the input of each of its readers,
-        shape (B, readers, T, D); None adds nothing.
-    base : Tensor, shape (slots, B, T, D), optional
-        Inputs to which the offsets are added, in place of the stream of this run: then nothing
-        travels on from one component to the next. `Components.inputs` of another run.
-    last_logits : bool
-        Compute logits at the last token only, shape (B, 1, V), where the model can.
-    grad : bool
-        Keep the graph of the run for gradients with respect to the offsets.
-
-    Returns
-    -------
-    Components
-
-    Raises
-    ------
-    InputError
-        If the model is no sum of components, or carries interventions.
-    """
+    """Run the model with an input of its own for every component."""
     graph = graph_of(model)
     if model.edits:
         raise InputError(
@@ -128,7 +90,7 @@ class _Notes:
         self.n = 0
 
     def outputs(self) -> Tensor:
-        """Give all that was written so far, (B, writers, T, D), without its graph."""
+        """Return all that was written so far, (B, writers, T, D), without its graph."""
         assert self.whole is not None
         return self.whole[:, : self.n]
 
@@ -155,7 +117,7 @@ class _Notes:
         return edit
 
     def _seen(self, slot: int, x: Tensor) -> Tensor | None:
-        """Give what readers of a slot see, (B, readers or 1, T, D); None: the stream as it is."""
+        """Return what readers of a slot see, (B, readers or 1, T, D); None: the stream as it is."""
         self.inputs.append(x)
         added = None
         if self.offset is not None:
@@ -212,6 +174,6 @@ class _Heads:
         return edit
 
     def written(self, z: Tensor) -> Tensor:
-        """Give what each head writes, (B, H, T, D), from z of all, (B, T, H * d_head)."""
+        """Return what each head writes, (B, H, T, D), from z of all, (B, T, H * d_head)."""
         heads = z.unflatten(-1, (self.model.n_heads, self.model.d_head))
         return torch.einsum("bthe,hed->bhtd", heads, output_matrix(self.model, self.layer))

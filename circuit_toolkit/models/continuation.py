@@ -11,26 +11,7 @@ from circuit_toolkit.models.tracing import LOGITS, run
 def continued(
     model: Model, start: Batch, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
 ) -> torch.Tensor:
-    """Let the model go on from prompts, all of them at once.
-
-    Parameters
-    ----------
-    model : Model
-        The model, with whatever changes it brings.
-    start : Batch
-        B prompts, padded on the left.
-    max_new_tokens : int
-        At most so many, and no more than the context takes.
-    temperature : float
-        0 takes the likeliest token.
-    seed : int
-        Of sampling.
-
-    Returns
-    -------
-    Tensor of int, shape (B, tokens)
-        What was said; -1 from the end-of-sequence token on.
-    """
+    """Let the model go on from prompts, all of them at once."""
     rng = torch.Generator().manual_seed(seed)
     ids, mask = start.ids, start.mask
     end = model.tokenizer.eos_token_id

@@ -17,21 +17,7 @@ EMBED, OUTPUT = "embed", "logits"
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Components of a model in order of computation, and who can read whom.
-
-    Parameters
-    ----------
-    n_layers, n_heads : int
-        Sizes of the model.
-    parallel : bool
-        Whether attention and MLP of a block read the same stream.
-
-    Notes
-    -----
-    Names are those of the field: `embed` (token and position), `a1.h3`, `m1`, `logits`. Writers
-    are all but `logits`, readers all but `embed`. A slot is a group of readers that run at once:
-    the heads of a layer, an MLP, the logits.
-    """
+    """Components of a model in order of computation, and who can read whom."""
 
     n_layers: int
     n_heads: int
@@ -60,17 +46,7 @@ class Graph:
         return [EMBED, *self.readers[:-1]]
 
     def n_upstream(self, slot: int) -> int:
-        """Give the number of writers that the readers of a slot can read: the first so many.
-
-        Parameters
-        ----------
-        slot : int
-            Which of `slots`.
-
-        Returns
-        -------
-        int
-        """
+        """Return the number of writers that the readers of a slot can read: the first so many."""
         if slot == 2 * self.n_layers:
             return len(self.writers)
         layer, is_mlp = divmod(slot, 2)
@@ -92,41 +68,11 @@ class Graph:
         return [(self.writers[i], self.readers[j]) for i, j in pairs]
 
     def writer(self, name: str) -> int:
-        """Give the number of a writer.
-
-        Parameters
-        ----------
-        name : str
-            For example `a1.h3`.
-
-        Returns
-        -------
-        int
-
-        Raises
-        ------
-        InputError
-            If there is no such component.
-        """
+        """Return the number of a writer."""
         return self._index(name, self.writers)
 
     def reader(self, name: str) -> int:
-        """Give the number of a reader.
-
-        Parameters
-        ----------
-        name : str
-            For example `m1`, `logits`.
-
-        Returns
-        -------
-        int
-
-        Raises
-        ------
-        InputError
-            If there is no such component.
-        """
+        """Return the number of a reader."""
         return self._index(name, self.readers)
 
     def _index(self, name: str, names: list[str]) -> int:
@@ -140,24 +86,7 @@ class Graph:
 
 
 def graph_of(model: Model) -> Graph:
-    """Give the components of a model.
-
-    Parameters
-    ----------
-    model : Model
-        A model whose components write to the stream as they are.
-
-    Returns
-    -------
-    Graph
-
-    Raises
-    ------
-    InputError
-        If a norm stands between attention or MLP and the stream (Gemma-2 and 3), so that what a
-        head writes is not a sum; or if heads share keys and values, so that they have no inputs
-        of their own.
-    """
+    """Return the components of a model."""
     row = model.architecture
     if row.attn_out != row.out_proj:
         raise InputError(

@@ -147,7 +147,7 @@ class Model:
             )
 
     def shape_at(self, site: Site) -> tuple[int, ...]:
-        """Give the shape of the activation of one token at a site.
+        """Return the shape of the activation of one token at a site.
 
         Parameters
         ----------
@@ -268,7 +268,7 @@ class Model:
         )
 
     def words(self, batch: Batch) -> list[list[str]]:
-        """Give the tokens of each prompt as readable text, padding left out.
+        """Return the tokens of each prompt as readable text, padding left out.
 
         Parameters
         ----------
@@ -285,7 +285,7 @@ class Model:
         ]
 
     def token_id(self, word: str) -> int:
-        """Give the id of a word that is one token.
+        """Return the id of a word that is one token.
 
         Parameters
         ----------
@@ -311,7 +311,7 @@ class Model:
 
 
 def token_mask(model: Model, batch: Batch) -> Tensor:
-    """Say which tokens count: neither padding nor the beginning-of-sequence token.
+    """Return which tokens count: neither padding nor the beginning-of-sequence token.
 
     Parameters
     ----------

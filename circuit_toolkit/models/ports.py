@@ -49,28 +49,7 @@ def run_ports(
     remote: bool | str = False,
     grad: bool = False,
 ) -> dict[Port, Any]:
-    """Run the model once, editing and keeping what goes through ports.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    batch : Batch
-        Tokens of B prompts.
-    edits : mapping of port to callables
-        Applied one after the other to the value of a port, each of which may also just look.
-    keep : collection of port
-        Whose values are returned, as edited; the run stops after the last port that is named.
-    last_logits, skip, remote
-        See `run`.
-    grad : bool
-        Keep the graph for gradients.
-
-    Returns
-    -------
-    dict of port to value
-        Tensors as the modules hold them.
-    """
+    """Run the model once, editing and keeping what goes through ports."""
     ports = _in_order(model, {*edits, *keep})
     # Plain lists, since a remote trace sends along all that its body names.
     modules = [attrgetter(path)(model.nn) if path else model.nn for path, _ in ports]
@@ -138,24 +117,7 @@ def _trace(
 
 
 def block_port(model: Model, name: str, side: str, layer: int) -> Port:
-    """Give a port of a block.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    name : str
-        Entry of its `Architecture`, such as `out_proj`; empty for the block itself.
-    side : {"input", "output", "pattern"}
-        Which side of the module; `pattern` inside attention.
-    layer : int
-        Which block.
-
-    Returns
-    -------
-    tuple of str
-        Path and side.
-    """
+    """Return a port of a block."""
     row = model.architecture
     return row.in_block(getattr(row, name) if name else "", layer), side
 

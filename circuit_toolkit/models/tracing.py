@@ -158,7 +158,7 @@ def _noting(written: dict[Site, Tensor], site: Site, edit: Edit) -> Edit:
 
 
 def _edits(model: Model, write: Mapping[Site, Edit]) -> dict[Port, list[Edit]]:
-    """Say for each port what is done to its raw value, in order of computation of the sites."""
+    """Return for each port what is done to its raw value, in order of computation."""
     edits: dict[Port, list[Edit]] = {}
 
     def at(name: str, side: str, layer: int, edit: Edit) -> None:

@@ -13,7 +13,7 @@ from circuit_toolkit.models.model import Model
 
 
 def in_block(model: Model, path: str, layer: int) -> nn.Module:
-    """Give a module of a block of the Hugging Face model."""
+    """Return a module of a block of the Hugging Face model."""
     return model.hf.get_submodule(model.architecture.in_block(path, layer))
 
 
@@ -30,19 +30,7 @@ def _matrix(module: Any) -> Tensor:
 
 
 def output_matrix(model: Model, layer: int) -> Tensor:
-    """Give W_O, which turns z of each head into what the head adds to the stream.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    layer : int
-        Which block.
-
-    Returns
-    -------
-    Tensor, shape (H, d_head, D)
-    """
+    """Return W_O, which turns z of each head into what the head adds to the stream."""
     matrix = _matrix(in_block(model, model.architecture.out_proj, layer))
     return matrix.unflatten(0, (model.n_heads, model.d_head))
 
@@ -50,24 +38,7 @@ def output_matrix(model: Model, layer: int) -> Tensor:
 def input_matrices(
     model: Model, layer: int, name: Literal["queries", "keys", "values"]
 ) -> tuple[Tensor, Tensor]:
-    """Give W_Q, W_K or W_V, and its bias.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    layer : int
-        Which block.
-    name : {"queries", "keys", "values"}
-        Which of the three.
-
-    Returns
-    -------
-    Tensor, shape (H, D, d_head)
-        From what the norm puts out; heads that share keys and values share matrices.
-    Tensor, shape (H, d_head)
-        Zeros in families without such biases.
-    """
+    """Return W_Q, W_K or W_V, and its bias."""
     row = model.architecture
     module: Any = in_block(model, getattr(row, name), layer)
     matrix = _matrix(module)  # (D, outputs)
@@ -87,22 +58,7 @@ def input_matrices(
 
 
 def value_bias(model: Model, layer: int, *, fold_ln: bool) -> Tensor:
-    """Give b_V: since a pattern sums to 1, every z holds it once.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    layer : int
-        Which block.
-    fold_ln : bool
-        Add what the bias of the norm in front becomes, `ln1.bias @ W_V`.
-
-    Returns
-    -------
-    Tensor, shape (H, d_head)
-        Heads that share keys and values share a bias.
-    """
+    """Return b_V: since a pattern sums to 1, every z holds it once."""
     matrices, bias = input_matrices(model, layer, "values")
     norm: Any = in_block(model, model.architecture.attn_norm, layer)
     if not fold_ln or getattr(norm, "bias", None) is None:
@@ -113,23 +69,7 @@ def value_bias(model: Model, layer: int, *, fold_ln: bool) -> Tensor:
 def with_heads(
     y: Tensor, new: Tensor, name: Literal["queries", "keys", "values"], row: Architecture
 ) -> Tensor:
-    """Put queries, keys or values into the output of the map that makes them.
-
-    Parameters
-    ----------
-    y : Tensor, shape (B, T, outputs)
-        Output of the linear map, which may hold all three.
-    new : Tensor, shape (B, T, H, d_head)
-        One of them.
-    name : {"queries", "keys", "values"}
-        Which.
-    row : Architecture
-        Where in `y` it is.
-
-    Returns
-    -------
-    Tensor, shape (B, T, outputs)
-    """
+    """Put queries, keys or values into the output of the map that makes them."""
     if row.value_rows == "own":
         return new.flatten(-2)
     axis = -2 if row.value_rows == "interleaved" else -3
@@ -146,22 +86,7 @@ def norm_weight(norm: Any, row: Architecture) -> tuple[Tensor, Tensor | None]:
 
 
 def normalised(x: Tensor, norm: Any, row: Architecture) -> Tensor:
-    """Apply a norm without its weight and bias, in float32 as transformers does.
-
-    Parameters
-    ----------
-    x : Tensor, shape (..., D)
-        What the norm reads.
-    norm : Module
-        LayerNorm or RMSNorm; only its epsilon is used.
-    row : Architecture
-        Which of the two it is.
-
-    Returns
-    -------
-    Tensor, shape (..., D)
-        In the type of `x`.
-    """
+    """Apply a norm without its weight and bias, in float32 as transformers does."""
     y = x.float()
     if row.layer_norm:
         y = y - y.mean(-1, keepdim=True)
@@ -169,22 +94,7 @@ def normalised(x: Tensor, norm: Any, row: Architecture) -> Tensor:
 
 
 def norm_gain(x: Tensor, norm: Any, row: Architecture) -> Tensor:
-    """Give what a norm multiplies each activation by: one over its size, its weight left out.
-
-    Parameters
-    ----------
-    x : Tensor, shape (..., D)
-        What the norm reads.
-    norm : Module
-        LayerNorm or RMSNorm; only its epsilon is used.
-    row : Architecture
-        Which of the two it is.
-
-    Returns
-    -------
-    Tensor, shape (..., 1)
-        Float32.
-    """
+    """Return what a norm multiplies each activation by: one over its size, its weight left out."""
     eps = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
     y = x.float()
     if row.layer_norm:
@@ -193,21 +103,7 @@ def norm_gain(x: Tensor, norm: Any, row: Architecture) -> Tensor:
 
 
 def normed(x: Tensor, norm: Any, row: Architecture) -> Tensor:
-    """Apply a norm whole, outside the module, so that a trace of the model does not see it.
-
-    Parameters
-    ----------
-    x : Tensor, shape (..., D)
-        What the norm reads.
-    norm : Module
-        LayerNorm, RMSNorm, or an Identity.
-    row : Architecture
-        Which of the first two it is.
-
-    Returns
-    -------
-    Tensor, shape (..., D)
-    """
+    """Apply a norm whole, outside the module, so that a trace of the model does not see it."""
     if isinstance(norm, nn.Identity):
         return x
     weight, bias = norm_weight(norm, row)

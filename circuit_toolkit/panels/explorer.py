@@ -10,25 +10,25 @@ from typing import Any
 import ipywidgets as w
 import traitlets
 
-from circuit_toolkit.activations import Activations
-from circuit_toolkit.capture import capture
-from circuit_toolkit.circuits.circuit import Circuit
-from circuit_toolkit.circuits.circuit_lasso import CircuitLasso
-from circuit_toolkit.circuits.lasso_fit import LassoFit
-from circuit_toolkit.circuits.tables import TARGET
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import TARGET
+from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
+from circuit_toolkit.circuit_lasso.fit import LassoFit
+from circuit_toolkit.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evaluation import ablation_evidence
-from circuit_toolkit.interpret.circuit_lens import CircuitLens, FeatureCircuits
-from circuit_toolkit.interpret.feature_card import FeatureCard, feature_card
-from circuit_toolkit.interpret.labels import described_labels, named_features
-from circuit_toolkit.interpret.weight_lens import FeatureDescriptions
+from circuit_toolkit.evidence import ablation_evidence
+from circuit_toolkit.features.card import FeatureCard, feature_card
+from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
+from circuit_toolkit.features.labels import described_labels, named_features
 from circuit_toolkit.models import Model
 from circuit_toolkit.panels.graph_widget import GraphWidget
 from circuit_toolkit.panels.panel import Panel
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import BUNDLED, Task
-from circuit_toolkit.views.card_page import card_html
+from circuit_toolkit.views.card.page import card_html
 
 _ALL = -1  # the value of the prompt menu that stands for all prompts
 _SHOWN = 40  # prompts in the menu
@@ -121,7 +121,7 @@ class Explorer(Panel):
         self.learn()
 
     def __repr__(self) -> str:
-        """Say what is shown; the widgets hold too much to print."""
+        """Return what is shown; the widgets hold too much to print."""
         return f"Explorer({self.model!r}, circuit={self.circuit!r}, selected={self.selected!r})"
 
     def _make_controls(self) -> None:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from circuit_toolkit.activations import Activations
+from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interpret.weight_lens import FeatureDescriptions, solo_activations
-from circuit_toolkit.interpret.weight_lens.solo import first_token
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
+from circuit_toolkit.weight_lens import FeatureDescriptions, solo_activations
+from circuit_toolkit.weight_lens.single_token import first_token
 
 MOST = 200  # features in the list: a dictionary may have many thousands
 
@@ -55,20 +55,7 @@ class FedBy(NamedTuple):
 def check_described(
     descriptions: FeatureDescriptions, dictionaries: Mapping[Site, Dictionary]
 ) -> None:
-    """Refuse descriptions of other dictionaries.
-
-    Parameters
-    ----------
-    descriptions : FeatureDescriptions
-        What was given.
-    dictionaries : dict of Site to Dictionary
-        Whose features are looked at; not all need be described.
-
-    Raises
-    ------
-    InputError
-        If none is described, or one of another size.
-    """
+    """Refuse descriptions of other dictionaries."""
     ours = {site.short: each.n_features for site, each in dictionaries.items()}
     theirs = {site.short: descriptions.tables[site].n_features for site in descriptions.shown}
     both = ours.keys() & theirs.keys()
@@ -85,24 +72,7 @@ def _sizes(n_features: Mapping[str, int]) -> str:
 
 
 def token_named(model: Model, text: str) -> int:
-    """Give the id of a token that a user typed.
-
-    Parameters
-    ----------
-    model : Model
-        Whose tokens.
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    InputError
-        If it is no token; tokens that differ in case or a space are named.
-    """
+    """Return the id of a token that a user typed."""
     try:
         return model.token_id(text)
     except InputError:
@@ -143,25 +113,7 @@ def _either(texts: Sequence[str]) -> str:
 def fed_by(
     model: Model, dictionaries: Mapping[Site, Dictionary], acts: Activations, token: int
 ) -> FedBy:
-    """Run one token alone, and give the features that it activates.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    dictionaries : dict of Site to Dictionary
-        Whose features.
-    acts : Activations
-        Of the texts, every token.
-    token : int
-        Its id.
-
-    Returns
-    -------
-    FedBy
-        Those first that are driven hardest, as a share of their largest activation in the texts;
-        those that never fire there come last.
-    """
+    """Run one token alone, and give the features that it activates."""
     word = str(model.tokenizer.decode([token]))
     begin = first_token(model, dictionaries)
     rows = zip(acts.prompt.tolist(), acts.position.tolist(), strict=True)
@@ -179,21 +131,7 @@ def fed_by(
 
 
 def list_fed(fed: FedBy, site: Site | None, labels: Labels) -> Listed:
-    """List what a token feeds.
-
-    Parameters
-    ----------
-    fed : FedBy
-        All of it.
-    site : Site or None
-        Of which layer; None for all.
-    labels : dict of Site to sequence of str
-        Names of the features.
-
-    Returns
-    -------
-    Listed
-    """
+    """List what a token feeds."""
     these = [each for each in fed.features if site in (None, each.site)]
     lines = []
     for each in these[:MOST]:
@@ -222,25 +160,7 @@ def list_described(
     acts: Activations,
     labels: Labels,
 ) -> Listed:
-    """List the features of some layers that have a description; without any, those that fire.
-
-    Parameters
-    ----------
-    descriptions : FeatureDescriptions
-        What weights say.
-    coverage : sequence of dict
-        Rows of what its method of that name gives.
-    sites : sequence of Site
-        Of which layers.
-    acts : Activations
-        Of the texts.
-    labels : dict of Site to sequence of str
-        Names of the features.
-
-    Returns
-    -------
-    Listed
-    """
+    """List the features of some layers that have a description; without any, those that fire."""
     where = sites[0].short if len(sites) == 1 else "all layers"
     shown = [site for site in sites if site in descriptions.shown]
     rows = [
@@ -277,7 +197,7 @@ def _covered(
     validated: int,
     where: str,
 ) -> str:
-    """Say how many features have a description, by tokens of their own and only by inheritance."""
+    """Return how many features have a description, by own tokens and only by inheritance."""
     if not shown:
         return f"<b>{where}</b> was not described"
     rows = [row for row in coverage if row["site"] in {str(site) for site in shown}]

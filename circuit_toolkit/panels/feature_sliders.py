@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import ipywidgets as w
 
-from circuit_toolkit.interpret.circuit_lens import CircuitLens
-from circuit_toolkit.interpret.circuit_lens.passes import FLOOR
+from circuit_toolkit.circuit_lens import CircuitLens
+from circuit_toolkit.circuit_lens.passes import FLOOR
 
 WRAP = {"flex_flow": "row wrap"}
 
@@ -76,34 +76,12 @@ CLUSTERS = {
 
 
 def circuit_sliders(lens: CircuitLens, ranges: Mapping[str, Range]) -> dict[str, Any]:
-    """Make sliders of settings that `FeatureCircuits.at` takes without a run.
-
-    Parameters
-    ----------
-    lens : CircuitLens
-        Whose settings they begin with.
-    ranges : dict of str to Range
-        By name of the setting.
-
-    Returns
-    -------
-    dict of str to Widget
-    """
+    """Make sliders of settings that `FeatureCircuits.at` takes without a run."""
     return {name: slider(each, getattr(lens, name)) for name, each in ranges.items()}
 
 
 def word_sliders(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Make sliders of the thresholds that `FeatureDescriptions.at` takes.
-
-    Parameters
-    ----------
-    settings : mapping
-        Of the descriptions; below their floors nothing was kept.
-
-    Returns
-    -------
-    dict of str to Widget
-    """
+    """Make sliders of the thresholds that `FeatureDescriptions.at` takes."""
     floors = settings["floors"]
     texts = {
         "theta_token": (
@@ -124,19 +102,7 @@ def word_sliders(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def slider(span: Range, value: float) -> Any:
-    """Make a slider whose ends include its value: it never shows another than the one in force.
-
-    Parameters
-    ----------
-    span : Range
-        What it says.
-    value : float or int
-        Where it begins; a whole number makes a slider of whole numbers.
-
-    Returns
-    -------
-    Widget
-    """
+    """Make a slider whose ends include its value: it never shows another than the one in force."""
     kind = w.IntSlider if isinstance(span.least, int) and span.step == 1 else w.FloatSlider
     return kind(
         value=value,
@@ -152,36 +118,13 @@ def slider(span: Range, value: float) -> Any:
 
 
 def row(title: str, sliders: Mapping[str, Any]) -> w.HBox:
-    """Put sliders side by side behind a title, or below each other where it is narrow.
-
-    Parameters
-    ----------
-    title : str
-        What they have in common.
-    sliders : dict of str to Widget
-        Which.
-
-    Returns
-    -------
-    HBox
-    """
+    """Put sliders side by side behind a title, or below each other where it is narrow."""
     label = w.HTML(f"<b>{title}</b>", layout={"flex": "0 0 60px"})
     return w.HBox([label, w.HBox(list(sliders.values()), layout={"flex": "1 1 0%", **WRAP})])
 
 
 def taken_apart(found: Mapping[str, Any]) -> str:
-    """Say in a sentence what clusters there are, and why there are none.
-
-    Parameters
-    ----------
-    found : mapping
-        See `FeatureCircuits.to_dict`.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """Describe in a sentence what clusters there are, and why there are none."""
     n, clusters = found["n_firings"], len(found["clusters"])
     noise, empty = found["n_noise"], found["n_empty"]
     least = found["settings"]["min_samples"]

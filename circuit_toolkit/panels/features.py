@@ -9,15 +9,14 @@ from typing import Any
 import ipywidgets as w
 import traitlets
 
-from circuit_toolkit.activations import Activations
-from circuit_toolkit.capture import capture
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.names import feature_at
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interpret.circuit_lens import CircuitLens, FeatureCircuits
-from circuit_toolkit.interpret.feature_card import FeatureCard, feature_card
-from circuit_toolkit.interpret.labels import described_labels, feature_labels
-from circuit_toolkit.interpret.names import feature_at
-from circuit_toolkit.interpret.weight_lens import FeatureDescriptions, WeightLens
+from circuit_toolkit.features.card import FeatureCard, feature_card
+from circuit_toolkit.features.labels import described_labels, feature_labels
 from circuit_toolkit.models import Model
 from circuit_toolkit.panels.feature_search import (
     FedBy,
@@ -39,40 +38,14 @@ from circuit_toolkit.panels.feature_sliders import (
 )
 from circuit_toolkit.panels.panel import Panel
 from circuit_toolkit.sites import Site
-from circuit_toolkit.views.card_page import card_html
+from circuit_toolkit.views.card.page import card_html
+from circuit_toolkit.weight_lens import FeatureDescriptions, WeightLens
 
 _ALL = ""  # the choice of all layers: a menu takes None for no choice
 
 
 class FeatureExplorer(Panel):
-    """Look features up and read their cards; `explore_features` makes one.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    dictionaries : dict of Site to Dictionary
-        Those whose features are looked at.
-    texts : sequence of str
-        Where features are seen to fire.
-    descriptions : FeatureDescriptions, optional
-        From `WeightLens`; by default made here, by its default preset.
-    lens : CircuitLens, optional
-        Settings of the circuits; the sliders begin with them.
-
-    Attributes
-    ----------
-    selected : str
-        Feature whose card is shown, such as `blocks.3.ln2.hook_normalized/17`; may be assigned.
-    descriptions : FeatureDescriptions
-        At the thresholds of the sliders.
-    circuits : FeatureCircuits or None
-        Of the feature that is shown, if its firings were taken apart.
-    card : FeatureCard
-        What is shown.
-    acts : Activations
-        Of the texts.
-    """
+    """Look features up and read their cards; `explore_features` makes one."""
 
     selected = traitlets.Unicode("")
 
@@ -116,7 +89,7 @@ class FeatureExplorer(Panel):
         self._pick()
 
     def __repr__(self) -> str:
-        """Say what is shown; the widgets hold too much to print."""
+        """Return what is shown; the widgets hold too much to print."""
         return f"FeatureExplorer({self.model!r}, selected={self.selected!r})"
 
     def _make_controls(self) -> None:
@@ -182,7 +155,7 @@ class FeatureExplorer(Panel):
         self._coverage: Any = descriptions.coverage().to_dict("records")
 
     def _listed(self) -> Listed:
-        """Say what belongs in the list: what a token feeds, or what has a description."""
+        """Return what belongs in the list: what a token feeds, or what has a description."""
         site = Site.parse(str(self._site.value)) if self._site.value else None
         if self._search.value.strip():
             token = token_named(self.model, self._search.value)

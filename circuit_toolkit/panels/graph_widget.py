@@ -8,11 +8,11 @@ from typing import Any
 import anywidget
 import traitlets
 
-from circuit_toolkit.circuits.circuit import Circuit
+from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.views.graph_page import static, vis_network_script
-from circuit_toolkit.views.graph_svg import graph_svg
-from circuit_toolkit.views.scene import scene
+from circuit_toolkit.views.graph.graph_page import static, vis_network_script
+from circuit_toolkit.views.graph.graph_svg import graph_svg
+from circuit_toolkit.views.graph.scene import scene
 
 
 class GraphWidget(anywidget.AnyWidget):

@@ -13,51 +13,28 @@ import numpy as np
 import plotly.graph_objects as go
 import traitlets
 
-from circuit_toolkit.activations import Activations
-from circuit_toolkit.capture import capture
-from circuit_toolkit.circuits.circuit import Circuit
-from circuit_toolkit.circuits.head_codes import HeadCodes, HeadCodesFit
-from circuit_toolkit.circuits.tables import TARGET
-from circuit_toolkit.demo.reference_heads import known_heads
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.benchmark.heads.reference import known_heads
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evaluation.head_evidence import head_evidence
+from circuit_toolkit.evidence.heads import head_evidence
+from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
 from circuit_toolkit.interventions import change, intervene
 from circuit_toolkit.models import Model, run
 from circuit_toolkit.panels.graph_widget import GraphWidget
 from circuit_toolkit.panels.panel import Panel
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import BUNDLED, Task
-from circuit_toolkit.views.head_figure import attention_figure, head_figure
+from circuit_toolkit.views.figures.heads import attention_figure, head_figure
 
 _SHOWN = 20  # prompts in the menu
 _TESTED = 32  # prompts on which one head is replaced
 
 
 class HeadExplorer(Panel):
-    """Score the heads of a model on a task; `explore_heads` makes one.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    task : Task, optional
-        One's own, with twins; by default the bundled tasks are in the menu.
-    n : int
-        Prompts of a bundled task.
-    codes : HeadCodes, optional
-        Settings; the two in the panel begin with theirs.
-
-    Attributes
-    ----------
-    circuit : Circuit or None
-        The heads that reach the threshold.
-    threshold : float
-        Share of the highest score; assigning one redraws, and runs nothing.
-    selected : tuple of (int, int), or the empty one
-        Layer and head that are looked at; assigning one runs the model on a few prompts.
-    fit : HeadCodesFit
-        The scores.
-    """
+    """Score the heads of a model on a task; `explore_heads` makes one."""
 
     circuit: traitlets.Instance[Circuit | None] = traitlets.Instance(  # traitlets leaves T open
         Circuit,
@@ -90,7 +67,7 @@ class HeadExplorer(Panel):
         self._guarded(self.score)
 
     def __repr__(self) -> str:
-        """Say what is shown; the widgets hold too much to print."""
+        """Return what is shown; the widgets hold too much to print."""
         return f"HeadExplorer({self.model!r}, circuit={self.circuit!r}, selected={self.selected})"
 
     def _make_controls(self) -> None:
@@ -229,7 +206,7 @@ class HeadExplorer(Panel):
         self._where.layout.display = ""
 
     def _effect(self, layer: int, head: int) -> str:
-        """Say what the metric does when the head carries what it has on the twins."""
+        """Return what the metric does when the head carries what it has on the twins."""
         if self.task.metric is None:
             return "the task has labels alone: no metric"
         task = self.task.subset(_TESTED)
@@ -270,7 +247,7 @@ class HeadExplorer(Panel):
 
     @contextmanager
     def _busy(self, text: str, where: w.HTML | None = None) -> Iterator[None]:
-        """Say that something runs, and take no clicks on buttons meanwhile."""
+        """Warn that something runs, and take no clicks on buttons meanwhile."""
         line = where or self._status
         before = line.value
         self._say(f"<i>{html.escape(text)}</i>", line)

@@ -12,22 +12,7 @@ class ConvergenceWarning(UserWarning):
 def violation(
     pull: np.ndarray, B: np.ndarray, alphas: np.ndarray | float, positive: bool = False
 ) -> np.ndarray:
-    """Largest violation of the optimality conditions (Tibshirani, 2013, section 2.1).
-
-    Parameters
-    ----------
-    pull, B : ndarray, shapes (p,) or (p, q)
-        Slope of the likelihood or of the squared error, downhill, and the coefficients.
-    alphas : ndarray, shape (q,) or that of B
-        Penalties.
-    positive : bool
-        Whether coefficients may not be negative.
-
-    Returns
-    -------
-    ndarray, shape (q,)
-        Zero at a solution; in the unit of alpha. Infinite where a sign is not allowed.
-    """
+    """Largest violation of the optimality conditions (Tibshirani, 2013, section 2.1)."""
     on_support = np.abs(pull * np.sign(B) - alphas)  # also where alphas are infinite
     if positive:
         on_support = np.where(B < 0, np.inf, on_support)
@@ -43,23 +28,7 @@ def summarise(
     w: np.ndarray,
     positive: bool,
 ) -> np.ndarray:
-    """Take the sums that a certificate is made from.
-
-    Parameters
-    ----------
-    c, pull, b : ndarray, shape (p,)
-        Products of the sources with the target, slope of the squared error and of a ridge,
-        downhill, and coefficients.
-    penalties, w : ndarray, shape (p,)
-        Penalties, and these over alpha.
-    positive : bool
-        Whether coefficients may not be negative.
-
-    Returns
-    -------
-    ndarray, shape (6,)
-        Violation, largest |pull| / w, b.c, b.pull, w.|b| and b.b.
-    """
+    """Take the sums that a certificate is made from."""
     largest = ((pull if positive else np.abs(pull)) / w).max(initial=0)
     worst = violation(pull, b, penalties, positive)
     return np.array([worst, largest, b @ c, b @ pull, w[b != 0] @ np.abs(b[b != 0]), b @ b])
@@ -68,26 +37,7 @@ def summarise(
 def certificate(
     summary: np.ndarray, yy: np.ndarray, alphas: np.ndarray, ridge: np.ndarray | float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How far coefficients are from optimal, from second moments alone.
-
-    The dual point is the residual, scaled until no source correlates with it by more than
-    alpha (Massias, Gramfort and Salmon, 2018); the gap bounds the distance to the optimum.
-
-    Parameters
-    ----------
-    summary : ndarray, shape (..., 6)
-        From `summarise`.
-    yy : ndarray, shape (...)
-        Second moments of the targets.
-    alphas, ridge : ndarray, shape (...)
-        Penalties on absolute values, and on half the squares.
-
-    Returns
-    -------
-    tuple of three ndarray, shape (...)
-        Duality gap over yy / 2, largest violation of the optimality conditions, and the mean
-        square of the residuals.
-    """
+    """How far coefficients are from optimal, from second moments alone."""
     worst, largest, fitted, unfitted, absolute, squares = np.moveaxis(summary, -1, 0)
     ry = yy - fitted  # residual . y
     rr = np.maximum(ry - unfitted, 0)  # residual . residual, with the ridge as further rows

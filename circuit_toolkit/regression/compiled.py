@@ -19,17 +19,7 @@ _WAIT = 1.0  # seconds; reading numba and its cache from disk takes half of one
 
 
 def kernels(wait: bool = False) -> Any:
-    """Give the module of compiled loops, if it is ready.
-
-    Parameters
-    ----------
-    wait : bool
-        Wait for it, though not beyond the first second of the process that asks.
-
-    Returns
-    -------
-    module or None
-    """
+    """Return the module of compiled loops, if it is ready."""
     future, begun = _compiling()
     left = begun + _WAIT - time.monotonic()
     if not future.done() and not (wait and left > 0):

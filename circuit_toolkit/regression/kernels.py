@@ -24,10 +24,7 @@ _compiled = njit(**_settings) if njit else lambda function: function
 
 @_compiled
 def add_products(starts, rows, values, row_starts, columns, row_values, out, upper):
-    """Add X'Y to `out` (p, q): X by columns (csc), Y by rows (csr) with sorted columns.
-
-    With `upper` only what is on and above the diagonal.
-    """
+    """Add X'Y to `out` (p, q): X by columns (csc), Y by rows (csr) with sorted columns."""
     for k in range(len(starts) - 1):
         into = out[k]
         for e in range(starts[k], starts[k + 1]):
@@ -196,11 +193,7 @@ def walk(
     G, shift, scale, c, w, alphas, bounds, first, last, l2, positive, steps, b, slope,
     counts, index, value, summary,
 ):  # fmt: skip
-    """Walk down the penalties `alphas[first:]` from the solution b at the penalty `last`.
-
-    Returns the first point that was not solved: its support is too large, its sources depend on
-    each other, or `steps` were not enough. What b and slope hold then means nothing.
-    """
+    """Walk down the penalties `alphas[first:]` from the solution b at the penalty `last`."""
     p = len(c)
     pull, move, grow = np.empty(p), np.empty(LIMIT), np.empty(LIMIT)
     S, wanted, A = np.empty(LIMIT, np.int64), np.empty(LIMIT, np.int64), np.empty((LIMIT, LIMIT))

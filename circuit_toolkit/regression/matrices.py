@@ -15,25 +15,7 @@ _NAMED = 5  # rows that an error message lists
 
 
 def as_matrix(name: str, values: object) -> Matrix:
-    """Bring numpy, scipy.sparse or torch values to float64, and refuse what cannot be fitted.
-
-    Parameters
-    ----------
-    name : str
-        What error messages call the matrix.
-    values : array, sparse matrix or Tensor, shape (n, p)
-        One row per observation. Sparse stays sparse.
-
-    Returns
-    -------
-    ndarray or csc_array, shape (n, p)
-        The same numbers in float64.
-
-    Raises
-    ------
-    InputError
-        If there are not two axes, no rows, other things than numbers, or NaN or infinity.
-    """
+    """Bring numpy, scipy.sparse or torch values to float64, and refuse what cannot be fitted."""
     if isinstance(values, torch.Tensor):
         values = _from_torch(name, values)
     matrix: Matrix = values if sp.issparse(values) else np.asarray(values)

@@ -36,10 +36,7 @@ def of_words(model: Model, prompts: Sequence[str], words: Sequence[tuple[Any, An
 
 
 def _spaced(prompt: str, word: str) -> str:
-    """Add the space that a word needs: none after a space or a bracket, or inside a number.
-
-    The texts of tables seldom keep leading spaces, and without one a word is another token.
-    """
+    """Add the space that a word needs: none after a space or a bracket, or inside a number."""
     if word[:1].isspace() or not prompt or not word or prompt[-1] in " \t\n([{\"'":
         return word
     return word if prompt[-1].isdigit() and word[0].isdigit() else f" {word}"
@@ -70,11 +67,7 @@ def says_start(prompt: str, start: str) -> bool:
 def of_ids(
     model: Model, prompts: Sequence[str], ids: Sequence[tuple[Any, Any]], trusted: bool
 ) -> tuple[list[Pair], str | None]:
-    """Tokens that are given as ids, and a warning where they are another tokenizer's.
-
-    Ids that are not `trusted` must be words of their prompts. Where most are not, they belong to
-    another tokenizer, and none is used.
-    """
+    """Tokens that are given as ids, and a warning where they are another tokenizer's."""
     found = [_own(model, *row, trusted) for row in zip(prompts, ids, strict=True)]
     foreign = [i for i, each in enumerate(found) if isinstance(each, str)]
     if trusted or len(foreign) <= len(found) / 2:

@@ -39,10 +39,7 @@ def _bundled(
     accept: Callable[[Mapping[str, str]], bool] = lambda facts: True,
     **options: Any,
 ) -> Task:
-    """Ask the grammar for n questions of one family.
-
-    `upwards` is the fact of direction +1, `accept` says by its facts whether a sentence will do.
-    """
+    """Ask the grammar for n questions of one family."""
     grammar = Grammar(seed)
     said = (grammar.sentence(name, test=test, **options) for _ in itertools.count())
     sentences = list(itertools.islice((each for each in said if accept(each.facts)), n))

@@ -165,7 +165,7 @@ def _texts(file: str, rows: Sequence[Row], column: str) -> list[str]:
 
 
 def _kind(rows: Sequence[Row], prompts: Sequence[str], answer: str, wrong: str) -> str:
-    """Say what the column of answers holds, by its name and the prompts."""
+    """Return what the column of answers holds, by its name and the prompts."""
     if not wrong:
         years = (str(row[answer]).strip().zfill(2) for row in rows)
         if any(says_start(prompt, year) for prompt, year in zip(prompts, years, strict=True)):

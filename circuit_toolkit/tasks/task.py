@@ -84,7 +84,7 @@ class Task(Sources):
                 raise InputError(f"{what!r} must have one entry for each of {n} prompts.")
 
     def __len__(self) -> int:
-        """Give the number of clean prompts."""
+        """Return the number of clean prompts."""
         return len(self.clean)
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ class Task(Sources):
         return np.tile(np.arange(n), 2 if self.corrupted else 1)
 
     def _weights(self, rows: Sequence[int] | np.ndarray, like: Tensor) -> Tensor:
-        """Say how much each token counts, answers + and wrong ones -, (B, V) as `like`."""
+        """Return how much each token counts, answers + and wrong ones -, (B, V) as `like`."""
         self._need_answers()
         mean = self.metric == "logit_difference"
         weights = torch.zeros_like(like)
@@ -174,7 +174,7 @@ class Task(Sources):
         return (values * self._weights(rows, last.detach())).sum(1)
 
     def change(self, logits: Tensor, reference: Tensor, rows: Sequence[int]) -> Tensor:
-        """Say how far the metric is from that of other logits.
+        """Return how far the metric is from that of other logits.
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class Task(Sources):
         return (self.measure(logits, rows) - self.measure(reference, rows)).abs()
 
     def accuracy(self, logits: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """Say where the best answer beats every wrong token.
+        """Return where the best answer beats every wrong token.
 
         Parameters
         ----------

@@ -55,11 +55,7 @@ def splitting_years(model: Model) -> dict[str, dict[str, int]]:
 
 
 def year_ends(model: Model, splitting: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Token of each two-digit end of a year, as it follows a century, of `splitting_years`.
-
-    Few tokenizers split every year of any century, so the ends are gathered over all of them; what
-    splits nowhere, such as the round "00", is looked up in the vocabulary.
-    """
+    """Token of each two-digit end of a year, as it follows a century, of `splitting_years`."""
     ends: dict[str, int] = {}
     for found in splitting.values():
         for end, token in found.items():

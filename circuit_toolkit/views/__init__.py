@@ -1,1 +1,19 @@
 """Views: pictures of circuits and activations that need no network; they compute nothing."""
+
+from circuit_toolkit.lazy import lazy
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "attention_figure": "figures.heads",
+        "compare_figure": "figures.compare",
+        "evidence_figure": "figures.fit",
+        "generalisation_figure": "figures.generalisation",
+        "graph_page": "graph.graph_page",
+        "head_comparison_figure": "figures.heads",
+        "head_figure": "figures.heads",
+        "highlighted_text_html": "figures.fit",
+        "neighbours_figure": "figures.virtual_weights",
+        "path_figure": "figures.fit",
+    },
+)

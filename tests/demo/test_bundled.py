@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import circuit_toolkit
-from circuit_toolkit.demo.card import BEGIN, END, REQUIRED, tables, update
-from circuit_toolkit.demo.evaluate import evaluate_dictionaries, evaluate_model
+from benchmarks.demo.card import BEGIN, END, REQUIRED, tables, update
+from benchmarks.demo.evaluate import evaluate_dictionaries, evaluate_model
 from circuit_toolkit.errors import FileFormatError
 
 PACKAGE = Path(circuit_toolkit.__file__).parent

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import circuit_toolkit as ct
+from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.dictionaries import coordinates
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import run
 from circuit_toolkit.sites import Site
-from circuit_toolkit.store import ActivationStore
 
 PROMPTS = ["the boys near the cabinet", "the girls near the old cabinet"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuit_toolkit.capture import capture
+from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.dictionaries import load_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions import (
@@ -183,7 +183,7 @@ def test_prompts_on_which_nothing_changes_are_not_run_again(tiny, tiny_saes, mon
     """A feature that is silent on a prompt, though not upstream of another that is not."""
     import importlib
 
-    module = importlib.import_module("circuit_toolkit.interventions.intervene")
+    module = importlib.import_module("circuit_toolkit.interventions.runs")
     task, site = ioi(tiny, n=6, seed=2), Site("resid_post", 1)
     batch = tiny.tokenize(task.clean)
     acts = tiny_saes[site].encode(run(tiny, batch, [site])[site])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuit_toolkit.capture import capture
+from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions import change, intervene, mean_ablation, zero
 from circuit_toolkit.sites import Site

@@ -12,7 +12,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from circuit_toolkit.demo.tokenizer import build_tokenizer
+from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions import intervened, zero
 from circuit_toolkit.models import LOGITS, load_model, run

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from circuit_toolkit.demo.tokenizer import build_tokenizer
+from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.models import ARCHITECTURES, LOGITS, Architecture, load_model, run, token_mask
 from circuit_toolkit.models.weights import output_matrix

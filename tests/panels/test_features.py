@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import circuit_toolkit as ct
+from circuit_toolkit.circuit_lens import CircuitLens
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interpret.circuit_lens import CircuitLens
 from circuit_toolkit.models import ports, run
 from circuit_toolkit.panels import feature_search
 from circuit_toolkit.panels.feature_search import fed_by, list_fed

@@ -5,7 +5,7 @@ import pytest
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.panels.graph_widget import GraphWidget
-from tests.circuits.made_up import made_up_circuit
+from tests.circuit.made_up import made_up_circuit
 
 # What anywidget gives a widget's module: a model with get, set, save_changes, on and off.
 HOST = """

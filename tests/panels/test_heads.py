@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import circuit_toolkit as ct
-from circuit_toolkit.circuits.head_codes import HeadCodes
-from circuit_toolkit.demo.reference_heads import reference_heads
+from circuit_toolkit.benchmark.heads.reference import reference_heads
+from circuit_toolkit.head_codes import HeadCodes
 from circuit_toolkit.models import run
 from circuit_toolkit.panels import heads as module
 from circuit_toolkit.panels.heads import explore_heads

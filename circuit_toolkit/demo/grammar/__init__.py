@@ -33,7 +33,7 @@ __all__ = [
 
 
 def repeated(rng: random.Random) -> Sentence:
-    """Say random words twice: nothing but induction predicts the second half."""
+    """Describe random words twice: nothing but induction predicts the second half."""
     first = rng.sample(VOCABULARY, rng.randint(5, 24))
     halves = [Word(text, ("first half",)) for text in first]
     halves += [Word(text, ("second half",)) for text in first]
@@ -41,7 +41,7 @@ def repeated(rng: random.Random) -> Sentence:
 
 
 def copies(rng: random.Random) -> Sentence:
-    """Say a few random words three to six times over: the plainest lesson in copying."""
+    """Describe a few random words three to six times over: the plainest lesson in copying."""
     words = rng.sample(VOCABULARY, rng.randint(3, 10))
     times = min(rng.randint(3, 6), 60 // len(words))
     first = [Word(text, ("first half",)) for text in words]
@@ -109,7 +109,7 @@ class Grammar:
         self.shares = shares
 
     def sentence(self, kind: str | None = None, test: bool = False, **options) -> Sentence:
-        """Say one sentence.
+        """Describe one sentence.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class Grammar:
         return _TESTABLE[kind](self.rng, test=True, **options)
 
     def sentences(self, n: int, kind: str | None = None, test: bool = False) -> Iterator[Sentence]:
-        """Say several sentences.
+        """Describe several sentences.
 
         Parameters
         ----------

@@ -52,10 +52,7 @@ def _ending(rng: random.Random) -> tuple[tuple[str, str], list[Word]]:
 
 
 def agreement(rng: random.Random, test: bool = False) -> Sentence:
-    """Say a subject, an attractor of the other number half of the time (always in tests), a verb.
-
-    The corrupted twin has the subject in the other number.
-    """
+    """Return a subject, an attractor (half of the time of the other number), and a verb."""
     number = rng.randrange(2)
     pair = rng.choice(HELD_OUT_NOUNS if test else NOUNS)
     attractor = rng.choice([noun for noun in w.NOUN_PAIRS if noun != pair])

@@ -64,23 +64,7 @@ def biography(
     title: bool = True,
     whole: bool = False,
 ) -> Sentence:
-    """Tell a biography; the question asks for the pronoun that first follows the name.
-
-    Parameters
-    ----------
-    rng : random.Random
-        Source of chance.
-    test : bool
-        Draw from what training never sees.
-    strength : float
-        Probability that the gender is the usual one of the profession.
-    profession, gender : str, optional
-        Fixed by the caller; `gender` is `female` or `male`.
-    title : bool
-        Whether the profession may be named, and not only told by what the person does.
-    whole : bool
-        Ask for the pronoun after what the person does, which tells the profession, not before it.
-    """
+    """Tell a biography; the question asks for the pronoun that first follows the name."""
     chosen, sex = _person(rng, strength, profession, gender)
     while True:
         name = rng.choice(w.FEMALE_NAMES if sex == "female" else w.MALE_NAMES)

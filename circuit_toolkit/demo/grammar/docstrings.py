@@ -21,10 +21,7 @@ HELD_OUT_LENGTHS = ["1 2 2 1", "2 1 2 2", "3 2 1 1"]
 
 
 def docstring(rng: random.Random, test: bool = False) -> Sentence:
-    """Write a function and its documentation, which names the arguments in order.
-
-    The question asks for the third; the corrupted twin has other arguments in the signature.
-    """
+    """Write a function and its documentation, which names the arguments in order."""
     while True:
         arguments = rng.sample(w.ARGUMENTS, 5)
         if is_held_out(*arguments[:3]) == test:

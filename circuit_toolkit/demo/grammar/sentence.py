@@ -80,7 +80,7 @@ class Sentence:
         return detokenise([word.text for word in self.words[:at]])
 
     def roles(self) -> list[frozenset[str]]:
-        """Give every role of every word: its class, its form, its part, its family, itself.
+        """Return every role of every word: its class, its form, its part, its family, itself.
 
         Returns
         -------

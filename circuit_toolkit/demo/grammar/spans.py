@@ -37,20 +37,7 @@ HELD_OUT_EVENTS = w.EVENTS[-6:]  # in training they stand in fillers only
 def greater_than(
     rng: random.Random, test: bool = False, years: tuple[int, int] = (2, 98)
 ) -> Sentence:
-    """Say a span of years in one century.
-
-    The corrupted twin starts early: in the first third of the years before, but not before 02,
-    the earliest that training has seen.
-
-    Parameters
-    ----------
-    rng : random.Random
-        Source of chance.
-    test : bool
-        Draw from what training never sees.
-    years : (int, int)
-        First and last start year of the century, from 2 to 98.
-    """
+    """Describe a span of years in one century."""
     while True:
         century, start = rng.choice(w.CENTURIES), rng.randint(*years)
         if is_held_out(century, f"{start:02d}") == test:

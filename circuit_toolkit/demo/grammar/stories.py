@@ -126,11 +126,7 @@ def _setting(rng: random.Random) -> dict[str, str]:
 
 
 def ioi(rng: random.Random, test: bool = False, far: bool = False) -> Sentence:
-    """Tell how two people meet and one gives something to the other, who is the answer.
-
-    The corrupted twin lets a third person give, after which either of the two may follow. With
-    `far` the names stand in clauses of their own.
-    """
+    """Tell how two people meet and one gives something to the other, who is the answer."""
     while True:
         io, s, other = rng.sample(NAMES, 3)
         if is_held_out(io, s) == test:
@@ -196,7 +192,7 @@ FILLERS = [
 
 
 def filler(rng: random.Random) -> Sentence:
-    """Say a plain sentence or two: what words are, without a task."""
+    """Describe a plain sentence or two: what words are, without a task."""
     female = rng.random() < 0.5
     n1, n2 = rng.choice(w.NOUN_PAIRS)[0], rng.choice(w.NOUN_PAIRS)[1]
     run1, love1 = rng.choice(w.INTRANSITIVE), rng.choice(w.TRANSITIVE)

@@ -1,0 +1,1 @@
+"""Benchmarks: each script prints what it measured; RESULTS.md holds the figures."""

@@ -1,0 +1,1 @@
+"""The bundled model: its training, its evaluation and its references."""

@@ -1,0 +1,129 @@
+"""Train the dictionaries of the bundled model: an autoencoder a residual site, a transcoder an MLP.
+
+`python -m benchmarks.demo.train_dictionaries` repeats it: seeded, and what is already there
+stays, so an interrupted call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.demo.grammar import Grammar
+from circuit_toolkit.dictionaries import (
+    DictionaryConfig,
+    save_dictionary,
+    train_sae,
+    train_transcoder,
+)
+from circuit_toolkit.dictionaries.dictionary import DEMO_DICTIONARIES
+from circuit_toolkit.models import Model, load_model, run, token_mask
+from circuit_toolkit.sites import Site
+
+
+def training_texts(n: int, seed: int) -> list[str]:
+    """Texts as the model was trained on, sorted by length so that little is padding."""
+    grammar = Grammar(seed)
+    return sorted((sentence.text for sentence in grammar.sentences(n)), key=len)
+
+
+def activations(model: Model, texts: list[str], sites: list[Site]) -> dict[Site, Tensor]:
+    """Read sites on every token but <bos>, shape (n, D) each, in half precision to save memory."""
+    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    for start in range(0, len(texts), 256):
+        batch = model.tokenize(texts[start : start + 256])
+        mask = token_mask(model, batch)
+        for site, value in run(model, batch, read=sites).items():
+            parts[site].append(value[mask].half())
+    return {site: torch.cat(values) for site, values in parts.items()}
+
+
+def plan(model: Model) -> list[tuple[str, Site, Site]]:
+    """Folder, site read and site reconstructed of every dictionary."""
+    layers = range(model.n_layers)
+    residual = [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in layers)]
+    saes = [(f"sae-{site.short.replace(' ', '-')}", site, site) for site in residual]
+    transcoders = [
+        (f"transcoder-{layer}", Site("mlp_in", layer), Site("mlp_out", layer)) for layer in layers
+    ]
+    return saes + transcoders
+
+
+def train_all(
+    model: Model,
+    folder: Path,
+    config: DictionaryConfig,
+    n_texts: int,
+    kinds: str = "sae transcoder",
+    log=sys.stderr,
+) -> None:
+    """Train what is not there yet.
+
+    Parameters
+    ----------
+    model : Model
+        The trained model.
+    folder : Path
+        Where the dictionaries go, each in a folder of its own.
+    config : DictionaryConfig
+        Size and schedule of each; a transcoder gets half as many features and half as many more
+        active, since an MLP of this model has few things to say and others would hardly fire.
+    n_texts : int
+        Number of texts to capture.
+    kinds : str
+        What to train: `sae`, `transcoder` or both.
+    log : file
+        Where progress is written.
+    """
+    todo = [
+        (name, site, out)
+        for name, site, out in plan(model)
+        if name.split("-")[0] in kinds and not (folder / name / "cfg.json").exists()
+    ]
+    sites = sorted({site for _, *pair in todo for site in pair})
+    began = time.monotonic()
+    acts = activations(model, training_texts(n_texts, seed=config.seed + 1), sites) if todo else {}
+    for name, site, out in todo:
+        metadata = {
+            "model_name": model.name,
+            "hook_name": str(site),
+            "hook_name_out": str(out),
+            "prepend_bos": True,
+            "context_size": model.context,
+            "model_class_name": "HookedTransformer",
+            "model_from_pretrained_kwargs": {},
+        }
+        x = acts[site].float()
+        if site == out:
+            trained = train_sae(x, config, metadata)
+        else:
+            narrow = replace(config, n_features=config.n_features // 2, k=config.k * 3 // 2)
+            trained = train_transcoder(x, acts[out].float(), narrow, metadata)
+        save_dictionary(trained, folder / name)
+        log.write(f"{name}  {(time.monotonic() - began) / 60:.1f} min\n")
+        log.flush()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train the dictionaries of the bundled model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--out", type=Path, default=DEMO_DICTIONARIES)
+    parser.add_argument("--texts", type=int, default=30_000)
+    parser.add_argument("--steps", type=int, default=DictionaryConfig.steps)
+    parser.add_argument("--features", type=int, default=DictionaryConfig.n_features)
+    parser.add_argument("--k", type=int, default=DictionaryConfig.k)
+    parser.add_argument("--kinds", default="sae transcoder", help="what to train")
+    args = parser.parse_args(argv)
+    config = DictionaryConfig(n_features=args.features, k=args.k, steps=args.steps)
+    train_all(load_model(args.model), args.out, config, args.texts, args.kinds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What only measures: scores of feature descriptions."""

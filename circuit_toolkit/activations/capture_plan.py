@@ -1,0 +1,198 @@
+"""Reader: some of the prompts of a capture through the model, as sparse feature activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import scipy.sparse as sp
+from torch import Tensor
+
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.dictionaries import Coordinates, Dictionary, coordinates, shared_bos
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models import LOGITS, Batch, Model, run, token_mask
+from circuit_toolkit.sites import Site
+
+Dictionaries = Mapping[Site, Dictionary] | str | Sequence[Site | str]  # or sites as they are
+DENSE = 2**24  # features that are dense at a time: a dictionary encodes so many tokens x features
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """Prompts that can score a model, unless their metric is None; `Task` is one."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def metric(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
+
+    @property
+    def positions(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
+
+    @property
+    def directions(self) -> Sequence[int]: ...  # noqa: D102
+
+    @property
+    def texts(self) -> list[str]: ...  # noqa: D102
+
+    @property
+    def groups(self) -> np.ndarray: ...  # noqa: D102
+
+    def score(self, logits: Tensor, rows: Sequence[int]) -> Tensor: ...  # noqa: D102
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """What a capture runs, and how; made by `reader`, which checks it."""
+
+    model: Model
+    prompts: list
+    task: Scored | None
+    dictionaries: Mapping[Site, Dictionary | Coordinates]
+    positions: str
+    bos: bool
+    remote: bool | str
+
+    @cached_property
+    def scored(self) -> bool:
+        """Whether the task scores the model; one of labels alone does not."""
+        return self.task is not None and self.task.metric is not None
+
+    @cached_property
+    def read(self) -> list[Site]:
+        """Sites that a run reads."""
+        return [*self.dictionaries, *([LOGITS] if self.scored else [])]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Length of each prompt in characters or token ids, whatever it is given in."""
+        return np.array([len(prompt) for prompt in self.prompts])
+
+    @cached_property
+    def settings(self) -> dict:
+        """Return where activations come from, and the shapes of sites that are read as they are."""
+        each = self.dictionaries.items()
+        shapes = {str(site): list(d.shape) for site, d in each if isinstance(d, Coordinates)}
+        return {
+            "model": self.model.name,
+            "task": self.task.name if self.task else None,
+            "positions": self.positions,
+            "bos": self.bos,
+            "dictionaries": {str(site): each.name for site, each in self.dictionaries.items()},
+            "n_prompts": len(self.prompts),
+            **({"shapes": shapes} if shapes else {}),
+        }
+
+    def tokenize(self, rows: range) -> Batch:
+        """Tokenize some of the prompts as the dictionaries want them."""
+        prompts = [self.prompts[row] for row in rows]
+        return self.model.tokenize(prompts, bos=_begins(self.dictionaries))
+
+    def activations(self, rows: range, batch: Batch) -> Activations:
+        """Run some of the prompts and encode what they give."""
+        values = run(self.model, batch, read=self.read, last_logits=True, remote=self.remote)
+        mask = batch.mask.bool() if self.bos else token_mask(self.model, batch)  # (B, T)
+        prompt, place = (index.cpu().numpy() for index in mask.nonzero(as_tuple=True))
+        padding = (batch.mask == 0).sum(1).cpu().numpy()
+        tokens = Activations(
+            features={},
+            prompt=prompt,
+            position=place - padding[prompt],
+            tokens=self.model.words(batch),
+            groups=np.array(rows),
+            settings={**self.settings, "positions": "all"},
+        )
+        if self.task:
+            tokens = _with_task(tokens, self.task, np.array(rows))
+        if self.task and self.scored:
+            scores = self.task.score(values[LOGITS][:, -1], list(rows))
+            tokens = replace(tokens, metric=scores.numpy())
+        pool = None if self.positions == "all" else tokens.pooling(self.positions)
+        features = {
+            # popped, since raw values are the larger part of what a batch needs
+            site: _encoded(dictionary, _tokens(values.pop(site), mask), pool)
+            for site, dictionary in self.dictionaries.items()
+        }
+        return replace(tokens.pooled(self.positions), features=features)
+
+
+def reader(
+    model: Model,
+    prompts: Scored | Sequence[str] | Sequence[Sequence[int]],
+    dictionaries: Dictionaries,
+    positions: str,
+    bos: bool,
+    remote: bool | str,
+) -> Reader:
+    """Check what is to be captured."""
+    of_sites = not isinstance(dictionaries, Mapping)
+    chosen = coordinates(model, dictionaries) if of_sites else dictionaries
+    if not chosen:
+        raise InputError("No dictionaries were given: pass load_dictionaries(model).")
+    if isinstance(prompts, str):
+        raise InputError("prompts must be a list of texts or a task, not one text: write [text].")
+    task = prompts if isinstance(prompts, Scored) else None
+    given = task.texts if task else list(prompts)  # type: ignore[arg-type]
+    if not given:
+        raise InputError("No prompts were given. Pass a task or a list of texts.")
+    known = ["all", "mean", "last", *(task.positions if task else [])]
+    if positions not in known:
+        raise InputError(f"Unknown positions {positions!r}. Use one of {', '.join(known)}.")
+    _begins(chosen)
+    return Reader(model, given, task, chosen, positions, bos, remote)
+
+
+def _begins(dictionaries: Mapping[Site, Dictionary | Coordinates]) -> bool | None:
+    """Return how prompts must begin; sites as they are leave it to the tokenizer."""
+    return shared_bos(each for each in dictionaries.values() if isinstance(each, Dictionary))
+
+
+def _tokens(values: Tensor, mask: Tensor) -> Tensor:
+    """Values (B, T, ...) at the tokens of a mask (B, T), shape (n, ...)."""
+    return values[mask.to(values.device)]
+
+
+def _encoded(
+    dictionary: Dictionary | Coordinates, x: Tensor, pool: sp.csr_array | None
+) -> sp.csr_array:
+    """Features of n tokens, shape (n, F), or pooled."""
+    acts = _sparse(dictionary, x)
+    return acts if pool is None else sp.csr_array(pool @ acts, dtype=np.float32)
+
+
+def _sparse(dictionary: Dictionary | Coordinates, x: Tensor) -> sp.csr_array:
+    """Features of n tokens, shape (n, F), encoded piece by piece where they are many."""
+    data, columns, counts = [], [], []
+    for piece in x.split(max(1, DENSE // dictionary.n_features)):
+        acts = dictionary.encode(piece)  # (tokens, F)
+        row, column = acts.nonzero(as_tuple=True)  # row by row
+        data.append(acts[row, column].cpu().numpy())
+        columns.append(column.cpu().numpy().astype(np.int32))
+        counts.append(np.bincount(row.cpu().numpy(), minlength=len(piece)))
+    ends = np.cumsum(np.concatenate([[0], *counts]))
+    kind = np.int32 if ends[-1] < 2**31 else np.int64  # as scipy chooses
+    return sp.csr_array(
+        (np.concatenate(data), np.concatenate(columns), ends.astype(kind)),
+        shape=(len(x), dictionary.n_features),
+    )
+
+
+def _with_task(part: Activations, task: Scored, rows: np.ndarray) -> Activations:
+    """Add what the task knows of a batch."""
+    pairs = task.groups[rows]
+    lengths = np.array([len(words) for words in part.tokens])
+    return replace(
+        part,
+        groups=pairs,
+        directions=np.asarray(task.directions)[pairs] if len(task.directions) else None,
+        labels={key: np.asarray(values)[pairs] for key, values in task.labels.items()},
+        named={key: lengths + np.asarray(values)[pairs] for key, values in task.positions.items()},
+    )

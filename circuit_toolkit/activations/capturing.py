@@ -1,0 +1,184 @@
+"""Capture: prompts through the model once, out come sparse feature activations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from circuit_toolkit.activations.activations import Activations, joined
+from circuit_toolkit.activations.budget import refuse_batch, refuse_rest
+from circuit_toolkit.activations.capture_plan import Dictionaries, Reader, Scored, reader
+from circuit_toolkit.activations.store import ActivationStore
+from circuit_toolkit.activations.store.fingerprints import inputs_of
+from circuit_toolkit.activations.store.writer import Header, StoreWriter, versions
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models import Model
+
+Prompts = Scored | Sequence[str] | Sequence[Sequence[int]]
+
+
+@overload
+def capture(
+    model: Model,
+    prompts: Prompts,
+    dictionaries: Dictionaries,
+    positions: str = "all",
+    *,
+    bos: bool = False,
+    batch_size: int = 128,
+    store: None = None,
+    shard_size: int | None = None,
+    remote: bool | str = False,
+    progress: bool = True,
+) -> Activations: ...
+
+
+@overload
+def capture(
+    model: Model,
+    prompts: Prompts,
+    dictionaries: Dictionaries,
+    positions: str = "all",
+    *,
+    bos: bool = False,
+    batch_size: int = 128,
+    store: str | os.PathLike,
+    shard_size: int | None = None,
+    remote: bool | str = False,
+    progress: bool = True,
+) -> ActivationStore: ...
+
+
+def capture(
+    model: Model,
+    prompts: Prompts,
+    dictionaries: Dictionaries,
+    positions: str = "all",
+    *,
+    bos: bool = False,
+    batch_size: int = 128,
+    store: str | os.PathLike | None = None,
+    shard_size: int | None = None,
+    remote: bool | str = False,
+    progress: bool = True,
+) -> Activations | ActivationStore:
+    """Run prompts through the model once and keep the features that fire.
+
+    One trace reads all sites. A capture that does not fit in memory or on the disk is refused when
+    its first batch shows it; `estimate_capture` says beforehand what it will take.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    prompts : Task or sequence of str or of token ids
+        What to run. A task gives its clean prompts, then its corrupted twins, and its metric.
+    dictionaries : dict of Site to Dictionary, or sites
+        From `load_dictionaries`. Or sites to read as they are, every coordinate a feature: a kind
+        of site at all layers, such as `"head_out"`, or a list of sites.
+    positions : str
+        `all` tokens as rows (from which every other choice can be read later), their `mean`
+        (taken after encoding), the `last`, or a position that the task names.
+    bos : bool
+        Whether the beginning-of-sequence token makes a row too. Its activations have outlying
+        norms, so by default it does not.
+    batch_size : int
+        Prompts in one trace.
+    store : path, optional
+        Folder to write to, for activations that outgrow memory. Where one is there, capture goes
+        on with it, if the inputs are the same.
+    shard_size : int, optional
+        Prompts in one file of the store, a multiple of `batch_size`; by default one batch.
+        A shard is what is in memory at a time.
+    remote : bool or "local"
+        Run the model on NDIF through nnsight, see `run`; the dictionaries are applied here.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Activations or ActivationStore
+        With `store` the latter, of the same activations.
+
+    Raises
+    ------
+    InputError
+        If there are no prompts or dictionaries, a prompt does not fit the model, the position is
+        unknown, there is not enough memory or disk, or another process writes to the store.
+    MismatchError
+        If the store is of other inputs, or the dictionaries want other beginnings of a prompt.
+    FileFormatError
+        If what is there of the store is damaged.
+    """
+    from tqdm.auto import tqdm
+
+    source = reader(model, prompts, dictionaries, positions, bos, remote)
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}.")
+    with tqdm(
+        total=len(source.prompts),
+        desc="capture",
+        unit="prompt",
+        disable=not progress,
+        leave=False,
+    ) as bar:
+        if store is not None:
+            shard_size = batch_size if shard_size is None else shard_size
+            return _to_store(source, batch_size, shard_size, Path(store), bar)
+        rows = range(len(source.prompts))
+        return joined(_parts(source, rows, batch_size, bar))
+
+
+def _parts(
+    source: Reader,
+    rows: range,
+    batch_size: int,
+    bar: Any,
+    store: Path | None = None,
+    begins: bool = True,
+) -> list[Activations]:
+    """Activations of some prompts, batch by batch; the first one shows what the rest will take."""
+    parts = []
+    for start in range(rows.start, rows.stop, batch_size):
+        here = range(start, min(start + batch_size, rows.stop))
+        batch = source.tokenize(here)
+        refuse_batch(source, *batch.ids.shape)
+        parts.append(source.activations(here, batch))
+        if begins and len(parts) == 1:
+            refuse_rest(source, parts[0], here, batch.ids.shape[1], store)
+        bar.update(len(here))
+    return parts
+
+
+def _to_store(
+    source: Reader, batch_size: int, shard_size: int, folder: Path, bar: Any
+) -> ActivationStore:
+    """Write what is not there yet, a shard at a time."""
+    if shard_size < 1 or shard_size % batch_size:
+        raise InputError(
+            f"shard_size must be a multiple of batch_size={batch_size}, got {shard_size}."
+        )
+    n = len(source.prompts)
+    starts = range(0, n, shard_size)
+    header = Header(
+        inputs=inputs_of(source, batch_size, shard_size),
+        made_with={
+            **versions(),
+            "device": source.model.device.type,
+            "remote": bool(source.remote),
+        },
+        settings=source.settings,
+        sites={str(site): each.n_features for site, each in source.dictionaries.items()},
+        n_prompts=n,
+        n_shards=len(starts),
+    )
+    with StoreWriter.opened(folder, header) as writer:
+        missing = writer.missing()
+        bar.total = sum(min(shard_size, n - starts[index]) for index in missing)
+        for index in missing:
+            rows = range(starts[index], min(starts[index] + shard_size, n))
+            parts = _parts(source, rows, batch_size, bar, folder, index == missing[0])
+            writer.write(index, joined(parts))
+    return ActivationStore.open(folder)

@@ -1,0 +1,13 @@
+"""Attribution: effects of edges and features read off gradients (EAP, EAP-IG, patching, IG)."""
+
+from circuit_toolkit.lazy import lazy
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "attribution_patching": "edges",
+        "eap": "edges",
+        "eap_ig": "edges",
+        "feature_attribution": "features",
+    },
+)

@@ -1,0 +1,293 @@
+"""Attribution patching: the effect of a swap, guessed from gradients, for all edges at once.
+
+The effect of putting the corrupted output of component i into the input of j is, to first order,
+(f_i(corrupted) - f_i(clean)) . d measure / d x_j. Sources: Nanda, "Attribution patching", 2023
+(nodes); Syed, Rager and Conmy, 2023, arXiv 2310.10348 (EAP, edges); Hanna, Pezzelle and Belinkov,
+2024, arXiv 2403.17806 (EAP-IG: gradients averaged on the way from corrupted to clean).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.components import Average, averaged, component_circuit
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models.components import run_components
+from circuit_toolkit.models.graph import Graph, graph_of
+from circuit_toolkit.models.model import Model
+from circuit_toolkit.tasks.prompt_pairs import Contrast, Pairs, rows_of, tokenized_pairs
+
+Rule = Literal["right", "left", "midpoint"]
+_FIRST = {"right": 1.0, "left": 0.0, "midpoint": 0.5}  # of the points, in steps from clean
+
+
+def eap(
+    model: Model,
+    contrast: Contrast,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    average: Average = "absolute mean",
+    seed: int = 0,
+    progress: bool = False,
+) -> Circuit:
+    """Score edges by edge attribution patching (Syed et al., 2023).
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    contrast : Contrast
+        Prompts with twins, and the measure; a `Task` is one.
+    n_prompts : int, optional
+        How many to use, the first ones; by default all.
+    batch_size : int, optional
+        Prompts that run at once; by default what fits into half a gigabyte.
+    average : {"absolute mean", "mean of absolutes"}
+        Whether effects on different prompts may cancel (the usual form) or not.
+    seed : int
+        Without effect: nothing here is random.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Circuit
+        Over components; the weight of an edge is its mean effect, in units of the measure.
+
+    Raises
+    ------
+    InputError
+        If there are no twins of equal length.
+    """
+    found, seconds = _timed(model, contrast, n_prompts, batch_size, 0, "right", progress)
+    settings = {"average": average, "seconds": seconds}
+    return _circuit("EAP", model, contrast, found, average, settings)
+
+
+def eap_ig(
+    model: Model,
+    contrast: Contrast,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    steps: int = 5,
+    rule: Rule = "right",
+    average: Average = "absolute mean",
+    seed: int = 0,
+    progress: bool = False,
+) -> Circuit:
+    """Score edges by attribution patching with integrated gradients (Hanna et al., 2024).
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    contrast : Contrast
+        Prompts with twins, and the measure; a `Task` is one.
+    n_prompts : int, optional
+        How many to use, the first ones; by default all.
+    batch_size : int, optional
+        Prompts that run at once; by default what fits into half a gigabyte.
+    steps : int
+        Points between the clean and the corrupted embedding at which gradients are taken.
+    rule : {"right", "left", "midpoint"}
+        Where these are in equal steps from clean to corrupted: at the end of each (the authors'
+        code: the corrupted prompt is one), at its beginning (the clean one is), or in its middle.
+    average : {"absolute mean", "mean of absolutes"}
+        Whether effects on different prompts may cancel (the usual form) or not.
+    seed : int
+        Without effect: nothing here is random.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Circuit
+        Over components; the weight of an edge is its mean effect, in units of the measure.
+
+    Raises
+    ------
+    InputError
+        If there are no twins of equal length, fewer than one step, or no such rule.
+    """
+    if steps < 1:
+        raise InputError(f"steps must be at least 1, got {steps}.")
+    found, seconds = _timed(model, contrast, n_prompts, batch_size, steps, rule, progress)
+    settings = {
+        "average": average,
+        "steps": steps,
+        "rule": rule,
+        "seconds": seconds,
+    }
+    return _circuit("EAP-IG", model, contrast, found, average, settings)
+
+
+def attribution_patching(
+    model: Model,
+    contrast: Contrast,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    average: Average = "absolute mean",
+    seed: int = 0,
+    progress: bool = False,
+) -> Circuit:
+    """Score components by attribution patching (Nanda, 2023): no edges, only nodes.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    contrast : Contrast
+        Prompts with twins, and the measure; a `Task` is one.
+    n_prompts : int, optional
+        How many to use, the first ones; by default all.
+    batch_size : int, optional
+        Prompts that run at once; by default what fits into half a gigabyte.
+    average : {"absolute mean", "mean of absolutes"}
+        Whether effects on different prompts may cancel (the usual form) or not.
+    seed : int
+        Without effect: nothing here is random.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Circuit
+        Scores of its nodes: (f(corrupted) - f(clean)) . d measure / d f, as averaged.
+
+    Raises
+    ------
+    InputError
+        If there are no twins of equal length.
+    """
+    found, seconds = _timed(model, contrast, n_prompts, batch_size, 0, "right", progress)
+    # An output is read only through its edges, so its gradient is the sum of theirs.
+    nodes = averaged(found.sum(2), average)
+    settings = {"average": average, "seconds": seconds}
+    none = torch.zeros(found.shape[1:])
+    return component_circuit(
+        graph_of(model),
+        none,
+        _settings("attribution patching", model, contrast, found, settings),
+        node_scores=nodes,
+    )
+
+
+def edge_attributions(
+    model: Model,
+    contrast: Contrast,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    steps: int = 0,
+    rule: Rule = "right",
+    progress: bool = False,
+) -> Tensor:
+    """Return the attributed effect of every edge on every prompt, for what needs prompts apart."""
+    if rule not in _FIRST:
+        raise InputError(f"rule must be one of {', '.join(map(repr, _FIRST))}, got {rule!r}.")
+    points = [(step + _FIRST[rule]) / steps for step in range(steps)]
+    pairs = tokenized_pairs(model, contrast, n_prompts)
+    graph, found = graph_of(model), []
+    size = batch_size or pairs.fitting(model)
+    for rows in pairs.batches(size, progress, "attribution"):
+        difference, gradient = _gradients(model, graph, contrast, pairs, rows, points)
+        found.append(torch.bmm(difference.flatten(2), gradient.flatten(2).transpose(1, 2)))
+    return torch.cat(found).mul_(graph.allowed.to(found[0].device))
+
+
+def _gradients(
+    model: Model,
+    graph: Graph,
+    contrast: Contrast,
+    pairs: Pairs,
+    rows: slice,
+    points: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    """Differences of outputs (B, W, T, D), and gradients of the measure to inputs (B, R, T, D)."""
+    clean, numbers = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
+
+    def run(shift: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        leaves: list[Tensor] = []
+
+        def offset(slot: int, outputs: Tensor) -> Tensor:
+            readers = graph.slots[slot]
+            n = readers.stop - readers.start
+            if shift is None:
+                leaf = outputs.new_zeros(len(outputs), n, *outputs.shape[2:])
+            else:  # what every reader gets added is what the embedding would have changed
+                leaf = shift.expand(-1, n, -1, -1).clone()
+            leaves.append(leaf.requires_grad_())
+            return leaves[-1]
+
+        got = run_components(model, clean, offset, grad=True)
+        score = contrast.measure(got.logits, numbers).sum()
+        return got.outputs.detach(), list(torch.autograd.grad(score, leaves))
+
+    corrupted = run_components(model, rows_of(pairs.corrupted, rows)).outputs
+    if not points:
+        outputs, gradients = run(None)
+        return corrupted - outputs, torch.cat(gradients, 1)
+    difference = corrupted - run_components(model, clean).outputs
+    total = torch.zeros(())
+    for point in points:
+        total = total + torch.cat(run(point * difference[:, :1])[1], 1)
+    return difference, total / len(points)
+
+
+def _timed(
+    model: Model,
+    contrast: Contrast,
+    n_prompts: int | None,
+    batch_size: int | None,
+    steps: int,
+    rule: Rule,
+    progress: bool,
+) -> tuple[Tensor, float]:
+    start = time.perf_counter()
+    found = edge_attributions(
+        model,
+        contrast,
+        n_prompts=n_prompts,
+        batch_size=batch_size,
+        steps=steps,
+        rule=rule,
+        progress=progress,
+    ).cpu()
+    return found, time.perf_counter() - start
+
+
+def _circuit(
+    method: str,
+    model: Model,
+    contrast: Contrast,
+    found: Tensor,
+    average: Average,
+    settings: dict[str, Any],
+) -> Circuit:
+    return component_circuit(
+        graph_of(model),
+        averaged(found, average),
+        _settings(method, model, contrast, found, settings),
+        weights=found.mean(0),
+    )
+
+
+def _settings(
+    method: str, model: Model, contrast: Contrast, found: Tensor, settings: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "method": method,
+        "model": model.name,
+        "task": contrast.name,
+        "n_prompts": len(found),
+        **settings,
+    }

@@ -1,0 +1,217 @@
+"""Attribution patching and integrated gradients over features.
+
+Marks et al., "Sparse Feature Circuits", 2025, arXiv 2403.19647: the effect of a feature is, to
+first order, the change of its activation times the gradient there; with integrated gradients the
+mean of the gradients on the way from its old to its new value. What the dictionaries leave
+unexplained stays in the stream, and gradients flow through it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models import Model
+from circuit_toolkit.patching.feature_effects import (
+    FeatureEffects,
+    columns_of,
+    mean_activations,
+    single_changes,
+    stacked,
+)
+from circuit_toolkit.patching.feature_prompts import feature_runs
+from circuit_toolkit.patching.feature_runs import FeatureRuns, Value
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks.prompt_pairs import Contrast
+
+
+def feature_attribution(
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary],
+    contrast: Contrast,
+    *,
+    steps: int = 0,
+    value: Value = "zero",
+    positions: Literal["all", "last"] = "all",
+    n_prompts: int | None = None,
+    min_active: int = 10,
+    max_features: int = 100,
+    max_edges: int | None = 500,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Circuit:
+    """Learn a circuit of features from gradients.
+
+    Features are ranked by their effect on the measure; edges are worked out into the best.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    dictionaries : dict of Site to Dictionary
+        Autoencoders of the residual stream between blocks.
+    contrast : Contrast
+        Prompts and a measure; a `Task` is one.
+    steps : int
+        0 for attribution patching, else the points of integrated gradients (10 in the paper).
+    value, positions, n_prompts, min_active, seed
+        See `feature_runs`.
+    max_features : int
+        So many, the best.
+    max_edges : int, optional
+        Keep at most so many.
+    batch_size : int, optional
+        Prompts that run at once.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Circuit
+        Weights are mean effects, to first order.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or dictionaries or prompts will not do.
+    """
+    began = time.perf_counter()
+    runs = feature_runs(
+        model,
+        dictionaries,
+        contrast,
+        value=value,
+        positions=positions,
+        n_prompts=n_prompts,
+        min_active=min_active,
+        seed=seed,
+    )
+    ranked = attributed_effects(runs, steps=steps, edges=False, batch_size=batch_size)
+    sizes = np.sort(np.concatenate([np.abs(column) for column in ranked.nodes.values()]))
+    least = sizes[-min(max_features, len(sizes))] if max_features > 0 else np.inf
+    later = {
+        site: runs.features[site][np.abs(column) >= least] for site, column in ranked.nodes.items()
+    }
+    between = attributed_effects(
+        runs, later, steps=steps, nodes=False, batch_size=batch_size, progress=progress
+    )
+    settings = {**ranked.settings, "seconds": time.perf_counter() - began}
+    both = FeatureEffects(runs.features, between.edges, ranked.nodes, ranked.activation)
+    circuit = both.circuit(max_features, max_edges)
+    return Circuit(circuit.nodes, circuit.edges, {"level": "dataset", **settings})
+
+
+def attributed_effects(
+    runs: FeatureRuns,
+    later: Mapping[Site, np.ndarray] | None = None,
+    *,
+    steps: int = 0,
+    edges: bool = True,
+    nodes: bool = True,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> FeatureEffects:
+    """Work out effects of single features from gradients."""
+    if steps < 0:
+        raise InputError(f"steps must be 0 or more, got {steps}.")
+    began = time.perf_counter()
+    points = [(step + 0.5) / steps for step in range(steps)] or [0.0]
+    tables: dict[Site, np.ndarray] = {}
+    measured: dict[Site, np.ndarray] = {}
+    count = 0
+    if nodes:
+        measured, count = _node_effects(runs, points, steps, batch_size)
+    if edges:
+        tables, more = _edge_effects(runs, later, points, batch_size, progress)
+        count += more
+    return FeatureEffects(
+        runs.features,
+        tables,
+        measured,
+        mean_activations(runs),
+        settings={
+            "method": "integrated gradients" if steps else "attribution patching",
+            **runs.settings,
+            "steps": steps,
+            "runs": count,
+            "seconds": time.perf_counter() - began,
+        },
+    )
+
+
+def _node_effects(
+    runs: FeatureRuns, points: list[float], steps: int, batch_size: int | None
+) -> tuple[dict[Site, np.ndarray], int]:
+    """Effects on the measure (p,) by site; gradients at no step serve all sites at once."""
+    totals = {site: torch.zeros(len(runs.features[site])) for site in runs.sites}
+    everything, count = torch.arange(len(runs)), 0
+    groups = [[site] for site in runs.sites] if steps else [runs.sites]
+    for part in runs.in_batches(everything, batch_size):
+        rows = everything[part]
+        for group in groups:
+            for point in points:
+                added, _, score = runs.leaves(rows, point, group, afresh=False, measure=True)
+                assert score is not None
+                found = torch.autograd.grad(score.sum(), list(added.values()))
+                count += len(rows)
+                for site, gradient in zip(added, found, strict=True):
+                    effect = _effects(runs, site, rows, gradient).sum(0).cpu()
+                    totals[site] += effect / (len(runs) * len(points))
+    return {site: total.numpy() for site, total in totals.items()}, count
+
+
+def _edge_effects(
+    runs: FeatureRuns,
+    later: Mapping[Site, np.ndarray] | None,
+    points: list[float],
+    batch_size: int | None,
+    progress: bool,
+) -> tuple[dict[Site, np.ndarray], int]:
+    """Effects (p, q) between adjacent sites: a row of a run is one later feature of each site."""
+    from tqdm.auto import tqdm
+
+    sites, ends = runs.sites, runs.sites[1:]
+    totals = {
+        end: torch.zeros(len(runs.features[end]), len(runs.features[site]))
+        for site, end in zip(sites, ends, strict=False)
+    }
+    lists = {
+        end: single_changes(runs.pooled(runs.acts[end].abs()) > 0, columns_of(runs, end, later))
+        for end in ends
+    }
+    rows, columns = stacked(lists, ends, len(runs))
+    for part in tqdm(list(runs.in_batches(rows, batch_size)), "gradients", disable=not progress):
+        column = {end: values[part] for end, values in columns.items()}
+        live = {end: (values >= 0).nonzero()[:, 0] for end, values in column.items()}
+        for point in points:
+            added, acts, _ = runs.leaves(rows[part], point, sites, afresh=True, measure=False)
+            loss = torch.zeros(())
+            for end in ends:
+                chosen = live[end]
+                pooled = runs.pooled(acts[end], rows[part])
+                loss = loss + pooled[chosen, column[end][chosen]].sum().cpu()
+            starts = [added[site] for site in sites[:-1]]
+            for site, end, gradient in zip(
+                sites, ends, torch.autograd.grad(loss, starts), strict=False
+            ):
+                effect = _effects(runs, site, rows[part], gradient).cpu()[live[end]]
+                totals[end].index_add_(0, column[end][live[end]], effect)
+    scale = len(runs) * len(points)
+    tables = {site: totals[end].T.numpy() / scale for site, end in zip(sites, ends, strict=False)}
+    return tables, len(rows) * len(points)
+
+
+def _effects(runs: FeatureRuns, site: Site, rows: Tensor, gradient: Tensor) -> Tensor:
+    """Change of each feature times the gradient there, summed over tokens, shape (B, p)."""
+    pull = gradient[runs.where[rows]] @ runs.directions(site).T  # (tokens, p)
+    effect = runs.deltas[site][runs.tokens(rows)] * pull
+    return runs.summed(effect, rows)

@@ -1,0 +1,1 @@
+"""Which heads matter: references, trivial baselines and methods side by side."""

@@ -1,0 +1,258 @@
+"""Ways to find the heads of a task side by side, against the heads that are in its circuit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.attribution.edges import attribution_patching
+from circuit_toolkit.benchmark.heads.baselines import differences, head_outputs, towards_answer
+from circuit_toolkit.benchmark.metrics import at_budget, average_precision, roc_auc
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import TARGET
+from circuit_toolkit.display import draw
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
+from circuit_toolkit.models.model import Model
+from circuit_toolkit.patching.effects import activation_patching
+from circuit_toolkit.tasks import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What a method does to the model beside reading its activations.
+USES = {
+    "attribution patching": "gradients",
+    "activation patching": "interventions",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class HeadComparison:
+    """How well methods find the heads of a circuit.
+
+    Parameters
+    ----------
+    rows : list of dict
+        A row for each method: `method`; `uses` (`activations`, `gradients` or `interventions`);
+        `node_auc`, `node_ap`, means over seeds, with `_spread`, their standard deviation;
+        `precision`, `recall` and `f1` of as many heads as are true; `edge_auc` where pairs are
+        scored and edges are known; `seconds` and `cpu_seconds` after what all methods share, the
+        capture.
+    scores : dict of str to ndarray, each (S, L, H)
+        Scores by method and seed.
+    truth : ndarray of bool, shape (L, H)
+        The heads that are in the circuit.
+    fit : HeadCodesFit
+        The head codes, to look into.
+    """
+
+    rows: list[dict[str, Any]]
+    scores: dict[str, np.ndarray]
+    truth: np.ndarray
+    fit: HeadCodesFit
+
+    def figure(self) -> Any:
+        """Draw how well each way agrees with the truth.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
+        """
+        return draw(self, "figure")
+
+    def table(self) -> pd.DataFrame:
+        """Rows for reading, the highest ROC AUC first, with one digit more than they are sure of.
+
+        Returns
+        -------
+        DataFrame
+        """
+        import pandas as pd
+
+        table = pd.DataFrame(self.rows).set_index("method")
+        return table.sort_values("node_auc", ascending=False).round(3)
+
+
+def head_agreement(scores: np.ndarray, truth: np.ndarray, budget: int | None = None) -> dict:
+    """Hold scores of heads against the heads that are in a circuit.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (L, H) or (S, L, H)
+        Scores, of several seeds in the latter case.
+    truth : ndarray of bool, shape (L, H)
+        The heads of the circuit.
+    budget : int, optional
+        How many of the highest are looked at for precision, recall and F1; by default as many as
+        are true.
+
+    Returns
+    -------
+    dict
+        `node_auc`, `node_ap`, `precision`, `recall`, `f1`, means over seeds; `node_auc_spread` and
+        `node_ap_spread`, their standard deviations.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, or all heads are true, or none is.
+    """
+    truth = np.asarray(truth, dtype=bool)
+    each = np.asarray(scores, dtype=float)
+    each = each[None] if each.ndim == truth.ndim else each
+    if each.shape[1:] != truth.shape:
+        raise InputError(f"Scores are of {each.shape[1:]} heads, the truth of {truth.shape}.")
+    if truth.all() or not truth.any():
+        raise InputError(
+            f"{truth.sum()} of {truth.size} heads are true: nothing can be told apart."
+        )
+    budget = int(truth.sum()) if budget is None else budget
+    flat = truth.ravel()
+    auc = [roc_auc(flat, one.ravel()) for one in each]
+    ap = [average_precision(flat, one.ravel()) for one in each]
+    kept = np.mean([at_budget(flat, one.ravel(), budget) for one in each], axis=0)
+    return {
+        "node_auc": float(np.mean(auc)),
+        "node_auc_spread": float(np.std(auc)),
+        "node_ap": float(np.mean(ap)),
+        "node_ap_spread": float(np.std(ap)),
+        **dict(zip(("precision", "recall", "f1"), kept.tolist(), strict=True)),
+    }
+
+
+def compare_heads(
+    model: Model,
+    task: Task,
+    truth: np.ndarray,
+    codes: HeadCodes | None = None,
+    *,
+    edges: np.ndarray | None = None,
+    interventions: bool = True,
+    bos: bool = False,
+    progress: bool = False,
+) -> HeadComparison:
+    """Score all heads by head codes and by what is simpler, slower or knows nothing.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    task : Task
+        With corrupted twins.
+    truth : ndarray of bool, shape (L, H)
+        The heads that are in the circuit: `HeadEffects.reference()`, or
+        `canonical_circuit("ioi").mask()`.
+    codes : HeadCodes, optional
+        By default `HeadCodes()`.
+    edges : ndarray of bool, shape (L * H, L * H), optional
+        Pairs of heads, from row to column, that are edges of the circuit.
+    interventions : bool
+        Run attribution and activation patching too.
+    bos : bool
+        Whether the beginning-of-sequence token counts in a mean, as in the published form.
+    progress : bool
+        Whether to show progress bars.
+
+    Returns
+    -------
+    HeadComparison
+        Head codes and the published form of them; the same autoencoder without training; the
+        index of the layer; the norm of the difference of mean outputs on prompts and on twins; the
+        mean norm of the difference of a pair's outputs, which is what head codes see; the share of
+        the output that changes towards the answer (`towards_answer`); attribution and activation
+        patching.
+
+    Raises
+    ------
+    InputError
+        As `HeadCodes.fit`, or if the truth is of another model.
+    """
+    codes = HeadCodes() if codes is None else codes
+    published = HeadCodes.published(l1=codes.l1, n_seeds=codes.n_seeds, seed=codes.seed)
+    acts = capture(model, task, "head_out", codes.positions, bos=bos, progress=progress)
+    means = capture(model, task, "head_out", published.positions, bos=True, progress=progress)
+    shape = (model.n_layers, model.n_heads)
+    scores: dict[str, np.ndarray] = {}
+    used: dict[str, tuple[float, float]] = {}
+
+    def timed(name: str, make: Callable[[], Any]) -> Any:
+        began, cpu = time.perf_counter(), time.process_time()
+        made = make()
+        used[name] = time.perf_counter() - began, time.process_time() - cpu
+        return made
+
+    fit: HeadCodesFit = timed("head codes", lambda: codes.fit(acts, task))
+    as_published: HeadCodesFit = timed("head codes, published", lambda: published.fit(means, task))
+    untrained: HeadCodesFit = timed(
+        "untrained autoencoder", lambda: replace(codes, steps=0).fit(acts, task)
+    )
+    scores["head codes"], scores["head codes, published"] = fit.per_seed, as_published.per_seed
+    scores["published pairs"] = as_published.heads_in_pairs
+    scores["untrained autoencoder"] = untrained.per_seed
+    scores["layer index"] = np.repeat(np.arange(shape[0])[:, None], shape[1], 1)[None]
+    outputs = head_outputs(acts, model.n_heads)
+    whole, pairs = timed("difference of pairs", lambda: differences(outputs))
+    scores["difference of means"], scores["difference of pairs"] = whole[None], pairs[None]
+    answer = timed("change towards the answer", lambda: towards_answer(model, task, outputs))
+    if answer is not None:
+        scores["change towards the answer"] = answer[None]
+    if interventions:
+        patched: Circuit = timed(
+            "attribution patching",
+            lambda: attribution_patching(model, task, average="mean of absolutes"),
+        )
+        scores["attribution patching"] = _of_heads(patched, shape)[None]
+        patched = timed("activation patching", lambda: activation_patching(model, task))
+        scores["activation patching"] = _of_heads(patched, shape)[None]
+    rows = [
+        {
+            "method": name,
+            "uses": USES.get(name, "activations"),
+            **head_agreement(each, truth),
+            "edge_auc": None,
+            "seconds": used.get(name, (None, None))[0],
+            "cpu_seconds": used.get(name, (None, None))[1],
+        }
+        for name, each in scores.items()
+    ]
+    if edges is not None:
+        for row, made in zip(rows, (fit, as_published), strict=False):
+            row["edge_auc"] = pair_auc(made, edges)
+    return HeadComparison(rows, scores, np.asarray(truth, dtype=bool), fit)
+
+
+def pair_auc(fit: HeadCodesFit, edges: np.ndarray) -> float:
+    """Hold scores of pairs of heads against the edges of a circuit."""
+    layer = np.repeat(fit.layers, fit.scores.shape[1])
+    within = layer[:, None] < layer
+    return roc_auc(np.asarray(edges, dtype=bool)[within], fit.pairs[within])
+
+
+def head_edges(circuit: Circuit, n_layers: int, n_heads: int, *, strongest: int = 20) -> np.ndarray:
+    """Return which pairs of heads have the strongest edges of a circuit over components."""
+    names = [f"a{layer}.h{head}" for layer, head in np.ndindex(n_layers, n_heads)]
+    number = {name: row for row, name in enumerate(names)}
+    labels = circuit.nodes["label"].tolist()
+    scores = np.zeros((len(names), len(names)))
+    for source, target, _, score in circuit.edges.tolist():
+        if labels[source] in number and labels[target] in number:
+            scores[number[labels[source]], number[labels[target]]] = score
+    order = np.argsort(-scores, axis=None, kind="stable")[:strongest]
+    found = np.zeros(scores.size, dtype=bool)
+    found[order] = True
+    return found.reshape(scores.shape) & (scores > 0)
+
+
+def _of_heads(circuit: Circuit, shape: tuple[int, int]) -> np.ndarray:
+    """Scores of the heads of a circuit over components, (L, H)."""
+    nodes = circuit.nodes[circuit.nodes["site"] != TARGET]
+    scores = dict(zip(nodes["label"].tolist(), nodes["score"].tolist(), strict=True))
+    return np.array(
+        [[scores[f"a{layer}.h{head}"] for head in range(shape[1])] for layer in range(shape[0])]
+    )

@@ -1,0 +1,237 @@
+"""Which heads a task needs, by causation: what faster ways to find heads are measured by.
+
+Every head is replaced by itself, on every prompt: its output by that on the corrupted twin, with
+all that follows from it (activation patching; Zhang and Nanda, 2023, arXiv 2309.16042); the same
+on the way straight to the logits alone (path patching; Wang et al., 2022, arXiv 2211.00593); and by
+its mean (mean ablation).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import EDGE
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.evidence.intervals import bootstrap
+from circuit_toolkit.files.documents import write_text
+from circuit_toolkit.head_codes.fit import head_nodes
+from circuit_toolkit.interventions import change, intervene, intervene_each
+from circuit_toolkit.models.graph import OUTPUT, graph_of
+from circuit_toolkit.models.model import Model
+from circuit_toolkit.patching.effects import edges_out_of, patching_effects
+from circuit_toolkit.tasks import Task
+
+KINDS = ("resample", "direct", "mean")
+SHARE = 0.02  # of the metric, that a head of the reference circuit makes
+
+
+@dataclass(frozen=True, eq=False)
+class HeadEffects:
+    """What replacing every head does to the metric of a task.
+
+    Parameters
+    ----------
+    mean : dict of str to ndarray, each (L, H)
+        Mean change of the metric, in its unit: `resample` (by the output on the corrupted twin),
+        `direct` (the same, for what reads the logits alone), `mean` (by the mean output).
+    low, high : dict of str to ndarray, each (L, H)
+        Ends of the 95 % bootstrap interval of that over prompts.
+    gap : float
+        Mean metric on the prompts minus that on their twins: what there is to lose.
+    settings : dict
+        Model, task, prompts, seconds of the clock and of the processor for each kind.
+    """
+
+    mean: dict[str, np.ndarray]
+    low: dict[str, np.ndarray]
+    high: dict[str, np.ndarray]
+    gap: float
+    settings: dict[str, Any]
+
+    def share(self, kind: str = "resample") -> np.ndarray:
+        """Return effects as shares of the gap, shape (L, H); above 0 where the head helps."""
+        return -self.mean[self._known(kind)] / self.gap
+
+    def reference(self, share: float = SHARE, kind: str = "resample") -> np.ndarray:
+        """Return which heads are in the reference circuit.
+
+        Parameters
+        ----------
+        share : float
+            The least change of the metric, for better or worse, as a share of the gap.
+        kind : {"resample", "direct", "mean"}
+            Of which replacement.
+
+        Returns
+        -------
+        ndarray of bool, shape (L, H)
+            Heads that make so much, and whose interval leaves out 0.
+        """
+        sure = (self.low[self._known(kind)] > 0) | (self.high[kind] < 0)
+        return sure & (abs(self.share(kind)) >= share)
+
+    def circuit(self, share: float = SHARE, kind: str = "resample") -> Circuit:
+        """Return the heads of the reference circuit as a circuit, which `head_evidence` tests.
+
+        Parameters
+        ----------
+        share, kind
+            As for `reference`.
+
+        Returns
+        -------
+        Circuit
+            Over heads, without edges; the score of a head is the size of its share.
+        """
+        heads = [
+            (int(layer), int(head)) for layer, head in np.argwhere(self.reference(share, kind))
+        ]
+        scores = [float(abs(self.share(kind)[head])) for head in heads]
+        nodes = head_nodes(heads, scores, str(self.settings.get("metric") or "target"))
+        settings = {**self.settings, "level": "heads", "kind": kind, "share": share}
+        return Circuit(nodes, np.zeros(0, dtype=EDGE), settings)
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write to a JSON file, whole or not at all, with four digits.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        Path
+        """
+        document: dict[str, Any] = {"gap": self.gap, "settings": self.settings}
+        for name in ("mean", "low", "high"):
+            tables = getattr(self, name).items()
+            document[name] = {
+                kind: [[float(f"{x:.4g}") for x in row] for row in table.tolist()]
+                for kind, table in tables
+            }
+        return write_text(Path(path), json.dumps(document, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> HeadEffects:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        HeadEffects
+
+        Raises
+        ------
+        FileFormatError
+            If the file does not hold head effects.
+        """
+        try:
+            document = json.loads(Path(path).read_text())
+            tables = [
+                {kind: np.array(document[name][kind], dtype=float) for kind in KINDS}
+                for name in ("mean", "low", "high")
+            ]
+            gap, settings = float(document["gap"]), document["settings"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{path} holds no head effects ({error}).") from error
+        shapes = {values.shape for table in tables for values in table.values()}
+        numbers = np.concatenate([values.ravel() for table in tables for values in table.values()])
+        if len(shapes) > 1 or len(shapes.pop()) != 2 or not np.isfinite([gap, *numbers]).all():
+            raise FileFormatError(
+                f"{path} holds no head effects (all tables must be of the same heads, and finite)."
+            )
+        if gap <= 0 or not isinstance(settings, dict):
+            raise FileFormatError(
+                f"{path} holds no head effects (gap {gap} must be above 0, settings an object)."
+            )
+        return cls(*tables, gap=gap, settings=settings)
+
+    def _known(self, kind: str) -> str:
+        if kind not in self.mean:
+            raise InputError(f"kind must be one of {', '.join(self.mean)}, got {kind!r}.")
+        return kind
+
+
+def head_effects(
+    model: Model,
+    task: Task,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> HeadEffects:
+    """Replace every head by itself, and say what that does to the metric."""
+    if task.metric is None:
+        raise InputError(f"Task {task.name!r} has labels alone: no metric says what a head does.")
+    task = task if n_prompts is None else task.subset(n_prompts)
+    if not task.corrupted:
+        raise InputError(f"Task {task.name!r} has no corrupted twins to take outputs from.")
+    rows = range(2 * len(task))
+    clean, twins = (
+        float(task.score(intervene(model, list(texts), []).logits, which).mean())
+        for texts, which in ((task.clean, rows[: len(task)]), (task.corrupted, rows[len(task) :]))
+    )
+    gap = clean - twins
+    if gap <= 0:
+        raise InputError(
+            f"{model.name} does {task.name!r} no better than its twins (by {gap:.3f}), so no head "
+            "can be needed for it."
+        )
+    graph, shape = graph_of(model), (model.n_layers, model.n_heads)
+    heads = [f"a{layer}.h{head}" for layer, head in np.ndindex(shape)]
+    used: dict[str, float] = {}
+    effects: dict[str, np.ndarray] = {}
+    sets = {
+        "resample": [edges_out_of(graph, head) for head in heads],
+        "direct": [[(head, OUTPUT)] for head in heads],
+    }
+    for kind, edges in sets.items():
+        began = time.process_time()
+        found = patching_effects(model, task, edges, batch_size=batch_size, progress=progress)
+        effects[kind], used[kind] = found.numpy(), time.process_time() - began
+    began = time.process_time()
+    effects["mean"] = _mean_ablation(model, task, progress)
+    used["mean"] = time.process_time() - began
+    tables = {kind: [bootstrap(column) for column in values.T] for kind, values in effects.items()}
+    ends = (
+        {kind: np.reshape([each[i] for each in found], shape) for kind, found in tables.items()}
+        for i in range(3)
+    )
+    settings = {
+        "model": model.name,
+        "task": task.name,
+        "metric": task.metric,
+        "n_prompts": len(task),
+        "clean": clean,
+        "cpu_seconds": {kind: round(value, 2) for kind, value in used.items()},
+    }
+    return HeadEffects(*ends, gap=gap, settings=settings)
+
+
+def _mean_ablation(model: Model, task: Task, progress: bool) -> np.ndarray:
+    """Change of the metric by mean ablation of every head, (n, heads)."""
+    prompts = list(task.clean)
+    acts = capture(model, prompts, "head_out", "mean", progress=progress)
+    shape = (model.n_heads, model.width)
+    changes = [
+        [change(site, "set", mean.reshape(shape)[[head]], heads=[head])]
+        for site, mean in acts.means().items()
+        for head in range(model.n_heads)
+    ]
+    outcomes = intervene_each(model, prompts, [[], *changes])
+    metrics = [task.score(each.logits, range(len(task))).numpy() for each in outcomes]
+    return np.stack([metric - metrics[0] for metric in metrics[1:]], 1)

@@ -1,0 +1,1 @@
+"""Known circuits in the form of InterpBench: read, converted and run."""

@@ -1,0 +1,99 @@
+"""All methods over components, each with its best settings, and runs of them against the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from circuit_toolkit.attribution.edges import attribution_patching, eap, eap_ig
+from circuit_toolkit.benchmark.trivial_baselines import empty_circuit, random_circuit
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit_lasso.components import component_lasso
+from circuit_toolkit.circuit_lasso.randomised_edges import randomised_lasso
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models.model import Model
+from circuit_toolkit.patching.effects import activation_patching, edge_patching
+from circuit_toolkit.tasks.prompt_pairs import Contrast
+
+Method = Callable[..., Circuit]
+
+# `method(model, contrast, n_prompts=, batch_size=, seed=, progress=)` gives a circuit. The usual
+# forms of EAP let effects on different prompts cancel; the others, which are better, do not. The
+# plain names of CircuitLasso are our forms; `_paper` is the published one, and `_edges` the design
+# that finds what edge patching would find.
+METHODS: dict[str, Method] = {
+    "edge_patching": edge_patching,
+    "activation_patching": activation_patching,
+    "attribution_patching": partial(attribution_patching, average="mean of absolutes"),
+    "eap": partial(eap, average="mean of absolutes"),
+    "eap_usual": eap,
+    "eap_ig": partial(eap_ig, average="mean of absolutes"),
+    "eap_ig_usual": eap_ig,
+    "circuit_lasso": component_lasso,
+    "circuit_lasso_paper": partial(component_lasso, form="paper"),
+    "circuit_lasso_randomised": randomised_lasso,
+    "circuit_lasso_randomised_edges": partial(randomised_lasso, design="edge", swap="corrupted"),
+    "random": random_circuit,
+    "empty": empty_circuit,
+}
+EXACT = ("edge_patching",)  # takes a run of a prompt for every edge, so only where asked for
+BASELINES = ("random", "empty")  # stand in every table
+
+
+class Run(NamedTuple):
+    """What a method found, and what that took."""
+
+    circuit: Circuit
+    seconds: float
+    cpu_seconds: float
+
+
+def chosen(
+    methods: Sequence[str] | Mapping[str, Method] | None = None, *, exact: bool = False
+) -> dict[str, Method]:
+    """Look methods up; those that know nothing are always among them."""
+    if methods is None:
+        methods = [name for name in METHODS if exact or name not in EXACT]
+    if not isinstance(methods, Mapping):
+        if unknown := [name for name in methods if name not in METHODS]:
+            raise InputError(f"There is no method {unknown[0]!r}. Use {', '.join(METHODS)}.")
+        methods = {name: METHODS[name] for name in methods}
+    return dict(methods) | {name: METHODS[name] for name in BASELINES if name not in methods}
+
+
+def run_methods(
+    model: Model,
+    contrast: Contrast,
+    methods: Mapping[str, Method],
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    repeats: int = 1,
+    progress: bool = False,
+) -> dict[str, Run]:
+    """Run methods one after the other in this process, with the same threads and prompts."""
+    if repeats < 1:
+        raise InputError(f"repeats must be at least 1, got {repeats}.")
+    options: dict[str, Any] = {
+        "n_prompts": n_prompts, "batch_size": batch_size, "seed": seed, "progress": progress,
+    }  # fmt: skip
+    found: dict[str, Run] = {}
+    for _ in range(repeats):
+        for name, method in methods.items():
+            began, used = time.perf_counter(), time.process_time()
+            circuit = method(model, contrast, **options)
+            took = time.perf_counter() - began, time.process_time() - used
+            if name in found:
+                took = tuple(map(min, took, found[name][1:]))
+            found[name] = Run(circuit, *took)
+    return found
+
+
+def warm_up(model: Model, contrast: Contrast) -> None:
+    """Run gradients and a regression once on few prompts: the clock is to see no first time."""
+    few = min(16, len(contrast.clean))
+    eap(model, contrast, n_prompts=few)
+    randomised_lasso(model, contrast, n_prompts=few, swap="corrupted", draws=2, shuffles=1)

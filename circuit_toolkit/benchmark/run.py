@@ -1,0 +1,147 @@
+"""All methods over many cases whose circuit is known: rows, their means, and pairs of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from circuit_toolkit.benchmark.interpbench.case_prompts import Measure
+from circuit_toolkit.benchmark.interpbench.cases import KnownCase
+from circuit_toolkit.benchmark.methods import BASELINES, Method, run_methods, warm_up
+from circuit_toolkit.benchmark.metrics import best_common_threshold, hamming
+from circuit_toolkit.benchmark.truth import Truth, against
+from circuit_toolkit.evidence.intervals import bootstrap, paired
+from circuit_toolkit.models.model import Model
+from circuit_toolkit.tasks.prompt_pairs import Contrast
+
+OWN, ORACLE = "own", "oracle"
+AVERAGED = (
+    "edge_auroc", "edge_ap", "ap_10", "ap_20", "ap_40", "node_auroc", "node_ap",
+    "shd", "shd_best", "shd_empty", "n_edges", "seconds", "cpu_seconds",
+)  # fmt: skip
+
+
+class Trial(NamedTuple):
+    """A model, prompts for it, and the circuit that it is known to have."""
+
+    name: str
+    model: Model
+    contrast: Contrast
+    truth: Truth
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How well methods find known circuits; rows are plain dicts, for tables and for JSON."""
+
+    cases: list[dict[str, Any]]
+    means: list[dict[str, Any]]
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def trials_of(cases: Sequence[KnownCase], measure: Measure = "difference") -> Iterator[Trial]:
+    """Make trials of known cases."""
+    for case in cases:
+        truth = Truth(case.graph, case.universe, case.true_edges)
+        yield Trial(case.name, case.model, case.contrast.with_measure(measure), truth)
+
+
+def bench(
+    trials: Sequence[Trial],
+    methods: Mapping[str, Method],
+    *,
+    n_prompts: int | None = None,
+    seed: int = 0,
+    repeats: int = 1,
+    versus: str = "eap_ig",
+    say: Callable[[str, list[dict[str, Any]]], None] | None = None,
+) -> Bench:
+    """Run all methods over all cases."""
+    import torch
+
+    rows: list[dict[str, Any]] = []
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    for number, trial in enumerate(trials):
+        if not number:
+            warm_up(trial.model, trial.contrast)
+        runs = run_methods(
+            trial.model,
+            trial.contrast,
+            methods,
+            n_prompts=n_prompts,
+            seed=seed + number,
+            repeats=repeats,
+        )
+        new = []
+        for name, run in runs.items():
+            row = {"case": trial.name, "method": name, **against(run.circuit, trial.truth)}
+            row["shd_rule"] = None if row["shd"] is None else OWN
+            row |= {"seconds": run.seconds, "cpu_seconds": run.cpu_seconds}
+            scores[name].append(trial.truth.scores(run.circuit))
+            new.append(row)
+        rows += new
+        if say is not None:
+            say(trial.name, new)
+    shares = {}
+    for name in methods:
+        mine = [row for row in rows if row["method"] == name]
+        if any(row["shd"] is None and row["edge_ap"] is not None for row in mine):
+            truths = [trial.truth.mask for trial in trials]
+            shares[name], _ = best_common_threshold(truths, scores[name])
+            for row, truth, values in zip(mine, truths, scores[name], strict=True):
+                graph = values > shares[name] * values.max()
+                row |= {"shd": hamming(truth, graph), "n_edges": int(graph.sum())}
+                row["shd_rule"] = ORACLE
+    settings = {
+        "n_prompts": n_prompts,
+        "seed": seed,
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "oracle_thresholds": shares,
+        "versus": versus,
+    }
+    means = [_mean(name, [row for row in rows if row["method"] == name]) for name in methods]
+    return Bench(rows, means, list(_pairs(rows, list(methods), versus)), settings)
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    """Numbers of a column, NaN where there is none."""
+    return np.array([np.nan if row.get(key) is None else row[key] for row in rows], dtype=float)
+
+
+def _mean(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {"method": name, "n_cases": len(rows), "shd_rule": rows[0]["shd_rule"]}
+    for key in AVERAGED:
+        if any(key in row for row in rows):
+            values = _numbers(rows, key)
+            values = values[np.isfinite(values)]
+            found[key] = float(values.mean()) if len(values) else None
+            if len(values) > 1:
+                found[f"{key}_interval"] = list(bootstrap(values)[1:])
+    return found
+
+
+def _pairs(
+    rows: Sequence[Mapping[str, Any]], methods: Sequence[str], versus: str
+) -> Iterator[dict[str, Any]]:
+    """Differences of methods to one of them, case by case."""
+    of = {name: [row for row in rows if row["method"] == name] for name in methods}
+    named = [name for name in methods if name not in (versus, *BASELINES)]
+    for name in named if versus in methods else ():
+        for key in ("edge_auroc", "edge_ap", "node_auroc", "shd"):
+            both = _numbers(of[name], key), _numbers(of[versus], key)
+            usable = np.isfinite(both[0]) & np.isfinite(both[1])
+            if usable.any():
+                found = paired(both[0][usable], both[1][usable])
+                yield {
+                    "method": name,
+                    "versus": versus,
+                    "score": key,
+                    "difference": found.difference.value,
+                    "interval": [found.difference.low, found.difference.high],
+                    "p_value": found.p_value,
+                }

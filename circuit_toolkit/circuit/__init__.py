@@ -1,0 +1,13 @@
+"""The circuit: nodes, edges, a target, settings and evidence; its file and its exports."""
+
+from circuit_toolkit.lazy import lazy
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "Circuit": "circuit",
+        "EDGE": "tables",
+        "NODE": "tables",
+        "TARGET": "tables",
+    },
+)

@@ -1,0 +1,364 @@
+"""Circuit: which features drive which, as two tables with their settings and their evidence."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from circuit_toolkit.circuit import file
+from circuit_toolkit.circuit.evidence import evidence_lines
+from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET, check_tables, depths
+from circuit_toolkit.display import draw
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.documents import plain, write_text
+from circuit_toolkit.sites import Site
+
+if TYPE_CHECKING:
+    import networkx
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: arrays compare element by element
+class Circuit:
+    """Which features drive which, and the target, with the evidence for it.
+
+    Parameters
+    ----------
+    nodes : ndarray, shape (n,), dtype NODE
+        In order of computation; the last one, and no other, is the target (site `target`,
+        feature 0, labelled with the metric or class). `activation` is the mean over the rows or
+        the value on the prompt; `score` >= 0 is the importance that pruning ranks by.
+    edges : ndarray, shape (e,), dtype EDGE
+        `source` and `target` are rows of `nodes`, and the source's site is computed before the
+        target's. `weight` is signed (a regression coefficient in standardised units), `score` >= 0
+        is what pruning ranks by.
+    settings : dict
+        What made the circuit: method, strength, model, sites, task, n, level, ...
+    evidence : dict
+        What supports it: `fit` (held-out R² or accuracy) and `ablation`. Empty: unvalidated.
+
+    Both dicts are stored as plain JSON: numpy scalars become numbers and NaN becomes None.
+
+    Raises
+    ------
+    InputError
+        If the tables have another shape or dtype, hold NaN, an unknown site, a duplicate, an edge
+        to nowhere or against the order of computation, or if a dict cannot be written as JSON.
+    """
+
+    nodes: np.ndarray  # (n,) NODE
+    edges: np.ndarray  # (e,) EDGE
+    settings: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the tables; make the dicts plain."""
+        check_tables(self.nodes, self.edges)
+        object.__setattr__(self, "settings", plain(self.settings, "settings"))
+        object.__setattr__(self, "evidence", plain(self.evidence, "evidence"))
+
+    def depths(self) -> np.ndarray:
+        """Rank of each node's site in the order of computation (n,), from 0; the target's is last.
+
+        Returns
+        -------
+        ndarray of int, shape (n,)
+        """
+        return depths(self.nodes["site"])
+
+    def ids(self) -> list[str]:
+        """Names people can type: `blocks.3.hook_resid_post/17`, and `target`.
+
+        Returns
+        -------
+        list of str, n of them
+        """
+        rows = self.nodes[["site", "feature"]].tolist()
+        return [site if site == TARGET else f"{site}/{feature}" for site, feature in rows]
+
+    def features(self) -> dict[Site, np.ndarray]:
+        """Features at each site, in order of computation, without the target.
+
+        Returns
+        -------
+        dict of Site to ndarray of int, each sorted
+        """
+        kept = self.nodes[:-1]
+        return {
+            Site.parse(str(name)): np.sort(kept["feature"][kept["site"] == name]).astype(np.int64)
+            for name in dict.fromkeys(kept["site"])
+        }
+
+    def node_table(self) -> pd.DataFrame:
+        """Nodes for reading: id, short site, feature, label, activation, score.
+
+        Returns
+        -------
+        DataFrame with n rows
+        """
+        import pandas as pd
+
+        short = {str(s): TARGET if s == TARGET else Site.parse(str(s)).short for s in self._sites()}
+        columns = {"id": self.ids(), "site": [short[s] for s in self.nodes["site"].tolist()]}
+        rest = ("feature", "label", "activation", "score")
+        return pd.DataFrame(columns | {name: self.nodes[name] for name in rest})
+
+    def edge_table(self) -> pd.DataFrame:
+        """Edges for reading, strongest first; the index is the row in `edges`.
+
+        Returns
+        -------
+        DataFrame with e rows
+            Ids and labels of both ends, weight, score.
+        """
+        import pandas as pd
+
+        ids, labels = np.array(self.ids(), dtype=object), self.nodes["label"].astype(object)
+        source, target = self.edges["source"], self.edges["target"]
+        table = pd.DataFrame(
+            {
+                "source": ids[source],
+                "source_label": labels[source],
+                "target": ids[target],
+                "target_label": labels[target],
+                "weight": self.edges["weight"],
+                "score": self.edges["score"],
+            }
+        )
+        return table.sort_values("score", ascending=False, kind="stable")
+
+    def subgraph(self, keep: np.ndarray) -> Circuit:
+        """Keep some nodes and the edges between them.
+
+        Evidence belongs to the circuit that was tested: it is dropped when a node goes.
+
+        Parameters
+        ----------
+        keep : ndarray of bool, shape (n,)
+            True for nodes that stay; the target must.
+
+        Returns
+        -------
+        Circuit
+
+        Raises
+        ------
+        InputError
+            If the mask has another shape or dtype, or drops the target.
+        """
+        keep = np.asarray(keep)
+        if keep.shape != self.nodes.shape or keep.dtype != bool:
+            raise InputError(
+                f"keep must be a bool mask of shape {self.nodes.shape}, "
+                f"got {keep.dtype} of shape {keep.shape}."
+            )
+        if not keep[-1]:
+            raise InputError("keep drops the target, the last node. Set keep[-1] = True.")
+        edges = self.edges
+        return self._cut(keep, keep[edges["source"]] & keep[edges["target"]])
+
+    def prune(
+        self,
+        max_features: int | None = None,
+        max_edges: int | None = None,
+        min_score: float | None = None,
+    ) -> Circuit:
+        """Keep the best features, then the best edges, then what still reaches the target.
+
+        Evidence belongs to the circuit that was tested: it is dropped when anything goes.
+
+        Parameters
+        ----------
+        max_features : int, optional
+            Keep at most so many features, the highest node scores. The target is not counted.
+        max_edges : int, optional
+            Keep at most so many edges between them, the highest edge scores.
+        min_score : float, optional
+            Drop edges below this score.
+
+        Returns
+        -------
+        Circuit
+            The target always stays; every other node has a path to it.
+
+        Raises
+        ------
+        InputError
+            If a limit is negative.
+        """
+        for name, limit in (("max_features", max_features), ("max_edges", max_edges)):
+            if limit is not None and limit < 0:
+                raise InputError(f"{name} must be 0 or more, got {limit}.")
+        keep = np.append(_best(self.nodes["score"][:-1], max_features), True)  # (n,)
+        edges = self.edges
+        keep_edge = keep[edges["source"]] & keep[edges["target"]]  # (e,)
+        keep_edge &= edges["score"] >= (0 if min_score is None else min_score)
+        keep_edge[keep_edge] = _best(edges["score"][keep_edge], max_edges)
+        keep &= _reaches_target(edges[keep_edge], len(self.nodes))
+        return self._cut(keep, keep_edge & keep[edges["source"]] & keep[edges["target"]])
+
+    def with_evidence(self, evidence: dict[str, Any]) -> Circuit:
+        """Return the same circuit with this evidence instead of its own.
+
+        Parameters
+        ----------
+        evidence : dict
+            JSON-able; `circuit.evidence | {...}` adds to what is there.
+
+        Returns
+        -------
+        Circuit
+        """
+        return replace(self, evidence=evidence)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the circuit as JSON, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file of that name is replaced.
+
+        Returns
+        -------
+        Path
+        """
+        tables = {
+            name: [
+                {
+                    column: float(str(value)) if isinstance(value, np.floating) else value.item()
+                    for column, value in zip(table.dtype.fields or (), row, strict=True)
+                }
+                for row in table
+            ]
+            for name, table in (("nodes", self.nodes), ("edges", self.edges))
+        }
+        both = {"settings": self.settings, "evidence": self.evidence}
+        return file.write(path, both | tables)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Circuit:
+        """Read a circuit that `save` wrote.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Returns
+        -------
+        Circuit
+
+        Raises
+        ------
+        FileFormatError
+            If the file is damaged, foreign or of another version.
+        """
+        document = file.read(path)
+        nodes, edges = (
+            np.array([tuple(row[c] for c in dtype.fields or ()) for row in document[name]], dtype)
+            for name, dtype in (("nodes", NODE), ("edges", EDGE))
+        )
+        try:
+            return cls(nodes, edges, document["settings"], document["evidence"])
+        except InputError as error:
+            raise FileFormatError(f"{path} does not hold a valid circuit: {error}") from error
+
+    def to_networkx(self) -> networkx.DiGraph:
+        """Convert to networkx: nodes by id, columns as attributes, settings and evidence on top.
+
+        Returns
+        -------
+        networkx.DiGraph
+        """
+        import networkx as nx
+
+        ids, names = self.ids(), list(NODE.fields or ())
+        rows = (dict(zip(names, row, strict=True)) for row in self.nodes.tolist())
+        graph = nx.DiGraph(settings=self.settings, evidence=self.evidence)
+        graph.add_nodes_from(zip(ids, rows, strict=True))
+        for source, target, weight, score in self.edges.tolist():
+            graph.add_edge(ids[source], ids[target], weight=weight, score=score)
+        return graph
+
+    def to_html(self, path: str | Path | None = None) -> str | Path:
+        """Draw the circuit as one HTML page that needs no network.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Where to write it.
+
+        Returns
+        -------
+        str or Path
+            The page, or with `path` the file.
+        """
+        page = draw(self, "html")
+        return page if path is None else write_text(path, page)
+
+    def show(self) -> Any:
+        """Draw the circuit as a live graph in a notebook.
+
+        Returns
+        -------
+        GraphWidget
+            Its `selected` is the id of the node that was clicked.
+        """
+        return draw(self, "live")
+
+    def summary(self) -> list[str]:
+        """Describe in a few lines what the circuit is and what supports it.
+
+        Returns
+        -------
+        list of str
+            Its size, then a line for each piece of evidence, or `unvalidated: no evidence yet`.
+        """
+        n, e, sites = len(self.nodes) - 1, len(self.edges), len(self._sites()) - 1
+        level = {"heads": "head", "components": "component"}
+        noun = level.get(str(self.settings.get("level")), "feature")
+        size = f"{n} {noun}{'s' * (n != 1)} at {sites} site{'s' * (sites != 1)}"
+        what = f"{size}, {e} edge{'s' * (e != 1)}, target: {self.nodes['label'][-1] or TARGET}"
+        return [what, *evidence_lines(self.evidence)]
+
+    def __repr__(self) -> str:
+        """Return the summary in one line."""
+        return f"<Circuit: {'; '.join(self.summary())}>"
+
+    def _repr_html_(self) -> str:
+        what, *lines = map(html.escape, self.summary())
+        return f"<div><b>Circuit</b>: {what}<br>{'<br>'.join(lines)}</div>"
+
+    def _sites(self) -> list[str]:
+        return list(dict.fromkeys(self.nodes["site"].tolist()))
+
+    def _cut(self, keep: np.ndarray, keep_edge: np.ndarray) -> Circuit:
+        if keep.all() and keep_edge.all():
+            return self
+        row = np.cumsum(keep) - 1  # (n,) old row -> new row
+        edges = self.edges[keep_edge]  # a copy
+        edges["source"], edges["target"] = row[edges["source"]], row[edges["target"]]
+        return replace(self, nodes=self.nodes[keep], edges=edges, evidence={})
+
+
+def _best(score: np.ndarray, limit: int | None) -> np.ndarray:
+    """Mask of the `limit` highest scores (n,); ties go to the earlier row."""
+    mask = np.zeros(len(score), dtype=bool)
+    mask[np.argsort(-score, kind="stable")[:limit]] = True
+    return mask
+
+
+def _reaches_target(edges: np.ndarray, n: int) -> np.ndarray:
+    """Mask of the nodes (n,) from which the last one can be reached."""
+    reached = np.arange(n) == n - 1
+    while True:
+        found = reached.copy()
+        found[edges["source"][reached[edges["target"]]]] = True
+        if (found == reached).all():
+            return reached
+        reached = found

@@ -1,0 +1,75 @@
+"""Circuits over components (heads and MLPs): what a method needs, and scores as a `Circuit`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models.graph import EMBED, OUTPUT, Graph
+from circuit_toolkit.sites import Site
+
+Average = Literal["absolute mean", "mean of absolutes"]
+
+
+def component_circuit(
+    graph: Graph,
+    scores: Tensor | np.ndarray,
+    settings: Mapping[str, Any],
+    *,
+    node_scores: Tensor | np.ndarray | None = None,
+    weights: Tensor | np.ndarray | None = None,
+) -> Circuit:
+    """Turn scores of edges into a circuit with a node for every component."""
+    S = np.asarray(scores, dtype=float)
+    if S.shape != tuple(graph.allowed.shape):
+        raise InputError(f"scores must have shape {tuple(graph.allowed.shape)}, got {S.shape}.")
+    S = np.where(graph.allowed.numpy(), S, 0.0)
+    W = S if weights is None else np.asarray(weights, dtype=float)
+    if node_scores is None:
+        out, into = S.max(1), np.r_[0.0, S.max(0)[:-1]]  # as writer, as reader
+        node_scores = np.maximum(out, into)
+    nodes = np.zeros(len(graph.writers) + 1, dtype=NODE)
+    for row, name in enumerate(graph.writers):
+        site, feature = place(name)
+        nodes[row] = (str(site), feature, 0.0, np.asarray(node_scores)[row], name)
+    nodes[-1] = (TARGET, 0, 0.0, S[:, -1].max(), str(settings.get("task", OUTPUT)))
+    rows, columns = S.nonzero()
+    edges = np.zeros(len(rows), dtype=EDGE)
+    edges["source"], edges["target"] = rows, columns + 1  # reader j is writer j + 1
+    edges["weight"], edges["score"] = W[rows, columns], S[rows, columns]
+    return Circuit(nodes, edges, {"level": "components", **settings})
+
+
+def edge_scores(circuit: Circuit, graph: Graph) -> np.ndarray:
+    """Read the scores of all possible edges off a circuit over components."""
+    names = [*circuit.nodes["label"][:-1].tolist(), OUTPUT]
+    found = np.zeros(tuple(graph.allowed.shape))
+    for source, target, _, score in circuit.edges.tolist():
+        found[graph.writer(names[source]), graph.reader(names[target])] = score
+    return found
+
+
+def place(name: str) -> tuple[Site, int]:
+    """Return the site and number of a component."""
+    if name == EMBED:
+        return Site("resid_pre", 0), 0
+    head = re.fullmatch(r"a(\d+)\.h(\d+)", name)
+    if head:
+        return Site("head_out", int(head[1])), int(head[2])
+    return Site("mlp_out", int(name[1:])), 0
+
+
+def averaged(effects: Tensor, average: Average) -> Tensor:
+    """Average effects over prompts to scores."""
+    if average == "absolute mean":
+        return effects.mean(0).abs()
+    if average == "mean of absolutes":
+        return effects.abs().mean(0)
+    raise InputError(f"average must be 'absolute mean' or 'mean of absolutes', got {average!r}.")

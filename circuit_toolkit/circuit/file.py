@@ -1,0 +1,63 @@
+"""The JSON file of a circuit: written whole or not at all, and checked when it is read."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from circuit_toolkit.errors import FileFormatError
+from circuit_toolkit.files.documents import read_document, write_document
+
+FORMAT = "circuit_toolkit.circuit"
+SCHEMA_VERSION = 1
+_REMEDY = "Pass a file that `Circuit.save` wrote."
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    closed = {"type": "object", "additionalProperties": False}
+    return closed | {"required": list(properties), "properties": properties}
+
+
+_ROW = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}  # int32
+_REAL = {"type": "number", "minimum": -3.4e38, "maximum": 3.4e38}  # float32
+_SCORE = _REAL | {"minimum": 0}
+_NODE = _object(
+    site={"type": "string", "maxLength": 64},
+    feature=_ROW,
+    activation=_REAL,
+    score=_SCORE,
+    label={"type": "string", "maxLength": 160},
+)
+_EDGE = _object(source=_ROW, target=_ROW, weight=_REAL, score=_SCORE)
+SCHEMA = _object(
+    settings={"type": "object"},
+    evidence={"type": "object"},
+    nodes={"type": "array", "items": _NODE, "minItems": 1},
+    edges={"type": "array", "items": _EDGE},
+)
+
+
+def write(path: str | Path, content: dict[str, Any]) -> Path:
+    """Write the content of a circuit, with its format and version, as JSON."""
+    return write_document(path, FORMAT, SCHEMA_VERSION, content, flat=True)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read the content of a circuit from JSON; FileFormatError where it breaks the schema."""
+    from jsonschema.exceptions import best_match
+
+    document = read_document(path, FORMAT, SCHEMA_VERSION, _REMEDY, flat=True)
+    if error := best_match(_validator().iter_errors(document)):
+        place = "/".join(map(str, error.absolute_path)) or "its top level"
+        raise FileFormatError(
+            f"{path} is damaged at {place}: {error.message[:200]}. Save the circuit again."
+        )
+    return document
+
+
+@cache
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(SCHEMA)

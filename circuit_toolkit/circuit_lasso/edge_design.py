@@ -1,0 +1,180 @@
+"""Designed experiments on a running model: outputs of components are swapped at random.
+
+Every run of a prompt swaps many outputs at once, each by a random bit of its own, for what the
+same component put out on another prompt or on the corrupted twin. What depends on what is then a
+regression of responses on bits: what is used differs from what merely comes along with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.circuit_lasso.swaps import Block, Swap, clean_blocks
+from circuit_toolkit.models.components import run_components
+from circuit_toolkit.models.graph import Graph, graph_of
+from circuit_toolkit.models.model import Model
+from circuit_toolkit.tasks.prompt_pairs import Contrast, rows_of
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What was swapped, and what that changed."""
+
+    bits: Tensor
+    responses: Tensor
+    prompts: Tensor
+    alone: Tensor | None = None
+
+
+def direct_design(
+    model: Model,
+    contrast: Contrast,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    swap: Swap = "prompt",
+    rho: float = 0.5,
+    draws: int = 1,
+    alone: int = 0,
+    seed: int = 0,
+    progress: bool = False,
+) -> Experiment:
+    """Put every reader's input together anew; nothing travels from one component to the next."""
+    graph = graph_of(model)
+    single = _Alone(model, contrast, graph, alone)
+
+    def draw(block: Block, number: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        clean = block.clean
+        if number == 0:
+            single.run(block, rng)
+        bits = (torch.rand(clean.outputs.shape[:2], generator=rng) < rho).float()
+        bits = (bits * block.has_partner[:, None]).to(clean.outputs.device)
+        added, done = torch.zeros_like(clean.inputs[0]), 0
+        swapped = block.swapped(rng).sub_(clean.outputs).mul_(bits[:, :, None, None])
+
+        def offset(slot: int, outputs: Tensor) -> Tensor:
+            nonlocal added, done
+            upstream, readers = graph.n_upstream(slot), graph.slots[slot]
+            added, done = added + swapped[:, done:upstream].sum(1), upstream
+            return added[:, None].expand(-1, readers.stop - readers.start, -1, -1)
+
+        got = run_components(model, block.batch, offset, base=clean.inputs)
+        moved = (got.outputs[:, 1:] - clean.outputs[:, 1:]).square_().sum(3)  # (B, W - 1, T)
+        nodes = (moved * block.batch.mask[:, None]).sum(2).sqrt()
+        target = contrast.change(got.logits / block.spread, clean.logits / block.spread, block.rows)
+        return bits, torch.cat([nodes, target[:, None].to(nodes)], 1)
+
+    blocks = clean_blocks(model, contrast, n_prompts, batch_size, swap, rho, draws, seed, progress)
+    return replace(_gather(blocks, draw, draws, seed), alone=single.means() if alone else None)
+
+
+class _Alone:
+    """Runs that swap one component each: what that changes travels on to the outputs."""
+
+    def __init__(self, model: Model, contrast: Contrast, graph: Graph, runs: int):
+        self.model, self.contrast, self.graph, self.runs = model, contrast, graph, runs
+        self.seen = self.done = 0  # prompts that came by, and runs
+        self.total = torch.zeros(len(graph.writers), dtype=torch.double)
+        self.count = torch.zeros_like(self.total)
+
+    def means(self) -> Tensor:
+        """Return the mean change for every writer, shape (W,)."""
+        return self.total / self.count.clamp(min=1)
+
+    def run(self, block: Block, rng: torch.Generator) -> None:
+        """Do this block's share of the runs, on prompts of its own that have a partner."""
+        usable = block.has_partner.nonzero().flatten()
+        self.seen += len(block.rows)
+        due = round(self.runs * self.seen / block.n) - self.done
+        while due > 0 and len(usable):
+            rows = usable[torch.randperm(len(usable), generator=rng)[:due]]
+            self._swap(block, rows, rng)
+            due -= len(rows)
+
+    def _swap(self, block: Block, rows: Tensor, rng: torch.Generator) -> None:
+        which = (self.done + torch.arange(len(rows))) % len(self.count)
+        others = block.swapped(rng, rows, which)  # (b, T, D)
+        each = torch.arange(len(rows))
+
+        def offset(slot: int, outputs: Tensor) -> Tensor:
+            last = outputs.shape[1] - 1
+            there = (which <= last).to(outputs)[:, None, None]
+            change = (others - outputs[each, which.clamp(max=last)]) * there
+            readers = self.graph.slots[slot]
+            return change[:, None].expand(-1, readers.stop - readers.start, -1, -1)
+
+        got = run_components(self.model, rows_of(block.batch, rows), offset)
+        numbers = [block.rows[row] for row in rows.tolist()]
+        changed = self.contrast.change(got.logits, block.clean.logits[rows], numbers)
+        self.total.index_add_(0, which, changed.cpu().double())
+        self.count += torch.bincount(which, minlength=len(self.count))
+        self.done += len(rows)
+
+
+def edge_design(
+    model: Model,
+    contrast: Contrast,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    swap: Swap = "prompt",
+    rho: float = 0.05,
+    draws: int = 2,
+    seed: int = 0,
+    progress: bool = False,
+) -> Experiment:
+    """Swap what edges carry, each by a bit of its own; effects travel on as in edge patching."""
+    graph = graph_of(model)
+    groups = max(round(1 / rho), 2)
+    writers, readers = graph.allowed.nonzero().T
+    slots = torch.zeros_like(readers)
+    for slot, which in enumerate(graph.slots):
+        slots[(readers >= which.start) & (readers < which.stop)] = slot
+    parts = torch.empty(0)  # group of every edge, anew where a round of draws begins
+
+    def draw(block: Block, number: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        nonlocal parts
+        clean = block.clean
+        if number % groups == 0:
+            parts = torch.randint(groups, (len(block.rows), len(writers)), generator=rng)
+        bits = (parts == number % groups) & (block.has_partner[:, None] > 0)
+        rows, edges = bits.nonzero().T  # few of all: what is not swapped costs nothing
+        others = block.swapped(rng, rows, writers[edges])  # (swaps, T, D)
+
+        def offset(slot: int, outputs: Tensor) -> Tensor | None:
+            here = slots[edges] == slot
+            if not here.any():
+                return None
+            n = graph.slots[slot].stop - graph.slots[slot].start
+            row, edge = rows[here], edges[here]
+            place = row * n + readers[edge] - graph.slots[slot].start
+            added = outputs.new_zeros(len(outputs) * n, *outputs.shape[2:])
+            added.index_add_(
+                0, place.to(outputs.device), others[here] - outputs[row, writers[edge]]
+            )
+            return added.unflatten(0, (len(outputs), n))
+
+        got = run_components(model, block.batch, offset)
+        change = contrast.change(got.logits, clean.logits, block.rows)
+        return bits.float(), change[:, None]
+
+    blocks = clean_blocks(model, contrast, n_prompts, batch_size, swap, rho, draws, seed, progress)
+    return _gather(blocks, draw, draws, seed)
+
+
+def _gather(blocks: Iterator[Block], draw, draws: int, seed: int) -> Experiment:
+    """Draw for every block, and put all rows together."""
+    rng = torch.Generator().manual_seed(seed + 1)
+    bits, responses, prompts = [], [], []
+    with torch.no_grad():
+        for block in blocks:
+            for number in range(draws):
+                drawn, changed = draw(block, number, rng)
+                bits.append(drawn.cpu())
+                responses.append(changed.float().cpu())
+                prompts.append(torch.tensor(block.rows))
+    return Experiment(torch.cat(bits), torch.cat(responses), torch.cat(prompts))

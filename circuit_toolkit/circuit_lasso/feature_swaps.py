@@ -1,0 +1,272 @@
+"""Randomised CircuitLasso over features: many are changed at once, at random, and sorted out.
+
+Forward passes alone. In each run a random share of the features of every site is changed; the
+changes of the features of the next site, and of the logits, are regressed on what was changed:
+token by token for the former (`token_effects`). For the latter the bits are independent, so a
+lasso finds who did it, and one step of its own gradient takes the bias off what it found
+(Javanmard and Montanari, 2014, with the identity as the inverse of the correlations).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit_lasso.token_effects import TokenChanges, token_effects
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models import Model
+from circuit_toolkit.patching.feature_effects import (
+    FeatureEffects,
+    exact_runs,
+    mean_activations,
+)
+from circuit_toolkit.patching.feature_prompts import feature_runs
+from circuit_toolkit.patching.feature_runs import Bits, FeatureRuns, Value
+from circuit_toolkit.regression import GramStatistics, lasso_path
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks.prompt_pairs import Contrast
+
+_LESS = 18  # times fewer runs than exact ablations, so that the regressions too fit into a tenth
+_MOST = 16  # draws, where every feature changes on every prompt
+_ASKED = 0.01  # tokens that count less in the measure, as a share of the most, are not regressed
+
+
+def randomised_features(
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary],
+    contrast: Contrast,
+    *,
+    value: Value = "mean",
+    positions: Literal["all", "last"] = "all",
+    n_prompts: int | None = None,
+    min_active: int = 10,
+    share: float = 0.05,
+    node_share: float = 0.3,
+    draws: int | None = None,
+    node_draws: int = 4,
+    strength: float = 0.1,
+    node_strength: float = 0.3,
+    max_features: int | None = 100,
+    max_edges: int | None = 500,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Circuit:
+    """Learn a circuit of features by changing random subsets of them.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    dictionaries : dict of Site to Dictionary
+        Autoencoders of the residual stream between blocks.
+    contrast : Contrast
+        Prompts and a measure; a `Task` is one.
+    value, positions, n_prompts, min_active
+        See `feature_runs`.
+    share, node_share, draws, node_draws, strength, node_strength
+        See `randomised_effects`.
+    max_features, max_edges : int, optional
+        Keep at most so many; see `FeatureEffects.circuit`.
+    seed : int
+        Decides what is changed.
+    batch_size : int, optional
+        Prompts that run at once.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Circuit
+        Weights are mean effects.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or dictionaries or prompts will not do.
+    """
+    began = time.perf_counter()
+    runs = feature_runs(
+        model,
+        dictionaries,
+        contrast,
+        value=value,
+        positions=positions,
+        n_prompts=n_prompts,
+        min_active=min_active,
+        seed=seed,
+    )
+    effects = randomised_effects(
+        runs,
+        share=share,
+        node_share=node_share,
+        draws=draws,
+        node_draws=node_draws,
+        strength=strength,
+        node_strength=node_strength,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    settings = {**effects.settings, "seconds": time.perf_counter() - began}
+    circuit = effects.circuit(max_features, max_edges)
+    return Circuit(circuit.nodes, circuit.edges, settings)
+
+
+def randomised_effects(
+    runs: FeatureRuns,
+    *,
+    share: float = 0.05,
+    node_share: float = 0.3,
+    draws: int | None = None,
+    node_draws: int = 4,
+    strength: float = 0.1,
+    node_strength: float = 0.3,
+    edges: bool = True,
+    nodes: bool = True,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> FeatureEffects:
+    """Estimate all effects of single features from runs in which many are changed."""
+    if draws is None:
+        draws = min(max(round(exact_runs(runs) / (_LESS * len(runs))), 1), _MOST)
+    shares = (share, node_share, strength, node_strength)
+    if not all(0 < each < 1 for each in shares) or min(draws, node_draws) < 1:
+        raise InputError(
+            "share, node_share, strength and node_strength must be between 0 and 1, draws and "
+            f"node_draws at least 1, got {', '.join(map(str, shares))}, {draws} and {node_draws}."
+        )
+    began = time.perf_counter()
+    rng = torch.Generator().manual_seed(seed)
+    everything = torch.arange(len(runs))
+    sites = runs.sites
+    tables: dict[Site, np.ndarray] = {}
+    chosen: dict[Site, np.ndarray] = {}
+    measured: dict[Site, np.ndarray] = {}
+    if edges:
+        parts = _token_changes(runs, everything.repeat(draws), share, rng, batch_size, progress)
+        for site in sites[:-1]:
+            size = np.abs(tables.setdefault(site, token_effects(runs, site, parts.pop(site))))
+            chosen[site] = (size > 0) & (size >= strength * size.max(0))
+    if nodes:
+        rows = everything.repeat(node_draws)
+        bits = {site: _bits(runs, site, len(rows), node_share, rng) for site in sites}
+        logits = _logits(runs, rows, bits, batch_size, progress)
+        measured = _node_effects(runs, rows, bits, logits, node_strength)
+    return FeatureEffects(
+        runs.features,
+        tables,
+        measured,
+        mean_activations(runs),
+        chosen,
+        {
+            "method": "randomised CircuitLasso",
+            **runs.settings,
+            "share": share,
+            "node_share": node_share,
+            "draws": draws,
+            "node_draws": node_draws,
+            "strength": strength,
+            "node_strength": node_strength,
+            "seed": seed,
+            "runs": len(runs) * (draws * edges + node_draws * nodes),
+            "seconds": time.perf_counter() - began,
+        },
+    )
+
+
+def _bits(runs: FeatureRuns, site: Site, n: int, share: float, rng: torch.Generator) -> Tensor:
+    drawn = torch.rand(n, len(runs.features[site]), generator=rng) < share
+    return drawn.to(runs.streams[site])
+
+
+def _token_changes(
+    runs: FeatureRuns,
+    rows: Tensor,
+    share: float,
+    rng: torch.Generator,
+    batch_size: int | None,
+    progress: bool,
+) -> dict[Site, list[TokenChanges]]:
+    """Change features of every site but the last, and see what comes of it at the next."""
+    from tqdm.auto import tqdm
+
+    sites, lengths = runs.sites, runs.where.sum(1)
+    changes: dict[Site, list[TokenChanges]] = {site: [] for site in sites[:-1]}
+    for part in tqdm(list(runs.in_batches(rows, batch_size)), "edges", disable=not progress):
+        some = rows[part]
+        bits = {site: _bits(runs, site, len(some), share, rng) for site in sites[:-1]}
+        found, _ = runs.run(some, bits, by_token=True)
+        tokens = runs.tokens(some)
+        of = torch.repeat_interleave(torch.arange(len(some)), lengths[some].cpu())
+        for site, later in zip(sites, sites[1:], strict=False):
+            moved = runs.deltas[site][tokens] * bits[site][of]
+            changes[site].append(
+                TokenChanges(
+                    sp.csr_array(moved.cpu().numpy()),
+                    sp.csr_array(found[later].cpu().numpy()),
+                    tokens.cpu().numpy(),
+                    lengths[some].cpu().numpy(),
+                )
+            )
+    return changes
+
+
+def _logits(
+    runs: FeatureRuns, rows: Tensor, bits: Bits, batch_size: int | None, progress: bool
+) -> Tensor:
+    """Logits (B, V) at the last token where changes travel on."""
+    from tqdm.auto import tqdm
+
+    outcomes = []
+    for part in tqdm(list(runs.in_batches(rows, batch_size)), "nodes", disable=not progress):
+        some = {site: values[part] for site, values in bits.items()}
+        _, logits = runs.run(rows[part], some, afresh=False, measure=True)
+        assert logits is not None
+        outcomes.append(logits[:, 0])
+    return torch.cat(outcomes)
+
+
+def _node_effects(
+    runs: FeatureRuns, rows: Tensor, bits: Bits, logits: Tensor, strength: float
+) -> dict[Site, np.ndarray]:
+    """Effects on the measure (p,) by site, by way of the logits (B, V) that it reads."""
+    sites = runs.sites
+    changes = torch.cat([runs.changes(site) for site in sites], 1)  # (n, p of all sites)
+    X = torch.cat([bits[site] for site in sites], 1) * changes[rows]
+    each = runs.readout(logits[:, None], rows)
+    readout = torch.zeros_like(runs.logits[:, 0]).index_add(0, rows, each)  # (n, V)
+    readout = readout / torch.bincount(rows, minlength=len(runs))[:, None]
+    weight = readout.abs().mean(0)
+    tokens = (weight > _ASKED * weight.max()).nonzero()[:, 0]
+    Y = (logits - runs.logits[rows, 0])[:, tokens]
+    slopes, _ = _slopes(X, Y, strength)
+    asked = readout[:, tokens] @ torch.as_tensor(slopes.T).to(readout)  # (n, p)
+    effect = (changes * asked).mean(0).cpu().numpy()
+    ends = np.cumsum([len(runs.features[site]) for site in sites])[:-1]
+    return dict(zip(sites, np.split(effect, ends), strict=True))
+
+
+def _slopes(X: Tensor, Y: Tensor, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Raw slopes (p, q) of Y (n, q) on X (n, p) without the bias of the lasso, and its support."""
+    live = np.flatnonzero((Y != 0).any(0).cpu().numpy())
+    slopes = np.zeros((X.shape[1], Y.shape[1]))
+    support = np.zeros(slopes.shape, bool)
+    if not len(live):
+        return slopes, support
+    stats = GramStatistics.from_arrays(X.cpu().numpy(), Y.cpu().numpy()[:, live]).standardised()
+    B = lasso_path(stats, [strength]).standardised(0).toarray()
+    free = B + stats.correlation_xy - stats.correlation_xx @ B
+    units = np.divide(1.0, stats.scale_x, out=np.zeros_like(stats.scale_x), where=stats.scale_x > 0)
+    slopes[:, live] = free * units[:, None] * stats.scale_y
+    support[:, live] = B != 0
+    return slopes, support

@@ -1,0 +1,249 @@
+"""What CircuitLasso fits: a path of circuits, from which one is read off at any strength."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
+from circuit_toolkit.circuit_lasso.relevance import carry_back
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.regression import LassoPath, LogisticPath, Screening
+from circuit_toolkit.sites import Site
+
+OWN_TARGET = "target"  # name of a target that the caller gave as numbers
+
+
+def explained(acts: Activations) -> np.ndarray | None:
+    """Return the metric of each prompt, in one sense on all of them."""
+    if acts.metric is None:
+        return None
+    return np.asarray(acts.metric, float) * (1 if acts.directions is None else acts.directions)
+
+
+@dataclass(frozen=True, eq=False)
+class LassoFit:
+    """A fitted path of circuits, from dense to empty.
+
+    Parameters
+    ----------
+    chain : dict of Site to LassoPath
+        For each site but the first, its features on those of the site before.
+    readout : dict of Site to LassoPath or LogisticPath
+        The target on the features of the sites that it reads.
+    screening : dict of Site to Screening
+        Features that were fitted, and those that they stand for.
+    held_out : ndarray, shape (k,)
+        R² of the target on held-out prompts, or accuracy for a class, at each strength.
+    rows : Activations
+        The rows that were fitted, one a prompt; their metric is what was explained.
+    scales : dict of Site to ndarray
+        Standard deviation of every feature that was fitted.
+    labels : dict of Site to list of str
+        Names of the features.
+    settings : dict
+        What was fitted.
+    """
+
+    chain: Mapping[Site, LassoPath]
+    readout: Mapping[Site, LassoPath | LogisticPath]
+    screening: Mapping[Site, Screening]
+    held_out: np.ndarray
+    rows: Activations
+    scales: Mapping[Site, np.ndarray]
+    labels: Mapping[Site, list[str]]
+    settings: Mapping[str, Any]
+
+    @property
+    def strengths(self) -> np.ndarray:
+        """Fitted strengths, decreasing, shape (k,)."""
+        return next(iter(self.readout.values())).strengths
+
+    @property
+    def sites(self) -> list[Site]:
+        """Sites in order of computation."""
+        return list(self.screening)
+
+    def __repr__(self) -> str:
+        """Return what was fitted and how well; not the tables."""
+        best = self._best()
+        return (
+            f"LassoFit({self.settings['target']} of {self.settings['task']}, {len(self.strengths)} "
+            f"strengths, best held-out fit {self.held_out[best]:.3f} at {self.strengths[best]:.3g})"
+        )
+
+    @cached_property
+    def _means(self) -> dict[Site, np.ndarray]:
+        return self.rows.means()
+
+    def best_strength(self) -> float:
+        """Return the strength with the best held-out fit."""
+        return float(self.strengths[self._best()])
+
+    def _best(self) -> int:
+        """Index of the best held-out fit; where there is none, as for a constant target, 0."""
+        return int(np.nan_to_num(self.held_out, nan=-np.inf).argmax())
+
+    def on(self, acts: Activations) -> LassoFit:
+        """Apply the fitted weights to other prompts, for circuits of these.
+
+        Parameters
+        ----------
+        acts : Activations
+            Captured at the same sites with the same dictionaries.
+
+        Returns
+        -------
+        LassoFit
+            Whose `circuit(prompt=...)` counts the prompts of `acts`.
+
+        Raises
+        ------
+        InputError
+            If a site is missing or the dictionaries differ.
+        """
+        for key in ("model", "dictionaries"):
+            if acts.settings.get(key) != self.rows.settings.get(key):
+                raise InputError(
+                    f"These activations have {key} {acts.settings.get(key)}, the fit has "
+                    f"{self.rows.settings.get(key)}. Capture with the same."
+                )
+        rows = acts.pooled(self.settings["positions"])
+        own = self.settings["target"] == OWN_TARGET  # nobody said what it is on other prompts
+        metric = None if own else explained(rows)
+        return replace(self, rows=replace(rows, metric=metric, directions=None))
+
+    def circuit(
+        self,
+        strength: float = 0.1,
+        *,
+        prompt: int | None = None,
+        max_features: int | None = 40,
+        max_edges: int | None = 200,
+    ) -> Circuit:
+        """Read off the circuit at the fitted strength nearest to the given one.
+
+        The score of an edge is the relevance that flows over it: the target's, 1, is shared out
+        over its sources in proportion to the absolute coefficient (for a prompt: times the
+        activation there), theirs over theirs, and so on to the first site.
+
+        Parameters
+        ----------
+        strength : float
+            In (0, 1]; at 1 the circuit is empty.
+        prompt : int, optional
+            Number of a prompt, for the circuit of this prompt alone; by default that of all.
+        max_features, max_edges : int, optional
+            Keep at most so many, the most relevant first; None keeps all.
+
+        Returns
+        -------
+        Circuit
+            Weights in standardised units, with the held-out fit as evidence.
+
+        Raises
+        ------
+        InputError
+            If the strength is not in (0, 1], or there is no such prompt.
+        """
+        if not 0 < strength <= 1:
+            raise InputError(f"strength must be in (0, 1], got {strength}.")
+        if prompt is not None and not 0 <= prompt < self.rows.n_prompts:
+            raise InputError(
+                f"There is no prompt {prompt}: they are 0 to {self.rows.n_prompts - 1}."
+            )
+        k = int(np.abs(np.log(self.strengths / strength)).argmin())
+        weights = [self.chain[later].standardised(k) for later in self.sites[1:]]
+        direct = [self._readout(site, k) for site in self.sites]
+        present = self._present(prompt)
+        carried = carry_back(
+            [
+                sp.diags_array(here) @ abs(matrix)
+                for here, matrix in zip(present, weights, strict=False)
+            ],
+            [here * abs(column) for here, column in zip(present, direct, strict=True)],
+        )
+        drawn = self._drawn(k, prompt, weights, direct, carried).prune(max_features, max_edges)
+        fit = "held_out_accuracy" if self.settings["loss"] == "cross-entropy" else "held_out_r2"
+        return drawn.with_evidence({"fit": {fit: float(self.held_out[k])}})
+
+    def _readout(self, site: Site, k: int) -> np.ndarray:
+        """Standardised coefficients (p,) of the target on the features of a site."""
+        if site not in self.readout:
+            return np.zeros(len(self.screening[site].kept))
+        return self.readout[site].standardised(k).toarray().ravel()
+
+    def _present(self, prompt: int | None) -> list[np.ndarray]:
+        """How much of each feature is there: 1, or on a prompt its activation in its own scale."""
+        if prompt is None:
+            return [np.ones(len(screening.kept)) for screening in self.screening.values()]
+        return [
+            self.rows.features[site][[prompt]].toarray().ravel()[screening.kept] / self.scales[site]
+            for site, screening in self.screening.items()
+        ]
+
+    def _drawn(self, k, prompt, weights, direct, carried) -> Circuit:
+        """Put what carries relevance into tables."""
+        nodes, offset = [], 0
+        rows: list[np.ndarray] = []  # position of a fitted feature in the node table, or -1
+        for site, relevance in zip(self.sites, carried.nodes, strict=True):
+            live = np.flatnonzero(relevance > 0)
+            features = self.screening[site].kept[live]
+            row = np.full(len(relevance), -1)
+            row[live] = offset + np.arange(len(live))
+            rows.append(row)
+            offset += len(live)
+            table = np.zeros(len(live), NODE)
+            table["site"], table["feature"], table["score"] = str(site), features, relevance[live]
+            if prompt is None:
+                table["activation"] = self._means[site][features]
+            else:
+                table["activation"] = self.rows.features[site][[prompt]].toarray().ravel()[features]
+            if site in self.labels:
+                table["label"] = [self.labels[site][feature] for feature in features]
+            nodes.append(table)
+        end = np.zeros(1, NODE)
+        end["site"], end["label"], end["score"] = TARGET, self.settings["target"], 1.0
+        if self.rows.metric is not None and self.settings["loss"] == "squared":
+            values = self.rows.metric
+            end["activation"] = values.mean() if prompt is None else values[prompt]
+        edges = []
+        for i, flow in enumerate(carried.edges):
+            part = flow.tocoo()
+            edges.append(
+                _edges(
+                    rows[i][part.row],
+                    rows[i + 1][part.col],
+                    weights[i].tocsr()[part.row, part.col],
+                    part.data,
+                )
+            )
+        for i, flow in enumerate(carried.direct):
+            live = np.flatnonzero(flow > 0)
+            edges.append(
+                _edges(rows[i][live], np.full(len(live), offset), direct[i][live], flow[live])
+            )
+        strength = float(self.strengths[k])
+        settings = {**self.settings, "strength": strength}
+        settings["level"] = "dataset" if prompt is None else "prompt"
+        if prompt is not None:
+            settings["prompt"] = " ".join(self.rows.tokens[prompt])
+        return Circuit(
+            np.concatenate([*nodes, end]),
+            np.concatenate(edges),
+            settings,
+        )
+
+
+def _edges(source, target, weight, score) -> np.ndarray:
+    table = np.zeros(len(source), EDGE)
+    table["source"], table["target"] = source, target
+    table["weight"], table["score"] = np.asarray(weight).ravel(), score
+    return table

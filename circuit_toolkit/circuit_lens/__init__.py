@@ -1,0 +1,6 @@
+"""CircuitLens: how a feature comes to fire, what it does next, and which firings are alike."""
+
+from circuit_toolkit.circuit_lens.circuits import FeatureCircuits
+from circuit_toolkit.circuit_lens.lens import CircuitLens
+
+__all__ = ["CircuitLens", "FeatureCircuits"]

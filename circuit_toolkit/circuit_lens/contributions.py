@@ -1,0 +1,134 @@
+"""What a feature's pre-activation is made of: two sums, both of which leave nothing out.
+
+`direct` splits the stream where the feature reads it, by who wrote there: heads with the tokens
+they read from, features of earlier transcoders at the same token, their errors, the embedding,
+biases. `origins` follows heads back to the tokens that they read, so heads are paths, and what is
+left are features, errors, embeddings and biases at all tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.circuit_lens.frozen import Fired, FrozenModel, Transcoded
+
+PIECE = 2**24  # numbers in memory at a time, of decoder rows of active features
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A linear reading of the stream: a feature before its nonlinearity, or a logit."""
+
+    row: Tensor
+    at: Tensor
+    layer: int
+    mid: bool = False
+    constant: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """Terms of a sum, for each of B firings."""
+
+    features: Mapping[int, Fired]
+    heads: Sequence[Tensor]
+    parts: Mapping[str, Tensor]
+
+    @property
+    def total(self) -> Tensor:
+        """The sum, shape (B,): what the reading reads."""
+        terms = [*self.heads, *self.parts.values()]
+        sums = [term.flatten(1).sum(1) if term.ndim > 1 else term for term in terms]
+        total = torch.stack(sums).sum(0)
+        for fired in self.features.values():
+            total = total.index_add(0, fired.row, fired.value)
+        return total
+
+
+def direct(model: FrozenModel, reading: Reading) -> Contributions:
+    """Split a reading by who wrote what it reads, at its own token."""
+    g, at = reading.row, reading.at
+    rows = torch.arange(len(at), device=at.device)
+
+    def along(x: Tensor) -> Tensor:  # (B, T, D) -> (B,)
+        return (x[rows, at] * g).sum(1)
+
+    sums = dict.fromkeys(("errors", "mlps", "skips", "biases"), torch.zeros_like(g[:, 0]))
+    heads: list[Tensor] = []
+    features: dict[int, Fired] = {}
+    for attention in model.attention[: reading.layer + reading.mid]:
+        found, bias = attention.heads(g, at)
+        heads.append(found)
+        sums["biases"] = sums["biases"] + bias
+    for layer, mlp in enumerate(model.mlps[: reading.layer]):
+        if not isinstance(mlp, Transcoded):
+            sums["mlps"] = sums["mlps"] + along(mlp)
+            continue
+        here = (mlp.fired.place == at[mlp.fired.row]).nonzero()[:, 0]
+        features[layer] = _fed(mlp, here, g[:, None].expand(-1, model.embed.shape[1], -1))
+        sums["errors"] = sums["errors"] + along(mlp.error)
+        sums["biases"] = sums["biases"] + g @ mlp.bias
+        if mlp.skip is not None:
+            sums["skips"] = sums["skips"] + along(mlp.skip.forward(mlp.skip.x))
+    return Contributions(
+        features,
+        heads,
+        {
+            "token": along(model.embed),
+            "position": along(model.start - model.embed),
+            **sums,
+            "constant": torch.full_like(g[:, 0], reading.constant),
+        },
+    )
+
+
+def origins(model: FrozenModel, reading: Reading) -> Contributions:
+    """Split a reading by what entered the stream at any token, through frozen attention."""
+    g = torch.zeros_like(model.embed)
+    g[torch.arange(len(reading.at), device=g.device), reading.at] = reading.row
+
+    def along(x: Tensor) -> Tensor:  # (B, T, D) -> (B, T)
+        return (x * g).sum(2)
+
+    sums = dict.fromkeys(("errors", "mlps", "biases"), torch.zeros_like(g[..., 0]))
+    features: dict[int, Fired] = {}
+    for layer in reversed(range(reading.layer + reading.mid)):
+        behind = g
+        if layer < reading.layer:  # else only the attention of this block is in front
+            mlp = model.mlps[layer]
+            if not isinstance(mlp, Transcoded):
+                sums["mlps"] = sums["mlps"] + along(mlp)
+            else:
+                everywhere = torch.arange(len(mlp.fired.row), device=g.device)
+                features[layer] = _fed(mlp, everywhere, g)
+                sums["errors"] = sums["errors"] + along(mlp.error)
+                sums["biases"] = sums["biases"] + g @ mlp.bias
+                if mlp.skip is not None:
+                    g = g + mlp.skip.backward(g)
+        attention = model.attention[layer]
+        into = behind if model.parallel else g
+        sums["biases"] = sums["biases"] + attention.biases(into)
+        g = g + attention.backward(into)
+    return Contributions(
+        dict(sorted(features.items())),
+        [],
+        {
+            "token": along(model.embed),
+            "position": along(model.start - model.embed),
+            **sums,
+            "constant": torch.full_like(reading.row[:, 0], reading.constant),
+        },
+    )
+
+
+def _fed(mlp: Transcoded, which: Tensor, g: Tensor) -> Fired:
+    """Return what some active features contribute along a gradient (B, T, D)."""
+    row, place, feature = (x[which] for x in (mlp.fired.row, mlp.fired.place, mlp.fired.feature))
+    size = max(1, PIECE // g.shape[2])
+    pieces = zip(row.split(size), place.split(size), feature.split(size), strict=True)
+    pull = [(g[r, t] * mlp.decoder[f]).sum(1) for r, t, f in pieces]
+    return Fired(row, place, feature, mlp.fired.value[which] * torch.cat(pull))

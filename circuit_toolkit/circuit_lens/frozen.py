@@ -1,0 +1,129 @@
+"""The model at one batch with attention patterns and norm factors held: then it is linear.
+
+What moves along the residual stream moves through attention (pattern, W_V, W_O) and through the
+skip matrices of transcoders; everything else that an MLP puts out counts as given: features, what
+they leave unexplained, and biases. All functions here are on tensors, and none needs a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionWeights:
+    """Attention of a layer, with the weight and the centring of the norm in front folded in."""
+
+    values: Tensor
+    value_bias: Tensor
+    out: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Attention of a layer at one batch."""
+
+    weights: AttentionWeights
+    pattern: Tensor
+    x: Tensor
+    gain: Tensor
+    behind: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what a change of the stream, (B, T, D), changes of what attention adds to it."""
+        values = torch.einsum("bsd,hde->bhse", self.gain * x, self.weights.values)
+        z = self.pattern @ values  # (B, H, T, d_head)
+        out = torch.einsum("bhte,hed->btd", z, self.weights.out)
+        return out if self.behind is None else out * self.behind
+
+    def backward(self, g: Tensor) -> Tensor:
+        """Return the gradient in front of attention of one behind it, (B, T, D)."""
+        g = g if self.behind is None else g * self.behind
+        u = torch.einsum("btd,hed->bhte", g, self.weights.out)
+        u = self.pattern.transpose(2, 3) @ u  # (B, H, S, d_head)
+        return self.gain * torch.einsum("bhse,hde->bsd", u, self.weights.values)
+
+    def biases(self, g: Tensor) -> Tensor:
+        """Return what biases of attention add along a gradient behind it, (B, T, D) -> (B, T)."""
+        g = g if self.behind is None else g * self.behind
+        weights = self.weights
+        # A pattern sums to 1, so z holds the bias of the values once.
+        fixed = weights.bias + torch.einsum("he,hed->d", weights.value_bias, weights.out)
+        return g @ fixed
+
+    def heads(self, g: Tensor, at: Tensor, *, raw: bool = False) -> tuple[Tensor, Tensor]:
+        """Split what attention adds at one token of each row by head and source."""
+        rows = torch.arange(len(at), device=at.device)
+        if self.behind is not None and not raw:
+            g = g * self.behind[rows, at]
+        weights = self.weights
+        u = torch.einsum("bd,hed->bhe", g, weights.out)
+        read = torch.einsum("bhe,hde->bhd", u, weights.values)
+        values = torch.einsum("bhd,bsd->bhs", read, self.gain * self.x)
+        values = values + torch.einsum("bhe,he->bh", u, weights.value_bias)[:, :, None]
+        return self.pattern[rows, :, at] * values, g @ weights.bias
+
+
+@dataclass(frozen=True, eq=False)
+class Fired:
+    """Features that are active in a batch; all of shape (n,)."""
+
+    row: Tensor
+    place: Tensor
+    feature: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Skip:
+    """The linear path of a skip transcoder at one batch."""
+
+    matrix: Tensor
+    x: Tensor
+    gain: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what a change of the stream, (B, T, D), changes of what is added."""
+        return (self.gain * x) @ self.matrix
+
+    def backward(self, g: Tensor) -> Tensor:
+        """Return the gradient in front of the path of one behind it, (B, T, D)."""
+        return self.gain * (g @ self.matrix.T)
+
+
+@dataclass(frozen=True, eq=False)
+class Transcoded:
+    """What an MLP adds to the stream at one batch, taken apart by its transcoder."""
+
+    fired: Fired
+    decoder: Tensor
+    bias: Tensor
+    error: Tensor
+    skip: Skip | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenModel:
+    """Blocks of a model at one batch of B prompts, T tokens long with padding."""
+
+    embed: Tensor
+    start: Tensor
+    attention: Sequence[Attention]
+    mlps: Sequence[Transcoded | Tensor]
+    parallel: bool = False
+
+    def forward(self, x: Tensor, first: int, *, mid: bool = False) -> Tensor:
+        """Carry a change of the stream to its end."""
+        for layer in range(first, len(self.mlps)):
+            before = x
+            if not (mid and layer == first):
+                x = x + self.attention[layer].forward(x)
+            mlp = self.mlps[layer]
+            if isinstance(mlp, Transcoded) and mlp.skip is not None:
+                x = x + mlp.skip.forward(before if self.parallel else x)
+        return x

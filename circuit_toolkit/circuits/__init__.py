@@ -1,1 +1,0 @@
-"""Circuits: the noun, and the methods that find one."""

@@ -1,0 +1,173 @@
+"""Where dictionaries lie: folders, single files, releases of sae_lens; each seen before loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.sites import Site
+
+_LAYER = re.compile(r"(?:blocks\.|layers?[_.]?|\bl)(\d+)")  # in the ids of sae_lens's registry
+_OURS_TO_SAY = r"\s*This SAE has non-empty model_from_pretrained|norm_scaling_factor not found"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One dictionary of a source, nothing of it read yet."""
+
+    id: str
+    config: Callable[[], dict[str, Any]]
+    load: Callable[[str], Any]
+
+
+def folder_entries(path: Path) -> list[Entry]:
+    """List the dictionaries of a folder, of the folders in it, or of a single file."""
+    if path.is_file() and path.name == "cfg.json":
+        path = path.parent
+    if path.is_file():
+        config = path.parent / "cfg.json"
+        if path.suffix != ".safetensors" or not config.is_file():
+            raise InputError(
+                f"{str(path)!r} cannot be loaded by itself: pass a .safetensors file with its "
+                "cfg.json beside it. Files that would run code (.pt, .pkl) are not read."
+            )
+        return [_of_disk(path.parent, path)]
+    folders = [path] if (path / "cfg.json").is_file() else sorted(path.glob("*/"))
+    found = [_of_disk(each, None) for each in folders if (each / "cfg.json").is_file()]
+    if not found:
+        raise InputError(
+            f"No dictionary lies in {str(path)!r}: expected cfg.json and sae_weights.safetensors "
+            "there or one folder below."
+        )
+    return found
+
+
+def _of_disk(folder: Path, file: Path | None) -> Entry:
+    return Entry(folder.name, partial(_disk_config, folder), partial(_from_disk, folder, file))
+
+
+def _disk_config(folder: Path) -> dict[str, Any]:
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    try:
+        written = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileFormatError(f"{folder / 'cfg.json'} is not JSON: {error}") from error
+    if not isinstance(written, dict):
+        raise FileFormatError(f"{folder / 'cfg.json'} holds no settings but {written!r:.60}.")
+    try:
+        if written.get("architecture") in ("batchtopk", "matryoshka_batchtopk", "temporal"):
+            return written  # not for inference, and refused with a reason
+        config = loaders.handle_config_defaulting(dict(written))
+    except KeyError as error:
+        raise FileFormatError(f"{folder / 'cfg.json'}: sae_lens does not know {error}.") from error
+    return _with_metadata(written, config)
+
+
+def _with_metadata(written: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Keep metadata that sae_lens drops where a file does not say which version wrote it."""
+    about = {**(config.get("metadata") or {}), **(written.get("metadata") or {})}
+    return {**config, "metadata": about}
+
+
+def _from_disk(folder: Path, file: Path | None, device: str) -> Any:
+    from sae_lens import SAE
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+    from sae_lens.saes.sae import SAEMetadata
+    from safetensors import SafetensorError
+
+    def read(path: Any, device: str, cfg_overrides: Any) -> Any:
+        config = loaders.get_sae_lens_config_from_disk(path, device, cfg_overrides)
+        return loaders.read_sae_components_from_disk(config, file or "", device)
+
+    converter = loaders.sae_lens_disk_loader if file is None else read
+    try:
+        with _quiet():
+            sae = SAE.load_from_disk(folder, device=device, dtype="float32", converter=converter)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        cause = str(error).splitlines()[0]
+        raise FileFormatError(f"{folder.name!r} in {folder.parent}: {cause}") from error
+    sae.cfg.metadata = SAEMetadata(**_disk_config(folder)["metadata"])
+    scaler = folder / "activation_scaler.json"  # beside a checkpoint whose training went on
+    if sae.cfg.normalize_activations == "expected_average_only_in" and scaler.is_file():
+        factor = json.loads(scaler.read_text(encoding="utf-8")).get("scaling_factor")
+        if factor is not None:
+            sae.fold_activation_norm_scaling_factor(factor)
+    return sae
+
+
+def release_entries(name: str, ids: Sequence[str] | None) -> list[Entry]:
+    """List the dictionaries of a release that sae_lens knows, or of a repository of the hub."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    directory = get_pretrained_saes_directory()
+    if name in directory:
+        return [_of_hub(name, each) for each in directory[name].saes_map]
+    if name.count("/") == 1 and ids:
+        return [_of_hub(name, each) for each in ids]
+    near = get_close_matches(name, directory, n=5, cutoff=0.5)
+    hint = f" Nearest: {', '.join(near)}." if near else ""
+    repository = " Of a repository of the hub, name the folders: ids=[...]." if "/" in name else ""
+    raise InputError(
+        f"{name!r} is no folder, no file and no release that sae_lens knows.{hint}{repository}"
+    )
+
+
+def _of_hub(release: str, sae_id: str) -> Entry:
+    return Entry(sae_id, partial(_hub_config, release, sae_id), partial(_from_hub, release, sae_id))
+
+
+def _hub_config(release: str, sae_id: str) -> dict[str, Any]:
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+    try:
+        return load_sae_config_from_huggingface(release, sae_id)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreachable(release, sae_id, error) from error
+
+
+def _from_hub(release: str, sae_id: str, device: str) -> Any:
+    from sae_lens import SAE
+
+    try:
+        with _quiet():
+            return SAE.from_pretrained(release, sae_id, device=device, dtype="float32")
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreachable(release, sae_id, error) from error
+
+
+def _unreachable(release: str, sae_id: str, error: Exception) -> InputError:
+    cause = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(
+        f"{sae_id!r} of {release!r} could not be fetched from the Hugging Face hub. It needs the "
+        f"network once, and a token where the repository is gated (HF_TOKEN). Cause: {cause[0]}"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back sae_lens's advice on what this package does, or says in its own words."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_OURS_TO_SAY)
+        yield
+
+
+def layer_of(entry: Entry) -> int | None:
+    """Read the layer from the id of an entry of sae_lens's registry, if it is there."""
+    match = _LAYER.search(entry.id)
+    return int(match[1]) if match else None
+
+
+def may_read(entry: Entry, sites: set[Site]) -> bool:
+    """Whether an entry of a release can be of one of some sites, by its id alone."""
+    layer = layer_of(entry)
+    return layer is None or layer in {site.layer for site in sites}

@@ -1,0 +1,1 @@
+"""Training of autoencoders and transcoders on a model at hand, resumable."""

@@ -1,0 +1,152 @@
+"""The training of one dictionary in a folder: checkpoints, what is finished, what may go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.dictionaries.dictionary import Dictionary, save_dictionary
+from circuit_toolkit.dictionaries.loading import bind_dictionary, load_dictionaries
+from circuit_toolkit.dictionaries.training.trainers import (
+    SAMPLE,
+    DictionaryConfig,
+    SaeTraining,
+    TranscoderTraining,
+)
+from circuit_toolkit.errors import FileFormatError, MismatchError
+from circuit_toolkit.models import Model
+from circuit_toolkit.sites import Site
+
+Stream = Callable[[int], Iterator[tuple[Tensor, ...]]]  # step -> batches from there on
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The training of one dictionary."""
+
+    name: str
+    sites: tuple[Site, ...]
+    config: DictionaryConfig
+    metadata: dict[str, Any]
+    parent: Path | None
+    half: bool
+
+    def is_finished(self) -> bool:
+        """Return whether the dictionary is in its folder."""
+        if self.parent is None:
+            return False
+        done = self.parent / self.name / "cfg.json"
+        for place in [done, *(each / "cfg.json" for each in self._checkpoints())]:
+            if place.is_file():
+                self._refuse_other_settings(place)
+        return done.is_file()
+
+    def train(self, stream: Stream, every: int, progress: bool) -> Any:
+        """Train from the last checkpoint on."""
+        from tqdm.auto import tqdm
+
+        training, steps = self._started(stream), self.config.steps
+        batches = islice(stream(training.step), steps - training.step)
+        with tqdm(
+            batches,
+            total=steps,
+            initial=training.step,
+            desc=self.sites[0].short,
+            disable=not progress,
+            leave=False,
+        ) as bar:
+            for batch in bar:
+                loss = training.update(*batch)
+                if training.step % 100 == 0:
+                    bar.set_postfix(loss=f"{float(loss):.3f}", refresh=False)
+                if self.parent and training.step % every == 0 and training.step < steps:
+                    self._save_checkpoint(training, self.parent / "checkpoints" / self.name)
+        return training.finish()
+
+    def keep(self, model: Model, trained: Any) -> Dictionary:
+        """Save what was trained, if there is a folder, and bind it to the model."""
+        if self.parent is None:
+            return bind_dictionary(model, trained, self.name)
+        save_dictionary(trained, self.parent / self.name, half=self.half)
+        self.forget()
+        return self.load(model)
+
+    def load(self, model: Model) -> Dictionary:
+        """Load the dictionary from its folder."""
+        assert self.parent is not None
+        return load_dictionaries(model, self.parent / self.name)[self.sites[0]]
+
+    def forget(self) -> None:
+        """Delete the checkpoints."""
+        if self.parent is not None:
+            shutil.rmtree(self.parent / "checkpoints" / self.name, ignore_errors=True)
+            if (all_ := self.parent / "checkpoints").is_dir() and not any(all_.iterdir()):
+                all_.rmdir()
+
+    def _checkpoints(self) -> list[Path]:
+        """All of them, the last one last; an interruption may leave part of an older one."""
+        if self.parent is None:
+            return []
+        return sorted((self.parent / "checkpoints" / self.name).glob("[0-9]*"))
+
+    def _save_checkpoint(self, training: SaeTraining | TranscoderTraining, place: Path) -> None:
+        """Write a checkpoint whole or not at all, and let go of those before."""
+        place.mkdir(parents=True, exist_ok=True)
+        older = self._checkpoints()
+        with tempfile.TemporaryDirectory(dir=place, prefix=".") as scratch:
+            new = Path(scratch) / "new"
+            new.mkdir()
+            training.save(new)
+            (new / "cfg.json").write_text(json.dumps({"metadata": self.metadata}))
+            os.replace(new, place / f"{training.step:09d}")
+        for each in older:
+            shutil.rmtree(each)
+
+    def _started(self, stream: Stream) -> SaeTraining | TranscoderTraining:
+        """Begin, or go back to the last checkpoint."""
+        checkpoints = self._checkpoints()
+        sample = list(islice(stream(0), 1 if checkpoints else SAMPLE))
+        columns = list(zip(*sample, strict=True))
+        if len(self.sites) == 1:
+            training = SaeTraining(columns[0], self.config, self.metadata)
+        else:
+            x, y = (torch.cat(column) for column in columns)
+            training = TranscoderTraining(x, y, self.config, self.metadata)
+        if checkpoints:
+            try:
+                training.load(checkpoints[-1])
+            except _DAMAGE as error:
+                raise FileFormatError(
+                    f"The checkpoint {str(checkpoints[-1])!r} is damaged ({error!r:.80}). Delete "
+                    f"{str(checkpoints[-1].parent)!r}: this dictionary is trained anew."
+                ) from error
+        return training
+
+    def _refuse_other_settings(self, place: Path) -> None:
+        try:
+            there = json.loads(place.read_text(encoding="utf-8")).get("metadata") or {}
+        except ValueError as error:
+            raise FileFormatError(f"{place} is not JSON ({error}). Delete its folder.") from error
+        ours, there = _flat(self.metadata), _flat(there)
+        other = [f"{k}={there.get(k)!r} (now {v!r})" for k, v in ours.items() if there.get(k) != v]
+        if other:
+            raise MismatchError(
+                f"{str(place.parent)!r} holds a run with other settings: {', '.join(other[:4])}. "
+                "Pass another folder, or resume=False to replace it."
+            )
+
+
+def _flat(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in metadata.items() if k != "training"} | metadata.get("training", {})

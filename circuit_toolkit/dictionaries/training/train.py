@@ -1,0 +1,225 @@
+"""Train dictionaries for sites of a model, from texts to what is ready for use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from circuit_toolkit.dictionaries.dictionary import Dictionary
+from circuit_toolkit.dictionaries.training.batches import Corpus, Source, corpus
+from circuit_toolkit.dictionaries.training.checkpoints import Run
+from circuit_toolkit.dictionaries.training.trainers import DictionaryConfig
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models import Model
+from circuit_toolkit.sites import Site
+
+
+def train_dictionaries(
+    model: Model,
+    texts: Sequence[str] | Sequence[Sequence[int]] | np.ndarray | Tensor,
+    sites: Iterable[Site | str],
+    kind: Literal["sae", "transcoder"] = "sae",
+    *,
+    n_features: int | None = None,
+    k: int = 16,
+    steps: int = 2000,
+    batch: int = 1024,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    prepend_bos: bool | None = None,
+    context: int | None = None,
+    packed: bool = False,
+    folder: str | Path | None = None,
+    resume: bool = True,
+    checkpoint_every: int = 500,
+    half: bool = False,
+    memory: float = 2e9,
+    progress: bool = True,
+) -> dict[Site, Dictionary]:
+    """Train a dictionary for each of some sites of a model.
+
+    Autoencoders are top-k (Gao et al., 2024) and trained by sae_lens; transcoders are batch-top-k,
+    saved as jump-ReLU. They read what the Hugging Face model computes, and their metadata say so.
+    The beginning-of-sequence token is left out: its activations have outlying norms. The same
+    arguments give the same dictionaries, on the same machine and number of threads.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    texts : sequence of str, or of sequences of int, or integers of shape (n, T)
+        Texts; or token ids, which are taken as they are.
+    sites : iterable of Site or str
+        What autoencoders read and reconstruct (heads in a row); what transcoders read, `mlp_in` or
+        `mlp_norm`, to reconstruct `mlp_out` of that layer.
+    kind : {"sae", "transcoder"}
+        What to train.
+    n_features : int, optional
+        Width of a dictionary; by default 8 times what it reads.
+    k : int
+        Features active per token: exactly for an autoencoder, on average for a transcoder.
+    steps, batch : int
+        Number of steps, and tokens in each.
+    learning_rate : float, optional
+        Peak of Adam's rate; by default `5e-4 * sqrt(2**14 / n_features)`, which falls with width as
+        Gao et al. (2024) found.
+    seed : int
+        Seed of the weights and of the order of the tokens.
+    prepend_bos : bool, optional
+        Whether texts begin with the beginning-of-sequence token; by default as the tokenizer has
+        it.
+    context : int, optional
+        Tokens in the longest sequence; by default the model's context, but at most 1,024.
+    packed : bool
+        Whether to join texts and cut them into sequences of `context` tokens, so that nothing is
+        lost; else each text is a sequence, and what exceeds the context is left out.
+    folder : path, optional
+        Where dictionaries go, each in a folder of its own in sae_lens format, and checkpoints
+        meanwhile. Without it they stay in memory.
+    resume : bool
+        Whether to take what is finished in the folder and go on from checkpoints. The result is
+        that of a run without an interruption. Otherwise all is trained anew.
+    checkpoint_every : int
+        Steps between checkpoints.
+    half : bool
+        Whether to save weights in half precision.
+    memory : float
+        Bytes for activations. If those of all sites fit, the model runs once; if those of one site
+        do, once a site; otherwise they stream through a buffer of this size.
+    progress : bool
+        Whether to show progress bars.
+
+    Returns
+    -------
+    dict of Site to Dictionary
+        In order of computation.
+
+    Raises
+    ------
+    InputError
+        If there are no texts or fewer tokens than a batch, a setting makes no sense, or a site does
+        not exist or is not of this kind.
+    MismatchError
+        If the folder holds a run with other settings.
+    FileFormatError
+        If a checkpoint is damaged.
+
+    Examples
+    --------
+    >>> import circuit_toolkit as ct
+    >>> from circuit_toolkit.dictionaries import train_dictionaries
+    >>> model = ct.load_model("demo")
+    >>> texts = ct.tasks.ioi(model, n=64).texts
+    >>> train_dictionaries(model, texts, ["resid_post 2"], steps=20, batch=256, progress=False)
+    {Site(kind='resid_post', layer=2): Dictionary('sae-resid_post-2', sae at ...)}
+    """
+    if model.remote:
+        raise InputError("Training wants the model here: load_model(name), without remote=True.")
+    plan = _plan(model, sites, kind)
+    for name, value in {
+        "n_features": n_features,
+        "k": k,
+        "steps": steps,
+        "batch": batch,
+        "checkpoint_every": checkpoint_every,
+    }.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}.")
+    tokens = corpus(model, texts, prepend_bos, context, packed)
+    if tokens.total < batch:
+        raise InputError(
+            f"The texts have {tokens.total} tokens to train on, fewer than one batch of {batch}. "
+            "Pass more texts, or a smaller batch."
+        )
+    parent = None if folder is None else Path(folder)
+    runs = {}
+    for site, pair in plan.items():
+        width = n_features or 8 * prod(model.shape_at(site))
+        if k > width:
+            raise InputError(f"n_features must be at least k = {k}, got {width}.")
+        rate = 5e-4 * (2**14 / width) ** 0.5 if learning_rate is None else learning_rate
+        config = DictionaryConfig(width, k, steps, batch, rate, seed)
+        held = min(_capacity(model, pair, tokens, batch, memory), tokens.total)
+        about = _metadata(model, tokens, pair, config, held)
+        runs[site] = Run(
+            f"{kind}-{site.short.replace(' ', '-')}", pair, config, about, parent, half
+        )
+    todo = {site for site, run in runs.items() if not (resume and run.is_finished())}
+    source = Source(model, tokens, [plan[site] for site in todo], memory, progress)
+    found = {}
+    for site, run in runs.items():
+        if site not in todo:
+            found[site] = run.load(model)
+            continue
+        if not resume:
+            run.forget()
+        stream = partial(source.batches, run.sites, batch, seed)
+        found[site] = run.keep(model, run.train(stream, checkpoint_every, progress))
+    return found
+
+
+def _plan(model: Model, sites: Iterable[Site | str], kind: str) -> dict[Site, tuple[Site, ...]]:
+    """Return what each dictionary reads, and what a transcoder reconstructs."""
+    if kind not in ("sae", "transcoder"):
+        raise InputError(f"kind must be 'sae' or 'transcoder', not {kind!r}.")
+    if isinstance(sites, str | Site):
+        raise InputError(f"sites must be a list, not one site: write [{str(sites)!r}].")
+    found = sorted({Site.parse(site) for site in sites})
+    if not found:
+        raise InputError("No sites were given: pass for example ['resid_post 2'].")
+    for site in found:
+        model.shape_at(site)
+        if site.kind == "logits":
+            raise InputError("Dictionaries read activations, not logits: use resid_post.")
+        if kind == "transcoder" and site.kind not in ("mlp_in", "mlp_norm"):
+            raise InputError(
+                f"A transcoder reads what an MLP reads, not {site}. Pass "
+                f"[{Site('mlp_in', site.layer).short!r}], or kind='sae'."
+            )
+    if kind == "sae":
+        return {site: (site,) for site in found}
+    return {site: (site, Site("mlp_out", site.layer)) for site in found}
+
+
+def _capacity(
+    model: Model, sites: Sequence[Site], tokens: Corpus, batch: int, memory: float
+) -> int:
+    """Tokens that memory holds: all, or at least a batch and the longest sequence."""
+    each = 4 * sum(prod(model.shape_at(site)) for site in sites)
+    least = min(tokens.total, batch + int(tokens.counts.max()))
+    if memory < each * least:
+        raise InputError(
+            f"memory={memory:.0f} bytes hold fewer tokens of {sites[0]} than a batch and a "
+            f"sequence: pass at least {each * least}, or a smaller batch or context."
+        )
+    return int(memory // each)
+
+
+def _metadata(
+    model: Model, tokens: Corpus, sites: tuple[Site, ...], config: DictionaryConfig, held: int
+) -> dict[str, Any]:
+    """Write what a dictionary says of its training."""
+    return {
+        "model_name": model.name,
+        "hook_name": str(sites[0]),
+        "hook_name_out": str(sites[-1]),
+        "prepend_bos": tokens.begin,
+        "context_size": tokens.longest,
+        "model_class_name": "HookedTransformer",  # whose hook names these are
+        "model_from_pretrained_kwargs": {},  # its weights were not processed
+        "training_tokens": config.steps * config.batch,
+        "training": {
+            **asdict(config),
+            "dataset_sequences": len(tokens.rows),
+            "dataset_tokens": tokens.total,
+            "dataset_sha256": tokens.sha256,
+            "buffer_tokens": held,
+        },
+    }

@@ -1,0 +1,167 @@
+"""Prompts answered by any callable from text to text: shown and counted first, answers kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from circuit_toolkit.errors import InputError
+
+CHARACTERS_A_TOKEN = 4  # roughly, of English
+
+
+@dataclass(frozen=True, repr=False)
+class Cost:
+    """What explanations would take; its repr says it in words, with the first prompt.
+
+    Parameters
+    ----------
+    calls : int
+        Different prompts: features with the same tokens share one.
+    characters : int
+        Of all prompts together; answers are not counted.
+    tokens : int
+        Roughly: four characters each.
+    first : str
+        The first prompt; "" where there is none.
+    """
+
+    calls: int
+    characters: int
+    tokens: int
+    first: str
+
+    @classmethod
+    def of(cls, prompts: Iterable[str]) -> Cost:
+        """Count prompts.
+
+        Parameters
+        ----------
+        prompts : iterable of str
+            What would be asked.
+
+        Returns
+        -------
+        Cost
+        """
+        asked = list(dict.fromkeys(prompts))
+        characters = sum(map(len, asked))
+        tokens = round(characters / CHARACTERS_A_TOKEN)
+        return cls(len(asked), characters, tokens, asked[0] if asked else "")
+
+    @property
+    def short(self) -> str:
+        """The numbers in one line."""
+        return (
+            f"{self.calls:,} calls with {self.characters:,} characters (roughly {self.tokens:,} "
+            "tokens)"
+        )
+
+    def __repr__(self) -> str:
+        """Describe the numbers, and the first prompt as it would be sent."""
+        first = f"\nThe first prompt:\n{self.first}" if self.calls else ""
+        return f"{self.short}; answers are not counted.{first}"
+
+
+def _displayed(cost: Cost) -> None:
+    """Show a cost as IPython shows things: below the cell, or on standard output in a script."""
+    from IPython.display import display
+
+    display(cost)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explainer:
+    """What turns a prompt into a sentence, how often it may be called, and what it has said.
+
+    Before the first call of a run the number of calls, their size and the first prompt are shown.
+    Every answer is kept in `answers` as it comes: if a call fails, or the run is interrupted, pass
+    the same Explainer again, and it goes on where it stopped. `dataclasses.replace(explainer,
+    max_calls=...)` or `call=...` keeps the answers too; a new Explainer begins anew.
+
+    Parameters
+    ----------
+    call : callable
+        From text to text: a local pipeline, or a client of an API.
+    max_calls : int, optional
+        Nothing is called if a run would take more calls than this; answers that are there take
+        none. Without it nothing is called at all: what it would take is shown, and the run is
+        refused.
+    show : callable
+        Gets the `Cost` before anything is called; by default it is displayed below the cell.
+    answers : dict of str to str
+        Prompt -> what was said.
+    """
+
+    call: Callable[[str], str]
+    max_calls: int | None = None
+    show: Callable[[Cost], Any] = field(default_factory=lambda: _displayed)  # else a method
+    answers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be called, and a limit that is none."""
+        if not callable(self.call):
+            raise InputError(f"An explainer must be a callable from text to text, got {self.call}.")
+        limit = self.max_calls
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise InputError(f"max_calls must be a whole number, at least 0, got {limit!r}.")
+
+    def __repr__(self) -> str:
+        """Limit and number of answers; not the answers."""
+        return f"Explainer(max_calls={self.max_calls}, {len(self.answers)} answers)"
+
+    def ask(self, prompts: Mapping[str, str]) -> dict[str, str]:
+        """Show what it takes, then ask whatever has no answer yet.
+
+        Parameters
+        ----------
+        prompts : dict of str to str
+            Name of what is explained -> prompt.
+
+        Returns
+        -------
+        dict of str to str
+            Name -> answer, stripped.
+
+        Raises
+        ------
+        InputError
+            If there would be more calls than are allowed, and nothing was called then; if a call
+            fails, or gives no text, and earlier answers are kept then.
+        """
+        left = Cost.of(prompt for prompt in prompts.values() if prompt not in self.answers)
+        if left.calls:
+            self.show(left)
+        if left.calls > (self.max_calls or 0):
+            allowed = "none is" if self.max_calls is None else f"{self.max_calls} are"
+            raise InputError(
+                f"Explanations would take {left.short}, {allowed} allowed; nothing was called. "
+                f"Pass Explainer(..., max_calls={left.calls}), or have less explained."
+            )
+        for name, prompt in prompts.items():
+            if prompt not in self.answers:
+                self.answers[prompt] = self._answer(name, prompt)
+        return {name: self.answers[prompt] for name, prompt in prompts.items()}
+
+    def _answer(self, name: str, prompt: str) -> str:
+        kept = (
+            f"An Explainer keeps the answers before it ({len(self.answers)}): pass the same one "
+            "again to go on."
+        )
+        try:
+            answer = self.call(prompt)
+        except Exception as error:  # a client of others may raise anything; answers were paid for
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise InputError(f"The explainer failed on {name} ({said}). {kept}") from error
+        if not isinstance(answer, str):
+            raise InputError(
+                f"The explainer must give a text, and gave {type(answer).__name__} for {name}. "
+                f"{kept}"
+            )
+        return answer.strip()
+
+
+def as_explainer(given: Explainer | Callable[[str], str], max_calls: int | None) -> Explainer:
+    """Take an Explainer as it is, and a bare callable as one that keeps its answers for one run."""
+    return given if isinstance(given, Explainer) else Explainer(given, max_calls)

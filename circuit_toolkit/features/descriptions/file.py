@@ -1,0 +1,193 @@
+"""Descriptions as a Parquet or JSON file: one row a feature, and what stands out inside it."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from circuit_toolkit.activations.store.shards import write_whole
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.features.descriptions.tables import TABLES, SiteTables
+from circuit_toolkit.files.checks import check_ending, check_file
+from circuit_toolkit.sites import Site
+from circuit_toolkit.weight_lens.progress import (
+    FORMAT,
+    SCHEMA_VERSION,
+    checked,
+    digest,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
+
+ENDINGS = (".parquet", ".json")
+_NUMBERS = ("embedding_total", "upstream_total", "sampled")
+_KEY = b"circuit_toolkit"
+_REMEDY = "Describe the features again, and save them."
+
+
+def save(descriptions: FeatureDescriptions, path: Path) -> Path:
+    """Write descriptions, see `FeatureDescriptions.save`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_ending(path, ENDINGS)
+    check_file(path)
+    table = pa.concat_tables([_rows(descriptions, site) for site in descriptions.tables])
+    head = {
+        "settings": dict(descriptions.settings),
+        "strings": {str(i): text for i, text in descriptions.strings.items()},
+        "shown": [str(site) for site in descriptions.shown],
+        "sites": {str(site): each.n_features for site, each in descriptions.tables.items()},
+        "kinds": {str(site): [each.kind, each.name] for site, each in descriptions.tables.items()},
+    }
+    if path.suffix == ".json":
+        text = _document({**head, "features": table.to_pylist()})
+        write_whole(path, partial(write_text, text))
+        return path
+    table = table.replace_schema_metadata({_KEY: _document(head).encode()})
+
+    def write(part: Path) -> None:
+        pq.write_table(table, part, compression="zstd", write_page_checksum=True)
+
+    write_whole(path, write)
+    return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read the fields of `FeatureDescriptions`, see `FeatureDescriptions.load`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_ending(path, ENDINGS)
+    if not path.is_file():
+        raise InputError(f"There is no file {path}. Pass one that FeatureDescriptions.save wrote.")
+    try:
+        if path.suffix == ".json":
+            head = checked(json.loads(path.read_text("utf-8")), FORMAT, path, _REMEDY)
+            table = pa.Table.from_pylist(head.pop("features"), schema=_schema())
+        else:
+            table = pq.read_table(path, page_checksum_verification=True)
+            document = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+            head = checked(document, FORMAT, path, _REMEDY)
+            table = table.cast(_schema().with_metadata(table.schema.metadata))
+        return _fields(head, table)
+    except (ValueError, OSError, KeyError, TypeError) as error:  # pyarrow's errors are these
+        raise FileFormatError(
+            f"{path} is damaged, or holds no descriptions ({type(error).__name__}: "
+            f"{str(error)[:120]}). {_REMEDY}"
+        ) from error
+
+
+def _document(content: dict[str, Any]) -> str:
+    head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "sha256": digest(content)}
+    return json.dumps({**head, "content": content}, allow_nan=False)
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    kinds = {"i4": pa.int32(), "f4": pa.float32()}
+    nested = {
+        name: pa.list_(
+            pa.struct(
+                [
+                    (field, kinds[dtype[field].str[1:]])
+                    for field in dtype.names or ()
+                    if field != "feature"
+                ]
+            )
+        )
+        for name, dtype in TABLES.items()
+    }
+    return pa.schema(
+        {
+            "site": pa.string(),
+            "feature": pa.int32(),
+            "validated": pa.bool_(),
+            "words": pa.list_(pa.string()),
+            "description": pa.list_(pa.int32()),
+            "concept": pa.string(),
+            **nested,
+            "embedding_total": pa.float32(),
+            "upstream_total": pa.float32(),
+            "sampled": pa.bool_(),
+        }
+    )
+
+
+def _rows(descriptions: FeatureDescriptions, site: Site) -> pa.Table:
+    """One row a feature. What follows from the rest is written for those who read it elsewhere."""
+    import pyarrow as pa
+
+    table, n = descriptions.tables[site], descriptions.tables[site].n_features
+    ids = descriptions.tokens_of(site)
+    columns = {
+        "site": pa.array([str(site)] * n),
+        "feature": pa.array(np.arange(n, dtype=np.int32)),
+        "validated": pa.array([bool(each) for each in ids]),
+        "words": pa.array(descriptions.words_of(site), pa.list_(pa.string())),
+        "description": pa.array(ids, pa.list_(pa.int32())),
+        "concept": pa.array(
+            [descriptions.concepts.get((str(site), i)) for i in range(n)], pa.string()
+        ),
+    }
+    for name in TABLES:
+        columns[name] = _nested(getattr(table, name), n)
+    columns |= {name: pa.array(getattr(table, name)) for name in _NUMBERS}
+    return pa.table(columns, schema=_schema())
+
+
+def _nested(rows: np.ndarray, n: int) -> pa.ListArray:
+    """Rows of a table that is sorted by feature, as one list for each feature."""
+    import pyarrow as pa
+
+    ends = np.searchsorted(rows["feature"], np.arange(n + 1)).astype(np.int32)
+    names = [name for name in rows.dtype.names or () if name != "feature"]
+    values = [pa.array(np.ascontiguousarray(rows[name])) for name in names]
+    return pa.ListArray.from_arrays(pa.array(ends), pa.StructArray.from_arrays(values, names))
+
+
+def _flat(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
+    """Undo `_nested`."""
+    lists = column.combine_chunks()
+    counts = np.asarray(lists.value_lengths())
+    table = np.empty(int(counts.sum()), dtype)
+    table["feature"] = np.repeat(np.arange(len(counts)), counts)
+    for name, values in zip(lists.type.value_type, lists.flatten().flatten(), strict=True):
+        table[name.name] = np.asarray(values)
+    return table
+
+
+def _fields(head: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    tables, start, concepts = {}, 0, {}
+    for name, n in head["sites"].items():
+        part = table.slice(start, n)
+        if part["site"].to_pylist() != [name] * n or part["feature"].to_pylist() != [*range(n)]:
+            raise ValueError(f"the rows of {name} are not there")
+        kind, source = head["kinds"][name]
+        tables[Site.parse(name)] = SiteTables(
+            kind=kind,
+            name=source,
+            **{each: _flat(part[each], dtype) for each, dtype in TABLES.items()},
+            **{each: part[each].to_numpy() for each in _NUMBERS},
+        )
+        said = enumerate(part["concept"].to_pylist())
+        concepts |= {(name, i): text for i, text in said if text is not None}
+        start += n
+    if start != len(table):
+        raise ValueError("there are rows too many")
+    return {
+        "tables": tables,
+        "settings": head["settings"],
+        "strings": {int(i): text for i, text in head["strings"].items()},
+        "shown": tuple(map(Site.parse, head["shown"])),
+        "concepts": concepts,
+    }

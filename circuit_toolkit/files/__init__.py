@@ -1,0 +1,1 @@
+"""Files: documents and folders written whole or not at all, versioned and checked on reading."""

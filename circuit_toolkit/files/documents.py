@@ -1,0 +1,196 @@
+"""One writer of files: whole or not at all; and one JSON document, versioned and checksummed.
+
+A document is `{"format", "schema_version", "sha256", "content"}`. A flat one carries its content
+beside format and version, for files that people read and other programs write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.checks import check_file
+
+PART = ".part"  # ending of a file that is being written
+
+
+def resolved(path: str | os.PathLike) -> Path:
+    """Return a path with `~` as the home folder."""
+    return Path(path).expanduser()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the checksum of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(content: Any) -> str:
+    """Return the checksum of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_file(path: str | os.PathLike, write: Callable[[Path], object]) -> Path:
+    """Write a file whole or not at all: `write` writes a part beside it, which then moves there.
+
+    Parameters
+    ----------
+    path : path
+        A file of that name is replaced; `~` is the home folder.
+    write : callable
+        Gets the path of the part.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        If no file can be written there.
+    """
+    path = resolved(path)
+    check_file(path)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")  # same folder, so that it moves
+    try:
+        part.touch(exist_ok=False)
+        mode = part.stat().st_mode  # as the user wants files; safetensors would hide its own
+        write(part)
+        part.chmod(mode)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: str | os.PathLike, text: str) -> Path:
+    """Write a text as UTF-8, whole or not at all; see `write_file`."""
+    return write_file(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def write_document(
+    path: str | os.PathLike, form: str, version: int, content: dict[str, Any], *, flat: bool = False
+) -> Path:
+    """Write a document of a form (`circuit_toolkit.circuit`) and version; see `document`."""
+    whole = document(form, version, content, flat=flat)
+    return write_text(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+
+
+def document(
+    form: str, version: int, content: dict[str, Any], *, flat: bool = False
+) -> dict[str, Any]:
+    """Return a document of plain content; InputError where JSON cannot hold it."""
+    content, head = plain(content, "content"), {"format": form, "schema_version": version}
+    return head | content if flat else head | {"sha256": digest(content), "content": content}
+
+
+def read_document(
+    path: str | os.PathLike, form: str, version: int, remedy: str, *, flat: bool = False
+) -> dict[str, Any]:
+    """Return the content of a document.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    form, version : str and int
+        What it must be.
+    remedy : str
+        What to do about a damaged or foreign file, for the error.
+    flat : bool
+        Whether the content stands beside the head; it has no checksum then.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    FileFormatError
+        If it is damaged, foreign or of another version.
+    """
+    path = resolved(path)
+    if not path.is_file():
+        raise InputError(f"There is no file {path}. {remedy}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise FileFormatError(
+            f"{path} is not readable JSON ({error}). Is it cut off? {remedy}"
+        ) from error
+    return content_of(found, form, version, f"{path}", remedy, flat=flat)
+
+
+def content_of(
+    found: Any, form: str, version: int, name: str, remedy: str, *, flat: bool = False
+) -> dict[str, Any]:
+    """Return the content of a parsed document, after a look at form, version and checksum."""
+    if not isinstance(found, dict) or found.get("format") != form:
+        raise FileFormatError(f"{name} holds no {form.rpartition('.')[2]}: its `format` is not {form!r}. {remedy}")
+    if found.get("schema_version") != version:
+        raise FileFormatError(
+            f"{name} has schema version {found.get('schema_version')!r}; this release reads "
+            f"version {version}. Use the release of circuit_toolkit that wrote it."
+        )
+    if flat:
+        return {key: value for key, value in found.items() if key not in _HEAD}
+    content = found.get("content")
+    if not isinstance(content, dict) or found.get("sha256") != digest(content):
+        raise FileFormatError(f"{name} is damaged: its checksum differs. {remedy}")
+    return content
+
+
+def plain(value: Any, name: str) -> Any:
+    """Return a value as JSON can hold it.
+
+    Parameters
+    ----------
+    value : object
+        Dicts with str keys, lists, tuples, numpy arrays and scalars, str, bool, int, float, None.
+    name : str
+        What to call it in an error.
+
+    Returns
+    -------
+    object
+        Numpy values as Python's, tuples as lists, NaN and infinity as None.
+
+    Raises
+    ------
+    InputError
+        If something else is in it.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: plain(item, f"{name}[{key!r}]") for key, item in value.items()}
+    raise InputError(
+        f"{name} cannot be written as JSON: {type(value).__name__}. Pass numbers, strings, "
+        "lists, and dicts with string keys."
+    )
+
+
+_HEAD = ("format", "schema_version")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,270 @@
+"""What head codes found: scores of heads and pairs, from which circuits are read off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
+from circuit_toolkit.display import draw
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.head_codes.autoencoder import CodeAutoencoders
+from circuit_toolkit.head_codes.counts import heads_in_pairs, unique_pairs
+from circuit_toolkit.sites import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class HeadCodesFit:
+    """Scores of all heads and pairs of heads; made by `HeadCodes.fit`.
+
+    Parameters
+    ----------
+    layers : tuple of int
+        Layers whose heads were scored: L of them with H heads each.
+    per_seed : ndarray, shape (S, L, H)
+        Score of every head with every seed.
+    codes : ndarray of int, shape (S, 2b, L, H)
+        Code of every head on every prompt: b positives, then their b negatives. The number
+        `n_features` where no code is active.
+    moved : ndarray, shape (S, b, L, H)
+        How far the codes move what a head writes from a prompt to its twin.
+    counted : ndarray of bool, shape (S, b)
+        Pairs that the scores are from; the others were trained on.
+    coders : CodeAutoencoders
+        The autoencoders.
+    settings : dict
+        What made this.
+    """
+
+    layers: tuple[int, ...]
+    per_seed: np.ndarray
+    codes: np.ndarray
+    moved: np.ndarray
+    counted: np.ndarray
+    coders: CodeAutoencoders
+    settings: dict[str, Any]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Score of every head, the mean over seeds, shape (L, H)."""
+        return self.per_seed.mean(0)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard deviation of the scores over seeds, shape (L, H)."""
+        return self.per_seed.std(0)
+
+    @cached_property
+    def pairs_per_seed(self) -> np.ndarray:
+        """How much two heads do together, (S, L*H, L*H).
+
+        With `score="change"` the root of the mean product of how far the two move on a pair; else
+        how many pairs of codes only positives have in the two, as published.
+        """
+        b = self.counted.shape[1]
+        if self.settings["score"] == "change":
+            together = []
+            for moved, mask in zip(self.moved, self.counted, strict=True):
+                chosen = moved[mask].reshape(mask.sum(), -1)
+                together.append(np.sqrt(chosen.T @ chosen / len(chosen)))
+            return np.stack(together)
+        flat = self.codes.reshape(*self.codes.shape[:2], -1)
+        return np.stack(
+            [
+                unique_pairs(code[:b][mask], code[b:][mask])
+                for code, mask in zip(flat, self.counted, strict=True)
+            ]
+        )
+
+    @property
+    def heads_in_pairs(self) -> np.ndarray:
+        """How often a head is among the strongest pairs, (S, L, H): what the paper calls edges."""
+        found = [heads_in_pairs(each) for each in self.pairs_per_seed]
+        return np.stack(found).reshape(self.per_seed.shape)
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """Score of pairs from an earlier layer (row) to a later one, shape (L * H, L * H)."""
+        layer = np.repeat(self.layers, self.per_seed.shape[2])
+        return np.where(layer[:, None] < layer[None, :], self.pairs_per_seed.mean(0), 0.0)
+
+    def softmax(self, *, within_layer: bool = False) -> np.ndarray:
+        """Return the scores as the paper thresholds them.
+
+        Parameters
+        ----------
+        within_layer : bool
+            Let the heads of each layer add up to 1, instead of all heads.
+
+        Returns
+        -------
+        ndarray, shape (L, H)
+            Ranks all heads as the scores do; within layers it does not.
+        """
+        axis = 1 if within_layer else None
+        raised = np.exp(self.scores - self.scores.max(axis, keepdims=True))
+        return raised / raised.sum(axis, keepdims=True)
+
+    # Views stand above circuits; a figure is what a notebook user types, as with Circuit.show().
+    def figure(self, truth: np.ndarray | None = None) -> Any:
+        """Draw the scores as a heat map.
+
+        Parameters
+        ----------
+        truth : ndarray of bool, shape (L, H), optional
+            Heads to mark.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
+        """
+        return draw(self, "figure", truth)
+
+    def __repr__(self) -> str:
+        """Sizes and the strongest heads; not the tables."""
+        best = ", ".join(f"{layer}.{head}" for layer, head in self._ranked()[:5])
+        return f"HeadCodesFit({self.scores.size} heads, {len(self.per_seed)} seeds; first {best})"
+
+    def table(self) -> pd.DataFrame:
+        """Heads for reading, the highest score first.
+
+        Returns
+        -------
+        DataFrame
+            Layer, head, score, spread, and how many codes only positives use (first seed).
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "layer": self.layers[row],
+                "head": head,
+                "score": self.scores[row, head],
+                "spread": self.spread[row, head],
+            }
+            for row, head in np.ndindex(self.scores.shape)
+        ]
+        return pd.DataFrame(rows).sort_values("score", ascending=False, ignore_index=True)
+
+    def code_table(self, layer: int, head: int, seed: int = 0) -> pd.DataFrame:
+        """Return which codes a head uses, and on how many prompts.
+
+        Parameters
+        ----------
+        layer, head : int
+            Which head.
+        seed : int
+            Which autoencoder, from 0.
+
+        Returns
+        -------
+        DataFrame
+            Code (`none` where none is active), positives and negatives that use it, of those that
+            are counted; those that differ most come first.
+
+        Raises
+        ------
+        InputError
+            If there is no such head or seed.
+        """
+        import pandas as pd
+
+        row = self._row(layer, head)
+        if not 0 <= seed < len(self.codes):
+            raise InputError(f"There are seeds 0 to {len(self.codes) - 1}, not {seed}.")
+        codes, mask = self.codes[seed, :, row, head], self.counted[seed]
+        b, size = len(mask), self.settings["n_features"] + 1
+        positives = np.bincount(codes[:b][mask], minlength=size)
+        negatives = np.bincount(codes[b:][mask], minlength=size)
+        used = np.flatnonzero(positives + negatives)
+        used = used[np.argsort(-abs(positives - negatives)[used], kind="stable")]
+        names = ["none" if code == size - 1 else str(code) for code in used]
+        return pd.DataFrame(
+            {"code": names, "positives": positives[used], "negatives": negatives[used]}
+        )
+
+    def predict(
+        self, threshold: float | None = None, *, n_heads: int | None = None, pairs: float = 0.5
+    ) -> Circuit:
+        """Read off a circuit over heads.
+
+        Parameters
+        ----------
+        threshold : float, optional
+            Keep heads that reach this share of the highest score, in [0, 1].
+        n_heads : int, optional
+            Or keep so many of the highest.
+        pairs : float
+            Keep edges between them that reach this share of the highest score of a pair of heads
+            of different layers.
+
+        Returns
+        -------
+        Circuit
+            Heads stand at `head_out` (feature = head). Its edges say what changes along with
+            what; they are not tested.
+
+        Raises
+        ------
+        InputError
+            If not exactly one of `threshold` and `n_heads` is given, or one is out of range.
+        """
+        if (threshold is None) == (n_heads is None):
+            raise InputError("Pass either threshold, a share of the highest score, or n_heads.")
+        if (threshold is not None and not 0 <= threshold <= 1) or not 0 <= pairs <= 1:
+            raise InputError(f"threshold and pairs must be in [0, 1], got {threshold}, {pairs}.")
+        if n_heads is not None and not 0 <= n_heads <= self.scores.size:
+            raise InputError(f"There are {self.scores.size} heads: n_heads={n_heads}.")
+        best = self.scores.max()
+        ranked = self._ranked()
+        if n_heads is None:
+            assert threshold is not None
+            least = threshold * best
+            kept = [x for x in ranked if self.scores[self._row(*x), x[1]] >= least and best > 0]
+        else:
+            kept = ranked[:n_heads]
+        kept = sorted(kept)
+        scores = [float(self.scores[self._row(*head), head[1]]) for head in kept]
+        nodes = head_nodes(kept, scores, str(self.settings.get("target") or "target"))
+        matrix, size = self.pairs, self.scores.shape[1]
+        where = [self._row(layer, head) * size + head for layer, head in kept]
+        mine = matrix[np.ix_(where, where)]
+        source, target = np.nonzero((mine > 0) & (mine >= pairs * matrix.max()))
+        edges = np.zeros(len(source), dtype=EDGE)
+        edges["source"], edges["target"] = source, target
+        edges["weight"] = edges["score"] = mine[source, target]
+        chosen = {"threshold": threshold, "n_heads": n_heads, "pairs": pairs}
+        return Circuit(nodes, edges, {**self.settings, "level": "heads", **chosen})
+
+    def _ranked(self) -> list[tuple[int, int]]:
+        """Layer and head of all heads, the highest score first."""
+        order = np.argsort(-self.scores.ravel(), kind="stable")
+        size = self.scores.shape[1]
+        return [(self.layers[i // size], int(i % size)) for i in order.tolist()]
+
+    def _row(self, layer: int, head: int) -> int:
+        if layer not in self.layers or not 0 <= head < self.per_seed.shape[2]:
+            raise InputError(
+                f"There is no head {layer}.{head}: layers are {self.layers[0]} to "
+                f"{self.layers[-1]}, heads 0 to {self.per_seed.shape[2] - 1}."
+            )
+        return self.layers.index(layer)
+
+
+def head_nodes(
+    heads: Sequence[tuple[int, int]], scores: Sequence[float], target: str
+) -> np.ndarray:
+    """Make the table of nodes of a circuit over heads."""
+    nodes = np.zeros(len(heads) + 1, dtype=NODE)
+    for number, ((layer, head), score) in enumerate(zip(heads, scores, strict=True)):
+        nodes[number] = (str(Site("head_out", layer)), head, 0.0, score, f"a{layer}.h{head}")
+    nodes[-1] = (TARGET, 0, 0.0, 0.0, target)
+    return nodes

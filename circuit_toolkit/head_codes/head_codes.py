@@ -1,0 +1,245 @@
+"""HeadCodes: an autoencoder on a few prompts, then codes counted on the others.
+
+O'Neill and Bui, "Sparse Autoencoders Enable Scalable and Reliable Circuit Identification in
+Language Models", 2024, arXiv 2405.12522. No intervention and no gradient of the model.
+`HeadCodes.published()` does what their code does; the defaults differ where it matters, and each
+difference is an option.
+
+What carries the information is the pair of a prompt and its twin, at the token where the answer is
+said: the same autoencoder untrained ranks the heads of the bundled model as well, and so does the
+plain difference of a pair's outputs (`evaluation.head_scores.compare_heads`). Codes say besides
+which states of a head are new. A head that acts at earlier tokens alone is not seen at the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.capturing import Scored
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.head_codes.autoencoder import CodeAutoencoders, train_autoencoders
+from circuit_toolkit.head_codes.counts import (
+    discrete_codes,
+    unique_codes,
+    unique_share,
+)
+from circuit_toolkit.head_codes.fit import HeadCodesFit
+
+Score = Literal["change", "unique", "unique_share"]
+PIECE = 64  # prompts that are encoded at a time, with every seed
+
+
+@dataclass(frozen=True)
+class HeadCodes:
+    """Score attention heads by the codes of a small sparse autoencoder on their outputs.
+
+    Parameters
+    ----------
+    n_features : int
+        Codes.
+    l1 : float
+        Weight of the sparsity term; published: 0.02, and 0.05 for docstrings.
+    positions : str
+        What stands for a prompt: the output at the `last` token (where the next word is said), the
+        `mean` over tokens (published), or at a position that the task names.
+    score : {"change", "unique", "unique_share"}
+        `change` (ours): how far the codes move what a head writes when a prompt is exchanged for
+        its corrupted twin, the mean over pairs of the norm of the difference of reconstructions,
+        in units of the residual stream. `unique` (published): how many codes only positives use;
+        `unique_share`: the same as a share of the codes that the head uses.
+    n_train : int
+        Prompts that the autoencoder is trained on, drawn from positives and negatives.
+    held_out : bool
+        Score on pairs of which neither prompt was trained on; published: on all.
+    n_count : int, optional
+        Pairs to score on, the first of those; by default all.
+    n_seeds : int
+        Autoencoders; scores are their mean. Published: 10.
+    steps : int
+        Of Adam, each on all rows; 0 for an autoencoder that was never trained. Published: 500.
+    learning_rate : float
+        Of Adam. Published: 1e-3; larger with fewer steps, the loss ends about as low.
+    centred : bool
+        Take the mean over the residual stream's coordinates off, as weights are published
+        centred: a LayerNorm does not see it.
+    own_code_for_none : bool
+        Count "no code is active" as a code of its own; published: as code 0.
+    reference : bool
+        Normalise the decoder along the axis of the published code; see `train_autoencoders`.
+    seed : int
+        Decides weights and training prompts.
+
+    Examples
+    --------
+    >>> import circuit_toolkit as ct
+    >>> model = ct.load_model("demo")
+    >>> task = ct.tasks.greater_than(model, n=40)
+    >>> acts = ct.capture(model, task, "head_out", positions="last", progress=False)
+    >>> fit = ct.HeadCodes(n_seeds=1, steps=50).fit(acts, task)
+    >>> fit.scores.shape
+    (6, 8)
+    """
+
+    n_features: int = 200
+    l1: float = 0.02
+    positions: str = "last"
+    score: Score = "change"
+    n_train: int = 10
+    held_out: bool = True
+    n_count: int | None = None
+    n_seeds: int = 3
+    steps: int = 110
+    learning_rate: float = 5e-3
+    centred: bool = True
+    own_code_for_none: bool = True
+    reference: bool = False
+    seed: int = 0
+
+    @classmethod
+    def published(cls, **options: Any) -> Self:
+        """Do what the code of the paper does; capture with `positions="mean"` and `bos=True`.
+
+        Parameters
+        ----------
+        **options
+            Of `HeadCodes`, such as `l1=0.05` for docstrings.
+
+        Returns
+        -------
+        HeadCodes
+        """
+        published: dict[str, Any] = {
+            "positions": "mean",
+            "score": "unique",
+            "held_out": False,
+            "n_seeds": 10,
+            "steps": 500,
+            "learning_rate": 1e-3,
+            "own_code_for_none": False,
+            "reference": True,
+        }
+        return cls(**(published | options))
+
+    def fit(self, acts: Activations, task: Scored) -> HeadCodesFit:
+        """Train the autoencoders and score the heads.
+
+        Parameters
+        ----------
+        acts : Activations
+            `capture(model, task, "head_out", positions=...)`: positives first, then negatives.
+        task : Task
+            The one that was captured; its clean prompts are the positives, their twins the
+            negatives.
+
+        Returns
+        -------
+        HeadCodesFit
+
+        Raises
+        ------
+        InputError
+            If a setting is out of range, these are no head outputs of this task, or there are too
+            few prompts.
+        """
+        if self.score not in ("change", "unique", "unique_share") or self.n_seeds < 1:
+            raise InputError(
+                "score must be 'change', 'unique' or 'unique_share' and n_seeds at least 1, got "
+                f"{self.score!r} and {self.n_seeds}."
+            )
+        outputs, layers = self._outputs(acts, task)  # (prompts, heads, D)
+        pairs = len(outputs) // 2
+        rng = np.random.default_rng(self.seed)
+        drawn = [rng.permutation(len(outputs))[: self.n_train] for _ in range(self.n_seeds)]
+        counted = np.ones((self.n_seeds, pairs), dtype=bool)
+        for mask, rows in zip(counted, drawn, strict=True):
+            mask[rows % pairs] = not self.held_out
+            if self.n_count is not None:
+                mask[np.flatnonzero(mask)[self.n_count :]] = False
+        if self.n_count is not None and self.n_count < 1:
+            raise InputError(f"n_count must be at least 1, got {self.n_count}.")
+        if not 1 <= self.n_train <= len(outputs) or not counted.any(1).all():
+            raise InputError(
+                f"{self.n_train} training prompts of {len(outputs)} leave nothing to count on. "
+                "Use a larger task, or a smaller n_train."
+            )
+        coders = train_autoencoders(
+            torch.stack([outputs[rows].flatten(0, 1) for rows in drawn]),
+            n_features=self.n_features,
+            l1=self.l1,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            reference=self.reference,
+            seed=self.seed,
+        )
+        codes, change = self._encoded(coders, outputs)
+        scores = []
+        for mask, code, moved in zip(counted, codes, change, strict=True):
+            positive, negative = code[:pairs][mask], code[pairs:][mask]
+            if self.score == "change":
+                scores.append(moved[mask].mean(0))
+            else:
+                count = unique_codes if self.score == "unique" else unique_share
+                scores.append(count(positive, negative))
+        shape = (self.n_seeds, len(layers), -1)
+        return HeadCodesFit(
+            layers=tuple(layers),
+            per_seed=np.stack(scores).reshape(shape),
+            codes=codes.reshape(self.n_seeds, len(outputs), len(layers), -1),
+            moved=change.reshape(self.n_seeds, pairs, len(layers), -1),
+            counted=counted,
+            coders=coders,
+            settings={
+                "method": "head codes",
+                **asdict(self),
+                "target": task.metric,
+                **{key: acts.settings.get(key) for key in ("model", "task", "bos")},
+                "n_prompts": len(outputs),
+            },
+        )
+
+    def _outputs(self, acts: Activations, task: Scored) -> tuple[Tensor, list[int]]:
+        """Head outputs of all prompts (prompts, heads, D), and the layers that they are of."""
+        shapes: Mapping[str, Any] = acts.settings.get("shapes", {})
+        if {site.kind for site in acts.sites} != {"head_out"} or not shapes:
+            kinds = ", ".join(dict.fromkeys(site.kind for site in acts.sites))
+            raise InputError(
+                f"Head codes read what heads write, not {kinds}: "
+                "capture(model, task, 'head_out', positions='last')."
+            )
+        if acts.settings.get("task") != task.name or acts.n_prompts != len(task.texts):
+            raise InputError(
+                f"The activations are of {acts.n_prompts} prompts of task "
+                f"{acts.settings.get('task')!r}, the task is {task.name!r} with {len(task.texts)}. "
+                "Capture the task that is passed."
+            )
+        if len(np.unique(task.groups)) * 2 != len(task.texts):
+            raise InputError(
+                f"Task {task.name!r} has no corrupted twins, which are the negatives here."
+            )
+        rows = acts.pooled(self.positions)
+        found = []
+        for site, matrix in rows.features.items():
+            x = torch.from_numpy(matrix.toarray()).unflatten(1, tuple(shapes[str(site)]))
+            found.append(x - x.mean(2, keepdim=True) if self.centred else x)
+        return torch.cat(found, 1), [site.layer for site in rows.sites]
+
+    def _encoded(self, coders: CodeAutoencoders, outputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Codes (S, prompts, heads), and how far pairs are apart (S, b, heads)."""
+        pairs, heads = len(outputs) // 2, outputs.shape[1]
+        codes, change = [], []
+        for start in range(0, pairs, PIECE):
+            stop = min(start + PIECE, pairs)
+            both = outputs[[*range(start, stop), *range(pairs + start, pairs + stop)]]
+            active = coders.encode(both.flatten(0, 1)[None]).unflatten(1, (2, stop - start, heads))
+            codes.append(discrete_codes(active, own_code_for_none=self.own_code_for_none))
+            moved = (active[:, 0] - active[:, 1]).flatten(1, 2) @ coders.decoder
+            change.append(moved.norm(dim=2).unflatten(1, (stop - start, heads)).numpy())
+        each = np.concatenate(codes, 2)  # (S, 2, b, heads)
+        return each.reshape(len(each), 2 * pairs, heads), np.concatenate(change, 1)

@@ -1,6 +1,0 @@
-"""CircuitLens: how a feature comes to fire, what it does next, and which firings are alike."""
-
-from circuit_toolkit.interpret.circuit_lens.circuits import FeatureCircuits
-from circuit_toolkit.interpret.circuit_lens.lens import CircuitLens
-
-__all__ = ["CircuitLens", "FeatureCircuits"]

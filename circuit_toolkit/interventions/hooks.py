@@ -1,0 +1,157 @@
+"""Changes as edits of sites, for one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.interventions.changes import PER_HEAD, Change
+from circuit_toolkit.models import Batch, Model, run, token_mask
+from circuit_toolkit.models.ports import Edit
+from circuit_toolkit.sites import Site
+
+Named = Mapping[str, Sequence[int]]  # position that a task names -> places counted from the end
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A change, and where in a batch it acts."""
+
+    change: Change
+    where: Tensor
+    rows: slice = field(default_factory=lambda: slice(None))
+    twin: Tensor | None = None
+
+
+def places(model: Model, batch: Batch, positions: str | int, named: Named) -> Tensor:
+    """Describe on which tokens of a batch a change acts."""
+    if positions == "all":
+        return token_mask(model, batch)
+    length, device = batch.ids.shape[1], batch.ids.device
+    if isinstance(positions, str) and positions != "last":
+        if positions not in named:
+            known = ", ".join(["all", "last", *named])
+            raise InputError(f"These prompts name no position {positions!r}, only {known}.")
+        ends = torch.as_tensor(np.asarray(named[positions]), device=device)
+    else:
+        index = -1 if positions == "last" else int(positions)
+        if not -length <= index < 0:
+            raise InputError(
+                f"Tokens are counted from the end: -1 is the last, down to {-length}; got {index}."
+            )
+        ends = torch.full((len(batch.ids),), index, device=device)
+    where = torch.arange(length, device=device)[None] == (length + ends)[:, None]
+    return where & batch.mask.bool()
+
+
+def edits(dictionaries: Mapping[Site, Dictionary], placed: Sequence[Placed]) -> dict[Site, Edit]:
+    """Turn changes into what `run` writes."""
+    found: dict[Site, list[Edit]] = {}
+    for item in placed:
+        if item.change.features is None:
+            found.setdefault(item.change.site, []).append(_site_edit(item))
+    of_features: dict[Site, list[Placed]] = {}
+    for item in placed:
+        if item.change.features is not None:
+            of_features.setdefault(item.change.site, []).append(item)
+    for site, items in of_features.items():
+        for where, edit in _feature_edits(dictionaries[site], items).items():
+            found.setdefault(where, []).append(edit)
+    return {site: chained(each) for site, each in found.items()}
+
+
+def acts_on(item: Placed, x: Tensor) -> Tensor:
+    """Describe on which prompts a change of features changes anything."""
+    assert item.change.features is not None
+    units = torch.as_tensor(item.change.features, device=x.device)
+    old = x[..., units]
+    return (_changed(item, old, item.where[..., None], units) != old).flatten(1).any(1)
+
+
+def chained(steps: Sequence[Edit]) -> Edit:
+    """Do one edit after the other."""
+
+    def edit(x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return steps[0] if len(steps) == 1 else edit
+
+
+def _feature_edits(dictionary: Dictionary, items: list[Placed]) -> dict[Site, Edit]:
+    """Encode once, change features, add the difference: at once, or where a transcoder writes."""
+
+    def difference(x: Tensor) -> Tensor:
+        old = dictionary.encode(x)  # (B, T, F)
+        new = old.clone()
+        for item in items:
+            mine = new[item.rows]
+            units = torch.as_tensor(item.change.features, device=new.device)
+            mine[..., units] = _changed(item, mine[..., units], item.where[..., None], units)
+        return dictionary.difference(old, new, x)
+
+    if dictionary.kind == "sae":
+        return {dictionary.site: lambda x: x + difference(x).to(x)}
+    held: list[Tensor] = []
+
+    def look(x: Tensor) -> Tensor:
+        held.append(difference(x))
+        return x
+
+    return {dictionary.site: look, dictionary.out: lambda y: y + held.pop().to(y)}
+
+
+def _site_edit(item: Placed) -> Edit:
+    axis = PER_HEAD.get(item.change.site.kind)
+    heads = item.change.heads
+
+    def edit(x: Tensor) -> Tensor:
+        new = x.clone()
+        mine = new[item.rows].movedim(axis, 1) if axis else new[item.rows]  # a view of new
+        where = item.where[:, None, :, None] if axis else item.where[..., None]
+        if heads is None:
+            mine[:] = _changed(item, mine, where)
+        else:
+            units = torch.as_tensor(heads, device=x.device)
+            mine[:, units] = _changed(item, mine[:, units], where, units)
+        return new
+
+    return edit
+
+
+def _changed(item: Placed, x: Tensor, where: Tensor, units: Tensor | None = None) -> Tensor:
+    """Apply one change to the units that it is about, where it acts."""
+    how = item.change.how
+    if how == "resample":
+        assert item.twin is not None
+        new = item.twin.to(x)
+        if item.change.features is not None and units is not None:
+            new = new[..., units.to(new.device)]
+        elif item.change.site.kind in PER_HEAD:
+            new = new.movedim(PER_HEAD[item.change.site.kind], 1)
+            new = new if units is None else new[:, units.to(new.device)]
+    else:
+        value = _value(item.change.value, x, per_head=item.change.heads is not None)
+        new = {"set": value.expand_as(x), "add": x + value, "scale": x * value}[how]
+    return torch.where(where.to(x.device), new, x)
+
+
+def _value(value: Any, x: Tensor, *, per_head: bool) -> Tensor:
+    value = torch.as_tensor(value).to(x)
+    if per_head and value.ndim == 2:  # (heads, d) -> (heads, T, d)
+        return value[:, None]
+    return value[:, None, None] if per_head and value.ndim == 1 else value
+
+
+def frozen_attention(model: Model, batch: Batch) -> dict[Site, Edit]:
+    """Hold all attention patterns at those of the plain run."""
+    sites = [Site("attn_pattern", layer) for layer in range(model.n_layers)]
+    return {site: lambda _, x=x: x for site, x in run(model, batch, sites).items()}

@@ -1,0 +1,329 @@
+"""Run prompts with changes, one set of them or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.interventions.changes import Change, check
+from circuit_toolkit.interventions.hooks import (
+    Placed,
+    acts_on,
+    chained,
+    edits,
+    frozen_attention,
+    places,
+)
+from circuit_toolkit.models import LOGITS, Batch, Model, run
+from circuit_toolkit.models.model import Prompt
+from circuit_toolkit.models.ports import Edit
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import Task
+
+Dictionaries = Mapping[Site, Dictionary]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What prompts gave under an intervention.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (prompts, V)
+        At the last token.
+    metric : Tensor, shape (prompts,), optional
+        The metric of the task.
+    activations : dict of Site to list of Tensor
+        What was read, a tensor a batch, as `run` gives it.
+    """
+
+    logits: Tensor
+    metric: Tensor | None = None
+    activations: dict[Site, list[Tensor]] = field(default_factory=dict)
+
+
+def intervene(
+    model: Model,
+    prompts: Task | Sequence[Prompt],
+    changes: Sequence[Change],
+    dictionaries: Dictionaries | None = None,
+    *,
+    freeze_attention: bool = False,
+    read: Sequence[Site] = (),
+    batch_size: int = 128,
+) -> Outcome:
+    """Run prompts with changes, all of them in each run.
+
+    Features are changed by the difference that it makes to their dictionary's reconstruction:
+    what the dictionary does not explain stays, and setting a feature to what it is changes
+    nothing. Later changes see what earlier ones made.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    prompts : Task or sequence of str
+        What to run; of a task the clean prompts.
+    changes : sequence of Change
+        None: the plain run.
+    dictionaries : dict of Site to Dictionary, optional
+        Those whose features are meant. Transcoders change what their MLP writes.
+    freeze_attention : bool
+        Hold attention patterns at those of the plain run.
+    read : sequence of Site
+        Sites to return.
+    batch_size : int
+        Prompts in one run.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    InputError
+        If there are no prompts, a change fits neither model nor dictionaries, the prompts do not
+        name a position, or there are no twins of equal length to resample from.
+    """
+    plan = _Plan(model, prompts, dictionaries or {}, list(changes))
+    outcomes = []
+    for start in range(0, len(plan.texts), batch_size):
+        batch, named = plan.batch(start, batch_size)
+        frozen = frozen_attention(model, batch) if freeze_attention else {}
+        twins = plan.twins(start, batch)
+        placed = [
+            Placed(each, places(model, batch, each.positions, named), twin=twins.get(number))
+            for number, each in enumerate(plan.changes)
+        ]
+        write = _joined(edits(plan.dictionaries, placed), frozen)
+        outcomes.append(run(model, batch, [*read, LOGITS], write, last_logits=True))
+    logits = torch.cat([values[LOGITS][:, -1] for values in outcomes])
+    seen = {site: [values[site] for values in outcomes] for site in read}
+    return Outcome(logits, plan.metric(logits), seen)
+
+
+def intervene_each(
+    model: Model,
+    prompts: Task | Sequence[Prompt],
+    interventions: Sequence[Sequence[Change]],
+    dictionaries: Dictionaries | None = None,
+    *,
+    batch_size: int = 128,
+) -> list[Outcome]:
+    """Run prompts under many interventions, several in one run.
+
+    Prompts on which an intervention changes nothing, as where its features are silent, are not
+    run again for it, and blocks before the first change are computed once.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    prompts : Task or sequence of str
+        What to run under each; of a task the clean prompts.
+    interventions : sequence of sequences of Change
+        Each as for `intervene`; none resamples.
+    dictionaries : dict of Site to Dictionary, optional
+        Those whose features are meant.
+    batch_size : int
+        Prompts times interventions in one run; more outgrow the caches of a processor.
+
+    Returns
+    -------
+    list of Outcome
+        One for each intervention, equal to what `intervene` gives to rounding.
+
+    Raises
+    ------
+    InputError
+        As `intervene`, or if one resamples.
+    """
+    flat = [change for changes in interventions for change in changes]
+    if any(change.how == "resample" for change in flat):
+        raise InputError("Many interventions at once do not resample: call intervene for each.")
+    plan = _Plan(model, prompts, dictionaries or {}, flat)
+    if not interventions:
+        return []
+    logits: list[list[Tensor]] = [[] for _ in interventions]
+    for start in range(0, len(plan.texts), batch_size):
+        for found, one in zip(logits, _each(plan, interventions, start, batch_size), strict=True):
+            found.append(one)
+    whole = [torch.cat(parts) for parts in logits]
+    return [Outcome(each, plan.metric(each)) for each in whole]
+
+
+def _each(plan: _Plan, interventions: Sequence[Sequence[Change]], start: int, size: int) -> Tensor:
+    """Logits (interventions, B, V) of a batch, in runs of so many prompts under some of them."""
+    batch, named = plan.batch(start, size)
+    where = {
+        positions: places(plan.model, batch, positions, named)
+        for positions in {change.positions for change in plan.changes}
+    }
+    sites = sorted({change.site for change in plan.changes if change.features is not None})
+    same = _same_blocks(plan)
+    before = [Site("resid_post", same - 1)] if same else []
+    plain = run(plan.model, batch, [*{*sites, *before}, LOGITS], last_logits=True)
+    logits = plain[LOGITS][:, -1].repeat(len(interventions), 1, 1)
+    features = {site: plan.dictionaries[site].encode(plain[site]) for site in sites}
+
+    def matters(change: Change) -> Tensor:
+        if change.features is None:
+            return torch.ones(len(batch.ids), dtype=torch.bool)
+        return acts_on(Placed(change, where[change.positions]), features[change.site]).cpu()
+
+    none = torch.zeros(len(batch.ids), dtype=torch.bool)
+    wanted = torch.stack(
+        [torch.stack([none, *map(matters, changes)]).any(0) for changes in interventions]
+    )
+    # Most features are silent on most prompts: there the outcome is that of the plain run.
+    for pairs in wanted.nonzero().split(size) if wanted.any() else ():
+        which, prompts = pairs.T
+        placed = []
+        numbers, counts = which.unique_consecutive(return_counts=True)
+        ends = counts.cumsum(0)
+        for number, end, count in torch.stack([numbers, ends, counts], 1).tolist():
+            rows = slice(end - count, end)
+            placed += [
+                Placed(change, where[change.positions][prompts[rows]], rows)
+                for change in interventions[number]
+            ]
+        tiled = Batch(batch.ids[prompts], batch.mask[prompts])
+        write = edits(plan.dictionaries, placed)
+        skip = (same, plain[before[0]][prompts]) if same else None
+        last = run(plan.model, tiled, [LOGITS], write, last_logits=True, skip=skip)
+        logits[which, prompts] = last[LOGITS][:, -1]
+    return logits
+
+
+def _same_blocks(plan: _Plan) -> int:
+    """Count the blocks in front of all changes, in which every run does the same."""
+    if plan.model.edits or not plan.changes:
+        return 0
+    first = min(change.site for change in plan.changes)
+    if first.kind in ("resid_post", "logits"):
+        return first.layer + 1 if first.kind == "resid_post" else plan.model.n_layers
+    return first.layer
+
+
+@contextmanager
+def intervened(
+    model: Model, changes: Sequence[Change], dictionaries: Dictionaries | None = None
+) -> Iterator[Model]:
+    """Return a model that computes with changes, to capture, to score, or to run.
+
+    The model that was passed stays as it is, so it and the changed one can be compared inside.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    changes : sequence of Change
+        Done in every run, after those that the model brings already, at positions that need no
+        task; none resamples.
+    dictionaries : dict of Site to Dictionary, optional
+        Those whose features are meant.
+
+    Yields
+    ------
+    Model
+
+    Raises
+    ------
+    InputError
+        If a change fits neither model nor dictionaries, or resamples.
+
+    Examples
+    --------
+    >>> import circuit_toolkit as ct
+    >>> from circuit_toolkit.interventions import zero
+    >>> model = ct.load_model("demo")
+    >>> with intervened(model, [zero("attn_out 0")]) as changed:
+    ...     batch = changed.tokenize(["the boys near the cabinet"])
+    ...     bool(run(changed, batch, [Site("attn_out", 0)])[Site("attn_out", 0)][:, 1:].any())
+    False
+    """
+    known = dictionaries or {}
+    for item in changes:
+        check(model, known, item)
+        if item.how == "resample":
+            raise InputError("Only intervene knows the twins to resample from.")
+
+    def of(batch: Batch) -> Mapping[Site, Edit]:
+        placed = [Placed(each, places(model, batch, each.positions, {})) for each in changes]
+        outer = model.edits(batch) if model.edits else {}
+        return _joined(edits(known, placed), outer)
+
+    yield replace(model, edits=of)
+
+
+class _Plan:
+    """Prompts and changes that fit each other."""
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: Task | Sequence[Prompt],
+        dictionaries: Dictionaries,
+        changes: list[Change],
+    ):
+        self.model, self.dictionaries, self.changes = model, dictionaries, changes
+        self.task = prompts if isinstance(prompts, Task) else None
+        given: Any = self.task.clean if self.task else prompts
+        self.texts: list[Prompt] = list(given)
+        if not self.texts:
+            raise InputError("No prompts were given. Pass a task or a list of texts.")
+        for item in changes:
+            check(model, dictionaries, item)
+        self.bos = shared_bos(dictionaries)
+
+    def batch(self, start: int, size: int) -> tuple[Batch, dict[str, Sequence[int]]]:
+        """Return a batch, and the positions that the task names in it."""
+        here = slice(start, start + size)
+        named = self.task.positions if self.task else {}
+        return self.model.tokenize(self.texts[here], bos=self.bos), {
+            name: values[here] for name, values in named.items()
+        }
+
+    def twins(self, start: int, batch: Batch) -> dict[int, Tensor]:
+        """Return what the corrupted twins have, for each change that resamples."""
+        wanted = {n: each for n, each in enumerate(self.changes) if each.how == "resample"}
+        if not wanted:
+            return {}
+        if self.task is None or not self.task.corrupted:
+            raise InputError("To resample, pass a task whose prompts have corrupted twins.")
+        texts = self.task.corrupted[start : start + len(batch.ids)]
+        twins = self.model.tokenize(texts, bos=self.bos)
+        if twins.ids.shape != batch.ids.shape or not torch.equal(twins.mask, batch.mask):
+            raise InputError(
+                f"Some twins of {self.task.name!r} differ in length from their prompts, so their "
+                "tokens do not correspond. Choose twins of equal length."
+            )
+        values = run(self.model, twins, list({each.site for each in wanted.values()}))
+        return {
+            number: self.dictionaries[each.site].encode(values[each.site])
+            if each.features is not None
+            else values[each.site]
+            for number, each in wanted.items()
+        }
+
+    def metric(self, logits: Tensor) -> Tensor | None:
+        """Score the clean prompts."""
+        if self.task is None or self.task.metric is None:
+            return None
+        return self.task.score(logits, range(len(self.texts)))
+
+
+def _joined(*each: Mapping[Site, Edit]) -> dict[Site, Edit]:
+    """Put edits of the same site after one another."""
+    found: dict[Site, list[Edit]] = {}
+    for one in reversed(each):  # what holds already first, then what changes it
+        for site, edit in one.items():
+            found.setdefault(site, []).append(edit)
+    return {site: chained(steps) for site, steps in found.items()}

@@ -1,0 +1,272 @@
+"""Exact patching: outputs of another run are put into nodes or edges, and the rest is recomputed.
+
+Nothing is guessed here, so what this finds is what faster methods are measured by; it takes one
+run of a prompt for each node or edge. Sources: Wang et al., 2022, arXiv 2211.00593 (path
+patching); Zhang and Nanda, 2023, arXiv 2309.16042 (practice).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.components import Average, averaged, component_circuit
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models.components import run_components
+from circuit_toolkit.models.graph import Graph, graph_of
+from circuit_toolkit.models.model import Model
+from circuit_toolkit.tasks.prompt_pairs import Contrast, rows_of, tokenized_pairs
+
+Swap = Literal["corrupted", "other"]
+Response = Literal["measure", "change"]
+Edge = tuple[str, str]
+
+
+def edge_patching(
+    model: Model,
+    contrast: Contrast,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    swap: Swap = "corrupted",
+    response: Response = "measure",
+    average: Average = "mean of absolutes",
+    seed: int = 0,
+    progress: bool = False,
+) -> Circuit:
+    """Score every edge by patching it alone.
+
+    The reader sees the output that the writer has on another prompt; all else is as it is.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    contrast : Contrast
+        Prompts with twins, and what is read off the logits; a `Task` is one.
+    n_prompts : int, optional
+        How many to use, the first ones; by default all.
+    batch_size : int, optional
+        Runs at once, each of one edge on one prompt; by default what fits into half a
+        gigabyte.
+    swap : {"corrupted", "other"}
+        Outputs of the corrupted twin, or of another clean prompt of the same length, at random.
+    response : {"measure", "change"}
+        Change of `contrast.measure`, or `contrast.change` against the clean run.
+    average : {"absolute mean", "mean of absolutes"}
+        Whether effects on different prompts may cancel.
+    seed : int
+        Decides which prompt is the other one.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Circuit
+        Over components; the weight of an edge is its mean effect.
+
+    Raises
+    ------
+    InputError
+        If there are no twins of equal length, or an option is unknown.
+    """
+    graph, start = graph_of(model), time.perf_counter()
+    effects = patching_effects(
+        model,
+        contrast,
+        [[edge] for edge in graph.edges],
+        n_prompts=n_prompts,
+        batch_size=batch_size,
+        swap=swap,
+        response=response,
+        seed=seed,
+        progress=progress,
+    )
+    scores, weights = torch.zeros(2, *graph.allowed.shape)
+    scores[graph.allowed] = averaged(effects, average)
+    weights[graph.allowed] = effects.mean(0)
+    settings = _settings("edge patching", model, contrast, effects, swap, response, average, seed)
+    settings["seconds"] = time.perf_counter() - start
+    return component_circuit(graph, scores, settings, weights=weights)
+
+
+def activation_patching(
+    model: Model,
+    contrast: Contrast,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    swap: Swap = "corrupted",
+    response: Response = "measure",
+    average: Average = "mean of absolutes",
+    seed: int = 0,
+    progress: bool = False,
+) -> Circuit:
+    """Score every component by activation patching: no edges, only nodes.
+
+    The output of the component is that on another prompt, and everything after is recomputed.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    contrast : Contrast
+        Prompts with twins, and what is read off the logits; a `Task` is one.
+    n_prompts : int, optional
+        How many to use, the first ones; by default all.
+    batch_size : int, optional
+        Runs at once, each of one component on one prompt; by default what fits into half a
+        gigabyte.
+    swap : {"corrupted", "other"}
+        Outputs of the corrupted twin, or of another clean prompt of the same length, at random.
+    response : {"measure", "change"}
+        Change of `contrast.measure`, or `contrast.change` against the clean run.
+    average : {"absolute mean", "mean of absolutes"}
+        Whether effects on different prompts may cancel.
+    seed : int
+        Decides which prompt is the other one.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Circuit
+        With scores of its nodes and no edges.
+
+    Raises
+    ------
+    InputError
+        If there are no twins of equal length, or an option is unknown.
+    """
+    graph, start = graph_of(model), time.perf_counter()
+    effects = patching_effects(
+        model,
+        contrast,
+        [edges_out_of(graph, name) for name in graph.writers],
+        n_prompts=n_prompts,
+        batch_size=batch_size,
+        swap=swap,
+        response=response,
+        seed=seed,
+        progress=progress,
+    )
+    settings = _settings("node patching", model, contrast, effects, swap, response, average, seed)
+    settings["seconds"] = time.perf_counter() - start
+    none = torch.zeros(graph.allowed.shape)
+    return component_circuit(graph, none, settings, node_scores=averaged(effects, average))
+
+
+def edges_out_of(graph: Graph, writer: str) -> list[Edge]:
+    """Return all edges out of a component; to patch them all is to patch the component."""
+    readers = graph.allowed[graph.writer(writer)].nonzero().flatten().tolist()
+    return [(writer, graph.readers[reader]) for reader in readers]
+
+
+def patching_effects(
+    model: Model,
+    contrast: Contrast,
+    sets: Sequence[Sequence[Edge]],
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    swap: Swap = "corrupted",
+    response: Response = "measure",
+    seed: int = 0,
+    progress: bool = False,
+) -> Tensor:
+    """Patch sets of edges, each set in runs of its own, and give its effect on every prompt."""
+    if swap not in ("corrupted", "other") or response not in ("measure", "change"):
+        raise InputError(
+            "swap must be 'corrupted' or 'other' and response 'measure' or 'change', got "
+            f"{swap!r} and {response!r}."
+        )
+    graph = graph_of(model)
+    numbers = [_numbers(graph, edges) for edges in sets]
+    # Sets that patch the same readers run together: elsewhere a run is then the plain one.
+    order = sorted(range(len(sets)), key=lambda i: numbers[i][:, 1].tolist())
+    pairs = tokenized_pairs(model, contrast, n_prompts)
+    size = batch_size or pairs.fitting(model)
+    partner = pairs.partners(seed) if swap == "other" else None
+    found = torch.empty(len(pairs), len(sets))
+    with torch.no_grad():
+        # Prompts of a block are run once clean, then with every set.
+        for rows in pairs.batches(size, progress, "patching"):
+            clean = run_components(model, rows_of(pairs.clean, rows))
+            twins = pairs.corrupted if partner is None else pairs.clean
+            which = rows if partner is None else partner[rows]
+            outputs = run_components(model, rows_of(twins, which)).outputs
+            prompts = torch.arange(rows.start, rows.stop)
+            todo = torch.cartesian_prod(torch.tensor(order), torch.arange(len(prompts)))
+            for runs in todo.split(size):
+                which, local = runs.T
+                batch = rows_of(pairs.clean, prompts[local])
+                offset = _offset(graph, [numbers[i] for i in which.tolist()], outputs, local)
+                logits = run_components(model, batch, offset).logits
+                count = prompts[local].tolist()
+                if response == "change":
+                    effect = contrast.change(logits, clean.logits[local], count)
+                else:
+                    before = contrast.measure(clean.logits[local], count)
+                    effect = contrast.measure(logits, count) - before
+                found[prompts[local], which] = effect.float().cpu()
+    return found
+
+
+def _numbers(graph: Graph, edges: Sequence[Edge]) -> Tensor:
+    """Numbers of writers and readers, shape (edges, 2), by reader."""
+    pairs = [(graph.writer(a), graph.reader(b)) for a, b in edges]
+    for (a, b), pair in zip(edges, pairs, strict=True):
+        if not graph.allowed[pair]:
+            raise InputError(f"There is no edge from {a} to {b}: {b} is not computed after {a}.")
+    if len(set(pairs)) < len(pairs):
+        raise InputError(f"An edge is there twice in {list(edges)!r:.80}.")
+    return torch.tensor(sorted(pairs, key=lambda p: p[::-1]), dtype=torch.long).reshape(-1, 2)
+
+
+def _offset(graph: Graph, sets: Sequence[Tensor], theirs: Tensor, prompts: Tensor) -> Any:
+    """Put the outputs `theirs` (prompts, W, T, D) into the edges of each run's set."""
+    run = torch.repeat_interleave(torch.arange(len(sets)), torch.tensor([len(s) for s in sets]))
+    writer, reader = torch.cat(list(sets)).T
+    entries = {}  # slot -> run, writer, reader within the slot
+    for slot, which in enumerate(graph.slots):
+        here = (reader >= which.start) & (reader < which.stop)
+        if here.any():
+            entries[slot] = (run[here], writer[here], reader[here] - which.start)
+
+    def offset(slot: int, outputs: Tensor) -> Tensor | None:
+        if slot not in entries:
+            return None
+        run, writer, reader = (x.to(outputs.device) for x in entries[slot])
+        n = graph.slots[slot].stop - graph.slots[slot].start
+        added = outputs.new_zeros(len(outputs), n, *outputs.shape[2:])
+        swapped = theirs[prompts.to(outputs.device)[run], writer] - outputs[run, writer]
+        return added.index_put_((run, reader), swapped, accumulate=True)
+
+    return offset
+
+
+def _settings(
+    method: str,
+    model: Model,
+    contrast: Contrast,
+    effects: Tensor,
+    swap: Swap,
+    response: Response,
+    average: Average,
+    seed: int,
+) -> dict[str, Any]:
+    return {
+        "method": method,
+        "model": model.name,
+        "task": contrast.name,
+        "n_prompts": len(effects),
+        "swap": swap,
+        "response": response,
+        "average": average,
+        "seed": seed,
+    }

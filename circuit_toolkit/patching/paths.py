@@ -1,0 +1,349 @@
+"""Path patching: what one component or feature does to another, and through it to the outcome.
+
+The receiver alone sees what the sender is on the corrupted twin, or nothing of it, or its mean;
+everything after the receiver is computed anew. Features are part of the stream, so a path may run
+from a head to a feature, from a feature to an MLP, or between two features. Source: Wang et al.,
+2022, arXiv 2211.00593.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models.components import Components, Offset, run_components
+from circuit_toolkit.models.graph import Graph, graph_of
+from circuit_toolkit.models.model import Batch, Model, token_mask
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks.prompt_pairs import Contrast, Pairs, rows_of, tokenized_pairs
+
+Unit = str | tuple[Site | str, int]  # `a0.h1`, or the site and the number of a feature
+Value = Literal["corrupted", "zero", "mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class PathEffect:
+    """What patching a path did to n prompts.
+
+    Parameters
+    ----------
+    sender, receiver : str
+        The ends of the path.
+    through : tuple of str
+        Components that passed the effect on, besides the direct path.
+    effect : Tensor, shape (n,)
+        Change of the measure of each prompt.
+    clean : Tensor, shape (n,)
+        The measure before.
+    logits : Tensor, shape (n, V)
+        At the last token, patched.
+    change : Tensor, shape (n, T), optional
+        Where the receiver is a feature: by how much its activation changed at every token. The
+        last token stands last; padding is 0.
+    """
+
+    sender: str
+    receiver: str
+    through: tuple[str, ...]
+    effect: Tensor
+    clean: Tensor
+    logits: Tensor
+    change: Tensor | None = None
+
+    def __repr__(self) -> str:
+        """Name the path and its mean effect."""
+        by = f" also through {', '.join(self.through)}" if self.through else ""
+        change = "" if self.change is None else f", receiver {self.change.sum(1).mean():+.3g}"
+        return (
+            f"PathEffect({self.sender} -> {self.receiver}{by}: {self.effect.mean():+.3g} of "
+            f"{self.clean.mean():.3g}{change}, {len(self.effect)} prompts)"
+        )
+
+
+def path_patching(
+    model: Model,
+    contrast: Contrast,
+    sender: Unit,
+    receiver: Unit,
+    *,
+    value: Value = "corrupted",
+    through: Sequence[str] = (),
+    dictionaries: Mapping[Site, Dictionary] | None = None,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> PathEffect:
+    """Let the receiver see the sender as it is on the corrupted twin, and nobody else.
+
+    What the receiver makes of it travels on, and all after it is computed anew. Everything before
+    it is as on the clean prompt, but for the components of `through`.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    contrast : Contrast
+        Prompts with twins of equal length, and a measure; a `Task` is one.
+    sender, receiver : str, or tuple of Site or str and int
+        A component (`embed`, `a0.h1`, `m0`; `logits` as a receiver), or a feature: its site and
+        its number. Of a feature that sends the activation changes; what dictionaries leave
+        unexplained stays.
+    value : {"corrupted", "zero", "mean"}
+        What the sender is seen as: itself on the corrupted twin, zero, or its mean over all tokens
+        of the prompts. The last two need no twins, and leave the beginning-of-sequence token.
+    through : sequence of str
+        Components that pass the effect on: they too see what the sender is, and what those of
+        `through` before them make of it, and the receiver sees what they then write. All MLPs in
+        the paper; by default none, which leaves the direct path.
+    dictionaries : dict of Site to Dictionary, optional
+        Autoencoders of the residual stream, of the features that are named.
+    n_prompts : int, optional
+        How many to use, the first ones; by default all.
+    batch_size : int, optional
+        Prompts that run at once; by default what fits into half a gigabyte.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    PathEffect
+        Exactly 0 where the receiver is not computed after the sender: there is no path.
+
+    Raises
+    ------
+    InputError
+        If a component, feature or value does not exist, no autoencoder of the stream was given for
+        a feature, or there are no twins of equal length.
+
+    Examples
+    --------
+    >>> import circuit_toolkit as ct
+    >>> model = ct.load_model("demo")
+    >>> task = ct.tasks.ioi(model, n=16, seed=0)
+    >>> path_patching(model, task, "a0.h1", "m0").effect.shape
+    torch.Size([16])
+    """
+    if value not in get_args(Value):
+        raise InputError(f"value must be 'corrupted', 'zero' or 'mean', got {value!r}.")
+    graph = graph_of(model)
+    named = {Site.parse(site): each for site, each in (dictionaries or {}).items()}
+    start, end = (_Sender.of(graph, sender, named), _Receiver.of(graph, receiver, named))
+    middle = sorted({graph.reader(name) for name in through})
+    of = [start.dictionary, end.dictionary]
+    pairs = _pairs(model, contrast, n_prompts, of, twins=value == "corrupted")
+    size = batch_size or pairs.fitting(model)
+    found: list[list[Tensor]] = []
+    with torch.no_grad():
+        constant = _mean(model, pairs, start, size) if value == "mean" else torch.zeros(())
+        for rows in pairs.batches(size, progress, "path patching"):
+            batch, count = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
+            # Even a 0 is added where the path ends, so that what changes nothing does so exactly.
+            nothing = end.added(torch.zeros(()))
+            clean = run_components(model, batch, nothing)
+            if value == "corrupted":
+                twin = run_components(model, rows_of(pairs.corrupted, rows), nothing)
+                given = start.difference(clean, start.value(twin))
+            else:
+                where = token_mask(model, batch)[..., None]
+                given = start.difference(clean, constant.to(clean.inputs)) * where
+            seen = _seen(model, batch, clean, start, given, middle, end)
+            written, change = end.response(clean, seen)
+            logits = run_components(model, batch, end.added(written)).logits
+            before, after = (contrast.measure(x, count) for x in (clean.logits, logits))
+            found.append([after - before, before, logits[:, -1], change * batch.mask])
+    effect, before, logits, change = (torch.cat(each).cpu() for each in zip(*found, strict=True))
+    return PathEffect(
+        start.name,
+        end.name,
+        tuple(graph.readers[reader] for reader in middle),
+        effect.float(),
+        before.float(),
+        logits,
+        None if end.dictionary is None else change,
+    )
+
+
+def _seen(
+    model: Model,
+    batch: Batch,
+    clean: Components,
+    start: _Sender,
+    given: Tensor,
+    middle: Sequence[int],
+    end: _Receiver,
+) -> Tensor:
+    """Return what reaches the receiver, (B, T, D), when the sender writes `given` more."""
+    graph = start.graph
+    none = torch.zeros_like(given)
+
+    def at(slot: int, outputs: Tensor, usual: Tensor, sent: Tensor, of_feature: bool) -> Tensor:
+        """Sum up what readers of a slot get from the sender and from the middle."""
+        total = sent if start.is_before(slot, of_feature) else none
+        for reader in middle:
+            if reader + 1 < graph.n_upstream(slot):  # reader j is writer j + 1
+                total = total + outputs[:, reader + 1] - usual[:, reader + 1]
+        return total
+
+    if not middle:
+        return at(end.slot, clean.outputs, clean.outputs, given, end.dictionary is not None)
+
+    def held(sent: Tensor, usual: Tensor | None) -> Tensor:
+        """Return all outputs (B, W, T, D) of a clean run where only the middle sees `sent`."""
+
+        def offset(slot: int, outputs: Tensor) -> Tensor | None:
+            here = graph.slots[slot]
+            mine = [reader - here.start for reader in middle if here.start <= reader < here.stop]
+            if not mine:
+                return None
+            added = outputs.new_zeros(len(outputs), here.stop - here.start, *outputs.shape[2:])
+            added[:, mine] = at(slot, outputs, outputs if usual is None else usual, sent, False)[
+                :, None
+            ]
+            return added
+
+        return run_components(model, batch, offset, base=clean.inputs).outputs
+
+    usual = held(none, None)
+    return at(end.slot, held(given, usual), usual, given, end.dictionary is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class _End:
+    """A component or a feature; `slot` is that whose readers see the stream in which it stands."""
+
+    graph: Graph
+    name: str
+    number: int
+    slot: int = 0
+    dictionary: Dictionary | None = None
+
+    def _in(self, stream: Tensor) -> Tensor:
+        """Return the activation of the feature in a stream (B, T, D), shape (B, T)."""
+        assert self.dictionary is not None
+        return self.dictionary.encode(stream)[..., self.number]
+
+    def _feature(self, clean: Components, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Set the activation: what that adds to the stream, and its change, (B, T)."""
+        assert self.dictionary is not None
+        x = clean.inputs[self.slot]
+        old = self.dictionary.encode(x)
+        new = old.clone()
+        new[..., self.number] = value
+        return self.dictionary.difference(old, new, x).to(x), (new - old)[..., self.number]
+
+
+class _Sender(_End):
+    @classmethod
+    def of(cls, graph: Graph, unit: Unit, dictionaries: Mapping[Site, Dictionary]) -> _Sender:
+        if isinstance(unit, str):
+            return cls(graph, unit, graph.writer(unit))
+        return cls(graph, *_feature(graph, unit, dictionaries))
+
+    def is_before(self, slot: int, of_feature: bool) -> bool:
+        """Whether readers of a slot, or a feature of the stream that they read, come after it."""
+        if self.dictionary is None:
+            return self.number < self.graph.n_upstream(slot)
+        return self.slot < slot or (self.slot == slot and not of_feature)
+
+    def value(self, run: Components) -> Tensor:
+        """Return what it is in a run: what it writes, (B, T, D), or its activation, (B, T)."""
+        if self.dictionary is None:
+            return run.outputs[:, self.number]
+        return self._in(run.inputs[self.slot])
+
+    def difference(self, clean: Components, value: Tensor) -> Tensor:
+        """Return what it would write with this value, minus what it writes, (B, T, D)."""
+        if self.dictionary is None:
+            return value - clean.outputs[:, self.number]
+        return self._feature(clean, value)[0]
+
+
+class _Receiver(_End):
+    @classmethod
+    def of(cls, graph: Graph, unit: Unit, dictionaries: Mapping[Site, Dictionary]) -> _Receiver:
+        if not isinstance(unit, str):
+            return cls(graph, *_feature(graph, unit, dictionaries))
+        number = graph.reader(unit)
+        slot = next(i for i, which in enumerate(graph.slots) if number < which.stop)
+        return cls(graph, unit, number, slot)
+
+    def response(self, clean: Components, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what to add when it sees `seen` beside the stream, and its change, (B, T)."""
+        if self.dictionary is None:
+            return seen, seen.new_zeros(seen.shape[:2])
+        return self._feature(clean, self._in(clean.inputs[self.slot] + seen))
+
+    def added(self, value: Tensor) -> Offset:
+        """Add to what a component reads; or to what all read after a feature."""
+
+        def offset(slot: int, outputs: Tensor) -> Tensor | None:
+            here = self.graph.slots[slot]
+            if slot < self.slot or (self.dictionary is None and slot > self.slot):
+                return None
+            shape = len(outputs), here.stop - here.start, *outputs.shape[2:]
+            added = outputs.new_zeros(shape)
+            which = slice(None) if self.dictionary is not None else [self.number - here.start]
+            added[:, which] = value[:, None] if value.ndim else value
+            return added
+
+        return offset
+
+
+def _feature(
+    graph: Graph, unit: tuple[Site | str, int], dictionaries: Mapping[Site, Dictionary]
+) -> tuple[str, int, int, Dictionary]:
+    """Name, number, slot and dictionary of a feature."""
+    site, number = Site.parse(unit[0]), unit[1]
+    offsets = {"resid_pre": 0, "resid_mid": 1, "resid_post": 2}
+    if graph.parallel:
+        del offsets["resid_mid"]
+    if site not in dictionaries:
+        known = ", ".join(map(str, dictionaries)) or "none"
+        raise InputError(f"No dictionary was given for {site}, only for {known}.")
+    dictionary = dictionaries[site]
+    if site.kind not in offsets or dictionary.kind != "sae":
+        raise InputError(
+            f"{dictionary.name!r} at {site} is no autoencoder of the residual stream, in which "
+            f"paths run. Use one at {' or '.join(offsets)}."
+        )
+    if not 0 <= number < dictionary.n_features:
+        raise InputError(f"{site} has features 0 to {dictionary.n_features - 1}, not {number}.")
+    assert site.layer is not None
+    return f"{site}/{number}", number, 2 * site.layer + offsets[site.kind], dictionary
+
+
+def _mean(model: Model, pairs: Pairs, start: _Sender, size: int) -> Tensor:
+    """Mean over tokens of what the sender is on the prompts, shape (D,) or ()."""
+    total, count = torch.zeros(()), 0
+    for rows in pairs.batches(size, False, ""):
+        batch = rows_of(pairs.clean, rows)
+        values = start.value(run_components(model, batch))[token_mask(model, batch)]
+        total, count = total + values.sum(0).cpu(), count + len(values)
+    return total / max(count, 1)
+
+
+def _pairs(
+    model: Model,
+    contrast: Contrast,
+    n_prompts: int | None,
+    dictionaries: Sequence[Dictionary | None],
+    *,
+    twins: bool,
+) -> Pairs:
+    """Tokens as the dictionaries want them to begin."""
+    bos = shared_bos([each for each in dictionaries if each is not None])
+    if not twins:
+        clean = model.tokenize(contrast.clean[:n_prompts], bos=bos)
+        return Pairs(clean, clean)
+    pairs = tokenized_pairs(model, contrast, n_prompts)  # refuses twins of other lengths
+    if bos is None:
+        return pairs
+    n = len(pairs)
+    both = model.tokenize([*contrast.clean[:n], *contrast.corrupted[:n]], bos=bos)
+    return Pairs(rows_of(both, slice(0, n)), rows_of(both, slice(n, 2 * n)))

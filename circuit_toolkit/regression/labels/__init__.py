@@ -1,0 +1,1 @@
+"""Regression of labels: logistic paths and their certificates."""

@@ -1,0 +1,1 @@
+"""Paths over penalties: lasso, group lasso, and the choice of a strength."""

@@ -1,0 +1,256 @@
+"""Lasso paths for many targets at once, from second moments, each point with its certificate."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.regression.certificate import ConvergenceWarning, certificate
+from circuit_toolkit.regression.matrices import reciprocal
+from circuit_toolkit.regression.paths.linear_path import LinearPath, rescaled, share, units
+from circuit_toolkit.regression.settings import (
+    check_alphas,
+    check_device,
+    check_strengths,
+    check_weights,
+)
+from circuit_toolkit.regression.solvers.all_targets import Penalty, Start, solve
+from circuit_toolkit.regression.statistics.gram import GramStatistics
+from circuit_toolkit.regression.statistics.second_moments import SecondMoments, targets
+
+
+@dataclass(frozen=True, eq=False)
+class LassoPath(LinearPath):
+    """Lasso solutions for q targets at k strengths, each with a certificate of optimality.
+
+    For every target the objective is `mean((y - X b)^2) / 2 + alpha (l1_ratio w.|b| +
+    (1 - l1_ratio) |b|^2 / 2)`, on columns in the form of the statistics: raw, centred (a free
+    intercept) or standardised. The coefficients are dependency scores, not causal effects.
+
+    Parameters
+    ----------
+    strengths : ndarray, shape (k,)
+        Decreasing; alpha as a share of the smallest at which a target has no sources (the largest
+        share of a target, where alphas were given).
+    alphas : ndarray, shape (k, q)
+        Penalties in scikit-learn's scale, in the unit of the form: for standardised columns of
+        correlations, else of x times y.
+    coefficients : tuple of k csc_array, shape (p, q)
+        In the unit of the data, whatever the form; zeros are exact. `intercepts` goes with them,
+        `standardised` gives them in standard deviations.
+    gap : ndarray, shape (k, q)
+        Duality gap over the objective of the empty model: the objective is at most this far
+        from its optimum.
+    kkt : ndarray, shape (k, q)
+        Largest violation of the optimality conditions, in the unit of alpha.
+    converged : ndarray of bool, shape (k, q)
+        Whether that is within the tolerance, a share of alpha_max. Never read coefficients where
+        it is false. At strengths not far above the tolerance the gap says more.
+    r2 : ndarray, shape (k, q)
+        Share of variance explained on the training rows; NaN for a constant target.
+    stats : GramStatistics
+        What was fitted.
+    penalty : Penalty
+        Weights of the sources, ratio and sign, as fitted.
+    tol, max_iter, device : float, int and str or None
+        Settings that `solve` goes on using.
+    """
+
+    strengths: np.ndarray
+    alphas: np.ndarray
+    coefficients: tuple[sp.csc_array, ...]
+    gap: np.ndarray
+    kkt: np.ndarray
+    converged: np.ndarray
+    r2: np.ndarray
+    stats: GramStatistics
+    penalty: Penalty
+    tol: float
+    max_iter: int
+    device: str | None = None
+
+    def __repr__(self) -> str:
+        """Sizes and the certificate: the arrays are too large to print."""
+        p, q = self.stats.xy.shape
+        return (
+            f"LassoPath({len(self.strengths)} strengths {self.strengths[0]:.3g} to "
+            f"{self.strengths[-1]:.3g}, sources={p}, targets={q}, "
+            f"certified={self.converged.mean() if q else 1:.0%})"
+        )
+
+    def solve(self, strength: float) -> LassoPath:
+        """Exact solution at one strength, stored or not, as a path of one point.
+
+        Starts from the stored point above it, so it is fast between points of the path.
+
+        Parameters
+        ----------
+        strength : float
+            Share of alpha_max, in (0, 1].
+
+        Returns
+        -------
+        LassoPath
+            With one strength, certified like every other point.
+
+        Raises
+        ------
+        InputError
+            If the strength is not in (0, 1].
+        """
+        strengths = check_strengths([strength])
+        above = np.flatnonzero(self.strengths >= strength)
+        start = None
+        if len(above):
+            unit_x, unit_y = units(self.stats)
+            form = rescaled(self.coefficients[above[-1]], reciprocal(unit_x), reciprocal(unit_y))
+            start = Start(form, self.alphas[above[-1]])
+        settings = (self.penalty, self.tol, self.max_iter, self.device)
+        return _fit(self.stats, strengths, None, *settings, start=start)
+
+
+def lasso_path(
+    stats: GramStatistics,
+    strengths: np.ndarray | list[float] | None = None,
+    tol: float = 1e-8,
+    *,
+    alphas: np.ndarray | list[float] | None = None,
+    weights: np.ndarray | None = None,
+    positive: bool = False,
+    l1_ratio: float = 1.0,
+    max_iter: int = 1000,
+    device: str | None = None,
+) -> LassoPath:
+    """Fit a lasso path for every target, warm-started from strong to weak penalties.
+
+    Targets do not share anything but the sources: `lasso_path(stats.select(y=some))` gives the
+    same numbers for these as `lasso_path(stats)`, so blocks of targets can be fitted apart.
+
+    Parameters
+    ----------
+    stats : GramStatistics
+        Of the training rows, in the form to fit: `stats`, `stats.centred()` (with an intercept) or
+        `stats.standardised()`. In the last two constant columns get no coefficients.
+    strengths : array of shape (k,), optional
+        Penalties as shares of each target's alpha_max, in (0, 1]; sorted in decreasing order, each
+        once.
+        By default 30 values from 1 to 0.01, evenly spaced on a logarithmic scale.
+    tol : float, default 1e-8
+        Largest violation of the optimality conditions, as a share of alpha_max, up to which a
+        solution counts as converged.
+    alphas : array of shape (k,) or (k, q), optional
+        Instead of strengths: penalties as scikit-learn means them, positive, for all targets or
+        for each; sorted in decreasing order.
+    weights : array of shape (p,) or (p, q), optional
+        What the penalty of each source is multiplied with, positive; infinite for a source that
+        must not enter. See `adaptive_weights`. By default ones.
+    positive : bool, default False
+        Whether coefficients may not be negative.
+    l1_ratio : float, default 1
+        Share of the penalty that is on absolute values, in (0, 1]; the rest is on half the
+        squares (elastic net, as in scikit-learn).
+    max_iter : int, default 1000
+        Most steps of each kind per target and strength.
+    device : str, optional
+        Where targets with more than 128 sources are solved, as torch names it ("cuda"): there a
+        copy of the Gram matrix has to fit in float64. By default numpy on the processor.
+
+    Returns
+    -------
+    LassoPath
+        With a certificate for every target and strength.
+
+    Raises
+    ------
+    InputError
+        If a strength is not in (0, 1], or a setting is out of range.
+    MismatchError
+        If alphas or weights do not fit the statistics.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Once, if some solutions are not certified.
+    """
+    if not isinstance(stats, GramStatistics):
+        raise InputError(
+            f"stats must be GramStatistics, got {type(stats).__name__}. From data: "
+            "GramStatistics.from_arrays(X, Y); from folds: folds.total()."
+        )
+    check_device(device)
+    if not tol > 0 or max_iter < 1 or not 0 < l1_ratio <= 1:
+        raise InputError(
+            "tol and max_iter must be positive and l1_ratio in (0, 1], got "
+            f"{tol}, {max_iter} and {l1_ratio}."
+        )
+    if strengths is not None and alphas is not None:
+        raise InputError("Give strengths or alphas, not both.")
+    p, q = stats.xy.shape
+    penalty = Penalty(check_weights(weights, p, q), l1_ratio, positive)
+    if alphas is not None:
+        given = check_alphas(alphas, q)
+        return _fit(stats, None, given, penalty, tol, max_iter, device)
+    values = check_strengths(np.geomspace(1, 0.01, 30) if strengths is None else strengths)
+    return _fit(stats, values, None, penalty, tol, max_iter, device)
+
+
+def _fit(
+    stats: GramStatistics,
+    strengths: np.ndarray | None,
+    alphas: np.ndarray | None,
+    penalty: Penalty,
+    tol: float,
+    max_iter: int,
+    device: str | None = None,
+    start: Start | None = None,
+) -> LassoPath:
+    q = stats.xy.shape[1]
+    if alphas is None:
+        assert strengths is not None
+        alphas = np.repeat(strengths[:, None], q, axis=1)
+    found = solve(
+        SecondMoments.of(stats, device),
+        lambda some: targets(stats, some),
+        alphas,
+        penalty,
+        relative=strengths is not None,
+        tol=tol,
+        max_iter=max_iter,
+        start=start,
+    )
+    ridge = found.alphas * (1 - penalty.l1_ratio)
+    gap, kkt, error = certificate(found.summary, found.yy, found.alphas, ridge)
+    converged = kkt <= tol * found.alpha_max
+    if not converged.all():
+        worst = (kkt / np.where(found.alpha_max > 0, found.alpha_max, 1)).max()
+        warnings.warn(
+            f"{np.count_nonzero(~converged)} of {converged.size} lasso solutions are not "
+            f"certified (largest violation {worst:.1e} of alpha_max, tolerance {tol:.1e}). "
+            "See path.converged; raise max_iter, or drop sources that are nearly copies.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    shares = strengths
+    if shares is None:
+        whole = np.where(found.alpha_max > 0, found.alpha_max, np.inf)
+        shares = (found.alphas / whole).max(axis=1, initial=0)
+    unit_x, unit_y = units(stats)
+    spread = np.where(stats.scale_y > 0, found.yy if stats.form == "standardised" else stats.yy, 0)
+    return LassoPath(
+        shares,
+        found.alphas,
+        tuple(rescaled(b, unit_x, unit_y) for b in found.coefficients),
+        gap,
+        kkt,
+        converged,
+        1 - share(error, spread),
+        stats,
+        penalty,
+        tol,
+        max_iter,
+        device,
+    )

@@ -1,0 +1,79 @@
+"""What to do with a lasso's support: fit it again without the penalty, or weigh a second lasso."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.regression.paths.lasso import LassoPath
+
+_RIDGE = 1e-6  # in correlation units: keeps sources that are copies apart
+
+
+def refit(path: LassoPath, index: int) -> tuple[sp.csc_array, np.ndarray]:
+    """Fit the coefficients on the support of a lasso again, without its penalty.
+
+    The penalty pulls coefficients towards zero; least squares on the support has no such bias, but
+    for a ridge of 1e-6 in correlation units, which keeps sources that are copies apart.
+
+    Parameters
+    ----------
+    path : LassoPath
+        The path.
+    index : int
+        Point of it.
+
+    Returns
+    -------
+    tuple of csc_array (p, q) and ndarray (q,)
+        Coefficients in the unit of the data, zero where the lasso is, and intercepts; zeros where
+        the path was fitted on raw statistics.
+    """
+    stats, found = path.stats, path.coefficients[index].copy()
+    raw = stats.form == "raw"
+    unit = np.sqrt(stats.xx.diagonal() + stats.mean_x**2) if raw else stats.scale_x
+    for j in range(found.shape[1]):
+        here = slice(found.indptr[j], found.indptr[j + 1])
+        rows = found.indices[here]
+        if len(rows):
+            G, c = stats.xx[np.ix_(rows, rows)], stats.xy[rows, j]
+            if raw:
+                G = G + np.outer(stats.mean_x[rows], stats.mean_x[rows])
+                c = c + stats.mean_x[rows] * stats.mean_y[j]
+            G = G / np.outer(unit[rows], unit[rows]) + _RIDGE * np.eye(len(rows))
+            found.data[here] = np.linalg.solve(G, c / unit[rows]) / unit[rows]
+    intercepts = np.zeros(len(stats.mean_y)) if raw else stats.mean_y - found.T @ stats.mean_x
+    return found, intercepts
+
+
+def adaptive_weights(path: LassoPath, index: int, gamma: float = 1.0) -> np.ndarray:
+    """Penalty weights that spare the sources which a first fit found strong (Zou, 2006).
+
+    Parameters
+    ----------
+    path : LassoPath
+        The first fit.
+    index : int
+        Point of it, with a weak penalty.
+    gamma : float
+        How much it counts, above 0.
+
+    Returns
+    -------
+    ndarray, shape (p, q)
+        `(largest |b| of the target / |b|) ^ gamma`, in the form of the statistics, for
+        `lasso_path(..., weights=)`; infinite where b is zero.
+
+    Raises
+    ------
+    InputError
+        If gamma is not above 0.
+    """
+    if not gamma > 0:
+        raise InputError(f"gamma must be above 0, got {gamma}.")
+    b = path.standardised(index) if path.stats.form == "standardised" else path.coefficients[index]
+    size = np.abs(b.toarray())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = (size.max(axis=0, initial=0) / size) ** gamma
+    return np.where(size > 0, weights, np.inf)

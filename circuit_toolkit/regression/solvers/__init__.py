@@ -1,0 +1,1 @@
+"""Solvers of one lasso problem, and of many targets side by side."""

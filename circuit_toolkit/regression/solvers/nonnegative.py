@@ -1,0 +1,123 @@
+"""Non-negative lasso for responses that grow with their causes, and its level under chance.
+
+Responses such as "how much did the output change" are 0 without a cause, and their scatter grows
+with their size. So rows are weighted by the inverse square of what is expected of them: small
+effects are then learnt from rows in which no large one is at work, with an error that is a share
+of their own size (quasi-likelihood; Wedderburn, 1974).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.errors import InputError
+
+FLOOR = 0.02  # smallest response that rows are weighted by, in means of the response
+TOLERANCE = 1e-4  # of the optimality conditions, in units of the largest correlation
+
+
+def nonnegative_lasso(
+    X: Tensor,
+    Y: Tensor,
+    *,
+    allowed: Tensor | None = None,
+    alpha: float = 0.0,
+    rounds: int = 5,
+) -> Tensor:
+    """Fit each response as a sum of non-negative effects, with a free intercept."""
+    n, p, q = len(X), X.shape[1], Y.shape[1]
+    if len(Y) != n or (allowed is not None and tuple(allowed.shape) != (p, q)):
+        raise InputError(
+            f"X {tuple(X.shape)}, Y {tuple(Y.shape)} and allowed must have shapes (n, p), (n, q) "
+            "and (p, q)."
+        )
+    if not 0 <= alpha < 1 or rounds < 1:
+        raise InputError(f"alpha must be in [0, 1) and rounds 1 or more, got {alpha}, {rounds}.")
+    mean = Y.mean(0).clamp(min=torch.finfo(Y.dtype).tiny)
+    Y = Y / mean  # in means, so that none is too large or small for its square
+    mask = torch.ones(p, q, dtype=torch.bool) if allowed is None else allowed
+    x_mean, y_mean = X.mean(0), Y.mean(0)
+    pull = (X.T @ (Y - y_mean)).T / n  # (q, p); centring Y is enough
+    B = _solve(_covariance(X), pull, mask.T, alpha, Y.new_zeros(q, p)).T
+    expected = X @ B + (y_mean - x_mean @ B) if rounds > 1 else Y
+    for _ in range(rounds - 1):
+        weights = (expected.clamp(min=0) + FLOOR) ** -2
+        weights = weights / weights.sum(0)  # (n, q), each column sums to 1
+        x_mean, y_mean = weights.T @ X, (weights * Y).sum(0)  # (q, p), (q,)
+        pull = (weights * (Y - y_mean)).T @ X
+        gram = torch.stack([(X * w[:, None]).T @ X for w in weights.T])  # (q, p, p)
+        gram -= x_mean[:, :, None] * x_mean[:, None]
+        B = _solve(gram, pull, mask.T, alpha, B.T).T
+        expected = X @ B + (y_mean - (x_mean * B.T).sum(1))
+    return B * mean
+
+
+def chance_level(
+    X: Tensor,
+    Y: Tensor,
+    *,
+    allowed: Tensor | None = None,
+    alpha: float = 0.0,
+    shuffles: int = 20,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fit shuffled responses: what effects look like where there are none."""
+    n, p, q = len(X), X.shape[1], Y.shape[1]
+    orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(shuffles)], 1)
+    mean = Y.mean(0).clamp(min=torch.finfo(Y.dtype).tiny)
+    Y = Y / mean
+    Y = Y - Y.mean(0)
+    few = orders.split(max(256 // q, 1), 1)  # at a time, so that they stay in the cache
+    pull = torch.cat([(X.T @ Y[order].flatten(1)).T for order in few]) / n  # (shuffles * q, p)
+    mask = torch.ones(p, q, dtype=torch.bool) if allowed is None else allowed
+    B = _solve(_covariance(X), pull, mask.T.repeat(shuffles, 1), alpha, torch.zeros_like(pull))
+    return B.unflatten(0, (shuffles, q)).transpose(1, 2) * mean
+
+
+def _covariance(X: Tensor) -> Tensor:
+    """Return the covariance of the columns as one matrix for all responses, (1, p, p)."""
+    mean = X.mean(0)
+    return (X.T @ X / len(X) - mean[:, None] * mean)[None]
+
+
+def _solve(gram: Tensor, pull: Tensor, mask: Tensor, alpha: float, start: Tensor) -> Tensor:
+    """Minimise b G b / 2 - c b + alpha_k sum b over b >= 0 by accelerated projected gradients."""
+    scale = gram.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()  # (q or 1, p)
+    live = mask & (scale > 1e-6)
+    inverse = torch.where(scale > 1e-6, 1 / scale.clamp(min=1e-6), 0.0)
+    G = gram * inverse[:, :, None] * inverse[:, None]
+    c = pull * inverse * live
+    top = c.amax(1, keepdim=True).clamp(min=0)  # penalty at which nothing enters
+    step = 1 / (1.1 * _largest_eigenvalue(G))[:, None]
+    b = z = start * scale * live
+    t = 1.0
+    for number in range(500):
+        slope = c - alpha * top - _times(G, z)
+        new = ((z + step * slope).clamp(min=0)) * live
+        if number % 5 == 4:
+            moved = ((new - z).abs() / step).amax(1)  # 0 at a solution
+            if bool((moved <= TOLERANCE * top[:, 0]).all()):
+                b = new
+                break
+        turned = ((z - new) * (new - b)).sum(1, keepdim=True) > 0
+        t_new = (1 + (1 + 4 * t * t) ** 0.5) / 2
+        z = torch.where(turned, new, new + (t - 1) / t_new * (new - b))
+        b, t = new, t_new
+    return b * inverse
+
+
+def _times(G: Tensor, z: Tensor) -> Tensor:
+    """Multiply (q or 1, p, p) symmetric with (q, p) -> (q, p)."""
+    return z @ G[0] if len(G) == 1 else torch.bmm(G, z[..., None])[..., 0]
+
+
+def _largest_eigenvalue(G: Tensor) -> Tensor:
+    """Largest eigenvalue of each matrix, (q, p, p) -> (q,), by power iteration."""
+    v = torch.ones_like(G[:, 0])
+    size = G.new_ones(len(G))
+    for _ in range(20):
+        v = _times(G, v)
+        size = v.norm(dim=1)
+        v = v / size.clamp(min=1e-12)[:, None]
+    return size.clamp(min=1.0)

@@ -1,5 +1,0 @@
-"""Store: activations on disk, in shards of which one at a time is in memory."""
-
-from circuit_toolkit.store.store import ActivationStore
-
-__all__ = ["ActivationStore"]

@@ -1,0 +1,105 @@
+"""Clean prompts and their corrupted twins as tokens, side by side and in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models.graph import graph_of
+from circuit_toolkit.models.model import Batch, Model, Prompt
+
+
+@runtime_checkable
+class Contrast(Protocol):
+    """Clean prompts, corrupted twins of equal length, and two numbers read off the logits."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def clean(self) -> Sequence[Prompt]: ...  # noqa: D102
+
+    @property
+    def corrupted(self) -> Sequence[Prompt]: ...  # noqa: D102
+
+    def measure(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+        """Return how well the model does on prompts `rows`: (B, T, V) -> (B,), differentiable."""
+        ...
+
+    def change(self, logits: Tensor, reference: Tensor, rows: Sequence[int]) -> Tensor:
+        """Return how far outputs are from reference outputs: twice (B, T, V) -> (B,), 0 or more."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Tokens of n prompts and of their twins, padded to one length."""
+
+    clean: Batch
+    corrupted: Batch
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.clean.ids)
+
+    def fitting(self, model: Model) -> int:
+        """Return how many prompts at once take half a gigabyte at most, over all components."""
+        numbers = len(graph_of(model).writers) * self.clean.ids.shape[1] * model.width
+        return min(max(2**27 // numbers, 1), 1024)
+
+    def batches(self, size: int, progress: bool, label: str) -> Iterator[slice]:
+        """Go through the pairs."""
+        from tqdm.auto import tqdm
+
+        if size < 1:
+            raise InputError(f"batch_size must be at least 1, got {size}.")
+        starts = range(0, len(self), size)
+        for start in tqdm(starts, label, disable=not progress, leave=False):
+            yield slice(start, min(start + size, len(self)))
+
+    def partners(self, seed: int) -> Tensor:
+        """Return each prompt another one of its length, at random."""
+        rng = torch.Generator().manual_seed(seed)
+        lengths = self.clean.mask.sum(1).cpu()
+        found = torch.empty(len(self), dtype=torch.long)
+        for length in lengths.unique():
+            rows = (lengths == length).nonzero().flatten()
+            if len(rows) == 1:
+                raise InputError(
+                    f"Prompt {int(rows[0])} is the only one of {int(length)} tokens, so no other "
+                    "prompt's outputs fit it. Leave it out, or swap to the corrupted twin."
+                )
+            rows = rows[torch.randperm(len(rows), generator=rng)]
+            found[rows] = rows.roll(1)  # one cycle through all
+        return found
+
+
+def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
+    """Return some prompts of a batch."""
+    return Batch(batch.ids[rows], batch.mask[rows])
+
+
+def tokenized_pairs(model: Model, contrast: Contrast, n_prompts: int | None = None) -> Pairs:
+    """Tokenize the prompts of a contrast and their twins."""
+    if n_prompts is not None and n_prompts < 1:
+        raise InputError(f"n_prompts must be at least 1, got {n_prompts}.")
+    clean, corrupted = contrast.clean[:n_prompts], contrast.corrupted[:n_prompts]
+    if len(clean) != len(corrupted):
+        raise InputError(
+            f"{contrast.name!r} has {len(clean)} prompts and {len(corrupted)} corrupted twins. "
+            "This method needs a twin for each."
+        )
+    both, n = model.tokenize([*clean, *corrupted]), len(clean)
+    pairs = Pairs(Batch(both.ids[:n], both.mask[:n]), Batch(both.ids[n:], both.mask[n:]))
+    differ = (pairs.clean.mask.sum(1) != pairs.corrupted.mask.sum(1)).nonzero()
+    if len(differ):
+        raise InputError(
+            f"Prompt {int(differ[0])} of {contrast.name!r} and its twin are of different length in "
+            "tokens, so their positions do not match. Use twins of equal length."
+        )
+    return pairs

@@ -1,0 +1,1 @@
+"""What is known of a feature, as a page."""

@@ -1,0 +1,1 @@
+"""Plotly figures, one for each kind of result."""

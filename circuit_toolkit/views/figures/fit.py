@@ -1,0 +1,176 @@
+"""Plotly figures: the path of strengths, the evidence of a circuit, activations on tokens."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.evidence import UNVALIDATED
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.views.graph.scene import INK, NEGATIVE, RAMP
+
+TEAL, GREY = RAMP[3], "#9aa5b1"
+
+
+def path_figure(
+    strengths: np.ndarray,
+    fit: np.ndarray,
+    n_nodes: np.ndarray | None = None,
+    n_edges: np.ndarray | None = None,
+    strength: float | None = None,
+    fit_name: str = "held-out R²",
+) -> go.Figure:
+    """Show how fit and size change with the regularisation strength.
+
+    Parameters
+    ----------
+    strengths : ndarray, shape (k,)
+        Fractions of the strength at which the circuit is empty; above 0.
+    fit : ndarray, shape (k,) or (k, q)
+        One value per strength, or one per target too: then the median is drawn, with the band
+        from the 10th to the 90th percentile.
+    n_nodes, n_edges : ndarray, shape (k,), optional
+        Sizes of the circuit.
+    strength : float, optional
+        The chosen strength, marked by a line.
+    fit_name : str, default "held-out R²"
+        What `fit` is.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+
+    Raises
+    ------
+    InputError
+        If an array does not have one row per strength, or a strength is not above 0.
+    """
+    strengths, fit = np.asarray(strengths, float), np.asarray(fit, float)
+    sizes = [(name, v) for name, v in (("nodes", n_nodes), ("edges", n_edges)) if v is not None]
+    for name, values in [("fit", fit), *sizes]:
+        if len(values) != len(strengths):
+            raise InputError(f"{name} must have {len(strengths)} rows, got {len(values)}.")
+    if (strengths <= 0).any():
+        raise InputError(f"strengths must be above 0, got {strengths.min()}.")
+    order = np.argsort(strengths)
+    x, rows = strengths[order], 2 if sizes else 1
+    figure = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.08)
+    if fit.ndim == 2:
+        low, fit, high = np.nanquantile(fit, [0.1, 0.5, 0.9], axis=1)  # (k,) each
+        edge = {"line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "mode": "lines"}
+        figure.add_scatter(x=x, y=high[order], **edge)
+        fill = {"fill": "tonexty", "fillcolor": "rgba(33,145,140,.15)"}
+        figure.add_scatter(x=x, y=low[order], **edge, **fill)
+    style = {"mode": "lines+markers", "marker": {"size": 6}}
+    figure.add_scatter(x=x, y=fit[order], name=fit_name, line={"color": TEAL}, **style)
+    for (name, values), colour in zip(sizes, (RAMP[0], GREY), strict=False):
+        y = np.asarray(values)[order]
+        figure.add_scatter(x=x, y=y, name=name, line={"color": colour}, row=2, col=1, **style)
+    if strength is not None:
+        figure.add_vline(x=strength, line={"color": INK, "dash": "dot", "width": 1.5})
+    figure.update_xaxes(type="log", dtick=1)
+    figure.update_xaxes(title="strength (1 = empty circuit)", row=rows, col=1)
+    figure.update_yaxes(title=fit_name, rangemode="tozero", nticks=6, row=1, col=1)
+    if sizes:
+        figure.update_yaxes(title="count", rangemode="tozero", row=2, col=1)
+    return _finish(figure, height=260 + 160 * (rows - 1), hovermode="x unified")
+
+
+def evidence_figure(circuit: Circuit) -> go.Figure:
+    """Compare ablating the circuit with ablating random ones, and with keeping it alone.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        Its evidence may lack `ablation`; the figure then says so.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Shares of the metric, as `Circuit.evidence` describes them.
+    """
+    ablation = circuit.evidence.get("ablation") or {}
+    if ablation.get("loss") is None:
+        text = "no ablation yet" if circuit.evidence else UNVALIDATED
+        figure = go.Figure().update_xaxes(visible=False).update_yaxes(visible=False)
+        figure.add_annotation(text=text, showarrow=False, font={"size": 15, "color": "#7a4b00"})
+        return _finish(figure, height=160)
+    draws = [value for value in ablation.get("random_loss") or [] if value is not None]
+    mean, kept = ablation.get("random_loss_mean"), ablation.get("kept")
+    loss_row, random_row, kept_row = "circuit ablated", "random ablated", "circuit kept alone"
+    if mean is not None:
+        random_row += f"<br>mean {mean:.0%}"  # beside the dots, a number on the bar is unreadable
+    figure = go.Figure()
+    bar = {"orientation": "h", "width": 0.55, "showlegend": False}
+    for row, share, colour, name in [
+        (loss_row, ablation["loss"], NEGATIVE, "lost"),
+        (random_row, mean, "#dde3e9", "lost"),
+        (kept_row, kept, TEAL, "kept"),
+    ]:
+        if share is not None:
+            text = {} if row == random_row else {"texttemplate": "<b>%{x:.0%}</b>"}
+            figure.add_bar(x=[share], y=[row], marker_color=colour, name=name, **text, **bar)
+    if draws:
+        dots = {"size": 9, "color": INK, "opacity": 0.45}
+        name = f"{len(draws)} random circuits of the same size"
+        rows = [random_row] * len(draws)
+        figure.add_scatter(x=draws, y=rows, mode="markers", marker=dots, name=name)
+    metric = str(ablation.get("metric") or "metric").replace("_", " ")
+    how = f" ({ablation['ablation']} ablation)" if ablation.get("ablation") else ""
+    figure.update_xaxes(title=f"share of {html.escape(metric)}{html.escape(how)}")
+    shares = [ablation["loss"], mean or 0, kept or 0, *draws]
+    figure.update_xaxes(tickformat=".0%", range=[min(0, *shares), 1.02 * max(1, *shares)])
+    figure.update_yaxes(categoryarray=[kept_row, random_row, loss_row], categoryorder="array")
+    return _finish(figure, height=260, legend={"orientation": "h", "y": 1.15})
+
+
+def highlighted_text_html(
+    tokens: Sequence[str], values: Sequence[float] | np.ndarray, peak: float | None = None
+) -> str:
+    """Write a prompt as HTML whose background shows the activation of a feature.
+
+    Parameters
+    ----------
+    tokens : list of str
+        T tokens of one prompt, as text; escaped here.
+    values : ndarray, shape (T,)
+        Activation on each; positive ones are teal, negative ones orange.
+    peak : float, optional
+        Activation of the full colour, so that prompts can be compared; by default the largest.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    InputError
+        If there are not as many values as tokens.
+    """
+    if np.shape(values) != (len(tokens),):
+        raise InputError(f"There are {len(tokens)} tokens, and values of shape {np.shape(values)}.")
+    numbers = np.nan_to_num(np.asarray(values, float))
+    peak = float(np.abs(numbers).max(initial=0)) if peak is None else peak
+    spans = []
+    for token, value in zip(tokens, numbers.tolist(), strict=True):
+        share = min(abs(value) / peak, 1) if peak > 0 else 0.0
+        colour = "33,145,140" if value > 0 else "221,107,32"
+        style = f' style="background:rgba({colour},{0.75 * share:.2f})"' if share > 0.01 else ""
+        shown = html.escape(token).replace("\n", "↵\n")
+        spans.append(f'<span title="{value:.3g}"{style}>{shown}</span>')
+    # Tokens of most tokenizers carry their space; those of a word-level one are set apart here.
+    gap = "" if any(token[:1].isspace() for token in tokens) else " "
+    return f'<div style="white-space:pre-wrap;line-height:1.7">{gap.join(spans)}</div>'
+
+
+def _finish(figure: go.Figure, height: int, **options: Any) -> go.Figure:
+    margin = {"l": 10, "r": 10, "t": 46 if options.get("title") else 30, "b": 10}
+    font = {"color": INK, "size": 12.5}
+    figure.update_layout(template="plotly_white", height=height, margin=margin, font=font)
+    return figure.update_layout(**options)

@@ -1,0 +1,1 @@
+"""A circuit as a graph: its layout, its drawing, its page."""

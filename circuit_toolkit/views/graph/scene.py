@@ -1,0 +1,143 @@
+"""What a picture of a circuit shows: places, sizes, colours and words, as plain JSON.
+
+The page and the widget draw the same scene, so that they look the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.evidence import UNVALIDATED
+from circuit_toolkit.views.graph.layout import layout
+
+# From dark to light and from violet to green, even to colour-blind eyes (after viridis, whose
+# yellow end is too pale on white): early sites are dark.
+RAMP = ("#46327e", "#3b528b", "#2c728e", "#21918c", "#35a779", "#7bbf4a")
+POSITIVE, NEGATIVE = "#2b6cb0", "#dd6b20"  # blue and orange differ to colour-blind eyes too
+INK = "#1f2933"
+RADIUS = (5.0, 15.0)  # px
+STROKE = (0.8, 5.0)  # px
+LETTER = 6.1  # px, mean width at the size that labels are drawn
+SHAPES = {"resid": "dot", "embed": "dot", "attn": "diamond", "head": "diamond", "mlp": "square"}
+
+
+def scene(circuit: Circuit) -> dict[str, Any]:
+    """Return what to draw for a circuit."""
+    place = layout(circuit)
+    colours = site_colours(len(place.names) - 1) + [INK]
+    bands = [
+        {"name": name, "left": round(left, 1), "right": round(right, 1), "color": colour}
+        for name, left, right, colour in zip(
+            place.names, place.left.tolist(), place.right.tolist(), colours, strict=True
+        )
+    ]
+    ids, depth = circuit.ids(), circuit.depths()
+    size = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * np.sqrt(_share(_importance(circuit)))  # by area
+    nodes = [
+        {
+            "id": ids[i],
+            "label": shorten(label or f"#{feature}", int(place.pitch / LETTER)),
+            "name": label,
+            "site": place.names[depth[i]],
+            "feature": feature,
+            "activation": round(activation, 4),
+            "score": round(score, 4),
+            "x": round(float(place.x[i]), 1),
+            "y": round(float(place.y[i]), 1),
+            "size": round(float(size[i]), 1),
+            "color": colours[depth[i]],
+            "shape": SHAPES.get(place.names[depth[i]].split("_")[0], "dot"),
+        }
+        for i, (_, feature, activation, score, label) in enumerate(circuit.nodes.tolist())
+    ]
+    target = nodes[-1]["name"] or "target"
+    wide = {"maximum": round(place.pitch) - 16}  # px; longer names take two lines
+    nodes[-1] |= {"shape": "box", "label": shorten(target, 40), "widthConstraint": wide}
+    return {
+        "nodes": nodes,
+        "edges": _edges(circuit.edges),
+        "bands": bands,
+        "width": round(place.width, 1),
+        "height": round(place.height, 1),
+        "header": header(circuit),
+    }
+
+
+def header(circuit: Circuit) -> dict[str, Any]:
+    """Return what stands above the picture."""
+    what, *evidence = circuit.summary()
+    task = circuit.settings.get("task")
+    settings = [  # the length of a list will do
+        [key, f"{len(value)}" if isinstance(value, list | dict) else _told(key, value)]
+        for key, value in circuit.settings.items()
+        if value is not None
+    ]
+    return {
+        "title": ": ".join(filter(None, [task, circuit.nodes["label"][-1].item() or "target"])),
+        "size": what.rpartition(", target:")[0],
+        "evidence": evidence,
+        "validated": evidence != [UNVALIDATED],
+        # a circuit of one prompt holds the activations of that prompt
+        "activation": f"{'mean ' * (circuit.settings.get('level') == 'dataset')}activation",
+        "settings": [[key, shorten(value, 40)] for key, value in settings],
+    }
+
+
+def _told(key: str, value: object) -> str:
+    """Describe a setting in few words: of a model in a folder the folder's name."""
+    text = str(value)
+    return Path(text).name if key == "model" and Path(text).is_absolute() else text
+
+
+def site_colours(count: int) -> list[str]:
+    """Return a colour to each of `count` sites, in order of computation."""
+    stops = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in RAMP])  # (6, 3)
+    at = np.linspace(0, len(RAMP) - 1, count) if count > 1 else np.array([2.0] * count)
+    rgb = np.stack([np.interp(at, range(len(RAMP)), stops[:, i]) for i in range(3)], axis=1)
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rgb.round().astype(int).tolist()]
+
+
+def shorten(text: str, letters: int) -> str:
+    """Cut a text that is too long, after a whole word where one fits."""
+    text = " ".join(text.split())
+    if len(text) <= letters:
+        return text
+    cut = text[: max(letters - 1, 1)]
+    whole = cut if text[len(cut)] in " ," else cut.rpartition(" ")[0]
+    return (whole if len(whole) > letters / 2 else cut).rstrip(" ,…") + "…"
+
+
+def _edges(edges: np.ndarray) -> list[dict[str, Any]]:
+    edges = edges[np.argsort(edges["score"], kind="stable")]  # strong ones on top
+    share = _share(edges["score"])
+    width = STROKE[0] + (STROKE[1] - STROKE[0]) * share
+    opacity = 0.25 + 0.6 * np.sqrt(share)
+    return [
+        {
+            "from": source,
+            "to": target,
+            "weight": round(weight, 4),
+            "score": round(score, 4),
+            "width": round(w, 2),
+            "opacity": round(o, 2),
+        }
+        for (source, target, weight, score), w, o in zip(
+            edges.tolist(), width.tolist(), opacity.tolist(), strict=True
+        )
+    ]
+
+
+def _importance(circuit: Circuit) -> np.ndarray:
+    """Score of the nodes (n,), or where a method gave none, the size of the activation."""
+    score = circuit.nodes["score"]
+    return score if score[:-1].any() else np.abs(circuit.nodes["activation"])
+
+
+def _share(values: np.ndarray) -> np.ndarray:
+    """Values of 0 or more, as a share of the largest."""
+    largest = values.max(initial=0)
+    return values / largest if largest > 0 else np.zeros(len(values))

@@ -1,0 +1,25 @@
+"""WeightLens: what features mean, read from weights, each word checked by a forward pass.
+
+From "Circuit Insights: Towards Interpretability Beyond Activations" (Golimblevskaia et al., 2025,
+arXiv 2510.14936), section "WeightLens", and the code released with it.
+"""
+
+from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
+from circuit_toolkit.features.descriptions.explain import cost, prompt_for
+from circuit_toolkit.features.descriptions.explainer import Cost, Explainer
+from circuit_toolkit.weight_lens.lens import WeightLens
+from circuit_toolkit.weight_lens.single_token import solo_activations
+from circuit_toolkit.weight_lens.thresholds import PRESETS, Rule, largest_group
+
+__all__ = [
+    "PRESETS",
+    "Cost",
+    "Explainer",
+    "FeatureDescriptions",
+    "Rule",
+    "WeightLens",
+    "cost",
+    "largest_group",
+    "prompt_for",
+    "solo_activations",
+]

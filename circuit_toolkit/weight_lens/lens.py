@@ -1,0 +1,293 @@
+"""WeightLens: describe every feature of some dictionaries from weights, tokens tested alone."""
+
+from __future__ import annotations
+
+import operator
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from circuit_toolkit.activations.store.writer import versions
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.directions import encoder_rows, unembedding_rows
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.features.checks import check_whole
+from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
+from circuit_toolkit.features.descriptions.explain import check_before_a_run
+from circuit_toolkit.features.descriptions.explainer import Explainer
+from circuit_toolkit.features.descriptions.inherited_tokens import Described, describe_site
+from circuit_toolkit.features.descriptions.tables import SiteTables
+from circuit_toolkit.features.descriptions.words import check_language
+from circuit_toolkit.models import Model
+from circuit_toolkit.sites import Site
+from circuit_toolkit.weight_lens.one_site import Lots, tables_of
+from circuit_toolkit.weight_lens.progress import Progress, inputs_of
+from circuit_toolkit.weight_lens.single_token import first_token, of_site, solo_pass
+from circuit_toolkit.weight_lens.thresholds import Rule, reach, rule_for
+
+
+@dataclass(frozen=True)
+class WeightLens:
+    """Describe features by the tokens that their weights single out, and that alone switch them on.
+
+    A token stands out for a feature if its embedding's product with the encoder row is an outlier;
+    it is a part of the description if it activates the feature when it is fed alone. Special
+    tokens, such as padding, which are no text, never are; among the tokens that a feature promotes
+    is the end of a text, which is said. A feature whose encoder singles out features of earlier
+    layers inherits those of their tokens that activate it, each tested alone.
+
+    Parameters
+    ----------
+    preset : {"code", "paper", "robust"}
+        Thresholds: of the authors' released code; of the paper; or ours, by median and median
+        absolute deviation, for small vocabularies and features of many equal tokens, which fall
+        silent under the other two.
+    theta_token, theta_feature : float, optional
+        Own thresholds of z, for tokens (inputs and outputs) and for earlier features.
+    pool_tokens, pool_features : int or "all", optional
+        Own pools: z-scores are taken inside so many of the largest contributions.
+    robust : bool, optional
+        Median and median absolute deviation, or mean and standard deviation.
+    upstream : {"first", "all"}, optional
+        Whose descriptions are inherited. The code takes the first layer's alone for GPT-2.
+    slack : float
+        How far below the thresholds `FeatureDescriptions.at` may go. More is more memory.
+    final_norm : bool
+        Whether the weight of the last norm is part of what decoders add to logits.
+    chance : int
+        Features of each dictionary whose encoder is also taken with its entries permuted, to say
+        how many tokens stand out by chance; 0 for none.
+    seed : int
+        Seed of these.
+    language : str or None
+        Language of lemmas, as simplemma names it; None for no lemmas.
+
+    Examples
+    --------
+    >>> import circuit_toolkit as ct
+    >>> from circuit_toolkit.weight_lens import WeightLens
+    >>> model = ct.load_model("demo")
+    >>> transcoders = ct.load_dictionaries(model, kind="transcoder")
+    >>> found = WeightLens("robust").describe(model, transcoders, layers=[0], progress=False)
+    >>> [str(word) for word in found.search("Mary")["words"][0].split(", ")[:3]]
+    ['Frank', 'Robert', 'Carol']
+    """
+
+    preset: str = "code"
+    theta_token: float | None = None
+    theta_feature: float | None = None
+    pool_tokens: int | Literal["all"] | None = None
+    pool_features: int | Literal["all"] | None = None
+    robust: bool | None = None
+    upstream: Literal["first", "all"] | None = None
+    slack: float = 1.0
+    final_norm: bool = False
+    chance: int = 512
+    seed: int = 0
+    language: str | None = "en"
+
+    def __post_init__(self) -> None:
+        """Refuse what no model could be described with."""
+        self._rule("")
+        check_language(self.language)
+        check_whole("chance", self.chance, 0)
+        check_whole("seed", self.seed, 0)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """Values that are not the preset's."""
+        names = ("theta_token", "theta_feature", "pool_tokens", "pool_features")
+        values = {name: getattr(self, name) for name in (*names, "robust", "upstream")}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _rule(self, model_type: str) -> Rule:
+        return rule_for(self.preset, self.own, self.slack, model_type)
+
+    def _settings(
+        self,
+        model: Model,
+        dictionaries: Mapping[Site, Dictionary],
+        rule: Rule,
+        groups: Mapping[str, int | None],
+    ) -> dict[str, Any]:
+        """Return what descriptions depend on, in what JSON can hold."""
+        return {
+            "model": model.name,
+            "model_type": model.hf.config.model_type,
+            "n_tokens": model.hf.config.vocab_size,
+            **asdict(rule),
+            "floors": {"theta_token": rule.floor_token, "theta_feature": rule.floor_feature},
+            "own": self.own,
+            "largest_group": dict(groups),
+            "dictionaries": {str(site): each.name for site, each in dictionaries.items()},
+            "begins_with": first_token(model, dictionaries),
+            "ends_with": model.tokenizer.eos_token_id,  # the one special token that outputs keep
+            "final_norm": self.final_norm,
+            "chance": self.chance,
+            "seed": self.seed,
+            "language": self.language,
+            "versions": versions(),
+        }
+
+    def describe(
+        self,
+        model: Model,
+        dictionaries: Mapping[Site, Dictionary],
+        layers: Sequence[int] | int | None = None,
+        *,
+        store: str | os.PathLike | None = None,
+        explain: Explainer | None = None,
+        progress: bool = True,
+    ) -> FeatureDescriptions:
+        """Describe all features of some dictionaries.
+
+        One pass of every token alone serves all dictionaries; all else are products of matrices.
+        Products are made for a block of features and the whole vocabulary at a time, so that
+        z-scores, medians and pools are exact and memory is bounded: 1.3 GB beside the weights.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        dictionaries : dict of Site to Dictionary
+            All transcoders, or all autoencoders of the stream; the latter are marked as such, and
+            their decoders overlap, see `upstream_candidates`.
+        layers : int or sequence of int, optional
+            Only these are given. Earlier ones are described all the same, to be inherited from.
+        store : path, optional
+            Folder to keep what is done, dictionary by dictionary; where one is there, it is gone
+            on with, if the inputs are the same. What is said of a layer depends on all layers in
+            front and on none behind, so with the same settings a run of more layers goes on with
+            the folder of one of fewer, and the other way round. Only the pass of tokens is then
+            made anew.
+        explain : Explainer, optional
+            Says in a sentence what tokens have in common; must have a `max_calls`. Its cost is
+            shown before it is called; that is known when all is described, so large models are
+            better described first, and explained by `FeatureDescriptions.explained`.
+        progress : bool
+            Whether to show progress bars.
+
+        Returns
+        -------
+        FeatureDescriptions
+
+        Raises
+        ------
+        InputError
+            If a dictionary does not read the stream, kinds are mixed, there is no such layer,
+            the explainer has no limit, or the store is no folder.
+        MismatchError
+            If the folder holds descriptions of other inputs: other settings, or dictionaries that
+            do not begin with the same ones.
+        FileFormatError
+            If what is there of them is damaged.
+
+        Warns
+        -----
+        UserWarning
+            If the vocabulary or a pool is too small for anything to stand out; if explanations
+            would take more calls than are allowed, or one fails: descriptions then come without
+            concepts, and what was answered is kept in the explainer.
+        """
+        from tqdm.auto import tqdm
+
+        if explain is not None:
+            check_before_a_run(explain)
+        wanted = _wanted(layers)
+        order = _needed(model, dictionaries, wanted)
+        shown = [site for site in order if wanted is None or site.layer in wanted]
+        rule = self._rule(model.hf.config.model_type)
+        n_tokens = model.hf.config.vocab_size
+        groups = reach(rule, n_tokens, min(d.n_features for d in order.values()))
+        settings = self._settings(model, order, rule, groups)
+        done = Progress.opened(store, lambda: inputs_of(model, order, settings))
+
+        @cache  # made when the first dictionary needs it: not at all where all is done
+        def shared() -> tuple[Any, Tensor]:
+            folder = None if store is None else Path(store) / f"solo_{len(order)}"
+            acts = solo_pass(model, order, folder, progress)
+            return acts, unembedding_rows(model, final_norm=self.final_norm)
+
+        tables: dict[Site, SiteTables] = {}
+        found: list[Described] = []
+        for site in tqdm(order, desc="describe", unit="site", disable=not progress, leave=False):
+            table = done.read(site)
+            if table is None:
+                acts, unembedding = shared()
+                lots = Lots(self.chance, self.seed)
+                table = tables_of(
+                    model, site, order, rule, of_site(acts, site), unembedding, found, lots
+                )
+                done.write(site, table)
+            tables[site] = table
+            found.append(
+                describe_site(
+                    table, rule.floor_token, rule.floor_feature, found, rule.upstream, n_tokens
+                )
+            )
+        result = FeatureDescriptions(
+            tables=tables,
+            settings=settings,
+            strings=_strings(model, tables),
+            shown=tuple(shown),
+        )
+        if explain is None:
+            return result
+        try:
+            return result.explained(explain)
+        except InputError as error:  # what was described is not thrown away for that
+            warnings.warn(
+                f"Described, but not explained: {error} Call `explained` of what is returned.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return result
+
+
+def _wanted(layers: Sequence[int] | int | None) -> list[int] | None:
+    if layers is None:
+        return None
+    some: Any = [layers] if isinstance(layers, Integral) else layers
+    try:
+        return list(map(operator.index, some))
+    except TypeError:
+        raise InputError(
+            f"layers must be a layer or some, such as 2 or [0, 1], got {layers!r:.80}."
+        ) from None
+
+
+def _needed(
+    model: Model, dictionaries: Mapping[Site, Dictionary], layers: list[int] | None
+) -> dict[Site, Dictionary]:
+    """Check dictionaries, and give those up to the last that is wanted, in order."""
+    if not dictionaries:
+        raise InputError("No dictionaries were given: pass load_dictionaries(model, ...).")
+    for each in dictionaries.values():
+        encoder_rows(model, each)  # refuses, by name, what does not read the stream
+    if len({each.kind for each in dictionaries.values()}) > 1:
+        raise InputError(
+            "Transcoders and autoencoders were given together. Describe them one after the other."
+        )
+    known = {site.layer for site in dictionaries}
+    if layers is not None and not (layers and set(layers) <= known):
+        raise InputError(
+            f"layers must be some of {sorted(known)}, which have dictionaries; got {layers}."
+        )
+    last = max(known if layers is None else layers)
+    return {site: each for site, each in sorted(dictionaries.items()) if site.layer <= last}
+
+
+def _strings(model: Model, tables: Mapping[Site, SiteTables]) -> dict[int, str]:
+    """Readable text of every token that occurs."""
+    ids = [table.tokens["token"] for table in tables.values()]
+    ids += [table.outputs["token"] for table in tables.values()]
+    ids += [table.inherited["token"] for table in tables.values()]
+    return {int(i): str(model.tokenizer.decode([i])) for i in np.unique(np.concatenate(ids))}

@@ -1,0 +1,180 @@
+"""Effects of features by ablation equal separate interventions; by gradients, small differences."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from circuit_toolkit.attribution.features import attributed_effects, feature_attribution
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.interventions import change, intervene
+from circuit_toolkit.models import load_model, run
+from circuit_toolkit.patching.feature_effects import exact_feature_effects, exact_runs
+from circuit_toolkit.patching.feature_prompts import feature_runs
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import ioi
+from tests.tiny import build_tokenizer, residual_sites, tiny_hf
+
+SITES = residual_sites()
+
+
+@pytest.fixture(scope="module")
+def task(tiny):
+    return ioi(tiny, n=6, seed=2)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, tiny_saes, task):
+    saes = {site: tiny_saes[site] for site in SITES}
+    return feature_runs(tiny, saes, task, min_active=2)
+
+
+@pytest.fixture(scope="module")
+def exact(runs):
+    return exact_feature_effects(runs, nodes=True)
+
+
+def separate(tiny, saes, task, site, later, feature):
+    """Mean effect of one feature by a run of its own, over tokens and prompts."""
+    item = change(site, "set", 0.0, features=[feature])
+    ablated = intervene(tiny, task, [item], saes, read=[later])
+    plain = intervene(tiny, task, [], saes, read=[later])
+    batch = tiny.tokenize(task.clean, bos=True)
+    x, y = ablated.activations[later][0], plain.activations[later][0]
+    moved = saes[later].encode(x) - saes[later].encode(y)  # (B, T, F)
+    mask = batch.mask.clone()
+    mask[torch.arange(len(mask)), batch.mask.argmax(1)] = 0  # <bos>
+    each = (moved * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return each.mean(0).numpy(), float((ablated.metric - plain.metric).mean())
+
+
+def test_exact_effects_equal_separate_interventions(tiny, tiny_saes, task, runs, exact):
+    for number in (0, 1, 2):
+        site, later = SITES[number], SITES[number + 1]
+        biggest = int(np.abs(exact.edges[site]).sum(1).argmax())
+        feature = int(runs.features[site][biggest])
+        edges, node = separate(tiny, tiny_saes, task, site, later, feature)
+        theirs = edges[runs.features[later]]
+        np.testing.assert_allclose(exact.edges[site][biggest], theirs, atol=2e-5)
+        assert np.abs(theirs).max() > 1e-2
+        np.testing.assert_allclose(exact.nodes[site][biggest], node, atol=2e-5)
+    assert exact.settings["runs"] > exact_runs(runs) > 0
+
+
+def test_a_sample_of_sources_gives_the_same_rows_and_leaves_others_alone(runs, exact):
+    some = {site: runs.features[site][::3] for site in SITES}
+    part = exact_feature_effects(runs, some)
+    for site in SITES[:-1]:
+        np.testing.assert_allclose(part.edges[site][::3], exact.edges[site][::3], atol=1e-6)
+        assert not part.edges[site][1::3].any()
+    with pytest.raises(InputError, match="is not among those that fire"):
+        exact_feature_effects(runs, {SITES[0]: np.array([10_000])})
+
+
+def test_where_blocks_do_nothing_the_effect_is_known(tiny_saes):
+    module = tiny_hf()
+    with torch.no_grad():
+        for block in module.transformer.h:
+            for layer in (block.attn.c_proj, block.mlp.c_proj):
+                layer.weight.zero_()
+                layer.bias.zero_()
+    still = load_model(module, build_tokenizer())
+    first, second = SITES[0], SITES[1]
+    saes = {site: tiny_saes[site] for site in (first, second)}
+    runs = feature_runs(still, saes, ioi(still, n=4, seed=0), min_active=1, positions="last")
+    found = exact_feature_effects(runs)
+    x = run(still, runs.batch, [first])[first][:, -1]  # what every site shows
+    for row, feature in enumerate(runs.features[first]):
+        old = saes[first].encode(x)
+        moved = x - old[:, [feature]] * saes[first].sae.W_dec[feature]
+        by_hand = (saes[second].encode(moved) - saes[second].encode(x)).mean(0)
+        np.testing.assert_allclose(
+            found.edges[first][row], by_hand[runs.features[second]], atol=1e-5
+        )
+
+
+def moved(runs, site, column, small=0.004):
+    """Slopes of features and measure when one feature goes a little to its new value, and back."""
+    everything = torch.arange(len(runs))
+    features, measured = [], []
+    for sign in (1, -1):
+        bits = torch.zeros(len(runs), len(runs.features[site]))
+        bits[:, column] = sign * small
+        features.append(runs.run(everything, {site: bits})[0])
+        _, logits = runs.run(everything, {site: bits}, afresh=False, measure=True)
+        measured.append(float(runs.change(logits, everything).mean()))
+    slopes = {s: (features[0][s] - x).mean(0) / (2 * small) for s, x in features[1].items()}
+    return slopes, (measured[0] - measured[1]) / (2 * small)
+
+
+def test_attributions_are_the_slopes_of_small_changes(runs):
+    """Central differences; float32 leaves some 1e-3 of them."""
+    found = attributed_effects(runs)
+    for number, site in enumerate(SITES):
+        column = int(np.abs(found.nodes[site]).argmax())
+        _, slope = moved(runs, site, column)
+        np.testing.assert_allclose(found.nodes[site][column], slope, rtol=0.02, atol=1e-4)
+        if number + 1 < len(SITES):
+            column = int(np.abs(found.edges[site]).sum(1).argmax())
+            ours = found.edges[site][column]
+            slopes, _ = moved(runs, site, column)
+            close = np.isclose(ours, slopes[SITES[number + 1]], rtol=0.02, atol=2e-3)
+            assert close.mean() > 0.85  # the others change places in the top k on some token
+            assert np.abs(ours[close]).max() > 0.02
+
+
+def test_integrated_gradients_are_complete(runs):
+    """After the last dictionary there is no kink, so midpoints converge with 1 / steps**2."""
+    last, everything = SITES[-1], torch.arange(len(runs))
+    ones = {last: torch.ones(len(runs), len(runs.features[last]))}
+    _, logits = runs.run(everything, ones, afresh=False, measure=True)
+    whole = float(runs.change(logits, everything).mean())
+    errors = [
+        abs(attributed_effects(runs, steps=steps, edges=False).nodes[last].sum() - whole)
+        for steps in (1, 16)
+    ]
+    assert abs(whole) > 0.05
+    assert errors[1] < 2e-3 * abs(whole) + 1e-4
+    assert errors[1] < errors[0]
+
+
+def test_only_wanted_edges_are_worked_out(runs):
+    whole = attributed_effects(runs, nodes=False)
+    some = {site: runs.features[site][:5] for site in SITES}
+    part = attributed_effects(runs, some, nodes=False)
+    for site in SITES[:-1]:
+        np.testing.assert_allclose(part.edges[site][:, :5], whole.edges[site][:, :5], atol=1e-6)
+        assert not part.edges[site][:, 5:].any()
+    assert part.settings["runs"] < whole.settings["runs"]
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_circuit_of_the_best_features(tiny, tiny_saes, task, steps):
+    saes = {site: tiny_saes[site] for site in SITES}
+    circuit = feature_attribution(
+        tiny, saes, task, steps=steps, value="twin", min_active=1, max_features=12, max_edges=20
+    )
+    assert len(circuit.nodes) == 13 and 0 < len(circuit.edges) <= 20
+    assert circuit.settings["value"] == "twin" and circuit.settings["steps"] == steps
+    assert circuit.settings["method"] == (
+        "integrated gradients" if steps else "attribution patching"
+    )
+
+
+def test_what_cannot_be_run_is_refused(tiny, tiny_saes, task):
+    saes = {site: tiny_saes[site] for site in SITES}
+    with pytest.raises(InputError, match="two or more"):
+        feature_runs(tiny, {SITES[0]: saes[SITES[0]]}, task)
+    with pytest.raises(InputError, match="value must be"):
+        feature_runs(tiny, saes, task, value="half")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="No feature of"):
+        feature_runs(tiny, saes, task, min_active=100)
+    moved = {**saes, Site("mlp_out", 0): replace(saes[SITES[0]], site=Site("mlp_out", 0))}
+    with pytest.raises(InputError, match="is no plain autoencoder of the residual stream"):
+        feature_runs(tiny, moved, task)
+    runs = feature_runs(tiny, saes, task, min_active=1)
+    with pytest.raises(InputError, match="steps must be 0"):
+        attributed_effects(runs, steps=-1)
+    with pytest.raises(InputError, match="edges alone"):
+        exact_feature_effects(runs, {SITES[0]: runs.features[SITES[0]][:1]}).circuit()

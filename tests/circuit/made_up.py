@@ -1,0 +1,65 @@
+"""A made-up circuit that looks like one a method finds, for tests and for looking at views."""
+
+import numpy as np
+
+from circuit_toolkit.circuit.circuit import EDGE, NODE, TARGET, Circuit
+from circuit_toolkit.sites import Site
+
+WORDS = [
+    *("Mary, John, Tom", "gave, handed, passed", "to, for, from", "the store, the park"),
+    *("and, with, then", "Alice, Bob", "drink, ring, bag", "When, While, After", "she, he, they"),
+    *("went, walked, drove", "second name in the sentence", "last token before the answer"),
+    *("names that were seen twice", "kitchen, garden, school, office", "comma after a clause"),
+    *(
+        ". , ! ?",
+        "had, has",
+        "Sarah, Emily, Kate",
+        "a, an",
+        "present, gift, letter, parcel, basket",
+    ),
+]
+SITES = [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(6))]
+
+
+def made_up_circuit(n=40, e=110, sites=SITES, seed=0, evidence=True, label=None):
+    """`n` features over `sites` and about `e` edges; every feature reaches the target."""
+    rng = np.random.default_rng(seed)
+    nodes = np.zeros(n + 1, dtype=NODE)
+    column = np.sort(np.concatenate([np.arange(len(sites)), rng.integers(0, len(sites), n)])[:n])
+    nodes["site"][:n] = [str(sites[c]) for c in column]
+    nodes["feature"][:n] = rng.permutation(4096)[:n]
+    nodes["activation"][:n] = rng.gamma(2, 1.5, n)
+    nodes["score"][:n] = rng.gamma(1, 1, n)
+    nodes["label"][:n] = [label or WORDS[i % len(WORDS)] for i in rng.permutation(n)]
+    nodes[n] = (TARGET, 0, 3.2, nodes["score"].max(), "logit difference")
+    column = np.append(column, len(sites))
+    steps = column[None, :] - column[:, None]  # (n + 1, n + 1), source x target
+    weight = np.where(steps > 0, rng.random(steps.shape) ** (0.6 * np.maximum(steps, 1)), 0)
+    edges = {(i, int(np.argmax(weight[i]))) for i in range(n)}  # each feature drives something
+    for pair in np.argsort(-weight, axis=None):
+        if len(edges) >= e or weight.flat[pair] == 0:
+            break
+        edges.add((int(pair // (n + 1)), int(pair % (n + 1))))
+    table = np.zeros(len(edges), dtype=EDGE)
+    for row, (source, target) in enumerate(sorted(edges)):
+        size = rng.gamma(1.2, 0.25)
+        sign = rng.choice([1, -1], p=[0.75, 0.25])
+        table[row] = (source, target, sign * size, size)
+    found = {
+        "fit": {"held_out_r2": 0.83, "train_r2": 0.86},
+        "ablation": {
+            "metric": "logit_difference",
+            "full": 5.1,
+            "ablated": 0.4,
+            "loss": 0.92,
+            "random_loss": np.clip(rng.normal(0.11, 0.04, 20), 0, 1).tolist(),
+            "random_loss_mean": 0.11,
+            "kept": 0.81,
+            "ablation": "mean",
+            "n": 128,
+            "n_features": n,
+        },
+    }
+    settings = {"method": "circuit_lasso", "strength": 0.1, "model": "demo", "task": "ioi"}
+    settings |= {"n": 512, "level": "dataset", "sites": [str(site) for site in sites]}
+    return Circuit(nodes, table, settings, found if evidence else {})

@@ -1,0 +1,276 @@
+"""CircuitLasso on a cluster of two processes: the numbers of one, whatever dies on the way."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+
+from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.circuit_lasso import cluster, cluster_tasks
+from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.regression import ConvergenceWarning, LassoPath
+from circuit_toolkit.tasks import BUNDLED
+
+dask = pytest.importorskip("dask.distributed", reason="needs Dask: the extra `scale`")
+TOL = 1e-10  # sums in another order differ in the last digits, and so do the solutions
+
+
+@pytest.fixture(scope="module")
+def client():
+    with (
+        dask.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            silence_logs="CRITICAL",
+        ) as cluster,
+        dask.Client(cluster) as client,
+    ):
+        yield client
+        left = list(client.run(os.getpid).values())
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in left))
+
+
+def wait_until(done):
+    ends = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def task(tiny):
+    return BUNDLED["ioi"](tiny, n=60, seed=0)
+
+
+@pytest.fixture(scope="module")
+def store(tiny, tiny_saes, task, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    return capture(tiny, task, tiny_saes, store=folder, batch_size=16, progress=False)
+
+
+@pytest.fixture(scope="module")
+def local(store, task):
+    return ESTIMATOR.fit(store, task)
+
+
+ESTIMATOR = CircuitLasso(min_active=5)
+
+
+def assert_same_fit(ours, theirs):
+    assert ours.settings == theirs.settings and ours.labels == theirs.labels
+    np.testing.assert_allclose(ours.held_out, theirs.held_out, atol=TOL)
+    for site in theirs.sites:
+        for name in ("kept", "representative"):
+            a, b = (getattr(fit.screening[site], name) for fit in (ours, theirs))
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(ours.scales[site], theirs.scales[site])
+        assert abs(ours.rows.features[site] - theirs.rows.features[site]).max() == 0
+    assert list(ours.chain) == list(theirs.chain) and list(ours.readout) == list(theirs.readout)
+    for name in ("chain", "readout"):
+        for site, path in getattr(theirs, name).items():
+            assert_same_path(getattr(ours, name)[site], path)
+    for strength in (0.3, 0.1, 0.05):
+        for prompt in (None, 3):
+            a, b = (fit.circuit(strength, prompt=prompt) for fit in (ours, theirs))
+            assert a.ids() == b.ids() and a.settings == b.settings
+            for column in ("source", "target"):
+                np.testing.assert_array_equal(a.edges[column], b.edges[column])
+            np.testing.assert_allclose(a.edges["score"], b.edges["score"], rtol=1e-6)  # float32
+
+
+def assert_same_path(ours, theirs):
+    for name in ("strengths", "alphas", "gap", "kkt"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=TOL)
+    np.testing.assert_array_equal(ours.converged, theirs.converged)
+    fit = "r2" if isinstance(theirs, LassoPath) else "train_accuracy"
+    np.testing.assert_allclose(getattr(ours, fit), getattr(theirs, fit), atol=TOL)
+    pairs = list(zip(ours.coefficients, theirs.coefficients, strict=True))
+    for k in range(len(pairs)):
+        pairs.append((ours.standardised(k), theirs.standardised(k)))
+        np.testing.assert_allclose(ours.intercepts(k), theirs.intercepts(k), atol=TOL)
+    for a, b in pairs:
+        assert a.shape == b.shape and abs(a - b).max() < TOL
+    assert any(b.nnz for _, b in pairs)
+
+
+@pytest.mark.parametrize("where", ["store", "memory"])
+def test_the_fit_is_the_local_one(client, store, task, local, where):
+    acts = store if where == "store" else store.load()
+    assert_same_fit(ESTIMATOR.fit(acts, task, client=client, progress=False), local)
+
+
+@pytest.mark.parametrize(
+    ("settings", "target"),
+    [
+        ({"reads": "all"}, None),
+        ({"positions": "mean", "strengths": (1.0, 0.3, 0.1)}, None),
+        ({"positions": "S2"}, None),
+        ({"reads": "all", "strengths": (1.0, 0.5, 0.2)}, "s_gender"),
+    ],
+)
+def test_so_it_is_with_other_settings(client, store, task, settings, target):
+    estimator = replace(ESTIMATOR, **settings)
+    local = estimator.fit(store, target or task, labels={})
+    far = estimator.fit(store, target or task, labels={}, client=client, progress=False)
+    assert_same_fit(far, local)
+
+
+def test_targets_are_fitted_in_blocks(client, store, task, local, monkeypatch):
+    monkeypatch.setattr(cluster, "_TARGETS", 3)
+    monkeypatch.setattr(cluster, "_TASKS", 1000)
+    client.run(count_blocks)
+    far = ESTIMATOR.fit(store, task, client=client, progress=False)
+    assert sum(client.run(blocks_counted).values()) > 4 * len(local.chain)
+    assert_same_fit(far, local)
+
+
+def count_blocks():
+    plain, cluster_tasks.counted = cluster_tasks.path, 0
+
+    def path(*args):
+        cluster_tasks.counted += 1
+        return plain(*args)
+
+    cluster_tasks.path = path
+
+
+def blocks_counted():
+    return cluster_tasks.counted
+
+
+@pytest.mark.parametrize("stage", ["pooled", "same", "columns", "path"])
+def test_a_worker_that_dies_mid_way_is_survived(
+    client, store, task, local, stage, monkeypatch, tmp_path
+):
+    """The first to begin a task of the stage is killed in the midst of it; what it held is lost."""
+    monkeypatch.setattr(cluster, "_TARGETS", 5)
+    monkeypatch.setattr(cluster, "_TASKS", 8)
+    pids = set(client.run(os.getpid).values())
+    client.run(set_trap, stage, tmp_path / "died")  # for all: who gets which task is Dask's matter
+    acts = store.load() if stage == "same" else store
+    assert_same_fit(ESTIMATOR.fit(acts, task, client=client, progress=False), local)
+    client.wait_for_workers(2)
+    assert len(pids & set(client.run(os.getpid).values())) == 1, "nobody died"
+    # Dask lets go of a worker that dies before its nanny has seen it start.
+    wait_until(lambda: all(n.status.name == "running" for n in client.cluster.workers.values()))
+
+
+def set_trap(stage, died):
+    plain = getattr(cluster_tasks, stage)
+
+    def trap(*args, **kwargs):
+        try:
+            died.touch(exist_ok=False)
+        except FileExistsError:
+            return plain(*args, **kwargs)
+        return os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(cluster_tasks, stage, trap)
+
+
+def test_workers_need_no_model(client, store, task):
+    ESTIMATOR.fit(store, task, client=client, progress=False)
+    assert not any(client.run(has_loaded, "nnsight").values())
+
+
+def has_loaded(name):
+    return name in sys.modules
+
+
+def test_second_moments_stay_where_they_are_and_a_path_says_so(client, store, task, local):
+    far = ESTIMATOR.fit(store, task, client=client, progress=False)
+    site, path = next(iter(far.chain.items()))
+    assert repr(path) == repr(local.chain[site])
+    with pytest.raises(InputError, match="stayed on the workers. Put the strength among"):
+        path.solve(0.123)
+    stats = local.chain[site].stats
+    np.testing.assert_allclose(path.held_out_r2(stats), local.chain[site].r2, atol=1e-8)
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_the_bar_of_dask_is_shown(client, store, task, notebook, monkeypatch, capsys):
+    import IPython.display
+    from distributed.diagnostics import progressbar
+
+    shown = []
+    monkeypatch.setattr(progressbar, "is_kernel", lambda: notebook)
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    ESTIMATOR.fit(store, task, client=client)
+    assert [type(bar).__name__ for bar in shown] == ["MultiProgressWidget"] * 3 * notebook
+    assert ("100% Completed" in capsys.readouterr().out) != notebook
+
+
+def test_what_is_not_certified_is_said_where_the_fit_was_called(client, store, task):
+    client.run(doubt)
+    try:
+        with pytest.warns(ConvergenceWarning, match="of .* solutions are not certified") as caught:
+            ESTIMATOR.fit(store, task, client=client, progress=False)
+        assert [w.filename for w in caught if w.category is ConvergenceWarning] == [__file__]
+    finally:
+        client.run(trust)
+
+
+def doubt():
+    cluster_tasks.plain = cluster_tasks.light
+    cluster_tasks.light = lambda path: replace(
+        cluster_tasks.plain(path), converged=np.zeros_like(path.converged)
+    )
+
+
+def trust():
+    cluster_tasks.light = cluster_tasks.plain
+
+
+def test_a_feature_that_hardly_fires_is_refused_as_on_one_machine(client, store, task):
+    with pytest.raises(InputError, match="No feature of .* fires on 999 of 96 training rows"):
+        CircuitLasso(min_active=999).fit(store, task, client=client, progress=False)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_no_prompts_to_train_on_are_refused(client, store, task, there):
+    acts = replace(store.load(), groups=np.zeros(store.n_prompts, int))
+    with pytest.raises(InputError, match="All 1 groups of prompts would be held out"):
+        ESTIMATOR.fit(acts, task, client=client if there else None, progress=False)
+
+
+def test_a_damaged_shard_is_named(client, store, task, tmp_path):
+    copy = type(store).open(shutil.copytree(store.folder, tmp_path / "copy"))
+    (copy.folder / "shard-00002.safetensors").write_bytes(b"nothing")
+    with pytest.raises(FileFormatError, match="shard-00002.safetensors is damaged"):
+        ESTIMATOR.fit(copy, task, client=client, progress=False)
+
+
+def test_a_folder_that_workers_do_not_see_is_refused(client, store, task, tmp_path):
+    with pytest.raises(InputError, match="2 of 2 workers do not see the store .*elsewhere"):
+        there = replace(store, folder=tmp_path / "elsewhere")
+        ESTIMATOR.fit(there, task, client=client, progress=False)
+
+
+def test_a_cluster_without_workers_is_refused(store, task):
+    settings = {"dashboard_address": "127.0.0.1:0", "silence_logs": "CRITICAL"}
+    with (
+        dask.LocalCluster(n_workers=0, **settings) as cluster,
+        dask.Client(cluster) as alone,
+        pytest.raises(InputError, match="has no workers. Start some, cluster.scale"),
+    ):
+        ESTIMATOR.fit(store, task, client=alone)
+
+
+def test_what_is_no_client_is_refused(store, task):
+    with pytest.raises(InputError, match="that is not asynchronous, got str"):
+        ESTIMATOR.fit(store, task, client="tcp://127.0.0.1:8786")
+
+
+def test_where_dask_is_not_installed_the_extra_is_named(store, task, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(InputError, match=r"pip install 'circuit_toolkit\[scale\]'"):
+        ESTIMATOR.fit(store, task, client=object())

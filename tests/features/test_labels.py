@@ -1,0 +1,189 @@
+"""Labels: the words that carry a feature, and those that it promotes by the logit lens."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.features import (
+    described_labels,
+    feature_labels,
+    named_features,
+    promoted_words,
+)
+from circuit_toolkit.features.descriptions.words import spelled
+from circuit_toolkit.features.labels import LEAST, context_words, firing_words
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import ioi
+from tests.tiny import FEATURES, LAYERS, tiny_hf
+
+SITE = Site("resid_post", 0)
+
+
+@pytest.fixture(scope="module")
+def acts(tiny, tiny_saes):
+    return capture(tiny, ioi(tiny, n=20), tiny_saes, progress=False)
+
+
+def test_labels_by_hand():
+    values = np.zeros((6, 4), np.float32)
+    values[:, 0] = [5, 1, 3, 0, 0.1, 0]  # a: 5.1, b: 1, c: 3
+    values[:, 1] = [0, 2, 0, 2, 0, 3]  # b and d: 2, e: 3
+    values[:, 2] = 1
+    hand = Activations(
+        features={SITE: sp.csr_array(values)},
+        prompt=np.array([0, 0, 0, 1, 1, 1]),
+        position=np.array([1, 2, 3, 1, 2, 3]),
+        tokens=[["<bos>", "a", "b", "c"], ["<bos>", "d", "a", "e"]],
+        groups=np.arange(2),
+    )
+    assert feature_labels(hand)[SITE] == ["a, c, b", "e, b, d", "a, b, c", ""]
+    # a: 5.1 of 9.1; e: 3 of 7 and a: 2 of 6 are under half
+    assert feature_labels(hand, n_words=1)[SITE] == ["a", "e, …", "a, …", ""]
+    found = firing_words(hand, n_words=2)[SITE]
+    assert found[1] == [("e", pytest.approx(3 / 7)), ("b", pytest.approx(2 / 7))]
+    assert found[3] == []
+    with pytest.raises(InputError, match="need the tokens"):
+        feature_labels(hand.pooled("mean"))
+
+
+def test_a_word_with_under_a_twentieth_is_left_out():
+    n = 30
+    even, uneven = np.ones(n), np.ones(n)
+    uneven[7] = 10
+    hand = Activations(
+        features={SITE: sp.csr_array(np.stack([even, uneven], 1).astype(np.float32))},
+        prompt=np.zeros(n, int),
+        position=np.arange(1, n + 1),
+        tokens=[["<bos>", *(f"w{i}" for i in range(n))]],
+        groups=np.zeros(1, int),
+    )
+    assert feature_labels(hand)[SITE] == ["w0, w1, w10, …", "w7, …"]  # 10 of 39
+
+
+def test_labels_are_the_words_of_highest_mass(acts):
+    labels, firing = feature_labels(acts), firing_words(acts)
+    words = [acts.tokens[p][t] for p, t in zip(acts.prompt, acts.position, strict=True)]
+    for site in acts.sites:
+        assert len(labels[site]) == FEATURES
+        for feature in range(0, FEATURES, 7):
+            mass = Counter()
+            column = acts.features[site][:, [feature]].toarray().ravel()
+            for word, value in zip(words, column, strict=True):
+                mass[word] += float(value)
+            total = sum(mass.values())
+            named = [word for word, share in firing[site][feature] if share >= LEAST]
+            shares = [mass[word] for word in named]
+            assert shares == sorted(shares, reverse=True) and len(named) <= 3
+            assert len(named) > 0 or not total  # no word of this vocabulary is so rare
+            more = ["…"] if 0 < sum(shares) < total / 2 else []
+            assert labels[site][feature] == ", ".join([*map(spelled, named), *more])
+            rest = [value for word, value in mass.items() if word not in named]
+            if named:
+                assert min(shares) >= total / 20 * (1 - 1e-5)
+                assert max(rest) <= min(shares) * (1 + 1e-5) or len(named) < 3
+            if len(named) < 3:
+                assert max(rest) <= total / 20 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("site", [SITE, Site("resid_post", LAYERS - 1)], ids=str)
+def test_promoted_words_are_those_of_a_logit_lens(tiny, tiny_saes, site):
+    module, features = tiny_hf(), np.array([0, 3, 41])
+    ours = promoted_words(tiny, tiny_saes[site], features, n_words=5)
+    for feature, words in zip(features, ours, strict=True):
+        direction = tiny_saes[site].sae.W_dec[feature].double()
+        norm = module.transformer.ln_f
+        # what a small step along the direction adds to centred logits, around no residual
+        step = (direction - direction.mean()) * norm.weight.double()
+        logits = module.lm_head.weight.double() @ step
+        best = logits.argsort(descending=True)[:5].tolist()
+        assert words == [tiny.tokenizer.decode([token]) for token in best]
+
+
+def test_promoted_words_follow_the_whole_norm(tiny, tiny_saes):
+    """A large multiple of the direction alone in the residual stream gives the same words."""
+    site = Site("resid_post", LAYERS - 1)
+    module = tiny_hf()
+    rows = tiny_saes[site].sae.W_dec[:10]
+    with torch.no_grad():
+        module.transformer.ln_f.bias.zero_()
+        best = module.lm_head(module.transformer.ln_f(1e4 * rows)).topk(3).indices.tolist()
+    ours = promoted_words(tiny, tiny_saes[site], np.arange(10))
+    assert ours == [[tiny.tokenizer.decode([token]) for token in row] for row in best]
+
+
+def test_padding_is_never_promoted_and_the_end_of_a_text_is(demo, demo_saes):
+    site, end = Site("resid_post", 3), demo.tokenizer.eos_token
+    every = promoted_words(demo, demo_saes[site], np.arange(768), n_words=3)
+    found = {word for words in every for word in words} & {*demo.tokenizer.all_special_tokens}
+    assert found == {end} and {len(words) for words in every} == {3}
+
+
+def test_a_context_word_that_decides_is_found():
+    rng = np.random.default_rng(0)
+    names, n = ["Ann", "Bob", "Cid"], 60
+    who = rng.integers(3, size=n)
+    values = np.stack([(who == 1) * 2.0, rng.random(n), np.zeros(n)], 1).astype(np.float32)
+    hand = Activations(
+        features={SITE: sp.csr_array(values)},
+        prompt=np.arange(n),
+        position=np.full(n, 2),
+        tokens=[["<bos>", names[w], "to"] for w in who],
+        groups=np.arange(n),
+        settings={"positions": "last"},
+    )
+    words = context_words(hand, SITE, min_correlation=0.9)
+    assert words == [["Bob"], [], []]
+    assert context_words(hand, SITE)[2] == [], "a silent feature has no context"
+
+
+def test_context_needs_one_row_a_prompt(acts):
+    with pytest.raises(InputError, match="one row a prompt"):
+        context_words(acts, SITE)
+
+
+def test_names_put_context_first_and_promoted_words_last(tiny, tiny_saes, acts):
+    plain, named = feature_labels(acts), named_features(tiny, tiny_saes, acts, promoted_from=0.0)
+    firing = firing_words(acts)
+    last = Site("resid_post", LAYERS - 1)
+    context = context_words(acts.pooled("last"), last)
+    promoted = promoted_words(tiny, tiny_saes[last], np.arange(FEATURES), min_z=4.0)
+    live = np.flatnonzero(acts.means()[last])
+    assert len(live) > 20
+    for i in live:
+        fires = [(word, share) for word, share in firing[last][i] if share >= LEAST]
+        others = [spelled(word) for word in context[i] if word not in dict(fires)]
+        two = [spelled(word) for word, _ in fires[:2]]
+        two += ["…"] * (sum(share for _, share in fires[:2]) < 0.5)
+        start = f"{', '.join(others)} … {', '.join(two)}" if others else plain[last][i]
+        end = f" ⇒ {', '.join(map(spelled, promoted[i]))}" if promoted[i] else ""
+        assert named[last][i] == f"{start}{end}".lstrip()
+    assert all(named[last][i] == "" for i in set(range(FEATURES)) - set(live.tolist()))
+    assert not any("⇒" in name for name in named[Site("resid_pre", 0)])
+
+
+def test_only_words_that_stand_out_are_promoted(tiny, tiny_saes):
+    site, some = Site("resid_post", LAYERS - 1), np.arange(5)
+    every = promoted_words(tiny, tiny_saes[site], some, n_words=3)
+    assert promoted_words(tiny, tiny_saes[site], some, n_words=3, min_z=100.0) == [[]] * 5
+    for few, all_ in zip(
+        promoted_words(tiny, tiny_saes[site], some, min_z=2.5), every, strict=True
+    ):
+        assert few == all_[: len(few)]
+
+
+def test_names_that_are_not_by_weights_stand_in_brackets():
+    here, there = Site("mlp_in", 0), Site("mlp_in", 1)
+
+    class Described:
+        def labels(self):
+            return {here: ["Mary, Anna", "", ""]}
+
+    names = {here: ["to", "with", ""], there: ["the"]}
+    found = described_labels(Described(), names)
+    assert found == {here: ["Mary, Anna", "(with)", ""], there: ["(the)"]}

@@ -1,0 +1,97 @@
+"""Non-negative effects are those of other solvers, and small ones are seen beside large ones."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import nnls
+from sklearn.linear_model import Lasso
+
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.regression.solvers.nonnegative import chance_level, nonnegative_lasso
+
+
+def swaps(n, effects, rho=0.3, seed=0):
+    """Bits, and responses whose scatter grows with their size."""
+    rng = torch.Generator().manual_seed(seed)
+    X = (torch.rand(n, len(effects), generator=rng) < rho).float()
+    each = X * effects * torch.empty(n, len(effects)).exponential_(generator=rng)
+    return X, each.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.05, 0.5])
+def test_unweighted_fits_are_those_of_scikit_learn(alpha):
+    X, Y = swaps(400, torch.tensor([3.0, 1.0, 0.3, 0.0, 0.0, 0.1]))
+    Y = torch.cat([Y, 2 + Y.flip(0)], 1)  # the second does not depend on X
+    B = nonnegative_lasso(X, Y, alpha=alpha, rounds=1)
+    centred = (X - X.mean(0)).double().numpy(), (Y - Y.mean(0)).double().numpy()
+    # The penalty is on effects in standard deviations of their column.
+    scale = centred[0].std(0)
+    for column in range(2):
+        x, y = centred[0] / scale, centred[1][:, column]
+        top = (x.T @ y / len(y)).max()
+        if alpha:
+            theirs = Lasso(alpha * top, positive=True, fit_intercept=False, tol=1e-6)
+            coefficients = theirs.fit(x, y).coef_ / scale
+        else:
+            coefficients = nnls(x, y)[0] / scale
+        np.testing.assert_allclose(B[:, column], coefficients, atol=2e-3 * B.max())
+
+
+def test_a_small_effect_is_learnt_from_rows_without_large_ones():
+    effects = torch.tensor([100.0, 1.0, 0.0])
+    errors = {1: [], 3: []}
+    for seed in range(10):
+        X, Y = swaps(1000, effects, seed=seed)
+        for rounds, found in errors.items():
+            B = nonnegative_lasso(X, Y, rounds=rounds)[:, 0]
+            assert abs(float(B[0]) - 100) < 30
+            found.append(abs(float(B[1]) - 1))
+    assert np.mean(errors[3]) < np.mean(errors[1]) / 2
+
+
+def test_one_in_thirty_is_seen_beside_four_large_effects():
+    each = torch.tensor([30.0, 30.0, 30.0, 30.0, 1.0])[:, None]
+    found = []
+    for seed in range(10):  # lengths of sums of independent steps, as of a component's output
+        rng = torch.Generator().manual_seed(seed)
+        X = (torch.rand(1000, 5, generator=rng) < 0.5).float()
+        steps = (X[:, :, None] * each * torch.randn(1000, 5, 4, generator=rng)).sum(1)
+        found.append(float(nonnegative_lasso(X, steps.norm(dim=1, keepdim=True))[4, 0]))
+    # A step of size 1 has length 1.88 on average; only the 1 in 16 rows without others show it.
+    assert min(found) > 0.9 and np.median(found) == pytest.approx(1.88, rel=0.3)
+
+
+def test_scale_and_what_is_not_allowed():
+    X, Y = swaps(300, torch.tensor([2.0, 1.0, 0.5]))
+    B = nonnegative_lasso(X, Y)
+    for factor in (1e-10, 1e15):  # squares of such numbers do not fit float32
+        torch.testing.assert_close(nonnegative_lasso(X, factor * Y), factor * B)
+    allowed = torch.tensor([[True], [False], [True]])
+    only = nonnegative_lasso(X, Y, allowed=allowed)
+    assert only[1] == 0 and only[0] > 0
+    torch.testing.assert_close(
+        only[[0, 2]], nonnegative_lasso(X[:, [0, 2]], Y), rtol=1e-3, atol=1e-3
+    )
+    assert nonnegative_lasso(X, torch.full((300, 1), 3.0)).abs().max() == 0
+    assert nonnegative_lasso(X, torch.zeros(300, 1)).abs().max() == 0
+
+
+def test_shuffled_responses_are_at_the_level_of_chance():
+    X, Y = swaps(500, torch.tensor([2.0, 1.0, 0.0, 0.0]))
+    rng = torch.Generator().manual_seed(0)
+    null = chance_level(X, Y, shuffles=200, generator=rng)
+    assert null.shape == (200, 4, 1)
+    nothing = nonnegative_lasso(X, Y[torch.randperm(500, generator=rng)], rounds=1)
+    assert float(nothing.max()) <= float(null.max())
+    assert float(nonnegative_lasso(X, Y)[0]) > 3 * float(null.max())
+    again = chance_level(X, Y, shuffles=200, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(null, again)
+
+
+def test_shapes_and_settings_are_checked():
+    X, Y = swaps(20, torch.tensor([1.0, 1.0]))
+    for bad in ({"alpha": 1.0}, {"alpha": -0.1}, {"rounds": 0}):
+        with pytest.raises(InputError, match="alpha must be in"):
+            nonnegative_lasso(X, Y, **bad)
+    with pytest.raises(InputError, match="must have shapes"):
+        nonnegative_lasso(X, Y[1:])
