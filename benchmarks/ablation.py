@@ -23,7 +23,7 @@ def main() -> None:
     for name, make in ct.tasks.BUNDLED.items():
         task, held_out = make(model, n=512, seed=0), make(model, n=128, seed=1, test=True)
         began = time.perf_counter()
-        acts = ct.capture(model, task, saes, progress=False)
+        acts = ct.capture(model, saes, task, progress=False)
         fit = ct.CircuitLasso().fit(acts, target=task)
         circuit = fit.circuit(STRENGTH, max_features=MAX_FEATURES)
         fitted = time.perf_counter()

@@ -213,7 +213,7 @@ def main() -> None:
     transcoders = ct.load_dictionaries(model, kind="transcoder")
     spoken = sentences()
     texts = [sentence.text for sentence in spoken]
-    acts = ct.capture(model, texts, transcoders, progress=False)
+    acts = ct.capture(model, transcoders, texts, progress=False)
     if "--roles" in sys.argv:
         roles(model, transcoders, texts, spoken, acts)
     else:

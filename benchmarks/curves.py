@@ -33,7 +33,7 @@ def scores(model, saes, task, method, seed=0):
     """Scores of all features by site, and the seconds of processor that they took."""
     began = time.process_time()
     if method == "CircuitLasso":
-        acts = ct.capture(model, task, saes, progress=False)
+        acts = ct.capture(model, saes, task, progress=False)
         fit = ct.CircuitLasso(strengths=(1, 0.5, 0.2, 0.1, 0.05, 0.03)).fit(
             acts, target=task, labels={}
         )
@@ -72,7 +72,7 @@ def main() -> None:
     for name in sys.argv[1:] or TASKS:
         task = ct.tasks.BUNDLED[name](model, n=N, seed=0)
         held_out = ct.tasks.BUNDLED[name](model, n=N_TEST, seed=2, test=True)
-        rows = ct.capture(model, task, saes, "last", progress=False)
+        rows = ct.capture(model, saes, task, "last", progress=False)
         print(f"\n{name}: mean ablation at the last token, {held_out.metric}, {N_TEST} prompts\n")
         print("| method | CPR (95 %) | CMD | F at 1 / 2 / 5 / 10 / 20 / 50 % | s |")
         print("|---|---|---|---|---|")

@@ -40,7 +40,7 @@ def timed(call):
 
 def observational(model, saes, task, runs):
     """Effects as CircuitLasso has them: raw coefficient times the mean activation, by site."""
-    acts = ct.capture(model, task, saes, progress=False)
+    acts = ct.capture(model, saes, task, progress=False)
     clean = acts.part(0, len(task))
     fit = ct.CircuitLasso(positions="mean").fit(clean, target=np.arange(len(task)), labels={})
     tables = {}

@@ -73,8 +73,8 @@ def main(faith):
     """Print the tables."""
     model = ct.load_model("demo")
     transcoders = ct.load_dictionaries(model, kind="transcoder")
-    acts = ct.capture(model, texts(7, TEXTS), transcoders, progress=False)
-    seen = ct.capture(model, texts(8, OTHER), transcoders, progress=False)
+    acts = ct.capture(model, transcoders, texts(7, TEXTS), progress=False)
+    seen = ct.capture(model, transcoders, texts(8, OTHER), progress=False)
     templates = neutral_templates(model, transcoders, texts(9, 500), n=20)
     began = time.process_time()
     found = WeightLens().describe(model, transcoders, progress=False)

@@ -44,7 +44,7 @@ def main() -> None:
     elsewhere = [i for i, p in enumerate(texts.labels["profession"]) if p not in pair]
     known = {where: sae for where, sae in saes.items() if where <= site}
     neutral = texts.select(elsewhere[:1500]).clean
-    neutral = ct.capture(model, neutral, known, "mean", progress=False)
+    neutral = ct.capture(model, known, neutral, "mean", progress=False)
     women, men = ({w for w, roles in LEXICON.items() if g in roles} for g in ("female", "male"))
     _, *signs = zip(*(PROFESSIONS[p] for p in pair), strict=True)
     result = generalise(

@@ -38,8 +38,8 @@ def task_of(model, name):
 
 def captured(model, task):
     """Head outputs at the last token, and their mean over tokens as published."""
-    last = ct.capture(model, task, "head_out", "last", progress=False)
-    return last, ct.capture(model, task, "head_out", "mean", bos=True, progress=False)
+    last = ct.capture(model, "head_out", task, "last", progress=False)
+    return last, ct.capture(model, "head_out", task, "mean", bos=True, progress=False)
 
 
 def published(name, **options):
@@ -142,7 +142,7 @@ def sensitivity(model, names):
         for label, options in rows:
             line(label, [cell(name, *ready[name][:2], options) for name in names])
     print(f"\n| negatives | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
-    for label, at in (("corrupted twins", 0), ("prompts of another task", 2)):
+    for label, at in (("corrupted prompts", 0), ("prompts of another task", 2)):
         line(label, [cell(name, *ready[name][at : at + 2], {}) for name in names])
 
 

@@ -28,7 +28,7 @@ def main() -> None:
     for kind, n in itertools.product(("that fire", "at random"), (1, 16, 64)):
         task = ct.tasks.ioi(model, n=n, seed=0)
         if kind == "that fire":
-            acts = ct.capture(model, task, sae, progress=False)
+            acts = ct.capture(model, sae, task, progress=False)
             features = np.unique(acts.features[SITE].indices)[:N]
         else:
             rng = np.random.default_rng(0)

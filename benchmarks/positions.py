@@ -14,7 +14,7 @@ def main() -> None:
     model = ct.load_model("demo")
     saes = ct.load_dictionaries(model)
     task = ct.tasks.agreement(model, n=512, seed=0)
-    acts = ct.capture(model, task, saes, progress=False)
+    acts = ct.capture(model, saes, task, progress=False)
     print("| tokens | features a site | whole path s | largest gap | held-out R² |")
     print("|---|---|---|---|---|")
     for positions in ("last", "mean"):

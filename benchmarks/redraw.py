@@ -20,7 +20,7 @@ def main() -> int:
     model = ct.load_model("demo")
     saes = ct.load_dictionaries(model)
     task = ct.tasks.ioi(model, n=512, seed=0)
-    fit = ct.CircuitLasso().fit(ct.capture(model, task, saes, progress=False), target=task)
+    fit = ct.CircuitLasso().fit(ct.capture(model, saes, task, progress=False), target=task)
     graph = GraphWidget(fit.circuit(0.5))
     strengths = fit.strengths[fit.strengths < 0.8]
     seconds, features = [], []

@@ -70,7 +70,7 @@ def compute(
         "n_prompts": n_prompts,
         "task_seed": seed,
         "swap": "corrupted",
-        "response": "measure",
+        "response": "metric",
         "average": "mean of absolutes",
         "metric": task.metric,
         **_metric(model, task),
@@ -102,7 +102,8 @@ def table(circuits: list[Circuit]) -> str:
     """
     numbers = ", ".join(map(str, BUDGETS))
     lines = [
-        f"| task | prompts | metric, twins | share of {numbers} edges | halves, AP of {numbers} "
+        f"| task | prompts | metric, corrupted "
+        f"| share of {numbers} edges | halves, AP of {numbers} "
         "| strongest edges (change of the metric) | CPU min |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -131,7 +132,7 @@ def _digits(values: np.ndarray) -> np.ndarray:
 
 
 def _metric(model: Any, task: Any) -> dict[str, float]:
-    """Mean metric on the clean prompts and on their twins."""
+    """Mean metric on the clean prompts and on their corrupted prompts."""
     pairs, rows = tokenized_pairs(model, task), range(len(task))
     with torch.no_grad():
         means = {

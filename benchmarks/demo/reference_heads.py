@@ -60,8 +60,8 @@ def table(effects: list[HeadEffects]) -> str:
     -------
     str
         A row for each: prompts, gap, and the heads of the reference circuit, the strongest first,
-        with the share of the gap that goes when the head carries what it has on the twin
-        everywhere, on its direct path to the logits alone, or its mean.
+        with the share of the gap that goes when the head carries what it has on the corrupted
+        prompt everywhere, on its direct path to the logits alone, or its mean.
     """
     lines = [
         "| task | prompts | gap | heads of the circuit: resampled, direct path, mean-ablated "

@@ -185,7 +185,7 @@ def _synthetic(
         texts = [filled(model, templates[place], token, bos) for token, place in here]
         sites = {site: dictionaries[site] for site, _ in features}
         peaks = text_peaks(
-            capture(model, texts, sites, batch_size=batch_size, progress=progress), sites
+            capture(model, sites, texts, batch_size=batch_size, progress=progress), sites
         )
         for site in sites:
             of_site = np.array([place == site for place, _ in features])[feature]

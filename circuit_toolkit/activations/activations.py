@@ -33,7 +33,7 @@ class Activations:
     tokens : list of list of str
         The tokens of every prompt as text.
     groups : ndarray of int, shape (prompts,)
-        Prompts that belong together, such as a prompt and its corrupted twin, share a number.
+        Prompts that belong together, such as a prompt and its corrupted prompt, share a number.
     metric : ndarray of float, shape (prompts,), optional
         The metric of the task on each prompt.
     directions : ndarray of int, shape (prompts,), optional
@@ -82,7 +82,7 @@ class Activations:
 
     @property
     def n_prompts(self) -> int:
-        """Number of prompts, corrupted twins included."""
+        """Number of prompts, corrupted prompts included."""
         return len(self.tokens)
 
     @property

@@ -44,8 +44,8 @@ class CaptureEstimate:
 
 def estimate_capture(
     model: Model,
-    prompts: Scored | Sequence[str] | Sequence[Sequence[int]],
     dictionaries: Dictionaries,
+    prompts: Scored | Sequence[str] | Sequence[Sequence[int]],
     positions: str = "all",
     *,
     bos: bool = False,
@@ -62,10 +62,10 @@ def estimate_capture(
     ----------
     model : Model
         The model.
-    prompts : Task or sequence of str or of token ids
-        What would be run.
     dictionaries : dict of Site to Dictionary, or sites
         What would encode it, or sites to read as they are; see `capture`.
+    prompts : Task or sequence of str or of token ids
+        What would be run.
     positions : str
         What would become a row, see `capture`.
     bos : bool
@@ -85,7 +85,7 @@ def estimate_capture(
         If there are no prompts or dictionaries, a prompt does not fit the model, or the position
         is unknown.
     """
-    source = reader(model, prompts, dictionaries, positions, bos, remote)
+    source = reader(model, dictionaries, prompts, positions, bos, remote)
     n = len(source.prompts)
     tokens, padded, largest = 0, 0, 0
     for start in range(0, n, batch_size):

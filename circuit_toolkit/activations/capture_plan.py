@@ -126,8 +126,8 @@ class Reader:
 
 def reader(
     model: Model,
-    prompts: Scored | Sequence[str] | Sequence[Sequence[int]],
     dictionaries: Dictionaries,
+    prompts: Scored | Sequence[str] | Sequence[Sequence[int]],
     positions: str,
     bos: bool,
     remote: bool | str,

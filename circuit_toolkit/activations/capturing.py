@@ -22,8 +22,8 @@ Prompts = Scored | Sequence[str] | Sequence[Sequence[int]]
 @overload
 def capture(
     model: Model,
-    prompts: Prompts,
     dictionaries: Dictionaries,
+    prompts: Prompts,
     positions: str = "all",
     *,
     bos: bool = False,
@@ -38,8 +38,8 @@ def capture(
 @overload
 def capture(
     model: Model,
-    prompts: Prompts,
     dictionaries: Dictionaries,
+    prompts: Prompts,
     positions: str = "all",
     *,
     bos: bool = False,
@@ -53,8 +53,8 @@ def capture(
 
 def capture(
     model: Model,
-    prompts: Prompts,
     dictionaries: Dictionaries,
+    prompts: Prompts,
     positions: str = "all",
     *,
     bos: bool = False,
@@ -73,11 +73,11 @@ def capture(
     ----------
     model : Model
         The model.
-    prompts : Task or sequence of str or of token ids
-        What to run. A task gives its clean prompts, then its corrupted twins, and its metric.
     dictionaries : dict of Site to Dictionary, or sites
         From `load_dictionaries`. Or sites to read as they are, every coordinate a feature: a kind
         of site at all layers, such as `"head_out"`, or a list of sites.
+    prompts : Task or sequence of str or of token ids
+        What to run. A task gives its clean prompts, then its corrupted prompts, and its metric.
     positions : str
         `all` tokens as rows (from which every other choice can be read later), their `mean`
         (taken after encoding), the `last`, or a position that the task names.
@@ -114,7 +114,7 @@ def capture(
     """
     from tqdm.auto import tqdm
 
-    source = reader(model, prompts, dictionaries, positions, bos, remote)
+    source = reader(model, dictionaries, prompts, positions, bos, remote)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}.")
     with tqdm(

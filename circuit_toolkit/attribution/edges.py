@@ -21,7 +21,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import Contrast, Pairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
 
 Rule = Literal["right", "left", "midpoint"]
 _FIRST = {"right": 1.0, "left": 0.0, "midpoint": 0.5}  # of the points, in steps from clean
@@ -29,7 +29,7 @@ _FIRST = {"right": 1.0, "left": 0.0, "midpoint": 0.5}  # of the points, in steps
 
 def eap(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
@@ -43,8 +43,8 @@ def eap(
     ----------
     model : Model
         The model.
-    contrast : Contrast
-        Prompts with twins, and the measure; a `Task` is one.
+    task : PromptPairs
+        Prompts with corrupted prompts, and the metric; a `Task` is one.
     n_prompts : int, optional
         How many to use, the first ones; by default all.
     batch_size : int, optional
@@ -59,21 +59,21 @@ def eap(
     Returns
     -------
     Circuit
-        Over components; the weight of an edge is its mean effect, in units of the measure.
+        Over components; the weight of an edge is its mean effect, in units of the metric.
 
     Raises
     ------
     InputError
-        If there are no twins of equal length.
+        If there are no corrupted prompts of equal length.
     """
-    found, seconds = _timed(model, contrast, n_prompts, batch_size, 0, "right", progress)
+    found, seconds = _timed(model, task, n_prompts, batch_size, 0, "right", progress)
     settings = {"average": average, "seconds": seconds}
-    return _circuit("EAP", model, contrast, found, average, settings)
+    return _circuit("EAP", model, task, found, average, settings)
 
 
 def eap_ig(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
@@ -89,8 +89,8 @@ def eap_ig(
     ----------
     model : Model
         The model.
-    contrast : Contrast
-        Prompts with twins, and the measure; a `Task` is one.
+    task : PromptPairs
+        Prompts with corrupted prompts, and the metric; a `Task` is one.
     n_prompts : int, optional
         How many to use, the first ones; by default all.
     batch_size : int, optional
@@ -110,28 +110,28 @@ def eap_ig(
     Returns
     -------
     Circuit
-        Over components; the weight of an edge is its mean effect, in units of the measure.
+        Over components; the weight of an edge is its mean effect, in units of the metric.
 
     Raises
     ------
     InputError
-        If there are no twins of equal length, fewer than one step, or no such rule.
+        If there are no corrupted prompts of equal length, fewer than one step, or no such rule.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}.")
-    found, seconds = _timed(model, contrast, n_prompts, batch_size, steps, rule, progress)
+    found, seconds = _timed(model, task, n_prompts, batch_size, steps, rule, progress)
     settings = {
         "average": average,
         "steps": steps,
         "rule": rule,
         "seconds": seconds,
     }
-    return _circuit("EAP-IG", model, contrast, found, average, settings)
+    return _circuit("EAP-IG", model, task, found, average, settings)
 
 
 def attribution_patching(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
@@ -145,8 +145,8 @@ def attribution_patching(
     ----------
     model : Model
         The model.
-    contrast : Contrast
-        Prompts with twins, and the measure; a `Task` is one.
+    task : PromptPairs
+        Prompts with corrupted prompts, and the metric; a `Task` is one.
     n_prompts : int, optional
         How many to use, the first ones; by default all.
     batch_size : int, optional
@@ -166,9 +166,9 @@ def attribution_patching(
     Raises
     ------
     InputError
-        If there are no twins of equal length.
+        If there are no corrupted prompts of equal length.
     """
-    found, seconds = _timed(model, contrast, n_prompts, batch_size, 0, "right", progress)
+    found, seconds = _timed(model, task, n_prompts, batch_size, 0, "right", progress)
     # An output is read only through its edges, so its gradient is the sum of theirs.
     nodes = averaged(found.sum(2), average)
     settings = {"average": average, "seconds": seconds}
@@ -176,14 +176,14 @@ def attribution_patching(
     return component_circuit(
         graph_of(model),
         none,
-        _settings("attribution patching", model, contrast, found, settings),
+        _settings("attribution patching", model, task, found, settings),
         node_scores=nodes,
     )
 
 
 def edge_attributions(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
@@ -195,11 +195,11 @@ def edge_attributions(
     if rule not in _FIRST:
         raise InputError(f"rule must be one of {', '.join(map(repr, _FIRST))}, got {rule!r}.")
     points = [(step + _FIRST[rule]) / steps for step in range(steps)]
-    pairs = tokenized_pairs(model, contrast, n_prompts)
+    pairs = tokenized_pairs(model, task, n_prompts)
     graph, found = graph_of(model), []
     size = batch_size or pairs.fitting(model)
     for rows in pairs.batches(size, progress, "attribution"):
-        difference, gradient = _gradients(model, graph, contrast, pairs, rows, points)
+        difference, gradient = _gradients(model, graph, task, pairs, rows, points)
         found.append(torch.bmm(difference.flatten(2), gradient.flatten(2).transpose(1, 2)))
     return torch.cat(found).mul_(graph.allowed.to(found[0].device))
 
@@ -207,12 +207,12 @@ def edge_attributions(
 def _gradients(
     model: Model,
     graph: Graph,
-    contrast: Contrast,
-    pairs: Pairs,
+    task: PromptPairs,
+    pairs: TokenPairs,
     rows: slice,
     points: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    """Differences of outputs (B, W, T, D), and gradients of the measure to inputs (B, R, T, D)."""
+    """Differences of outputs (B, W, T, D), and gradients of the metric to inputs (B, R, T, D)."""
     clean, numbers = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
 
     def run(shift: Tensor | None) -> tuple[Tensor, list[Tensor]]:
@@ -229,7 +229,7 @@ def _gradients(
             return leaves[-1]
 
         got = run_components(model, clean, offset, grad=True)
-        score = contrast.measure(got.logits, numbers).sum()
+        score = task.metric_of(got.logits, numbers).sum()
         return got.outputs.detach(), list(torch.autograd.grad(score, leaves))
 
     corrupted = run_components(model, rows_of(pairs.corrupted, rows)).outputs
@@ -245,7 +245,7 @@ def _gradients(
 
 def _timed(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     n_prompts: int | None,
     batch_size: int | None,
     steps: int,
@@ -255,7 +255,7 @@ def _timed(
     start = time.perf_counter()
     found = edge_attributions(
         model,
-        contrast,
+        task,
         n_prompts=n_prompts,
         batch_size=batch_size,
         steps=steps,
@@ -268,7 +268,7 @@ def _timed(
 def _circuit(
     method: str,
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     found: Tensor,
     average: Average,
     settings: dict[str, Any],
@@ -276,18 +276,18 @@ def _circuit(
     return component_circuit(
         graph_of(model),
         averaged(found, average),
-        _settings(method, model, contrast, found, settings),
+        _settings(method, model, task, found, settings),
         weights=found.mean(0),
     )
 
 
 def _settings(
-    method: str, model: Model, contrast: Contrast, found: Tensor, settings: dict[str, Any]
+    method: str, model: Model, task: PromptPairs, found: Tensor, settings: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "method": method,
         "model": model.name,
-        "task": contrast.name,
+        "task": task.name,
         "n_prompts": len(found),
         **settings,
     }

@@ -30,13 +30,13 @@ from circuit_toolkit.patching.feature_effects import (
 from circuit_toolkit.patching.feature_prompts import feature_runs
 from circuit_toolkit.patching.feature_runs import FeatureRuns, Value
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.prompt_pairs import Contrast
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 
 def feature_attribution(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     steps: int = 0,
     value: Value = "zero",
@@ -51,7 +51,7 @@ def feature_attribution(
 ) -> Circuit:
     """Learn a circuit of features from gradients.
 
-    Features are ranked by their effect on the measure; edges are worked out into the best.
+    Features are ranked by their effect on the metric; edges are worked out into the best.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ def feature_attribution(
         The model.
     dictionaries : dict of Site to Dictionary
         Autoencoders of the residual stream between blocks.
-    contrast : Contrast
-        Prompts and a measure; a `Task` is one.
+    task : PromptPairs
+        Prompts and a metric; a `Task` is one.
     steps : int
         0 for attribution patching, else the points of integrated gradients (10 in the paper).
     value, positions, n_prompts, min_active, seed
@@ -88,7 +88,7 @@ def feature_attribution(
     runs = feature_runs(
         model,
         dictionaries,
-        contrast,
+        task,
         value=value,
         positions=positions,
         n_prompts=n_prompts,
@@ -151,7 +151,7 @@ def attributed_effects(
 def _node_effects(
     runs: FeatureRuns, points: list[float], steps: int, batch_size: int | None
 ) -> tuple[dict[Site, np.ndarray], int]:
-    """Effects on the measure (p,) by site; gradients at no step serve all sites at once."""
+    """Effects on the metric (p,) by site; gradients at no step serve all sites at once."""
     totals = {site: torch.zeros(len(runs.features[site])) for site in runs.sites}
     everything, count = torch.arange(len(runs)), 0
     groups = [[site] for site in runs.sites] if steps else [runs.sites]

@@ -17,7 +17,7 @@ from circuit_toolkit.evidence.component_faithfulness import KeptEdges, default_s
 from circuit_toolkit.evidence.intervals import Paired, paired
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import Contrast
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ class Comparison:
 
 def compare(
     model: Model,
-    task: Contrast,
+    task: PromptPairs,
     methods: Sequence[str] | Mapping[str, Method] | None = None,
     *,
     truth: Circuit | Iterable[Edge] | None = None,
@@ -154,8 +154,8 @@ def compare(
     ----------
     model : Model
         The model.
-    task : Contrast
-        Prompts with twins: a `Task`, or the contrast of a known case.
+    task : PromptPairs
+        Prompts with corrupted prompts: a `Task`, or the contrast of a known case.
     methods : sequence of str or dict of str to callable, optional
         Names of `METHODS`, or methods of your own by name; by default all but exact edge
         patching. Random scores and the empty graph are always there.
@@ -185,7 +185,8 @@ def compare(
     Raises
     ------
     InputError
-        If a method is unknown, there are no twins of equal length, or the truth does not fit.
+        If a method is unknown, there are no corrupted prompts of equal length, or the truth does
+        not fit.
     """
     graph, methods = graph_of(model), chosen(methods)
     known = None if truth is None else truth_of(graph, truth, universe=universe)

@@ -162,8 +162,8 @@ def firing_scores(
     sentences = list(Grammar(seed).sentences(n))
     acts = capture(
         model,
-        [sentence.text for sentence in sentences],
         {site: dictionaries[site] for site in descriptions.shown},
+        [sentence.text for sentence in sentences],
         progress=False,
     )
     roles, names = token_roles(model)

@@ -15,7 +15,7 @@ from circuit_toolkit.circuit_lasso.randomised_edges import randomised_lasso
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import activation_patching, edge_patching
-from circuit_toolkit.tasks.prompt_pairs import Contrast
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 Method = Callable[..., Circuit]
 
@@ -53,7 +53,7 @@ class Run(NamedTuple):
 def chosen(
     methods: Sequence[str] | Mapping[str, Method] | None = None, *, exact: bool = False
 ) -> dict[str, Method]:
-    """Look methods up; those that know nothing are always among them."""
+    """Look methods up; those that are trivial baselines are always among them."""
     if methods is None:
         methods = [name for name in METHODS if exact or name not in EXACT]
     if not isinstance(methods, Mapping):
@@ -65,7 +65,7 @@ def chosen(
 
 def run_methods(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     methods: Mapping[str, Method],
     *,
     n_prompts: int | None = None,
@@ -84,7 +84,7 @@ def run_methods(
     for _ in range(repeats):
         for name, method in methods.items():
             began, used = time.perf_counter(), time.process_time()
-            circuit = method(model, contrast, **options)
+            circuit = method(model, task, **options)
             took = time.perf_counter() - began, time.process_time() - used
             if name in found:
                 took = tuple(map(min, took, found[name][1:]))
@@ -92,8 +92,8 @@ def run_methods(
     return found
 
 
-def warm_up(model: Model, contrast: Contrast) -> None:
+def warm_up(model: Model, task: PromptPairs) -> None:
     """Run gradients and a regression once on few prompts: the clock is to see no first time."""
-    few = min(16, len(contrast.clean))
-    eap(model, contrast, n_prompts=few)
-    randomised_lasso(model, contrast, n_prompts=few, swap="corrupted", draws=2, shuffles=1)
+    few = min(16, len(task.clean))
+    eap(model, task, n_prompts=few)
+    randomised_lasso(model, task, n_prompts=few, swap="corrupted", draws=2, shuffles=1)

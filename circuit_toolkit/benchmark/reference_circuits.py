@@ -22,7 +22,7 @@ def reference_circuit(task: str) -> Circuit:
     -------
     Circuit
         The score of an edge is the mean absolute change of the metric when that edge alone
-        carries what it has on the corrupted twin, its weight the mean change; both have three
+        carries what it has on the corrupted prompt, its weight the mean change; both have three
         digits. `settings` say from which prompts.
 
     Raises

@@ -15,7 +15,7 @@ from circuit_toolkit.benchmark.metrics import best_common_threshold, hamming
 from circuit_toolkit.benchmark.truth import Truth, against
 from circuit_toolkit.evidence.intervals import bootstrap, paired
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import Contrast
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 OWN, ORACLE = "own", "oracle"
 AVERAGED = (
@@ -29,7 +29,7 @@ class Trial(NamedTuple):
 
     name: str
     model: Model
-    contrast: Contrast
+    task: PromptPairs
     truth: Truth
 
 
@@ -47,7 +47,7 @@ def trials_of(cases: Sequence[KnownCase], measure: Measure = "difference") -> It
     """Make trials of known cases."""
     for case in cases:
         truth = Truth(case.graph, case.universe, case.true_edges)
-        yield Trial(case.name, case.model, case.contrast.with_measure(measure), truth)
+        yield Trial(case.name, case.model, case.task.with_measure(measure), truth)
 
 
 def bench(
@@ -67,10 +67,10 @@ def bench(
     scores: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     for number, trial in enumerate(trials):
         if not number:
-            warm_up(trial.model, trial.contrast)
+            warm_up(trial.model, trial.task)
         runs = run_methods(
             trial.model,
-            trial.contrast,
+            trial.task,
             methods,
             n_prompts=n_prompts,
             seed=seed + number,

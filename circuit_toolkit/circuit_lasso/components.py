@@ -17,13 +17,13 @@ from torch import Tensor
 
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import component_circuit
-from circuit_toolkit.circuit_lasso.randomised_edges import carry_back, threshold
+from circuit_toolkit.circuit_lasso.randomised_edges import propagate_relevance, threshold
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.regression.paths.at_penalty import lasso_at
-from circuit_toolkit.tasks.prompt_pairs import Contrast, Pairs, rows_of
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of
 
 Form = Literal["ours", "paper"]
 Score = Literal["variance", "frobenius"]
@@ -40,7 +40,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 def component_lasso(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
@@ -64,7 +64,7 @@ def component_lasso(
     ----------
     model : Model
         The model.
-    contrast : Contrast
+    task : PromptPairs
         Its clean prompts are read, and nothing else.
     n_prompts : int, optional
         How many to use, the first ones; by default all.
@@ -134,7 +134,7 @@ def component_lasso(
     _check(options)
     graph, start = graph_of(model), time.perf_counter()
     outputs = _outputs(
-        model, contrast, graph, n_prompts, batch_size, positions, options["directions"], progress
+        model, task, graph, n_prompts, batch_size, positions, options["directions"], progress
     ).scaled(options["scaling"])
     rng, X = np.random.default_rng(seed), outputs.values
     order = [np.arange(len(X)), *(rng.permutation(len(X)) for _ in range(shuffles))]
@@ -146,12 +146,12 @@ def component_lasso(
         )
     scores = torch.from_numpy(strengths)
     if options["relevance"]:
-        scores = carry_back(graph, scores)[0]
+        scores = propagate_relevance(graph, scores)[0]
     settings = {
         "method": "CircuitLasso over components",
         "model": model.name,
-        "task": contrast.name,
-        "n_prompts": min(n_prompts or len(contrast.clean), len(contrast.clean)),
+        "task": task.name,
+        "n_prompts": min(n_prompts or len(task.clean), len(task.clean)),
         **options,
         "threshold": threshold(scores[1:, graph.allowed], false_edges),
         "seconds": time.perf_counter() - start,
@@ -211,7 +211,7 @@ class _Outputs:
 
 def _outputs(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     graph: Graph,
     n_prompts: int | None,
     batch_size: int | None,
@@ -220,8 +220,8 @@ def _outputs(
     progress: bool,
 ) -> _Outputs:
     """Read outputs along their principal directions."""
-    clean = model.tokenize(contrast.clean[:n_prompts])
-    pairs = Pairs(clean, clean)
+    clean = model.tokenize(task.clean[:n_prompts])
+    pairs = TokenPairs(clean, clean)
     own: list[list[Tensor]] = [[] for _ in graph.writers]
     mean: list[list[Tensor]] = [[] for _ in graph.writers]
     logits, prompts = [], []

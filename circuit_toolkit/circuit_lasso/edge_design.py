@@ -1,7 +1,7 @@
 """Designed experiments on a running model: outputs of components are swapped at random.
 
 Every run of a prompt swaps many outputs at once, each by a random bit of its own, for what the
-same component put out on another prompt or on the corrupted twin. What depends on what is then a
+same component put out on another prompt or on the corrupted prompt. What depends on what is then a
 regression of responses on bits: what is used differs from what merely comes along with it.
 """
 
@@ -17,7 +17,7 @@ from circuit_toolkit.circuit_lasso.swaps import Block, Swap, clean_blocks
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import Contrast, rows_of
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Experiment:
 
 def direct_design(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
@@ -45,7 +45,7 @@ def direct_design(
 ) -> Experiment:
     """Put every reader's input together anew; nothing travels from one component to the next."""
     graph = graph_of(model)
-    single = _Alone(model, contrast, graph, alone)
+    single = _Alone(model, task, graph, alone)
 
     def draw(block: Block, number: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         clean = block.clean
@@ -65,18 +65,18 @@ def direct_design(
         got = run_components(model, block.batch, offset, base=clean.inputs)
         moved = (got.outputs[:, 1:] - clean.outputs[:, 1:]).square_().sum(3)  # (B, W - 1, T)
         nodes = (moved * block.batch.mask[:, None]).sum(2).sqrt()
-        target = contrast.change(got.logits / block.spread, clean.logits / block.spread, block.rows)
+        target = task.change(got.logits / block.spread, clean.logits / block.spread, block.rows)
         return bits, torch.cat([nodes, target[:, None].to(nodes)], 1)
 
-    blocks = clean_blocks(model, contrast, n_prompts, batch_size, swap, rho, draws, seed, progress)
+    blocks = clean_blocks(model, task, n_prompts, batch_size, swap, rho, draws, seed, progress)
     return replace(_gather(blocks, draw, draws, seed), alone=single.means() if alone else None)
 
 
 class _Alone:
     """Runs that swap one component each: what that changes travels on to the outputs."""
 
-    def __init__(self, model: Model, contrast: Contrast, graph: Graph, runs: int):
-        self.model, self.contrast, self.graph, self.runs = model, contrast, graph, runs
+    def __init__(self, model: Model, task: PromptPairs, graph: Graph, runs: int):
+        self.model, self.task, self.graph, self.runs = model, task, graph, runs
         self.seen = self.done = 0  # prompts that came by, and runs
         self.total = torch.zeros(len(graph.writers), dtype=torch.double)
         self.count = torch.zeros_like(self.total)
@@ -109,7 +109,7 @@ class _Alone:
 
         got = run_components(self.model, rows_of(block.batch, rows), offset)
         numbers = [block.rows[row] for row in rows.tolist()]
-        changed = self.contrast.change(got.logits, block.clean.logits[rows], numbers)
+        changed = self.task.change(got.logits, block.clean.logits[rows], numbers)
         self.total.index_add_(0, which, changed.cpu().double())
         self.count += torch.bincount(which, minlength=len(self.count))
         self.done += len(rows)
@@ -117,7 +117,7 @@ class _Alone:
 
 def edge_design(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
@@ -159,10 +159,10 @@ def edge_design(
             return added.unflatten(0, (len(outputs), n))
 
         got = run_components(model, block.batch, offset)
-        change = contrast.change(got.logits, clean.logits, block.rows)
+        change = task.change(got.logits, clean.logits, block.rows)
         return bits.float(), change[:, None]
 
-    blocks = clean_blocks(model, contrast, n_prompts, batch_size, swap, rho, draws, seed, progress)
+    blocks = clean_blocks(model, task, n_prompts, batch_size, swap, rho, draws, seed, progress)
     return _gather(blocks, draw, draws, seed)
 
 

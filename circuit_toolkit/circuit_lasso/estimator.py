@@ -58,7 +58,7 @@ class CircuitLasso:
     min_active : int
         Features that fire on fewer training rows are left out.
     held_out : float
-        Share of the prompts (with their twins) that the held-out fit is measured on.
+        Share of the prompts (with their corrupted prompts) that the held-out fit is measured on.
     seed : int
         Decides which these are.
     """
@@ -180,7 +180,7 @@ class CircuitLasso:
         return screened, chain, readout, scores[sites[-1]]
 
     def _training(self, groups: np.ndarray) -> np.ndarray:
-        """Mask of the training prompts; a prompt and its twin stay together."""
+        """Mask of the training prompts; a prompt and its corrupted prompt stay together."""
         names = np.unique(groups)
         held_out = np.random.default_rng(self.seed).permutation(names)[
             : max(1, round(self.held_out * len(names)))

@@ -32,17 +32,17 @@ from circuit_toolkit.patching.feature_prompts import feature_runs
 from circuit_toolkit.patching.feature_runs import Bits, FeatureRuns, Value
 from circuit_toolkit.regression import GramStatistics, lasso_path
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.prompt_pairs import Contrast
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 _LESS = 18  # times fewer runs than exact ablations, so that the regressions too fit into a tenth
 _MOST = 16  # draws, where every feature changes on every prompt
-_ASKED = 0.01  # tokens that count less in the measure, as a share of the most, are not regressed
+_ASKED = 0.01  # tokens that count less in the metric, as a share of the most, are not regressed
 
 
 def randomised_features(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     value: Value = "mean",
     positions: Literal["all", "last"] = "all",
@@ -68,8 +68,8 @@ def randomised_features(
         The model.
     dictionaries : dict of Site to Dictionary
         Autoencoders of the residual stream between blocks.
-    contrast : Contrast
-        Prompts and a measure; a `Task` is one.
+    task : PromptPairs
+        Prompts and a metric; a `Task` is one.
     value, positions, n_prompts, min_active
         See `feature_runs`.
     share, node_share, draws, node_draws, strength, node_strength
@@ -97,7 +97,7 @@ def randomised_features(
     runs = feature_runs(
         model,
         dictionaries,
-        contrast,
+        task,
         value=value,
         positions=positions,
         n_prompts=n_prompts,
@@ -239,7 +239,7 @@ def _logits(
 def _node_effects(
     runs: FeatureRuns, rows: Tensor, bits: Bits, logits: Tensor, strength: float
 ) -> dict[Site, np.ndarray]:
-    """Effects on the measure (p,) by site, by way of the logits (B, V) that it reads."""
+    """Effects on the metric (p,) by site, by way of the logits (B, V) that it reads."""
     sites = runs.sites
     changes = torch.cat([runs.changes(site) for site in sites], 1)  # (n, p of all sites)
     X = torch.cat([bits[site] for site in sites], 1) * changes[rows]

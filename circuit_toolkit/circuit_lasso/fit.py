@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
-from circuit_toolkit.circuit_lasso.relevance import carry_back
+from circuit_toolkit.circuit_lasso.relevance import propagate_relevance
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.regression import LassoPath, LogisticPath, Screening
 from circuit_toolkit.sites import Site
@@ -163,7 +163,7 @@ class LassoFit:
         weights = [self.chain[later].standardised(k) for later in self.sites[1:]]
         direct = [self._readout(site, k) for site in self.sites]
         present = self._present(prompt)
-        carried = carry_back(
+        carried = propagate_relevance(
             [
                 sp.diags_array(here) @ abs(matrix)
                 for here, matrix in zip(present, weights, strict=False)

@@ -25,7 +25,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.regression.solvers.nonnegative import chance_level, nonnegative_lasso
-from circuit_toolkit.tasks.prompt_pairs import Contrast
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 Design = Literal["direct", "edge"]
 SPARE = 0.1  # share of relevance that does not ask what components do alone: it ranks the rest
@@ -33,7 +33,7 @@ SPARE = 0.1  # share of relevance that does not ask what components do alone: it
 
 def randomised_lasso(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
@@ -55,7 +55,7 @@ def randomised_lasso(
     ----------
     model : Model
         The model.
-    contrast : Contrast
+    task : PromptPairs
         Prompts, and what is read off the logits; a `Task` is one. Twins are only used by
         `swap="corrupted"`.
     n_prompts : int, optional
@@ -68,7 +68,7 @@ def randomised_lasso(
         for each edge): scores are mean effects on the target, in units of `contrast.change`; best
         for what edge patching would find.
     swap : {"prompt", "corrupted"}
-        Swap for the output on another prompt of the same length, or on the corrupted twin.
+        Swap for the output on another prompt of the same length, or on the corrupted prompt.
     rho : float, optional
         Probability of a swap; by default 0.5 (direct), or what swaps 10 edges at once but at most
         0.05 (edge).
@@ -106,7 +106,8 @@ def randomised_lasso(
     Raises
     ------
     InputError
-        If a setting is out of range, twins differ in length, or no two prompts are of one length.
+        If a setting is out of range, corrupted prompts differ in length, or no two prompts are of
+        one length.
 
     Notes
     -----
@@ -123,7 +124,7 @@ def randomised_lasso(
             f"{false_edges}, {shuffles}, {necessity}."
         )
     graph, start = graph_of(model), time.perf_counter()
-    n = min(n_prompts or len(contrast.clean), len(contrast.clean))
+    n = min(n_prompts or len(task.clean), len(task.clean))
     direct, options = design == "direct", {}
     usual = 0.5 if direct else min(0.05, 10 / len(graph.edges))
     rows = 1000 if direct else max(2000, 5 * len(graph.edges))
@@ -136,7 +137,7 @@ def randomised_lasso(
         options["alone"] = min(50 * len(graph.writers), n * draws)
     data = (direct_design if direct else edge_design)(
         model,
-        contrast,
+        task,
         n_prompts=n_prompts,
         batch_size=batch_size,
         swap=swap,
@@ -152,12 +153,14 @@ def randomised_lasso(
     rng = torch.Generator().manual_seed(seed)
     null = chance_level(X, Y, allowed=allowed, alpha=alpha, shuffles=shuffles, generator=rng)
     if direct:
-        strengths, scores = found, carry_back(graph, found)[0]
+        strengths, scores = found, propagate_relevance(graph, found)[0]
         if data.alone is not None:
             weights = component_weights(data.alone, necessity)
-            needed = carry_back(graph, found * weights[:, None])[0]
+            needed = propagate_relevance(graph, found * weights[:, None])[0]
             scores = (1 - SPARE) * needed + SPARE * scores
-        chance = carry_back(graph, null)[0][:, graph.allowed]  # where all components do alike
+        chance = propagate_relevance(graph, null)[0][
+            :, graph.allowed
+        ]  # where all components do alike
     else:
         strengths, scores = torch.zeros(2, *graph.allowed.shape)
         strengths[graph.allowed] = scores[graph.allowed] = found[:, 0]
@@ -165,7 +168,7 @@ def randomised_lasso(
     settings = {
         "method": "randomised CircuitLasso",
         "model": model.name,
-        "task": contrast.name,
+        "task": task.name,
         "n_prompts": n,
         "design": design,
         "swap": swap,
@@ -201,7 +204,7 @@ def at_operating_point(circuit: Circuit) -> Circuit:
     return replace(circuit, edges=kept, settings=circuit.settings | {"operating_point": True})
 
 
-def carry_back(graph: Graph, strengths: Tensor) -> tuple[Tensor, Tensor]:
+def propagate_relevance(graph: Graph, strengths: Tensor) -> tuple[Tensor, Tensor]:
     """Share out relevance 1 of the target over its parents, theirs over theirs, and so on."""
     share = strengths.double().square() * graph.allowed
     share = share / share.sum(-2, keepdim=True).clamp(min=torch.finfo(torch.double).tiny)

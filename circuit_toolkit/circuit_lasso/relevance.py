@@ -18,7 +18,7 @@ class Relevance:
     direct: tuple[np.ndarray, ...]
 
 
-def carry_back(strengths: Sequence[sp.sparray], direct: Sequence[np.ndarray]) -> Relevance:
+def propagate_relevance(strengths: Sequence[sp.sparray], direct: Sequence[np.ndarray]) -> Relevance:
     """Share out relevance 1 of the target over its sources, theirs over theirs, and so on."""
     total = sum(float(part.sum()) for part in direct)
     into_target = [np.asarray(part, float) / total if total else 0.0 * part for part in direct]

@@ -12,7 +12,7 @@ from torch import Tensor
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import Components, run_components
 from circuit_toolkit.models.model import Batch, Model
-from circuit_toolkit.tasks.prompt_pairs import Contrast, Pairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
 
 Swap = Literal["prompt", "corrupted"]
 
@@ -61,7 +61,7 @@ class Block:
 
 def clean_blocks(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     n_prompts: int | None,
     batch_size: int | None,
     swap: Swap,
@@ -76,17 +76,17 @@ def clean_blocks(
     if not 0 < rho < 1 or draws < 1:
         raise InputError(f"rho must be between 0 and 1 and draws 1 or more, got {rho}, {draws}.")
     if swap == "corrupted":
-        pairs = tokenized_pairs(model, contrast, n_prompts)
-    else:  # twins need not be there
-        clean = model.tokenize(contrast.clean[:n_prompts])
-        pairs = Pairs(clean, clean)
+        pairs = tokenized_pairs(model, task, n_prompts)
+    else:  # corrupted prompts need not be there
+        clean = model.tokenize(task.clean[:n_prompts])
+        pairs = TokenPairs(clean, clean)
     lengths = pairs.clean.mask.sum(1).cpu()
     rng = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(pairs), generator=rng)
     order = shuffled[lengths[shuffled].argsort(stable=True)]
     if swap == "prompt" and int(torch.bincount(lengths).max()) < 2:
         raise InputError(
-            f"No two prompts of {contrast.name!r} are of one length in tokens, so no output fits "
+            f"No two prompts of {task.name!r} are of one length in tokens, so no output fits "
             "another prompt. Use more prompts, or swap='corrupted'."
         )
     # A batch is cut to the longest prompt in it: padding on the left costs time and no more.

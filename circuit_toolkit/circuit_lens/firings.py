@@ -55,7 +55,7 @@ def strongest_firings(
     site = dictionary.site
     if acts is None:
         own: Mapping[Site, Dictionary] = {site: dictionary}
-        acts = capture(model, prompts, own, batch_size=batch_size, progress=progress)
+        acts = capture(model, own, prompts, batch_size=batch_size, progress=progress)
     elif acts.n_prompts != len(prompts):
         raise MismatchError(
             f"acts are of {acts.n_prompts} prompts, the dataset has {len(prompts)}. Capture the "

@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         "--task", default="ioi", help="ioi, greater_than, docstring, agreement, bios"
     )
     heads.add_argument("--model", default="demo", help="demo, a folder, or a name of the hub")
-    heads.add_argument("--n", type=int, default=100, help="prompts with twins")
+    heads.add_argument("--n", type=int, default=100, help="prompts with corrupted prompts")
     heads.add_argument("--seeds", type=int, default=3, help="autoencoders")
     heads.add_argument("--seed", type=int, default=0)
     heads.add_argument("--json", action="store_true", help="print the result as JSON")

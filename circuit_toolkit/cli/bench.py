@@ -70,7 +70,7 @@ def _cases(args: argparse.Namespace):
     from circuit_toolkit.benchmark.interpbench.cases import read_cases
     from circuit_toolkit.benchmark.run import trials_of
 
-    return trials_of(read_cases(args.folder), args.measure)
+    return trials_of(read_cases(args.folder), args.metric_of)
 
 
 def _tasks(args: argparse.Namespace):
@@ -94,7 +94,7 @@ def _tasks(args: argparse.Namespace):
 
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:
-    keys = ("folder", "measure", "name", "model")
+    keys = ("folder", "metric", "name", "model")
     return {key: getattr(args, key) for key in keys if hasattr(args, key)}
 
 

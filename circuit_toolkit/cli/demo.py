@@ -56,7 +56,7 @@ def demo(task_name: str, out: Path, as_json: bool) -> None:
         saes = load_dictionaries(model)
         task, held_out = make(model, n=512, seed=0), make(model, n=128, seed=1, test=True)
     with stages.stage(f"capture {len(task.texts)} prompts at {len(saes)} sites"):
-        acts = capture(model, task, saes, progress=not as_json)
+        acts = capture(model, saes, task, progress=not as_json)
     with stages.stage("fit the path of strengths"):
         labels = named_features(model, saes, acts)
         fit = CircuitLasso().fit(acts, target=task, labels=labels)

@@ -71,7 +71,7 @@ def _alone(model: Any, task: Any, codes: Any) -> dict[str, Any]:
     """Scores where no truth is known."""
     from circuit_toolkit.activations.capturing import capture
 
-    acts = capture(model, task, "head_out", codes.positions, progress=False)
+    acts = capture(model, "head_out", task, codes.positions, progress=False)
     began, cpu = time.perf_counter(), time.process_time()
     fit = codes.fit(acts, task)
     nothing = ("truth", "node_auc", "node_ap", "precision", "recall", "f1", "edge_auc")
@@ -99,7 +99,10 @@ def _heads(fit: Any, mask: Any) -> list[dict[str, Any]]:
 
 def _lines(result: dict[str, Any], shown: int = 10) -> Sequence[str]:
     """Describe the result in words and tables."""
-    lines = [f"{result['task']} on {result['model']}, {result['n']} prompts with twins", ""]
+    lines = [
+        f"{result['task']} on {result['model']}, {result['n']} prompts with corrupted prompts",
+        "",
+    ]
     if result["truth"]:
         truth, auc, ap = result["truth"], result["node_auc"], result["node_ap"]
         lines += [

@@ -20,7 +20,7 @@ from circuit_toolkit.evidence.intervals import Interval, bootstrap
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import Contrast, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of, tokenized_pairs
 
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges
 BATCH = 32  # prompts at once: what fits the caches of a processor is faster than what fills it
@@ -28,7 +28,7 @@ BATCH = 32  # prompts at once: what fits the caches of a processor is faster tha
 
 @dataclass(frozen=True, eq=False)
 class KeptEdges:
-    """The measure of circuits cut to sizes, on every prompt."""
+    """The metric of circuits cut to sizes, on every prompt."""
 
     sizes: tuple[int, ...]
     measured: Mapping[str, np.ndarray]
@@ -44,7 +44,7 @@ class KeptEdges:
         )
 
     def shares(self, name: str) -> np.ndarray:
-        """Return the share of the measure that a circuit keeps, prompt by prompt."""
+        """Return the share of the metric that a circuit keeps, prompt by prompt."""
         whole = float((self.clean - self.corrupted).mean())
         return (self.measured[name] - self.corrupted[:, None]) / whole
 
@@ -67,7 +67,7 @@ def default_sizes(graph: Graph) -> tuple[int, ...]:
 
 def kept_edges(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     circuits: Mapping[str, Circuit],
     sizes: Sequence[int] | None = None,
     *,
@@ -85,23 +85,23 @@ def kept_edges(
         for name, circuit in circuits.items()
         for size in sizes
     }
-    pairs = tokenized_pairs(model, contrast, n_prompts)
+    pairs = tokenized_pairs(model, task, n_prompts)
     measured = {key: [] for key in [*cut, "clean", "corrupted"]}
     with torch.no_grad():
         for part in pairs.batches(batch_size, progress, "keeping edges"):
             rows, batch = range(part.start, part.stop), rows_of(pairs.clean, part)
             twins = run_components(model, rows_of(pairs.corrupted, part))
-            measured["corrupted"].append(contrast.measure(twins.logits, rows))
+            measured["corrupted"].append(task.metric_of(twins.logits, rows))
             whole = run_components(model, batch)
-            measured["clean"].append(contrast.measure(whole.logits, rows))
+            measured["clean"].append(task.metric_of(whole.logits, rows))
             for key, kept in cut.items():
                 got = run_components(model, batch, _corrupting(graph, ~kept, twins.outputs))
-                measured[key].append(contrast.measure(got.logits, rows))
+                measured[key].append(task.metric_of(got.logits, rows))
     found = {key: torch.cat(values).double().cpu().numpy() for key, values in measured.items()}
     clean, corrupted = found["clean"], found["corrupted"]
     if clean.mean() <= corrupted.mean():
         raise InputError(
-            f"{model.name} does no better on clean prompts of {contrast.name!r} "
+            f"{model.name} does no better on clean prompts of {task.name!r} "
             f"({clean.mean():.3g}) than on corrupted ones ({corrupted.mean():.3g}): there is "
             "nothing that a circuit could keep."
         )
@@ -118,7 +118,7 @@ def _strongest(graph: Graph, scores: np.ndarray, size: int) -> Tensor:
 
 
 def _corrupting(graph: Graph, corrupted: Tensor, theirs: Tensor):
-    """Put outputs of the twins (B, W, T, D) into all edges of a mask (W, R)."""
+    """Put outputs of the corrupted prompts (B, W, T, D) into all edges of a mask (W, R)."""
     mask = (corrupted & graph.allowed).to(theirs)
 
     def offset(slot: int, outputs: Tensor) -> Tensor:

@@ -232,7 +232,7 @@ def faithfulness(
     if task.metric is None:
         raise InputError(f"Task {task.name!r} has labels alone: there is no metric to keep.")
     if acts is None:
-        acts = capture(model, task, dictionaries, progress=False).pooled(positions)
+        acts = capture(model, dictionaries, task, progress=False).pooled(positions)
     task = task.subset(n_prompts)
     rng = np.random.default_rng(seed)
     universe = _universe(acts, list(dictionaries))

@@ -1,7 +1,7 @@
-"""Does a set of heads carry a task? All others are given their twins' outputs, and so is the set.
+"""Does a set of heads carry a task? All others, or the set, carry their corrupted outputs.
 
 As O'Neill and Bui, 2024, arXiv 2405.12522, test what they found, with shares of the gap between
-prompts and twins, and with random sets of heads as the yardstick.
+prompts and corrupted prompts, and with random sets of heads as the yardstick.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def head_evidence(
     """Test a circuit over heads by intervention, and return it with the outcome.
 
     Embedding and MLPs are computed from what is there. All shares are of the gap: the metric on
-    the prompts minus that on their twins.
+    the prompts minus that on their corrupted prompts.
 
     Parameters
     ----------
     model : Model
         The model.
     task : Task
-        With twins and a metric; better one that the circuit was not found on.
+        With corrupted prompts and a metric; better one that the circuit was not found on.
     circuit : Circuit
         Whose nodes are heads, such as `HeadCodesFit.predict` gives.
     draws : int
@@ -52,15 +52,16 @@ def head_evidence(
     Returns
     -------
     Circuit
-        With `evidence["ablation"]`: `full`, `twins`, `ablated` (metrics); `loss`, what is lost when
-        the circuit's heads carry their twins' outputs, and `kept`, what is left when all others
-        do; `random_loss`, `random_kept` (lists, with `_mean`), the same of random sets; `n_heads`.
+        With `evidence["ablation"]`: `full`, `corrupted`, `ablated` (metrics); `loss`, what
+        is lost when the circuit's heads carry their corrupted prompts' outputs, and `kept`, what is
+        left when all others do; `random_loss`, `random_kept` (lists, with `_mean`), the same of
+        random sets; `n_heads`.
 
     Raises
     ------
     InputError
-        If the circuit holds no head or something else, the task has no metric or no twins of equal
-        length, or the model does it no better than its twins.
+        If the circuit holds no head or something else, the task has no metric or no corrupted
+        prompts of equal length, or the model does it no better than its corrupted prompts.
     """
     features = circuit.features()
     kinds = {site.kind for site in features}
@@ -70,7 +71,9 @@ def head_evidence(
     if draws < 1 or n_prompts < 1:
         raise InputError(f"draws and n_prompts must be at least 1, got {draws} and {n_prompts}.")
     if task.metric is None or not task.corrupted:
-        raise InputError(f"Task {task.name!r} has no metric or no twins: nothing can be replaced.")
+        raise InputError(
+            f"Task {task.name!r} has no metric or no corrupted prompts: nothing can be replaced."
+        )
     task = task.subset(n_prompts)
     every = set(np.ndindex(model.n_layers, model.n_heads))
     heads = {(site.layer, int(head)) for site, chosen in features.items() for head in chosen}
@@ -94,7 +97,7 @@ def head_evidence(
     twins = float(task.score(logits, range(len(task), 2 * len(task))).mean())
     if full <= twins:
         raise InputError(
-            f"{model.name} does {task.name!r} no better than its twins ({full:.3f} and "
+            f"{model.name} does {task.name!r} no better than its corrupted prompts ({full:.3f} and "
             f"{twins:.3f}): nothing can be lost."
         )
 
@@ -110,9 +113,9 @@ def head_evidence(
     loss = lost(heads)
     outcome = {
         "metric": task.metric,
-        "share_of": "the gap between prompts and twins",
+        "share_of": "the gap between prompts and corrupted prompts",
         "full": full,
-        "twins": twins,
+        "corrupted": twins,
         "ablated": full - loss * (full - twins),
         "loss": loss,
         "random_loss": random_loss,

@@ -169,7 +169,7 @@ def feature_card(
     >>> import circuit_toolkit as ct
     >>> model = ct.load_model("demo")
     >>> transcoders = ct.load_dictionaries(model, kind="transcoder")
-    >>> acts = ct.capture(model, ["the boys near the cabinet"], transcoders, progress=False)
+    >>> acts = ct.capture(model, transcoders, ["the boys near the cabinet"], progress=False)
     >>> feature_card(model, transcoders, "mlp_in 0/17", acts)
     FeatureCard('blocks.0.ln2.hook_normalized/17', fires on ... of tokens)
     """

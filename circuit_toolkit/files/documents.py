@@ -139,7 +139,9 @@ def content_of(
 ) -> dict[str, Any]:
     """Return the content of a parsed document, after a look at form, version and checksum."""
     if not isinstance(found, dict) or found.get("format") != form:
-        raise FileFormatError(f"{name} holds no {form.rpartition('.')[2]}: its `format` is not {form!r}. {remedy}")
+        raise FileFormatError(
+            f"{name} holds no {form.rpartition('.')[2]}: its `format` is not {form!r}. {remedy}"
+        )
     if found.get("schema_version") != version:
         raise FileFormatError(
             f"{name} has schema version {found.get('schema_version')!r}; this release reads "

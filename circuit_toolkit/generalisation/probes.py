@@ -55,7 +55,7 @@ def feature_rows(
     # Without changes the model stays as it is, and keeps those that it brings.
     running = intervened(model, changes, dictionaries) if changes else nullcontext(model)
     with running as changed:
-        acts = capture(changed, task.clean, {site: dictionaries[site]}, "mean", progress=False)
+        acts = capture(changed, {site: dictionaries[site]}, task.clean, "mean", progress=False)
     rows = acts.features[site].toarray()
     rows[:, own] = 0
     return rows

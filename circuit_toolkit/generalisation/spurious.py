@@ -111,7 +111,7 @@ def rank_by_lasso(
         By fit, then by absolute weight per standard deviation, which is the score.
     """
     began = time.perf_counter()
-    acts = capture(model, task.clean, dictionaries, "mean", progress=False)
+    acts = capture(model, dictionaries, task.clean, "mean", progress=False)
     left = {
         site: np.flatnonzero(np.bincount(acts.features[site].indices) >= min_active)
         for site in dictionaries

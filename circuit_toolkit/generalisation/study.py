@@ -161,7 +161,7 @@ def generalise(
         )
     removed = {name: [ranking.those_in(judged)] for name, ranking in rankings.items()}
     if _any(chosen, "random"):
-        acts = capture(model, ambiguous.clean, known, "mean", progress=False)
+        acts = capture(model, known, ambiguous.clean, "mean", progress=False)
         like = removed["circuit_lasso"][0]
         removed["random"] = [random_features(acts, like, rng) for _ in range(draws)]
     for name, sets in removed.items():

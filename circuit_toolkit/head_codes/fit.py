@@ -35,7 +35,7 @@ class HeadCodesFit:
         Code of every head on every prompt: b positives, then their b negatives. The number
         `n_features` where no code is active.
     moved : ndarray, shape (S, b, L, H)
-        How far the codes move what a head writes from a prompt to its twin.
+        How far the codes move what a head writes from a prompt to its corrupted prompt.
     counted : ndarray of bool, shape (S, b)
         Pairs that the scores are from; the others were trained on.
     coders : CodeAutoencoders

@@ -5,10 +5,11 @@ Language Models", 2024, arXiv 2405.12522. No intervention and no gradient of the
 `HeadCodes.published()` does what their code does; the defaults differ where it matters, and each
 difference is an option.
 
-What carries the information is the pair of a prompt and its twin, at the token where the answer is
-said: the same autoencoder untrained ranks the heads of the bundled model as well, and so does the
-plain difference of a pair's outputs (`evaluation.head_scores.compare_heads`). Codes say besides
-which states of a head are new. A head that acts at earlier tokens alone is not seen at the last.
+What carries the information is the pair of a prompt and its corrupted prompt, at the token where
+the answer is said: the same autoencoder untrained ranks the heads of the bundled model as well, and
+so does the plain difference of a pair's outputs (`evaluation.head_scores.compare_heads`). Codes say
+besides which states of a head are new. A head that acts at earlier tokens alone is not seen at the
+last.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class HeadCodes:
         `mean` over tokens (published), or at a position that the task names.
     score : {"change", "unique", "unique_share"}
         `change` (ours): how far the codes move what a head writes when a prompt is exchanged for
-        its corrupted twin, the mean over pairs of the norm of the difference of reconstructions,
+        its corrupted prompt, the mean over pairs of the norm of the difference of reconstructions,
         in units of the residual stream. `unique` (published): how many codes only positives use;
         `unique_share`: the same as a share of the codes that the head uses.
     n_train : int
@@ -81,7 +82,7 @@ class HeadCodes:
     >>> import circuit_toolkit as ct
     >>> model = ct.load_model("demo")
     >>> task = ct.tasks.greater_than(model, n=40)
-    >>> acts = ct.capture(model, task, "head_out", positions="last", progress=False)
+    >>> acts = ct.capture(model, "head_out", task, positions="last", progress=False)
     >>> fit = ct.HeadCodes(n_seeds=1, steps=50).fit(acts, task)
     >>> fit.scores.shape
     (6, 8)
@@ -133,10 +134,10 @@ class HeadCodes:
         Parameters
         ----------
         acts : Activations
-            `capture(model, task, "head_out", positions=...)`: positives first, then negatives.
+            `capture(model, "head_out", task, positions=...)`: positives first, then negatives.
         task : Task
-            The one that was captured; its clean prompts are the positives, their twins the
-            negatives.
+            The one that was captured; its clean prompts are the positives, their corrupted prompts
+            the negatives.
 
         Returns
         -------
@@ -221,7 +222,7 @@ class HeadCodes:
             )
         if len(np.unique(task.groups)) * 2 != len(task.texts):
             raise InputError(
-                f"Task {task.name!r} has no corrupted twins, which are the negatives here."
+                f"Task {task.name!r} has no corrupted prompts, which are the negatives here."
             )
         rows = acts.pooled(self.positions)
         found = []

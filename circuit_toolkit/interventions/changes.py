@@ -28,7 +28,7 @@ class Change:
     site : Site
         Where; for features the site that their dictionary reads.
     how : {"set", "add", "scale", "resample"}
-        Set to a value, add it, multiply by it, or take over what the corrupted twin has there.
+        Set to a value, add it, multiply by it, or take over what the corrupted prompt has there.
     value : float or array, optional
         One number, or one for each feature; for heads one vector each; else a vector, shape (D,).
         Features are in their own units.

@@ -90,7 +90,7 @@ def intervene(
     ------
     InputError
         If there are no prompts, a change fits neither model nor dictionaries, the prompts do not
-        name a position, or there are no twins of equal length to resample from.
+        name a position, or there are no corrupted prompts of equal length to resample from.
     """
     plan = _Plan(model, prompts, dictionaries or {}, list(changes))
     outcomes = []
@@ -253,7 +253,7 @@ def intervened(
     for item in changes:
         check(model, known, item)
         if item.how == "resample":
-            raise InputError("Only intervene knows the twins to resample from.")
+            raise InputError("Only intervene knows the corrupted prompts to resample from.")
 
     def of(batch: Batch) -> Mapping[Site, Edit]:
         placed = [Placed(each, places(model, batch, each.positions, {})) for each in changes]
@@ -292,18 +292,18 @@ class _Plan:
         }
 
     def twins(self, start: int, batch: Batch) -> dict[int, Tensor]:
-        """Return what the corrupted twins have, for each change that resamples."""
+        """Return what the corrupted prompts have, for each change that resamples."""
         wanted = {n: each for n, each in enumerate(self.changes) if each.how == "resample"}
         if not wanted:
             return {}
         if self.task is None or not self.task.corrupted:
-            raise InputError("To resample, pass a task whose prompts have corrupted twins.")
+            raise InputError("To resample, pass a task whose prompts have corrupted prompts.")
         texts = self.task.corrupted[start : start + len(batch.ids)]
         twins = self.model.tokenize(texts, bos=self.bos)
         if twins.ids.shape != batch.ids.shape or not torch.equal(twins.mask, batch.mask):
             raise InputError(
-                f"Some twins of {self.task.name!r} differ in length from their prompts, so their "
-                "tokens do not correspond. Choose twins of equal length."
+                f"Some corrupted prompts of {self.task.name!r} differ in length from their "
+                "prompts, so their tokens do not correspond. Choose ones of equal length."
             )
         values = run(self.model, twins, list({each.site for each in wanted.values()}))
         return {

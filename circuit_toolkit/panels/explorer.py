@@ -198,7 +198,7 @@ class Explorer(Panel):
         made = self.tasks[str(self._task.value)]
         self._say("capturing and fitting …")
         self.task = made if isinstance(made, Task) else made(self.model, n=self.n)
-        self.acts = capture(self.model, self.task, chosen, progress=False)
+        self.acts = capture(self.model, chosen, self.task, progress=False)
         estimator = replace(self.estimator, positions=self._positions.value)
         labels = named_features(self.model, chosen, self.acts, estimator.positions)
         if self.descriptions is not None:
@@ -224,7 +224,7 @@ class Explorer(Panel):
             self._view = (self.fit, self.acts, _ALL)
         else:
             chosen = {site: self.dictionaries[site] for site in self.fit.sites}
-            acts = capture(self.model, [text], chosen, progress=False)
+            acts = capture(self.model, chosen, [text], progress=False)
             self._view = (self.fit.on(acts), acts, 0)
         self._draw()
 

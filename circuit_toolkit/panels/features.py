@@ -64,7 +64,7 @@ class FeatureExplorer(Panel):
             descriptions = WeightLens().describe(model, self.dictionaries)
         check_described(descriptions, self.dictionaries)
         self._described, self.lens = descriptions, lens or CircuitLens()
-        self.acts: Activations = capture(model, self.texts, self.dictionaries)
+        self.acts: Activations = capture(model, self.dictionaries, self.texts)
         self._fires = feature_labels(self.acts)
         self.circuits: FeatureCircuits | None = None
         self.card: FeatureCard

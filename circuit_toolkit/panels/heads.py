@@ -108,7 +108,7 @@ class HeadExplorer(Panel):
         self._test = w.Button(
             description="Test",
             icon="flask",
-            tooltip="Give the heads, all others, and random sets what they have on the twins",
+            tooltip="Give the heads, all others, and random sets their corrupted outputs",
         )
         self._tested, self._chosen = w.HTML(), w.HTML()
         self.graph = GraphWidget()
@@ -131,7 +131,7 @@ class HeadExplorer(Panel):
                 made = self.tasks[name]
                 task = made if isinstance(made, Task) else made(self.model, n=self.n)
                 where = self.codes.positions
-                acts = capture(self.model, task, "head_out", where, progress=False)
+                acts = capture(self.model, "head_out", task, where, progress=False)
                 self._captured = task, acts
             self.task, acts = self._captured
             codes = replace(self.codes, n_train=self._train.value, n_features=self._size.value)
@@ -206,7 +206,7 @@ class HeadExplorer(Panel):
         self._where.layout.display = ""
 
     def _effect(self, layer: int, head: int) -> str:
-        """Return what the metric does when the head carries what it has on the twins."""
+        """Return what the metric does when the head carries its corrupted output."""
         if self.task.metric is None:
             return "the task has labels alone: no metric"
         task = self.task.subset(_TESTED)
@@ -217,7 +217,7 @@ class HeadExplorer(Panel):
         assert after is not None and before is not None
         name, (was, now) = self.task.metric.replace("_", " "), (before.mean(), after.mean())
         return (
-            f"with its output on the twins, {name} {was:.2f} becomes {now:.2f} "
+            f"with its output on the corrupted prompts, {name} {was:.2f} becomes {now:.2f} "
             f"({now - was:+.2f}; {len(task)} prompts)"
         )
 
@@ -272,7 +272,7 @@ def explore_heads(
     model : Model
         From `load_model`.
     task : Task, optional
-        One's own, with twins; by default the bundled tasks are in the menu.
+        One's own, with corrupted prompts; by default the bundled tasks are in the menu.
     n : int
         Prompts of a bundled task.
     codes : HeadCodes, optional

@@ -20,21 +20,21 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import Contrast, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of, tokenized_pairs
 
 Swap = Literal["corrupted", "other"]
-Response = Literal["measure", "change"]
+Response = Literal["metric", "change"]
 Edge = tuple[str, str]
 
 
 def edge_patching(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
     swap: Swap = "corrupted",
-    response: Response = "measure",
+    response: Response = "metric",
     average: Average = "mean of absolutes",
     seed: int = 0,
     progress: bool = False,
@@ -47,15 +47,15 @@ def edge_patching(
     ----------
     model : Model
         The model.
-    contrast : Contrast
-        Prompts with twins, and what is read off the logits; a `Task` is one.
+    task : PromptPairs
+        Prompts with corrupted prompts, and what is read off the logits; a `Task` is one.
     n_prompts : int, optional
         How many to use, the first ones; by default all.
     batch_size : int, optional
         Runs at once, each of one edge on one prompt; by default what fits into half a
         gigabyte.
     swap : {"corrupted", "other"}
-        Outputs of the corrupted twin, or of another clean prompt of the same length, at random.
+        Outputs of the corrupted prompt, or of another clean prompt of the same length, at random.
     response : {"measure", "change"}
         Change of `contrast.measure`, or `contrast.change` against the clean run.
     average : {"absolute mean", "mean of absolutes"}
@@ -73,12 +73,12 @@ def edge_patching(
     Raises
     ------
     InputError
-        If there are no twins of equal length, or an option is unknown.
+        If there are no corrupted prompts of equal length, or an option is unknown.
     """
     graph, start = graph_of(model), time.perf_counter()
     effects = patching_effects(
         model,
-        contrast,
+        task,
         [[edge] for edge in graph.edges],
         n_prompts=n_prompts,
         batch_size=batch_size,
@@ -90,19 +90,19 @@ def edge_patching(
     scores, weights = torch.zeros(2, *graph.allowed.shape)
     scores[graph.allowed] = averaged(effects, average)
     weights[graph.allowed] = effects.mean(0)
-    settings = _settings("edge patching", model, contrast, effects, swap, response, average, seed)
+    settings = _settings("edge patching", model, task, effects, swap, response, average, seed)
     settings["seconds"] = time.perf_counter() - start
     return component_circuit(graph, scores, settings, weights=weights)
 
 
 def activation_patching(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
     swap: Swap = "corrupted",
-    response: Response = "measure",
+    response: Response = "metric",
     average: Average = "mean of absolutes",
     seed: int = 0,
     progress: bool = False,
@@ -115,15 +115,15 @@ def activation_patching(
     ----------
     model : Model
         The model.
-    contrast : Contrast
-        Prompts with twins, and what is read off the logits; a `Task` is one.
+    task : PromptPairs
+        Prompts with corrupted prompts, and what is read off the logits; a `Task` is one.
     n_prompts : int, optional
         How many to use, the first ones; by default all.
     batch_size : int, optional
         Runs at once, each of one component on one prompt; by default what fits into half a
         gigabyte.
     swap : {"corrupted", "other"}
-        Outputs of the corrupted twin, or of another clean prompt of the same length, at random.
+        Outputs of the corrupted prompt, or of another clean prompt of the same length, at random.
     response : {"measure", "change"}
         Change of `contrast.measure`, or `contrast.change` against the clean run.
     average : {"absolute mean", "mean of absolutes"}
@@ -141,12 +141,12 @@ def activation_patching(
     Raises
     ------
     InputError
-        If there are no twins of equal length, or an option is unknown.
+        If there are no corrupted prompts of equal length, or an option is unknown.
     """
     graph, start = graph_of(model), time.perf_counter()
     effects = patching_effects(
         model,
-        contrast,
+        task,
         [edges_out_of(graph, name) for name in graph.writers],
         n_prompts=n_prompts,
         batch_size=batch_size,
@@ -155,7 +155,7 @@ def activation_patching(
         seed=seed,
         progress=progress,
     )
-    settings = _settings("node patching", model, contrast, effects, swap, response, average, seed)
+    settings = _settings("node patching", model, task, effects, swap, response, average, seed)
     settings["seconds"] = time.perf_counter() - start
     none = torch.zeros(graph.allowed.shape)
     return component_circuit(graph, none, settings, node_scores=averaged(effects, average))
@@ -169,18 +169,18 @@ def edges_out_of(graph: Graph, writer: str) -> list[Edge]:
 
 def patching_effects(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     sets: Sequence[Sequence[Edge]],
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
     swap: Swap = "corrupted",
-    response: Response = "measure",
+    response: Response = "metric",
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
     """Patch sets of edges, each set in runs of its own, and give its effect on every prompt."""
-    if swap not in ("corrupted", "other") or response not in ("measure", "change"):
+    if swap not in ("corrupted", "other") or response not in ("metric", "change"):
         raise InputError(
             "swap must be 'corrupted' or 'other' and response 'measure' or 'change', got "
             f"{swap!r} and {response!r}."
@@ -189,7 +189,7 @@ def patching_effects(
     numbers = [_numbers(graph, edges) for edges in sets]
     # Sets that patch the same readers run together: elsewhere a run is then the plain one.
     order = sorted(range(len(sets)), key=lambda i: numbers[i][:, 1].tolist())
-    pairs = tokenized_pairs(model, contrast, n_prompts)
+    pairs = tokenized_pairs(model, task, n_prompts)
     size = batch_size or pairs.fitting(model)
     partner = pairs.partners(seed) if swap == "other" else None
     found = torch.empty(len(pairs), len(sets))
@@ -209,10 +209,10 @@ def patching_effects(
                 logits = run_components(model, batch, offset).logits
                 count = prompts[local].tolist()
                 if response == "change":
-                    effect = contrast.change(logits, clean.logits[local], count)
+                    effect = task.change(logits, clean.logits[local], count)
                 else:
-                    before = contrast.measure(clean.logits[local], count)
-                    effect = contrast.measure(logits, count) - before
+                    before = task.metric_of(clean.logits[local], count)
+                    effect = task.metric_of(logits, count) - before
                 found[prompts[local], which] = effect.float().cpu()
     return found
 
@@ -253,7 +253,7 @@ def _offset(graph: Graph, sets: Sequence[Tensor], theirs: Tensor, prompts: Tenso
 def _settings(
     method: str,
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     effects: Tensor,
     swap: Swap,
     response: Response,
@@ -263,7 +263,7 @@ def _settings(
     return {
         "method": method,
         "model": model.name,
-        "task": contrast.name,
+        "task": task.name,
         "n_prompts": len(effects),
         "swap": swap,
         "response": response,

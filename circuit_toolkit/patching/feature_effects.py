@@ -1,4 +1,4 @@
-"""What features do to the features of the next site and to the measure: the tables, the truth."""
+"""What features do to the features of the next site and to the metric: the tables, the truth."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def exact_feature_effects(
         Whether to measure effects on the features of the next site. One run changes a feature of
         each site, since every site starts afresh.
     nodes : bool
-        Whether to measure effects on the measure, which takes a run of its own for each site.
+        Whether to measure effects on the metric, which takes a run of its own for each site.
     batch_size : int, optional
         Prompts that run at once.
     progress : bool

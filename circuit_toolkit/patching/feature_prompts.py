@@ -13,13 +13,13 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Batch, Model, run, token_mask
 from circuit_toolkit.patching.feature_runs import PORTS, SIZE, FeatureRuns, Value, gathered
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.prompt_pairs import Contrast, Pairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
 
 
 def feature_runs(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
-    contrast: Contrast,
+    task: PromptPairs,
     *,
     value: Value = "zero",
     positions: Literal["all", "last"] = "all",
@@ -29,12 +29,12 @@ def feature_runs(
 ) -> FeatureRuns:
     """Run prompts once, and say what their features may be changed to."""
     ordered = _checked(dictionaries)
-    if value not in ("zero", "mean", "twin", "other") or positions not in ("all", "last"):
+    if value not in ("zero", "mean", "corrupted", "other") or positions not in ("all", "last"):
         raise InputError(
-            "value must be 'zero', 'mean', 'twin' or 'other' and positions 'all' or 'last', got "
-            f"{value!r} and {positions!r}."
+            "value must be 'zero', 'mean', 'corrupted' or 'other' and positions 'all' or "
+            f"'last', got {value!r} and {positions!r}."
         )
-    batch, twins = _tokens(model, ordered, contrast, value, n_prompts, seed)
+    batch, twins = _tokens(model, ordered, task, value, n_prompts, seed)
     where = token_mask(model, batch)
     if positions == "last":
         where = where & (torch.arange(where.shape[1], device=where.device) == where.shape[1] - 1)
@@ -64,7 +64,7 @@ def feature_runs(
     return FeatureRuns(
         model,
         ordered,
-        contrast,
+        task,
         batch,
         where,
         streams,
@@ -93,23 +93,23 @@ def _checked(dictionaries: Mapping[Site, Dictionary]) -> dict[Site, Dictionary]:
 def _tokens(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
-    contrast: Contrast,
+    task: PromptPairs,
     value: Value,
     n_prompts: int | None,
     seed: int,
 ) -> tuple[Batch, Batch | None]:
     """Tokens of the prompts, and of those whose features they get."""
     bos = shared_bos(dictionaries)
-    clean = list(contrast.clean[:n_prompts])
-    if value == "twin":
-        tokenized_pairs(model, contrast, n_prompts)  # refuses twins of other lengths
-        both = model.tokenize([*clean, *contrast.corrupted[:n_prompts]], bos=bos)
+    clean = list(task.clean[:n_prompts])
+    if value == "corrupted":
+        tokenized_pairs(model, task, n_prompts)  # refuses corrupted prompts of other lengths
+        both = model.tokenize([*clean, *task.corrupted[:n_prompts]], bos=bos)
         n = len(clean)
         return rows_of(both, slice(0, n)), rows_of(both, slice(n, 2 * n))
     batch = model.tokenize(clean, bos=bos)
     if value != "other":
         return batch, None
-    return batch, rows_of(batch, Pairs(batch, batch).partners(seed))
+    return batch, rows_of(batch, TokenPairs(batch, batch).partners(seed))
 
 
 def _streams(

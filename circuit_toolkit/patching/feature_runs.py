@@ -21,9 +21,9 @@ from circuit_toolkit.dictionaries.directions import decoder_rows
 from circuit_toolkit.models import LOGITS, Batch, Model, run
 from circuit_toolkit.models.ports import LOGITS_PORT, Edit, Port, block_port, run_ports
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.prompt_pairs import Contrast, rows_of
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of
 
-Value = Literal["zero", "mean", "twin", "other"]
+Value = Literal["zero", "mean", "corrupted", "other"]
 Bits = Mapping[Site, Tensor]  # (B, p) each: how far a feature goes to its new value, 0 to 1
 PORTS = {"resid_pre": "input", "resid_post": "output"}
 SIZE = 128  # prompts in a run: more outgrow the caches of a processor
@@ -35,7 +35,7 @@ class FeatureRuns:
 
     model: Model
     dictionaries: Mapping[Site, Dictionary]
-    contrast: Contrast
+    task: PromptPairs
     batch: Batch
     where: Tensor
     streams: Mapping[Site, Tensor]
@@ -60,7 +60,7 @@ class FeatureRuns:
         """What a circuit says of how its prompts were run."""
         return {
             "model": self.model.name,
-            "task": self.contrast.name,
+            "task": self.task.name,
             "n_prompts": len(self),
             "sites": [str(site) for site in self.sites],
             "dictionaries": {str(site): each.name for site, each in self.dictionaries.items()},
@@ -133,15 +133,15 @@ class FeatureRuns:
         return found, out[LOGITS] if measure else None
 
     def change(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Return how much the measure changed, shape (B,), from the logits (B, 1, V) of a run."""
-        plain = self.contrast.measure(self.logits[rows], rows.tolist())
-        return (self.contrast.measure(logits, rows.tolist()) - plain).detach().float()
+        """Return how much the metric changed, shape (B,), from the logits (B, 1, V) of a run."""
+        plain = self.task.metric_of(self.logits[rows], rows.tolist())
+        return (self.task.metric_of(logits, rows.tolist()) - plain).detach().float()
 
     def readout(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Return the gradient of the measure to logits."""
+        """Return the gradient of the metric to logits."""
         logits = logits.detach().clone().requires_grad_()
         with torch.enable_grad():
-            total = self.contrast.measure(logits, rows.tolist()).sum()
+            total = self.task.metric_of(logits, rows.tolist()).sum()
         return torch.autograd.grad(total, logits)[0][:, 0]
 
     def leaves(
@@ -177,7 +177,7 @@ class FeatureRuns:
         keep = [LOGITS_PORT] if measure else [list(edits)[-1]]
         batch = rows_of(self.batch, rows)
         out = run_ports(self.model, batch, edits, keep, last_logits=True, grad=True)
-        score = self.contrast.measure(out[LOGITS_PORT], rows.tolist()) if measure else None
+        score = self.task.metric_of(out[LOGITS_PORT], rows.tolist()) if measure else None
         return added, found, score
 
     def in_batches(self, rows: Tensor, size: int | None = None) -> Iterator[slice]:

@@ -1,6 +1,6 @@
 """Path patching: what one component or feature does to another, and through it to the outcome.
 
-The receiver alone sees what the sender is on the corrupted twin, or nothing of it, or its mean;
+The receiver alone sees what the sender is on the corrupted prompt, or nothing of it, or its mean;
 everything after the receiver is computed anew. Features are part of the stream, so a path may run
 from a head to a feature, from a feature to an MLP, or between two features. Source: Wang et al.,
 2022, arXiv 2211.00593.
@@ -21,7 +21,7 @@ from circuit_toolkit.models.components import Components, Offset, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Batch, Model, token_mask
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.prompt_pairs import Contrast, Pairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
 
 Unit = str | tuple[Site | str, int]  # `a0.h1`, or the site and the number of a feature
 Value = Literal["corrupted", "zero", "mean"]
@@ -38,9 +38,9 @@ class PathEffect:
     through : tuple of str
         Components that passed the effect on, besides the direct path.
     effect : Tensor, shape (n,)
-        Change of the measure of each prompt.
+        Change of the metric of each prompt.
     clean : Tensor, shape (n,)
-        The measure before.
+        The metric before.
     logits : Tensor, shape (n, V)
         At the last token, patched.
     change : Tensor, shape (n, T), optional
@@ -68,7 +68,7 @@ class PathEffect:
 
 def path_patching(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     sender: Unit,
     receiver: Unit,
     *,
@@ -79,7 +79,7 @@ def path_patching(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> PathEffect:
-    """Let the receiver see the sender as it is on the corrupted twin, and nobody else.
+    """Let the receiver see the sender as it is on the corrupted prompt, and nobody else.
 
     What the receiver makes of it travels on, and all after it is computed anew. Everything before
     it is as on the clean prompt, but for the components of `through`.
@@ -88,15 +88,16 @@ def path_patching(
     ----------
     model : Model
         The model.
-    contrast : Contrast
-        Prompts with twins of equal length, and a measure; a `Task` is one.
+    task : PromptPairs
+        Prompts with corrupted prompts of equal length, and a metric; a `Task` is one.
     sender, receiver : str, or tuple of Site or str and int
         A component (`embed`, `a0.h1`, `m0`; `logits` as a receiver), or a feature: its site and
         its number. Of a feature that sends the activation changes; what dictionaries leave
         unexplained stays.
     value : {"corrupted", "zero", "mean"}
-        What the sender is seen as: itself on the corrupted twin, zero, or its mean over all tokens
-        of the prompts. The last two need no twins, and leave the beginning-of-sequence token.
+        What the sender is seen as: itself on the corrupted prompt, zero, or its mean over all
+        tokens of the prompts. The last two need no corrupted prompts, and leave the
+        beginning-of-sequence token.
     through : sequence of str
         Components that pass the effect on: they too see what the sender is, and what those of
         `through` before them make of it, and the receiver sees what they then write. All MLPs in
@@ -119,7 +120,7 @@ def path_patching(
     ------
     InputError
         If a component, feature or value does not exist, no autoencoder of the stream was given for
-        a feature, or there are no twins of equal length.
+        a feature, or there are no corrupted prompts of equal length.
 
     Examples
     --------
@@ -136,7 +137,7 @@ def path_patching(
     start, end = (_Sender.of(graph, sender, named), _Receiver.of(graph, receiver, named))
     middle = sorted({graph.reader(name) for name in through})
     of = [start.dictionary, end.dictionary]
-    pairs = _pairs(model, contrast, n_prompts, of, twins=value == "corrupted")
+    pairs = _pairs(model, task, n_prompts, of, twins=value == "corrupted")
     size = batch_size or pairs.fitting(model)
     found: list[list[Tensor]] = []
     with torch.no_grad():
@@ -155,7 +156,7 @@ def path_patching(
             seen = _seen(model, batch, clean, start, given, middle, end)
             written, change = end.response(clean, seen)
             logits = run_components(model, batch, end.added(written)).logits
-            before, after = (contrast.measure(x, count) for x in (clean.logits, logits))
+            before, after = (task.metric_of(x, count) for x in (clean.logits, logits))
             found.append([after - before, before, logits[:, -1], change * batch.mask])
     effect, before, logits, change = (torch.cat(each).cpu() for each in zip(*found, strict=True))
     return PathEffect(
@@ -318,7 +319,7 @@ def _feature(
     return f"{site}/{number}", number, 2 * site.layer + offsets[site.kind], dictionary
 
 
-def _mean(model: Model, pairs: Pairs, start: _Sender, size: int) -> Tensor:
+def _mean(model: Model, pairs: TokenPairs, start: _Sender, size: int) -> Tensor:
     """Mean over tokens of what the sender is on the prompts, shape (D,) or ()."""
     total, count = torch.zeros(()), 0
     for rows in pairs.batches(size, False, ""):
@@ -330,20 +331,20 @@ def _mean(model: Model, pairs: Pairs, start: _Sender, size: int) -> Tensor:
 
 def _pairs(
     model: Model,
-    contrast: Contrast,
+    task: PromptPairs,
     n_prompts: int | None,
     dictionaries: Sequence[Dictionary | None],
     *,
     twins: bool,
-) -> Pairs:
+) -> TokenPairs:
     """Tokens as the dictionaries want them to begin."""
     bos = shared_bos([each for each in dictionaries if each is not None])
     if not twins:
-        clean = model.tokenize(contrast.clean[:n_prompts], bos=bos)
-        return Pairs(clean, clean)
-    pairs = tokenized_pairs(model, contrast, n_prompts)  # refuses twins of other lengths
+        clean = model.tokenize(task.clean[:n_prompts], bos=bos)
+        return TokenPairs(clean, clean)
+    pairs = tokenized_pairs(model, task, n_prompts)  # refuses corrupted prompts of other lengths
     if bos is None:
         return pairs
     n = len(pairs)
-    both = model.tokenize([*contrast.clean[:n], *contrast.corrupted[:n]], bos=bos)
-    return Pairs(rows_of(both, slice(0, n)), rows_of(both, slice(n, 2 * n)))
+    both = model.tokenize([*task.clean[:n], *task.corrupted[:n]], bos=bos)
+    return TokenPairs(rows_of(both, slice(0, n)), rows_of(both, slice(n, 2 * n)))

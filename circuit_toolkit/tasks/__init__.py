@@ -1,4 +1,4 @@
-"""Tasks: prompts with answers or labels, corrupted twins and a metric."""
+"""Tasks: prompts with answers or labels, corrupted prompts and a metric."""
 
 from circuit_toolkit.tasks.families import BUNDLED, agreement, bios, docstring, greater_than, ioi
 from circuit_toolkit.tasks.task import Task

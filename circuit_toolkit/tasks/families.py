@@ -25,7 +25,7 @@ def ioi(
 ) -> Task:
     """Indirect object identification: who gets the gift (Wang et al., 2022, arXiv 2211.00593).
 
-    In the corrupted twin a third person gives, so that either of the first two may get it.
+    In the corrupted prompt a third person gives, so that either of the first two may get it.
     Metric: logit of the indirect object minus that of the subject. With a woman and a man in each
     pair a regression explains the logit of her name minus that of his: names take both parts
     equally often, so no feature could add up to "right minus wrong" itself.
@@ -69,7 +69,7 @@ def greater_than(
 ) -> Task:
     """Year spans: the end lies after the start (Hanna et al., 2023, arXiv 2305.00586).
 
-    The corrupted twin starts early, between 02 and a third of the start year. Metric: probability
+    The corrupted prompt starts early, between 02 and a third of the start year. Metric: probability
     of the later years minus that of the start year and those before. Ends of spans are late in
     their century more often than not, so over all start years a model that does not look at the
     start scores about .5; from 60 on it scores about 0. Hanna et al. use all years from 2 to 98.
@@ -86,7 +86,7 @@ def greater_than(
     test : bool
         Use only start years and events (in the grammar also templates) that never occur otherwise.
     years : (int, int)
-        First and last start year, from 2 (in the grammar its own twin) to 98.
+        First and last start year, from 2 (in the grammar its own corrupted prompt) to 98.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def docstring(
 ) -> Task:
     """Docstrings: `:param` is followed by the next argument (Heimersheim and Janiak, 2023).
 
-    The corrupted twin has other arguments in the signature. Metric: logit of the right argument
+    The corrupted prompt has other arguments in the signature. Metric: logit of the right argument
     minus the mean logit of the others. With the right one of one half of the argument names and
     the others of the other half, a regression explains the logit of the first half's minus that of
     the second's, for the reason told at `ioi`.
@@ -149,7 +149,7 @@ def docstring(
 def agreement(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) -> Task:
     """Subject-verb agreement across attractors and relative clauses (Linzen et al., 2016).
 
-    The corrupted twin has the subject in the other number. Metric: logit of the agreeing form of
+    The corrupted prompt has the subject in the other number. Metric: logit of the agreeing form of
     the verb minus that of the other; a regression explains the singular's minus the plural's.
 
     Parameters
@@ -191,7 +191,7 @@ def bios(
 ) -> Task:
     """Pronoun after a short biography (after Bias in Bios, De-Arteaga et al., 2019).
 
-    The corrupted twin has a name of the other gender. Metric: logit of the right pronoun minus
+    The corrupted prompt has a name of the other gender. Metric: logit of the right pronoun minus
     that of the other; a regression explains that of "she" minus that of "he". Labels:
     `profession` and `gender`. In the bundled grammar only: `Task.from_hub(model, "bias_in_bios")`
     has the biographies themselves.

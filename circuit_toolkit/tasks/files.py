@@ -198,16 +198,16 @@ def _kept(
     file: str, found: Sequence[Pair], uneven: Sequence[int], drop: bool
 ) -> tuple[list[int], str | None]:
     """Rows that make prompts, and a warning about the others; an error if they are not dropped."""
-    bad = {i: "its twin has another number of tokens" for i in uneven} if drop else {}
+    bad = {i: "its corrupted prompt has another number of tokens" for i in uneven} if drop else {}
     bad |= {i: each for i, each in enumerate(found) if isinstance(each, str)}
     kept = [i for i in range(len(found)) if i not in bad]
     if not bad and not uneven:
         return kept, None
     if not bad:
         return kept, (
-            f"{len(uneven)} of {len(found)} twins have another number of tokens than their prompt, "
-            f"the first in row {uneven[0] + 1}. Patching and named positions need equal lengths: "
-            "bad_rows='drop' leaves these rows out."
+            f"{len(uneven)} of {len(found)} corrupted prompts have another number of tokens "
+            f"than their prompt, the first in row {uneven[0] + 1}. Patching and named "
+            "positions need equal lengths: bad_rows='drop' leaves these rows out."
         )
     first = min(bad)
     count = f"{len(bad)} of {len(found)} rows"

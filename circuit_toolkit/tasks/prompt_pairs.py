@@ -1,4 +1,4 @@
-"""Clean prompts and their corrupted twins as tokens, side by side and in batches."""
+"""Clean prompts and their corrupted prompts as tokens, side by side and in batches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from circuit_toolkit.models.model import Batch, Model, Prompt
 
 
 @runtime_checkable
-class Contrast(Protocol):
-    """Clean prompts, corrupted twins of equal length, and two numbers read off the logits."""
+class PromptPairs(Protocol):
+    """Clean prompts, corrupted prompts of equal length, and two numbers read off the logits."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -27,7 +27,7 @@ class Contrast(Protocol):
     @property
     def corrupted(self) -> Sequence[Prompt]: ...  # noqa: D102
 
-    def measure(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+    def metric_of(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
         """Return how well the model does on prompts `rows`: (B, T, V) -> (B,), differentiable."""
         ...
 
@@ -37,8 +37,8 @@ class Contrast(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
-    """Tokens of n prompts and of their twins, padded to one length."""
+class TokenPairs:
+    """Tokens of n prompts and of their corrupted prompts, padded to one length."""
 
     clean: Batch
     corrupted: Batch
@@ -72,7 +72,7 @@ class Pairs:
             if len(rows) == 1:
                 raise InputError(
                     f"Prompt {int(rows[0])} is the only one of {int(length)} tokens, so no other "
-                    "prompt's outputs fit it. Leave it out, or swap to the corrupted twin."
+                    "prompt's outputs fit it. Leave it out, or swap to the corrupted prompt."
                 )
             rows = rows[torch.randperm(len(rows), generator=rng)]
             found[rows] = rows.roll(1)  # one cycle through all
@@ -84,22 +84,22 @@ def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
     return Batch(batch.ids[rows], batch.mask[rows])
 
 
-def tokenized_pairs(model: Model, contrast: Contrast, n_prompts: int | None = None) -> Pairs:
-    """Tokenize the prompts of a contrast and their twins."""
+def tokenized_pairs(model: Model, task: PromptPairs, n_prompts: int | None = None) -> TokenPairs:
+    """Tokenize the prompts of a contrast and their corrupted prompts."""
     if n_prompts is not None and n_prompts < 1:
         raise InputError(f"n_prompts must be at least 1, got {n_prompts}.")
-    clean, corrupted = contrast.clean[:n_prompts], contrast.corrupted[:n_prompts]
+    clean, corrupted = task.clean[:n_prompts], task.corrupted[:n_prompts]
     if len(clean) != len(corrupted):
         raise InputError(
-            f"{contrast.name!r} has {len(clean)} prompts and {len(corrupted)} corrupted twins. "
-            "This method needs a twin for each."
+            f"{task.name!r} has {len(clean)} prompts and {len(corrupted)} corrupted prompts. "
+            "This method needs a corrupted prompt for each."
         )
     both, n = model.tokenize([*clean, *corrupted]), len(clean)
-    pairs = Pairs(Batch(both.ids[:n], both.mask[:n]), Batch(both.ids[n:], both.mask[n:]))
+    pairs = TokenPairs(Batch(both.ids[:n], both.mask[:n]), Batch(both.ids[n:], both.mask[n:]))
     differ = (pairs.clean.mask.sum(1) != pairs.corrupted.mask.sum(1)).nonzero()
     if len(differ):
         raise InputError(
-            f"Prompt {int(differ[0])} of {contrast.name!r} and its twin are of different length in "
-            "tokens, so their positions do not match. Use twins of equal length."
+            f"Prompt {int(differ[0])} of {task.name!r} and its corrupted prompt are of different "
+            "length in tokens, so their positions do not match. Use prompts of equal length."
         )
     return pairs

@@ -55,9 +55,9 @@ class Sources:
         clean, corrupted, answers, wrong = zip(*pairs, strict=True)
         if uneven := unequal_twins(model, clean, corrupted):
             warnings.warn(
-                f"{len(uneven)} of {len(clean)} twins have another number of tokens than their "
-                f"prompt, the first {corrupted[uneven[0]]!r}: patching and named positions need "
-                "equal lengths.",
+                f"{len(uneven)} of {len(clean)} corrupted prompts have another number of tokens "
+                f"than their prompt, the first {corrupted[uneven[0]]!r}: patching and named "
+                "positions need equal lengths.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -88,7 +88,7 @@ class Sources:
         name: str | None = None,
         bad_rows: Literal["refuse", "drop"] = "refuse",
     ) -> Self:
-        """Read a task from a table: a prompt, its corrupted twin and its answers in each row.
+        """Read a task from a table: a prompt, its corrupted prompt and its answers in each row.
 
         Columns that are not named are guessed by the names that published files use. What is in
         the columns of answers decides the task:
@@ -107,7 +107,7 @@ class Sources:
         path : str or path
             A CSV file with a header, or TSV by its ending; see `from_jsonl` for JSON lines.
         clean, corrupted, answer, wrong : str, optional
-            Names of the columns. Without a column of corrupted twins the task has none.
+            Names of the columns. Without a column of corrupted prompts the task has none.
         answers_as : {"text", "ids", "start_year"}, optional
             What the columns of answers hold.
         labels : sequence of str
@@ -120,8 +120,8 @@ class Sources:
             Name of the task; by default that of the file.
         bad_rows : {"refuse", "drop"}
             What to do about rows whose answer is not one token. With "drop" they are left out, as
-            are twins of another length than their prompt, and a warning counts both; with
-            "refuse" a bad row is an error, and unequal twins are only warned of.
+            are corrupted prompts of another length than their prompt, and a warning counts both;
+            with "refuse" a bad row is an error, and unequal corrupted prompts are only warned of.
 
         Returns
         -------

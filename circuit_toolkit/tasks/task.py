@@ -1,4 +1,4 @@
-"""Task: prompts, corrupted twins, what is right, and the number that says how right a model is."""
+"""Task: prompts, corrupted ones, what is right, and the metric that says how right a model is."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from circuit_toolkit.tasks.sources import Metric, Sources
 class Task(Sources):
     """Prompts with answers, and the metric that measures a model on them.
 
-    The rows of a task are its n clean prompts, then their n corrupted twins if there are any. A
-    twin is scored with the answers of its clean prompt, so the metric falls where the evidence
-    for the answer is gone. A task may have labels in place of answers: then nothing scores a
-    model, and its labels are what a regression explains.
+    The rows of a task are its n clean prompts, then their n corrupted prompts if there are any. A
+    corrupted prompt is scored with the answers of its clean prompt, so the metric falls where the
+    evidence for the answer is gone. A task may have labels in place of answers: then nothing scores
+    a model, and its labels are what a regression explains.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Task(Sources):
     clean : tuple of str
         n prompts, each up to the word that is asked for.
     corrupted : tuple of str
-        Their twins in the same order, or empty.
+        Their corrupted prompts in the same order, or empty.
     answers, wrong : tuple of tuple of int
         For each clean prompt the tokens that are right next, and those that are wrong; both empty
         for a task of labels alone.
@@ -40,7 +40,7 @@ class Task(Sources):
         Classes of the clean prompts, such as `{"profession": (...), "gender": (...)}`.
     positions : dict of str to tuple of int
         Named places: for each clean prompt the index of a token, counted from the end (-1 is the
-        last), which holds for its twin too.
+        last), which holds for its corrupted prompt too.
     directions : tuple of int
         For each clean prompt +1 or -1, where the metric changes its sense from prompt to prompt:
         "right minus wrong" is "singular minus plural" or the reverse. A regression explains the
@@ -71,7 +71,9 @@ class Task(Sources):
                     "labels alone pass metric=None and none."
                 )
         if len(self.corrupted) not in (0, n):
-            raise InputError(f"{n} prompts need {n} corrupted twins or none: {len(self.corrupted)}")
+            raise InputError(
+                f"{n} prompts need {n} corrupted prompts or none: {len(self.corrupted)}"
+            )
         if self.metric not in (None, "logit_difference", "probability_difference"):
             raise InputError(
                 f"Unknown metric {self.metric!r}: use 'logit_difference' or "
@@ -91,7 +93,7 @@ class Task(Sources):
         """Name, size and metric; not the prompts."""
         twins = "with" if self.corrupted else "without"
         metric = self.metric or "no metric"
-        return f"Task({self.name!r}, {len(self)} prompts {twins} twins, {metric})"
+        return f"Task({self.name!r}, {len(self)} prompts {twins} corrupted prompts, {metric})"
 
     @property
     def texts(self) -> list[str]:
@@ -147,9 +149,9 @@ class Task(Sources):
         InputError
             If the task has labels and no answers.
         """
-        return self.measure(logits.detach()[:, None], rows).cpu()
+        return self.metric_of(logits.detach()[:, None], rows).cpu()
 
-    def measure(self, logits: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
+    def metric_of(self, logits: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
         """Measure the metric, keeping the graph for gradients.
 
         Parameters
@@ -188,7 +190,7 @@ class Task(Sources):
         Tensor, shape (B,)
             0 or more, in the unit of the metric.
         """
-        return (self.measure(logits, rows) - self.measure(reference, rows)).abs()
+        return (self.metric_of(logits, rows) - self.metric_of(reference, rows)).abs()
 
     def accuracy(self, logits: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
         """Return where the best answer beats every wrong token.
@@ -220,7 +222,7 @@ class Task(Sources):
         )
 
     def subset(self, n: int) -> Task:
-        """Keep the first `n` prompts and their twins.
+        """Keep the first `n` prompts and their corrupted prompts.
 
         Parameters
         ----------
@@ -234,7 +236,7 @@ class Task(Sources):
         return self.select(range(min(n, len(self))))
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Task:
-        """Keep some prompts and their twins.
+        """Keep some prompts and their corrupted prompts.
 
         Parameters
         ----------

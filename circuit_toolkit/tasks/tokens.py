@@ -73,6 +73,6 @@ def year_ends(model: Model, splitting: Mapping[str, Mapping[str, int]]) -> dict[
 
 
 def unequal_twins(model: Model, clean: Sequence[str], corrupted: Sequence[str]) -> list[int]:
-    """Rows whose corrupted twin has another number of tokens."""
+    """Rows whose corrupted prompt has another number of tokens."""
     lengths = [[len(ids) for ids in encode(model, texts)] for texts in (clean, corrupted)]
     return [i for i, (a, b) in enumerate(zip(*lengths, strict=True)) if a != b]

@@ -28,7 +28,7 @@ from circuit_toolkit.features.descriptions.tables import SiteTables
 from circuit_toolkit.features.descriptions.words import check_language
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
-from circuit_toolkit.weight_lens.one_site import Lots, tables_of
+from circuit_toolkit.weight_lens.one_site import PermutationNull, tables_of
 from circuit_toolkit.weight_lens.progress import Progress, inputs_of
 from circuit_toolkit.weight_lens.single_token import first_token, of_site, solo_pass
 from circuit_toolkit.weight_lens.thresholds import Rule, reach, rule_for
@@ -222,7 +222,7 @@ class WeightLens:
             table = done.read(site)
             if table is None:
                 acts, unembedding = shared()
-                lots = Lots(self.chance, self.seed)
+                lots = PermutationNull(self.chance, self.seed)
                 table = tables_of(
                     model, site, order, rule, of_site(acts, site), unembedding, found, lots
                 )

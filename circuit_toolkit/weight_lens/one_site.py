@@ -34,7 +34,7 @@ from circuit_toolkit.weight_lens.single_token import looked_up
 from circuit_toolkit.weight_lens.thresholds import Rule
 
 
-class Lots(NamedTuple):
+class PermutationNull(NamedTuple):
     """How many encoders of a dictionary are also taken with their entries permuted, and a seed."""
 
     n: int
@@ -49,7 +49,7 @@ def tables_of(
     solo: sp.csr_array,
     unembedding: Tensor,
     earlier: Sequence[Described],
-    lots: Lots,
+    lots: PermutationNull,
 ) -> SiteTables:
     """Find what stands out for the features of one dictionary, and what activates them."""
     dictionary = dictionaries[site]
@@ -88,7 +88,7 @@ def _by_chance(
     sources: Sequence[Dictionary],
     rule: Rule,
     solo: sp.csr_array,
-    lots: Lots,
+    lots: PermutationNull,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Do the same with permuted encoders; a token is tested on the feature as it is."""
     rng = np.random.default_rng([lots.seed, zlib.crc32(str(site).encode())])

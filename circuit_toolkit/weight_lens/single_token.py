@@ -37,8 +37,8 @@ def solo_pass(
     options: dict[str, Any] = {} if folder is None else {"store": folder}
     return capture(
         model,
-        prompts,
         dictionaries,
+        prompts,
         "last",
         bos=begin is None,  # where nothing comes first, that token is tested as any other
         batch_size=BATCH,
@@ -74,7 +74,7 @@ def solo_activations(
     """
     begin = first_token(model, dictionaries)
     prompt = [token] if begin is None else [begin, token]
-    acts = capture(model, [prompt], dictionaries, "last", bos=begin is None, progress=False)
+    acts = capture(model, dictionaries, [prompt], "last", bos=begin is None, progress=False)
     return {site: matrix.toarray()[0] for site, matrix in acts.features.items()}
 
 

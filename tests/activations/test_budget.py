@@ -67,7 +67,7 @@ def on_disk(folder):
 def test_estimates_are_within_a_factor_of_two(
     tiny, tiny_saes, texts, tmp_path, positions, batch_size
 ):
-    given = (tiny, texts, tiny_saes, positions)
+    given = (tiny, tiny_saes, texts, positions)
     said = estimate_capture(*given, batch_size=batch_size)
     acts = capture(*given, batch_size=batch_size, progress=False)
     store = capture(*given, batch_size=batch_size, store=tmp_path, progress=False)
@@ -81,10 +81,10 @@ def test_estimates_are_within_a_factor_of_two(
 
 
 def test_joining_takes_the_memory_that_was_said(tiny, tiny_saes, texts):
-    said = estimate_capture(tiny, texts, tiny_saes, batch_size=16)
+    said = estimate_capture(tiny, tiny_saes, texts, batch_size=16)
     tracemalloc.start()  # sees numpy's arrays, not torch's tensors
     try:
-        capture(tiny, texts, tiny_saes, batch_size=16, progress=False)
+        capture(tiny, tiny_saes, texts, batch_size=16, progress=False)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -92,14 +92,14 @@ def test_joining_takes_the_memory_that_was_said(tiny, tiny_saes, texts):
 
 
 def test_a_probe_is_spread_over_the_prompts(tiny, tiny_saes, texts, batches):
-    estimate_capture(tiny, texts, tiny_saes, batch_size=16)
+    estimate_capture(tiny, tiny_saes, texts, batch_size=16)
     assert batches == [range(0, 64, 4)] * 2  # the second is timed
 
 
 def test_the_memory_of_a_batch_is_counted_from_shapes(tiny, tiny_saes):
     task = ioi(tiny, n=4)
-    plain = reader(tiny, TEXTS, tiny_saes, "all", False, False)
-    scored = reader(tiny, task, tiny_saes, "all", False, False)
+    plain = reader(tiny, tiny_saes, TEXTS, "all", False, False)
+    scored = reader(tiny, tiny_saes, task, "all", False, False)
     tokens, vocabulary = 5 * 7, tiny.hf.config.vocab_size
     raw = 4 * tokens * WIDTH * len(tiny_saes)  # float32
     encoding = 2 * 4 * tokens * WIDTH + COPIES * 4 * tokens * FEATURES
@@ -108,7 +108,7 @@ def test_the_memory_of_a_batch_is_counted_from_shapes(tiny, tiny_saes):
     more = batch_bytes(scored, 5, 7) - batch_bytes(plain, 5, 7)
     assert more == 2 * 4 * 5 * vocabulary
     labels = replace(task, answers=(), wrong=(), metric=None, labels={"a": tuple("abab")})
-    assert batch_bytes(reader(tiny, labels, tiny_saes, "all", False, False), 5, 7) == (
+    assert batch_bytes(reader(tiny, tiny_saes, labels, "all", False, False), 5, 7) == (
         batch_bytes(plain, 5, 7)
     )
 
@@ -121,7 +121,7 @@ def test_small_captures_run_each_batch_once(tiny, tiny_saes, texts, batches, mon
         return tokenize(self, rows)
 
     monkeypatch.setattr(Reader, "tokenize", counted)
-    capture(tiny, texts, tiny_saes, batch_size=32, progress=False)
+    capture(tiny, tiny_saes, texts, batch_size=32, progress=False)
     assert batches == tokenized == [range(0, 32), range(32, 64)]
 
 
@@ -129,68 +129,68 @@ def test_a_result_that_does_not_fit_is_refused_after_one_batch(
     tiny, tiny_saes, texts, available, batches, tmp_path
 ):
     batch_size = 2
-    said = estimate_capture(tiny, texts, tiny_saes, batch_size=batch_size)
+    said = estimate_capture(tiny, tiny_saes, texts, batch_size=batch_size)
     assert said.result > said.batch  # else this would refuse the batch
     del batches[:]
     available(memory=said.batch + said.result // 4)
     with pytest.raises(InputError) as error:
-        capture(tiny, texts, tiny_saes, batch_size=batch_size, progress=False)
+        capture(tiny, tiny_saes, texts, batch_size=batch_size, progress=False)
     assert len(batches) == 1
     assert "of 64 prompts at 4 sites need about" in str(error.value)
     assert "store='folder'" in str(error.value) and "fewer sites" in str(error.value)
     assert "positions other than 'all'" in str(error.value)
     # Each way out is one.
-    capture(tiny, texts, tiny_saes, batch_size=batch_size, store=tmp_path, progress=False)
-    capture(tiny, texts, tiny_saes, "last", batch_size=batch_size, progress=False)
+    capture(tiny, tiny_saes, texts, batch_size=batch_size, store=tmp_path, progress=False)
+    capture(tiny, tiny_saes, texts, "last", batch_size=batch_size, progress=False)
 
 
 def test_a_batch_that_does_not_fit_is_refused_before_it_runs(
     tiny, tiny_saes, texts, available, batches, tmp_path
 ):
-    said = estimate_capture(tiny, texts, tiny_saes, batch_size=64)
+    said = estimate_capture(tiny, tiny_saes, texts, batch_size=64)
     del batches[:]
     available(memory=said.batch - 1)
     for store in (None, tmp_path):
         with pytest.raises(InputError, match="64 prompts of .* tokens at 4 sites needs .*smaller"):
-            capture(tiny, texts, tiny_saes, batch_size=64, store=store, progress=False)
+            capture(tiny, tiny_saes, texts, batch_size=64, store=store, progress=False)
     assert not batches
 
 
 def test_the_largest_batch_is_foreseen(tiny, tiny_saes, texts, available, batches):
-    said = estimate_capture(tiny, texts, tiny_saes, batch_size=8)
-    first = batch_bytes(reader(tiny, texts, tiny_saes, "all", False, False), 8, 6)
+    said = estimate_capture(tiny, tiny_saes, texts, batch_size=8)
+    first = batch_bytes(reader(tiny, tiny_saes, texts, "all", False, False), 8, 6)
     assert first < 0.8 * said.batch
     del batches[:]
     available(memory=int(0.8 * said.batch))
     with pytest.raises(InputError, match="Use a smaller batch_size"):
-        capture(tiny, texts, tiny_saes, batch_size=8, progress=False)
+        capture(tiny, tiny_saes, texts, batch_size=8, progress=False)
     assert len(batches) == 1
 
 
 def test_a_disk_that_is_too_small_is_refused(tiny, tiny_saes, texts, available, batches, tmp_path):
-    capture(tiny, texts[:16], tiny_saes, batch_size=16, store=tmp_path / "one", progress=False)
+    capture(tiny, tiny_saes, texts[:16], batch_size=16, store=tmp_path / "one", progress=False)
     del batches[:]
     available(disk=2 * on_disk(tmp_path / "one"))
     with pytest.raises(InputError, match=r"of disk in .*two, .* Choose another folder") as error:
-        capture(tiny, texts, tiny_saes, batch_size=16, store=tmp_path / "two", progress=False)
+        capture(tiny, tiny_saes, texts, batch_size=16, store=tmp_path / "two", progress=False)
     assert len(batches) == 1 and "store=" not in str(error.value)
 
 
 def test_token_ids_are_counted_as_texts_are(tiny, tiny_saes, texts):
     ids = [tiny.tokenizer(text)["input_ids"] for text in texts]
-    a, b = (estimate_capture(tiny, each, tiny_saes, batch_size=16) for each in (texts, ids))
+    a, b = (estimate_capture(tiny, tiny_saes, each, batch_size=16) for each in (texts, ids))
     assert (a.tokens, a.batch, a.result) == (b.tokens, b.batch, b.result)
 
 
 def test_what_cannot_be_captured_cannot_be_estimated(tiny, tiny_saes):
     with pytest.raises(InputError, match="No prompts"):
-        estimate_capture(tiny, [], tiny_saes)
+        estimate_capture(tiny, tiny_saes, [])
     with pytest.raises(InputError, match="does not know 'zebra'"):
-        estimate_capture(tiny, ["Anna", "the zebra"], tiny_saes, batch_size=1)
+        estimate_capture(tiny, tiny_saes, ["Anna", "the zebra"], batch_size=1)
 
 
 def test_it_says_its_figures(tiny, tiny_saes):
-    said = estimate_capture(tiny, TEXTS, tiny_saes)
+    said = estimate_capture(tiny, tiny_saes, TEXTS)
     words = str(said)
     assert f"for {said.tokens} tokens" in words
     assert size(said.memory) in words and size(said.disk) in words

@@ -30,7 +30,7 @@ def dense(acts, site, prompt=None):
 
 @pytest.fixture(scope="module")
 def acts(tiny, tiny_saes):
-    return capture(tiny, list(TEXTS), tiny_saes, progress=False)
+    return capture(tiny, tiny_saes, list(TEXTS), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def task(tiny):
 
 @pytest.fixture(scope="module")
 def of_task(tiny, tiny_saes, task):
-    return capture(tiny, task, tiny_saes, batch_size=5, progress=False)
+    return capture(tiny, tiny_saes, task, batch_size=5, progress=False)
 
 
 def test_features_are_those_of_hugging_faces_hidden_states(tiny, tiny_saes, acts):
@@ -67,7 +67,7 @@ def test_rows_are_the_tokens_but_bos_in_order(tiny, acts):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_padding_and_the_size_of_batches_do_not_matter(tiny, tiny_saes, acts, batch_size):
-    again = capture(tiny, TEXTS, tiny_saes, batch_size=batch_size, progress=False)
+    again = capture(tiny, tiny_saes, TEXTS, batch_size=batch_size, progress=False)
     assert again.tokens == acts.tokens
     for name in ("prompt", "position", "groups"):
         np.testing.assert_array_equal(getattr(again, name), getattr(acts, name))
@@ -77,7 +77,7 @@ def test_padding_and_the_size_of_batches_do_not_matter(tiny, tiny_saes, acts, ba
 
 
 def test_batches_of_a_task_join_as_one(tiny, tiny_saes, task, of_task):
-    whole = capture(tiny, task, tiny_saes, batch_size=100, progress=False)
+    whole = capture(tiny, tiny_saes, task, batch_size=100, progress=False)
     assert set(of_task.named) == set(task.positions) and set(of_task.labels) == set(task.labels)
     for name in ("prompt", "position", "groups"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(of_task, name))
@@ -94,7 +94,7 @@ def test_batches_of_a_task_join_as_one(tiny, tiny_saes, task, of_task):
 def test_capturing_at_positions_equals_pooling_all_tokens(
     tiny, tiny_saes, task, of_task, positions
 ):
-    there = capture(tiny, task, tiny_saes, positions, batch_size=5, progress=False)
+    there = capture(tiny, tiny_saes, task, positions, batch_size=5, progress=False)
     later = of_task.pooled(positions)
     np.testing.assert_array_equal(there.prompt, np.arange(12))
     np.testing.assert_array_equal(later.prompt, there.prompt)
@@ -142,7 +142,7 @@ def test_named_positions_hold_the_word_that_they_name(tiny, of_task, task, posit
 
 def test_named_positions_of_years(tiny, tiny_saes):
     task = greater_than(tiny, n=8, seed=0)
-    acts = capture(tiny, task, tiny_saes, "start", progress=False)
+    acts = capture(tiny, tiny_saes, task, "start", progress=False)
     words = [acts.tokens[i][acts.position[i]] for i in range(16)]
     starts = task.labels["start"]
     assert words[:8] == list(starts)
@@ -152,7 +152,7 @@ def test_named_positions_of_years(tiny, tiny_saes):
 @pytest.mark.parametrize("make", [ioi, greater_than, agreement])
 def test_the_metric_is_that_of_hugging_faces_logits(tiny, tiny_saes, make):
     task = make(tiny, n=4, seed=1)
-    acts = capture(tiny, task, tiny_saes, batch_size=3, progress=False)
+    acts = capture(tiny, tiny_saes, task, batch_size=3, progress=False)
     module = tiny_hf()
     for row, text in enumerate([*task.clean, *task.corrupted]):
         logits = last_logits(module, text)
@@ -198,28 +198,28 @@ def test_a_task_is_scored_and_a_list_is_not(task):
 
 def test_prompts_can_be_token_ids(tiny, tiny_saes, acts):
     ids = [tiny.tokenizer(text)["input_ids"] for text in TEXTS]
-    given = capture(tiny, ids, tiny_saes, progress=False)
+    given = capture(tiny, tiny_saes, ids, progress=False)
     assert_same(given, acts)
-    assert_same(capture(tiny, [tuple(row) for row in ids], tiny_saes, progress=False), acts)
+    assert_same(capture(tiny, tiny_saes, [tuple(row) for row in ids], progress=False), acts)
 
 
 def test_dictionaries_say_whether_prompts_begin_with_bos(tiny, tiny_saes, acts):
     texts, site = list(TEXTS), residual_sites()[1]
     bare = Conventions(prepend_bos=False)
     given = {site: replace(tiny_saes[site], conventions=bare)}
-    without = capture(tiny, texts, given, progress=False)
+    without = capture(tiny, given, texts, progress=False)
     assert without.tokens == [words[1:] for words in acts.tokens]
     assert without.position[0] == 0 and len(without.prompt) == len(acts.prompt)
     value = run(tiny, tiny.tokenize(texts[:1], bos=False), read=[site])[site][0]
     expected = tiny_saes[site].encode(value).numpy()
     np.testing.assert_allclose(dense(without, site, 0), expected, **TOL)
     with pytest.raises(MismatchError):
-        capture(tiny, texts, {**tiny_saes, **given}, progress=False)
+        capture(tiny, {**tiny_saes, **given}, texts, progress=False)
 
 
 @pytest.mark.parametrize("positions", ["all", "last"])
 def test_a_far_model_gives_the_same(tiny, tiny_saes, task, of_task, positions):
-    far = capture(tiny, task, tiny_saes, positions, batch_size=5, remote="local", progress=False)
+    far = capture(tiny, tiny_saes, task, positions, batch_size=5, remote="local", progress=False)
     assert_same(far, of_task.pooled(positions))
 
 
@@ -227,7 +227,7 @@ def test_a_far_model_gives_the_same(tiny, tiny_saes, task, of_task, positions):
 def test_half_precision_gives_float32_features_near_the_exact_ones(tiny_saes, acts, dtype):
     half = load_model(tiny_hf().to(dtype), build_tokenizer(), dtype=dtype)
     assert half.dtype == dtype
-    rough = capture(half, TEXTS, tiny_saes, progress=False)
+    rough = capture(half, tiny_saes, TEXTS, progress=False)
     for site in acts.sites:
         assert rough.features[site].dtype == np.float32
         exact, given = dense(acts, site), dense(rough, site)
@@ -250,7 +250,7 @@ def test_a_task_of_labels_alone_has_no_metric_and_no_logits(tiny, tiny_saes, mon
     monkeypatch.setattr(sys.modules[Reader.__module__], "run", noted)
     labels = {"place": ("store", "cabinet", "time", "none")}
     task = Task("labels", TEXTS, metric=None, labels=labels)
-    acts = capture(tiny, task, tiny_saes, batch_size=3, progress=False)
+    acts = capture(tiny, tiny_saes, task, batch_size=3, progress=False)
     assert acts.metric is None and seen == [set(tiny_saes)] * 2
     assert acts.labels["place"].tolist() == list(labels["place"])
     assert acts.settings["task"] == "labels" and acts.groups.tolist() == [0, 1, 2, 3]
@@ -266,14 +266,14 @@ def test_logits_and_raw_values_of_a_batch_are_let_go(tiny, tiny_saes, task, monk
         return values
 
     monkeypatch.setattr(sys.modules[Reader.__module__], "run", noted)
-    acts = capture(tiny, task, tiny_saes, batch_size=3, progress=False)
+    acts = capture(tiny, tiny_saes, task, batch_size=3, progress=False)
     assert len(alive) == 4 * (len(tiny_saes) + 1) and len(acts.metric) == 12
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1000])
 def test_many_features_are_encoded_piece_by_piece(tiny, tiny_saes, acts, monkeypatch, rows):
     monkeypatch.setattr(sys.modules[Reader.__module__], "DENSE", rows * FEATURES)
-    pieces = capture(tiny, TEXTS, tiny_saes, progress=False)
+    pieces = capture(tiny, tiny_saes, TEXTS, progress=False)
     for site in acts.sites:
         np.testing.assert_allclose(dense(pieces, site), dense(acts, site), **TOL)
         assert pieces.features[site].has_canonical_format  # sorted, and nothing twice
@@ -282,27 +282,27 @@ def test_many_features_are_encoded_piece_by_piece(tiny, tiny_saes, acts, monkeyp
 
 def test_what_cannot_be_captured_is_refused(tiny, tiny_saes, task):
     with pytest.raises(InputError, match="No dictionaries"):
-        capture(tiny, TEXTS, {}, progress=False)
+        capture(tiny, {}, TEXTS, progress=False)
     with pytest.raises(InputError, match="not one text"):
-        capture(tiny, "Anna", tiny_saes, progress=False)
+        capture(tiny, tiny_saes, "Anna", progress=False)
     with pytest.raises(InputError, match="No prompts"):
-        capture(tiny, [], tiny_saes, progress=False)
+        capture(tiny, tiny_saes, [], progress=False)
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
-        capture(tiny, TEXTS, tiny_saes, batch_size=0, progress=False)
+        capture(tiny, tiny_saes, TEXTS, batch_size=0, progress=False)
     with pytest.raises(InputError, match="does not know 'zebra'"):
-        capture(tiny, ["the zebra"], tiny_saes, progress=False)
+        capture(tiny, tiny_saes, ["the zebra"], progress=False)
     with pytest.raises(InputError, match="Unknown positions 'S9'. Use one of all, mean, last, S1"):
-        capture(tiny, task, tiny_saes, "S9", progress=False)
+        capture(tiny, tiny_saes, task, "S9", progress=False)
     with pytest.raises(InputError, match="Unknown positions 'S1'. Use one of all, mean, last"):
-        capture(tiny, TEXTS, tiny_saes, "S1", progress=False)
+        capture(tiny, tiny_saes, TEXTS, "S1", progress=False)
 
 
 def test_own_tasks_are_captured_too(tiny, tiny_saes):
     pairs = [
         ("Mary met Anna near the store. Mary gave a ring to", "Anna went home to", "Anna", "Mary")
     ]
-    with pytest.warns(UserWarning, match="twins have another number of tokens"):
+    with pytest.warns(UserWarning, match="corrupted prompts have another number of tokens"):
         task = Task.from_pairs(tiny, pairs)
-    acts = capture(tiny, task, tiny_saes, progress=False)
+    acts = capture(tiny, tiny_saes, task, progress=False)
     assert acts.n_prompts == 2 and acts.groups.tolist() == [0, 0] and not acts.labels
     assert set(acts.sites) == set(tiny_saes) and Site("resid_pre", 0) in acts.sites

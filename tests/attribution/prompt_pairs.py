@@ -32,10 +32,10 @@ class TwoTokens:
     right: int = 7
     wrong: int = 40
 
-    def measure(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+    def metric_of(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
         """Differs from prompt to prompt, so that a mixed-up number shows."""
         weights = 1 + torch.as_tensor(rows, dtype=torch.float32)
         return (logits[:, -1, self.right] - logits[:, -1, self.wrong]) * weights
 
     def change(self, logits: Tensor, reference: Tensor, rows: Sequence[int]) -> Tensor:
-        return (self.measure(logits, rows) - self.measure(reference, rows)).abs()
+        return (self.metric_of(logits, rows) - self.metric_of(reference, rows)).abs()

@@ -34,8 +34,8 @@ def case(tmp_path_factory):
     return read_case(write_case(tmp_path_factory.mktemp("cases") / "case"))
 
 
-def slope(model, contrast, pairs, base, difference, edges):
-    """Change of the measure for a small step of edges towards their corrupted values."""
+def slope(model, task, pairs, base, difference, edges):
+    """Change of the metric for a small step of edges towards their corrupted values."""
     graph, values = graph_of(model), []
 
     def run(step):
@@ -47,7 +47,7 @@ def slope(model, contrast, pairs, base, difference, edges):
             return added[:, graph.slots[slot]] + base
 
         logits = run_components(model, pairs.clean, offset).logits.double()
-        return contrast.measure(logits, range(len(pairs)))
+        return task.metric_of(logits, range(len(pairs)))
 
     for step in (STEP, -STEP):
         values.append(run(step))
@@ -62,12 +62,12 @@ def differences(model, pairs):
 
 
 def test_eap_is_the_slope_on_the_clean_prompt(case):
-    pairs, contrast = tokenized_pairs(case.model, case.contrast), case.contrast
+    pairs, task = tokenized_pairs(case.model, case.task), case.task
     difference = differences(case.model, pairs)
-    got = edge_attributions(case.model, contrast)
+    got = edge_attributions(case.model, task)
     graph = case.graph
     for edge in [("embed", "a0.h1"), ("m0", "m1"), ("a1.h0", "logits"), ("a0.h1", "a1.h1")]:
-        want = slope(case.model, contrast, pairs, 0, difference, [edge])
+        want = slope(case.model, task, pairs, 0, difference, [edge])
         mine = got[:, graph.writer(edge[0]), graph.reader(edge[1])]
         assert mine.tolist() == pytest.approx(want.tolist(), rel=0.02, abs=2e-4), edge
         assert want.abs().max() > 0.01
@@ -75,13 +75,13 @@ def test_eap_is_the_slope_on_the_clean_prompt(case):
 
 
 def test_eap_ig_is_the_slope_on_the_way(case):
-    pairs, contrast, steps = tokenized_pairs(case.model, case.contrast), case.contrast, 3
+    pairs, task, steps = tokenized_pairs(case.model, case.task), case.task, 3
     difference = differences(case.model, pairs)
     edge, graph = ("m0", "a1.h1"), case.graph
     for rule, points in [("right", (1, 2, 3)), ("left", (0, 1, 2)), ("midpoint", (0.5, 1.5, 2.5))]:
-        got = edge_attributions(case.model, contrast, steps=steps, rule=rule)
+        got = edge_attributions(case.model, task, steps=steps, rule=rule)
         slopes = [
-            slope(case.model, contrast, pairs, p / steps * difference[:, :1], difference, [edge])
+            slope(case.model, task, pairs, p / steps * difference[:, :1], difference, [edge])
             for p in points
         ]
         mine = got[:, graph.writer(edge[0]), graph.reader(edge[1])]
@@ -90,37 +90,37 @@ def test_eap_ig_is_the_slope_on_the_way(case):
 
 
 def test_integrated_gradients_of_the_embedding_are_the_whole_change(case):
-    """All that the measure changes on the way to the corrupted prompt enters by the embedding."""
-    pairs, contrast = tokenized_pairs(case.model, case.contrast), case.contrast
+    """All that the metric changes on the way to the corrupted prompt enters by the embedding."""
+    pairs, task = tokenized_pairs(case.model, case.task), case.task
     before, after = (
-        contrast.measure(run_components(case.model, batch).logits, range(len(pairs)))
+        task.metric_of(run_components(case.model, batch).logits, range(len(pairs)))
         for batch in (pairs.clean, pairs.corrupted)
     )
-    got = edge_attributions(case.model, contrast, steps=64, rule="midpoint")[:, 0].sum(1)
+    got = edge_attributions(case.model, task, steps=64, rule="midpoint")[:, 0].sum(1)
     assert got.tolist() == pytest.approx((after - before).tolist(), abs=2e-3)
     assert (after - before).abs().max() > 0.3
-    eap_alone = edge_attributions(case.model, contrast)[:, 0].sum(1)
+    eap_alone = edge_attributions(case.model, task)[:, 0].sum(1)
     assert (eap_alone - (after - before)).abs().max() > 0.05  # so the path matters
 
 
 def test_where_the_model_is_linear_attribution_is_exact(case):
-    contrast = case.contrast.with_measure("difference")  # linear in logits, and no final norm
+    task = case.task.with_measure("difference")  # linear in logits, and no final norm
     edges = [(name, "logits") for name in case.graph.writers]
-    exact = patching_effects(case.model, contrast, [[edge] for edge in edges])
+    exact = patching_effects(case.model, task, [[edge] for edge in edges])
     for steps in (0, 2):
-        got = edge_attributions(case.model, contrast, steps=steps)[:, :, -1]
+        got = edge_attributions(case.model, task, steps=steps)[:, :, -1]
         assert (got - exact).abs().max() <= 1e-5
 
 
 def test_a_node_is_its_edges(tiny):
-    contrast, graph = TwoTokens(), graph_of(tiny)
-    pairs = tokenized_pairs(tiny, contrast)
-    found = attribution_patching(tiny, contrast)
+    task, graph = TwoTokens(), graph_of(tiny)
+    pairs = tokenized_pairs(tiny, task)
+    found = attribution_patching(tiny, task)
     scores = dict(zip(graph.writers, found.nodes["score"][:-1].tolist(), strict=True))
     difference = differences(tiny, pairs)
     for name in ("embed", "a1.h2", "m0"):
         edges = [edge for edge in graph.edges if edge[0] == name]
-        want = slope(tiny, contrast, pairs, 0, difference, edges).mean().abs()
+        want = slope(tiny, task, pairs, 0, difference, edges).mean().abs()
         assert scores[name] == pytest.approx(float(want), rel=0.02), name
     assert not len(found.edges) and found.settings["method"] == "attribution patching"
 
@@ -137,20 +137,20 @@ def test_batches_and_padding_change_nothing(tiny, steps):
 
 
 def test_circuits_hold_the_averages(tiny):
-    graph, contrast = graph_of(tiny), TwoTokens()
-    effects = edge_attributions(tiny, contrast, steps=2, n_prompts=3)
+    graph, task = graph_of(tiny), TwoTokens()
+    effects = edge_attributions(tiny, task, steps=2, n_prompts=3)
     for average, want in [
         ("absolute mean", effects.mean(0).abs()),
         ("mean of absolutes", effects.abs().mean(0)),
     ]:
-        found = eap_ig(tiny, contrast, steps=2, n_prompts=3, average=average)
+        found = eap_ig(tiny, task, steps=2, n_prompts=3, average=average)
         assert np.allclose(edge_scores(found, graph), want, rtol=1e-4, atol=1e-6)
         assert (averaged(effects, average) == want).all()
     assert found.settings["method"] == "EAP-IG" and found.settings["steps"] == 2
     assert found.settings["n_prompts"] == 3 and found.settings["seconds"] > 0
     source, target, weight, _ = found.edges[3].tolist()
     assert weight == pytest.approx(float(effects.mean(0)[source, target - 1]), rel=1e-4)
-    assert eap(tiny, contrast).settings["method"] == "EAP"
+    assert eap(tiny, task).settings["method"] == "EAP"
 
 
 def test_unknown_options_are_refused(tiny):
@@ -179,7 +179,7 @@ def test_scores_are_those_of_the_reference_implementation(shared_data, name):
         ("EAP-IG:diff", 5, "difference", 1e-3),
     ]:
         effects = edge_attributions(
-            case.model, case.contrast.with_measure(form), n_prompts=1000, steps=steps
+            case.model, case.task.with_measure(form), n_prompts=1000, steps=steps
         )
         got = case.scores(averaged(effects, "absolute mean"))
         want = np.array(reference[label])

@@ -153,10 +153,17 @@ def test_only_wanted_edges_are_worked_out(runs):
 def test_a_circuit_of_the_best_features(tiny, tiny_saes, task, steps):
     saes = {site: tiny_saes[site] for site in SITES}
     circuit = feature_attribution(
-        tiny, saes, task, steps=steps, value="twin", min_active=1, max_features=12, max_edges=20
+        tiny,
+        saes,
+        task,
+        steps=steps,
+        value="corrupted",
+        min_active=1,
+        max_features=12,
+        max_edges=20,
     )
     assert len(circuit.nodes) == 13 and 0 < len(circuit.edges) <= 20
-    assert circuit.settings["value"] == "twin" and circuit.settings["steps"] == steps
+    assert circuit.settings["value"] == "corrupted" and circuit.settings["steps"] == steps
     assert circuit.settings["method"] == (
         "integrated gradients" if steps else "attribution patching"
     )

@@ -9,7 +9,7 @@ import circuit_toolkit as ct
 def test_ablating_a_circuit_takes_the_metric_away_and_random_sets_do_not(demo, demo_saes, name):
     make = ct.tasks.BUNDLED[name]
     task, held_out = make(demo, n=512, seed=0), make(demo, n=96, seed=2, test=True)
-    acts = ct.capture(demo, task, demo_saes, progress=False)
+    acts = ct.capture(demo, demo_saes, task, progress=False)
     fit = ct.CircuitLasso().fit(acts, target=task)
     circuit = fit.circuit(strength=0.1)
     assert 0 < len(circuit.nodes) - 1 <= 60
@@ -28,7 +28,7 @@ def test_a_label_is_explained_by_what_the_text_says_of_it(demo, demo_saes):
     accuracy = {}
     for whole in (True, False):
         task = ct.tasks.bios(demo, n=400, strength=0.5, title=False, whole=whole)
-        acts = ct.capture(demo, task, last, progress=False)
+        acts = ct.capture(demo, last, task, progress=False)
         fit = ct.CircuitLasso(positions="mean").fit(acts, target="profession=nurse")
         accuracy[whole] = fit.held_out.max()
     # Without the telling words only "not a nurse" can be said, at the share of the others, .94;

@@ -40,7 +40,7 @@ def with_scores(model, settings, **scores):
 def test_every_method_runs_and_those_that_know_nothing_score_so(case):
     found = compare(
         case.model,
-        case.contrast,
+        case.task,
         list(METHODS),
         truth=case.true_edges,
         universe=case.universe,
@@ -68,10 +68,10 @@ def test_a_method_against_itself_is_perfect(tiny):
 
 def test_kept_edges_are_what_patching_the_others_gives(tiny):
     """The oracle patches the complement as a set, through other code."""
-    contrast, graph = BETTER, graph_of(tiny)
-    circuit = edge_patching(tiny, contrast)
+    task, graph = BETTER, graph_of(tiny)
+    circuit = edge_patching(tiny, task)
     n = len(graph.edges)
-    kept = kept_edges(tiny, contrast, {"it": circuit}, [0, 5, n], batch_size=3)
+    kept = kept_edges(tiny, task, {"it": circuit}, [0, 5, n], batch_size=3)
     matrix = np.zeros(tuple(graph.allowed.shape))
     matrix[circuit.edges["source"], circuit.edges["target"] - 1] = circuit.edges["score"]
     order = np.argsort(-matrix, axis=None, kind="stable")[:5]
@@ -80,7 +80,7 @@ def test_kept_edges_are_what_patching_the_others_gives(tiny):
         for i, j in zip(*np.unravel_index(order, matrix.shape), strict=True)
     }
     others = [edge for edge in graph.edges if edge not in strongest]
-    effect = patching_effects(tiny, contrast, [others, graph.edges])
+    effect = patching_effects(tiny, task, [others, graph.edges])
     torch.testing.assert_close(  # float32 logits, sums in another order
         torch.as_tensor(kept.measured["it"][:, 1] - kept.clean).float(), effect[:, 0], atol=2e-5,
         rtol=1e-4,

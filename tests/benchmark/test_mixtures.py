@@ -81,7 +81,7 @@ def test_agreement_is_that_of_the_adjusted_rand_index():
 def test_roles_of_firings_are_those_of_their_words(demo, demo_transcoders, sentences):
     texts = [sentence.text for sentence in sentences]
     site = {SITE: demo_transcoders[SITE]}
-    acts = ct.capture(demo, texts, site, progress=False)
+    acts = ct.capture(demo, site, texts, progress=False)
     found = find_mixtures(acts, sentences)
     assert found and all(each.one_f1 < 0.8 and each.union_f1 >= 0.6 for each in found)
     assert all(len(each.roles) in (2, 3) and min(each.shares) >= 0.15 for each in found)

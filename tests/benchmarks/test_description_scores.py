@@ -61,7 +61,7 @@ def texts():
 
 def test_a_right_description_scores_near_one_and_a_shuffled_one_near_none(planted, texts):
     model, dictionaries = planted
-    acts = ct.capture(model, texts, dictionaries, progress=False)
+    acts = ct.capture(model, dictionaries, texts, progress=False)
     templates = neutral_templates(
         model, dictionaries, [t for t in texts if not set(RIGHT) & set(t.split())], n=20
     )
@@ -122,8 +122,8 @@ def test_texts_are_rated_by_what_stands_at_the_activating_position():
 def test_a_store_gives_what_memory_gives(planted, texts, tmp_path):
     model, dictionaries = planted
     some = {FIRST: dictionaries[FIRST]}
-    memory = ct.capture(model, texts[:40], some, progress=False)
-    store = ct.capture(model, texts[:40], some, batch_size=8, store=tmp_path / "s", progress=False)
+    memory = ct.capture(model, some, texts[:40], progress=False)
+    store = ct.capture(model, some, texts[:40], batch_size=8, store=tmp_path / "s", progress=False)
     a, b = (text_peaks(acts, [FIRST]) for acts in (memory, store))
     assert (a.of(FIRST, 0) == b.of(FIRST, 0)).all() and a.words == b.words
     assert (a.ratings(FIRST, 0, RIGHT) == b.ratings(FIRST, 0, RIGHT)).all()
@@ -132,7 +132,7 @@ def test_a_store_gives_what_memory_gives(planted, texts, tmp_path):
 
 def test_chunks_of_synthetic_texts_change_nothing(planted, texts, monkeypatch):
     model, dictionaries = planted
-    acts = ct.capture(model, texts[:60], dictionaries, progress=False)
+    acts = ct.capture(model, dictionaries, texts[:60], progress=False)
     templates = neutral_templates(model, dictionaries, texts, n=7)
     both = {(FIRST, 0): RIGHT, (LAST, 0): ["Mary", "oil"], (FIRST, 1): ["oil"]}
     args = (model, dictionaries, both, acts, templates)
@@ -205,7 +205,7 @@ def test_sampling_is_decided_by_the_seed(demo):
 
 def test_faithfulness_is_run_only_where_it_is_worth_it(planted, texts):
     model, dictionaries = planted
-    acts = ct.capture(model, texts[:100], dictionaries, progress=False)
+    acts = ct.capture(model, dictionaries, texts[:100], progress=False)
     templates = neutral_templates(model, dictionaries, texts, n=5)
     poor = feature_scores(
         model, dictionaries, {(LAST, 1): ["Mary"]}, acts, templates, progress=False
@@ -233,7 +233,7 @@ def test_templates_and_lists(planted, texts):
 
 def test_what_cannot_be_is_refused(planted, texts):
     model, dictionaries = planted
-    acts = ct.capture(model, texts[:5], dictionaries, progress=False)
+    acts = ct.capture(model, dictionaries, texts[:5], progress=False)
     templates = neutral_templates(model, dictionaries, texts, n=3)
 
     def score(described, with_acts=acts, with_templates=templates):

@@ -63,7 +63,7 @@ class Values:
     corrupted: Sequence[tuple[int, ...]]
     name: str = "values"
 
-    def measure(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+    def metric_of(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
         return logits[..., 0].mean(1)
 
     def change(self, logits: Tensor, reference: Tensor, rows: Sequence[int]) -> Tensor:

@@ -54,7 +54,7 @@ def task(tiny):
 @pytest.fixture(scope="module")
 def store(tiny, tiny_saes, task, tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
-    return capture(tiny, task, tiny_saes, store=folder, batch_size=16, progress=False)
+    return capture(tiny, tiny_saes, task, store=folder, batch_size=16, progress=False)
 
 
 @pytest.fixture(scope="module")

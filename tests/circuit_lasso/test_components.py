@@ -124,10 +124,10 @@ def test_a_block_is_there_as_a_whole_or_not_under_the_group_penalty():
 
 
 def test_with_stability_strengths_are_weighted_by_how_often_an_edge_is_found(tiny):
-    graph, contrast = graph_of(linear_model()), values(60)
+    graph, task = graph_of(linear_model()), values(60)
     options = {"relevance": False, "shuffles": 1, "strength": 0.5}
-    plain = edge_scores(component_lasso(linear_model(), contrast, **options), graph)
-    found = component_lasso(linear_model(), contrast, stability=8, **options)
+    plain = edge_scores(component_lasso(linear_model(), task, **options), graph)
+    found = component_lasso(linear_model(), task, stability=8, **options)
     weighted = edge_scores(found, graph)
     share = weighted[plain > 0] / plain[plain > 0]
     np.testing.assert_allclose(8 * share, np.round(8 * share), atol=1e-4)  # float32 scores

@@ -65,7 +65,7 @@ def tiny_task(tiny):
 
 @pytest.fixture(scope="module")
 def tiny_acts(tiny, tiny_saes, tiny_task):
-    return capture(tiny, tiny_task, tiny_saes, progress=False)
+    return capture(tiny, tiny_saes, tiny_task, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def assert_regressions_are_sklearns(
     from sklearn.linear_model import Lasso
 
     task = make(model, n=n, seed=0)
-    acts = capture(model, task, dictionaries, positions, progress=False)
+    acts = capture(model, dictionaries, task, positions, progress=False)
     estimator = CircuitLasso(positions, min_active=min_active, strengths=(1.0, 0.5, 0.2))
     fit = estimator.fit(acts, task)
     train = estimator._training(acts.groups)
@@ -385,7 +385,7 @@ def test_a_held_out_part_that_is_constant_leaves_no_fit_to_rank_by():
 
 
 def test_weights_are_applied_to_other_prompts(tiny, tiny_saes, tiny_task, tiny_acts, tiny_fit):
-    again = capture(tiny, [*tiny_task.clean[:3], TEXTS[1]], tiny_saes, progress=False)
+    again = capture(tiny, tiny_saes, [*tiny_task.clean[:3], TEXTS[1]], progress=False)
     moved = tiny_fit.on(again)
     for prompt in range(3):
         one = tiny_fit.circuit(0.1, prompt=prompt)
@@ -397,7 +397,7 @@ def test_weights_are_applied_to_other_prompts(tiny, tiny_saes, tiny_task, tiny_a
     assert own.nodes["activation"][-1] == 0  # no metric without a task
     with pytest.raises(InputError, match="they are 0 to 3"):
         moved.circuit(0.1, prompt=4)
-    fewer = capture(tiny, TEXTS, dict(list(tiny_saes.items())[:2]), progress=False)
+    fewer = capture(tiny, dict(list(tiny_saes.items())[:2]), TEXTS, progress=False)
     with pytest.raises(InputError, match="Capture with the same"):
         tiny_fit.on(fewer)
 

@@ -98,7 +98,7 @@ def test_node_effects_rank_as_single_ablations_do(runs):
     assert correlation(found.nodes[last], exact.nodes[last]) > 0.85
 
 
-@pytest.mark.parametrize("value", ["zero", "mean", "twin", "other"])
+@pytest.mark.parametrize("value", ["zero", "mean", "corrupted", "other"])
 @pytest.mark.parametrize("positions", ["all", "last"])
 def test_every_value_at_every_position_gives_a_circuit(tiny, saes, value, positions):
     things = ("boys", "girls", "doctors", "lawyers")

@@ -9,8 +9,8 @@ from circuit_toolkit.circuit_lasso.components import component_lasso
 from circuit_toolkit.circuit_lasso.edge_design import direct_design, edge_design
 from circuit_toolkit.circuit_lasso.randomised_edges import (
     at_operating_point,
-    carry_back,
     component_weights,
+    propagate_relevance,
     randomised_lasso,
     threshold,
 )
@@ -32,23 +32,23 @@ def table(circuit, model):
 @pytest.mark.parametrize("swap", ["prompt", "corrupted"])
 @pytest.mark.parametrize("design", ["direct", "edge"])
 def test_edges_of_a_linear_model_are_found_and_no_others(design, swap):
-    model, contrast = linear_model(), values()
-    found = randomised_lasso(model, contrast, design=design, swap=swap, operating_point=True)
+    model, task = linear_model(), values()
+    found = randomised_lasso(model, task, design=design, swap=swap, operating_point=True)
     kept = {edge for edge, score in table(found, model).items() if score}
     assert kept == {("embed", "a0.h0"), ("a0.h0", "m0"), ("m0", "logits")}
-    every = table(randomised_lasso(model, contrast, design=design, swap=swap), model)
+    every = table(randomised_lasso(model, task, design=design, swap=swap), model)
     true = min(every[edge] for edge in kept)
     assert all(score < 0.1 * true for edge, score in every.items() if edge not in kept)
 
 
 def test_a_linear_models_effects_are_analytic():
-    model, contrast = linear_model(), values(1000)
-    clean = run_components(model, model.tokenize(contrast.clean))
-    twins = run_components(model, model.tokenize(contrast.corrupted))
+    model, task = linear_model(), values(1000)
+    clean = run_components(model, model.tokenize(task.clean))
+    twins = run_components(model, model.tokenize(task.corrupted))
     graph = graph_of(model)
     difference = (twins.outputs - clean.outputs)[:, graph.writer("a0.h0")]  # (n, T, D)
     expected = float((difference @ linear_reads(model)).flatten(1).norm(dim=1).mean())
-    data = direct_design(model, contrast, swap="corrupted", rho=0.2, draws=3)
+    data = direct_design(model, task, swap="corrupted", rho=0.2, draws=3)
     S = nonnegative_lasso(data.bits, data.responses, allowed=graph.allowed)
     got = float(S[graph.writer("a0.h0"), graph.reader("m0")])
     assert got == pytest.approx(expected, rel=0.1)  # 600 swaps
@@ -85,13 +85,13 @@ def test_observation_cannot_tell_twins_apart_and_random_swaps_can():
 
 
 def test_edge_design_estimates_what_edge_patching_measures(tiny):
-    contrast = TwoTokens()
+    task = TwoTokens()
     exact = edge_scores(
-        edge_patching(tiny, contrast, response="change", swap="corrupted"), graph_of(tiny)
+        edge_patching(tiny, task, response="change", swap="corrupted"), graph_of(tiny)
     )
     found = edge_scores(
         randomised_lasso(
-            tiny, contrast, design="edge", swap="corrupted", rho=1 / 40, draws=160, shuffles=2
+            tiny, task, design="edge", swap="corrupted", rho=1 / 40, draws=160, shuffles=2
         ),
         graph_of(tiny),
     )
@@ -118,22 +118,22 @@ def test_a_prompt_alone_in_its_length_is_left_as_it_is(tiny):
 
 
 def test_runs_of_the_edge_design_are_those_of_edge_patching(tiny):
-    graph, contrast = graph_of(tiny), TwoTokens()
-    data = edge_design(tiny, contrast, swap="corrupted", rho=0.25, draws=4)
+    graph, task = graph_of(tiny), TwoTokens()
+    data = edge_design(tiny, task, swap="corrupted", rho=0.25, draws=4)
     sets = [[graph.edges[edge] for edge in row.nonzero().flatten()] for row in data.bits]
-    exact = patching_effects(tiny, contrast, sets, response="change")  # (4, 16): all prompts
+    exact = patching_effects(tiny, task, sets, response="change")  # (4, 16): all prompts
     expected = exact[data.prompts, torch.arange(len(sets))]
     torch.testing.assert_close(data.responses[:, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_components_swapped_alone_do_what_node_patching_measures(tiny):
-    writers, contrast = graph_of(tiny).writers, TwoTokens()
-    data = direct_design(tiny, contrast, n_prompts=1, swap="corrupted", alone=len(writers))
-    exact = activation_patching(tiny, contrast, n_prompts=1, response="change")
+    writers, task = graph_of(tiny).writers, TwoTokens()
+    data = direct_design(tiny, task, n_prompts=1, swap="corrupted", alone=len(writers))
+    exact = activation_patching(tiny, task, n_prompts=1, response="change")
     expected = torch.tensor(exact.nodes["score"][:-1].astype(float))
     torch.testing.assert_close(data.alone, expected, rtol=1e-4, atol=1e-4)
     assert float(data.alone.max()) > 0.01
-    assert direct_design(tiny, contrast, swap="corrupted").alone is None
+    assert direct_design(tiny, task, swap="corrupted").alone is None
 
 
 def unread_model():
@@ -152,15 +152,15 @@ def unread_model():
 
 
 def test_what_moves_a_component_but_no_output_is_left_out():
-    model, contrast = unread_model(), values()
+    model, task = unread_model(), values()
     true = {("embed", "a0.h0"), ("a0.h0", "m0"), ("m0", "logits")}
-    found = randomised_lasso(model, contrast)
+    found = randomised_lasso(model, task)
     kept = table(at_operating_point(found), model)
     assert {edge for edge, score in kept.items() if score} == true
     every = table(found, model)
     assert every["a0.h0", "m0"] > 0.85  # 1 but for what is spared for the rest
     assert 0 < every["a0.h1", "m0"] < 0.1  # ranked, since it is there
-    alike = randomised_lasso(model, contrast, necessity=0, operating_point=True)
+    alike = randomised_lasso(model, task, necessity=0, operating_point=True)
     assert table(alike, model)["a0.h1", "m0"] > 0.9  # about 100 to 1 in squares
     assert table(alike, model)["a0.h0", "m0"] == 0
 
@@ -186,7 +186,7 @@ def test_relevance_is_shared_out_and_kept():
     graph = Graph(2, 2)
     S = torch.rand(graph.allowed.shape, generator=torch.Generator().manual_seed(0)) * graph.allowed
     S[:, graph.reader("a1.h0")] = 0  # nothing enters this one
-    edges, relevance = carry_back(graph, S)
+    edges, relevance = propagate_relevance(graph, S)
     assert edges[:, -1].sum() == pytest.approx(1)
     for reader, name in enumerate(graph.readers[:-1]):
         out = float(edges[graph.writer(name)].sum())
@@ -195,7 +195,7 @@ def test_relevance_is_shared_out_and_kept():
         assert into == pytest.approx(0 if name == "a1.h0" else out)
     ratio = edges[0, -1] / edges[1, -1]
     assert float(ratio) == pytest.approx(float((S[0, -1] / S[1, -1]) ** 2))
-    both = carry_back(graph, torch.stack([S, 2 * S]))[0]
+    both = propagate_relevance(graph, torch.stack([S, 2 * S]))[0]
     torch.testing.assert_close(both[0], both[1])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from circuit_toolkit.circuit_lasso.relevance import carry_back
+from circuit_toolkit.circuit_lasso.relevance import propagate_relevance
 
 SIZES = (7, 5, 6, 4)
 
@@ -38,7 +38,7 @@ def slow(strengths, direct):
 @pytest.mark.parametrize("seed", range(5))
 def test_it_agrees_with_a_slow_loop(seed):
     strengths, direct = made_up(seed)
-    carried = carry_back(strengths, direct)
+    carried = propagate_relevance(strengths, direct)
     nodes, edges = slow(strengths, direct)
     for ours, theirs in zip(carried.nodes, nodes, strict=True):
         np.testing.assert_allclose(ours, theirs)
@@ -49,7 +49,7 @@ def test_it_agrees_with_a_slow_loop(seed):
 @pytest.mark.parametrize("density", [0.2, 0.5, 1.0])
 def test_relevance_is_conserved(density):
     strengths, direct = made_up(3, density)
-    carried = carry_back(strengths, direct)
+    carried = propagate_relevance(strengths, direct)
     assert sum(part.sum() for part in carried.direct) == pytest.approx(1)
     for i, S in enumerate(strengths):
         has_sources = np.asarray(S.sum(axis=0)).ravel() > 0
@@ -66,7 +66,7 @@ def test_what_the_target_does_not_use_has_none():
     strengths, direct = made_up(1)
     direct = [np.zeros(size) for size in SIZES]
     direct[-1][2] = 4.0
-    carried = carry_back(strengths, direct)
+    carried = propagate_relevance(strengths, direct)
     assert carried.nodes[-1].tolist() == [0, 0, 1, 0]
     feeds = strengths[-1][:, [2]].toarray().ravel()
     np.testing.assert_allclose(carried.nodes[-2], feeds / feeds.sum())
@@ -75,17 +75,17 @@ def test_what_the_target_does_not_use_has_none():
 
 def test_nothing_in_nothing_back():
     strengths, direct = made_up(1)
-    carried = carry_back(strengths, [0 * part for part in direct])
+    carried = propagate_relevance(strengths, [0 * part for part in direct])
     assert not any(part.any() for part in (*carried.nodes, *carried.direct))
     assert not any(flow.nnz for flow in carried.edges)
-    alone = carry_back([], [np.array([3.0, 1.0])])
+    alone = propagate_relevance([], [np.array([3.0, 1.0])])
     assert alone.nodes[0].tolist() == [0.75, 0.25] and alone.edges == ()
 
 
 def test_scale_does_not_matter():
     strengths, direct = made_up(2)
-    one = carry_back(strengths, direct)
-    two = carry_back([10 * S for S in strengths], [5 * part for part in direct])
+    one = propagate_relevance(strengths, direct)
+    two = propagate_relevance([10 * S for S in strengths], [5 * part for part in direct])
     for a, b in zip(one.nodes, two.nodes, strict=True):
         np.testing.assert_allclose(a, b)
 
@@ -93,6 +93,6 @@ def test_scale_does_not_matter():
 def test_what_is_given_stays_as_it_was():
     strengths, direct = made_up(2)
     copies = [part.copy() for part in direct]
-    carry_back(strengths, direct)
+    propagate_relevance(strengths, direct)
     for part, copy in zip(direct, copies, strict=True):
         np.testing.assert_array_equal(part, copy)

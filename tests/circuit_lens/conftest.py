@@ -13,4 +13,4 @@ def texts(demo):
 
 @pytest.fixture(scope="module")
 def acts(demo, demo_transcoders, texts):
-    return ct.capture(demo, texts, demo_transcoders, progress=False)
+    return ct.capture(demo, demo_transcoders, texts, progress=False)

@@ -200,7 +200,7 @@ def test_the_model_goes_on_where_a_prompt_ends(demo, demo_transcoders):
     texts = ct.tasks.ioi(demo, n=6).texts
     lens = CircuitLens(n_outputs=2, generate=True, theta_feature=2.0)
     site = Site("mlp_in", 5)
-    acts = ct.capture(demo, texts, {site: demo_transcoders[site]}, progress=False)
+    acts = ct.capture(demo, {site: demo_transcoders[site]}, texts, progress=False)
     last = acts.pooled("last").features[site].toarray()
     feature = int(last.min(0).argmax())  # fires at the end of each
     circuits = lens.analyse(demo, demo_transcoders, (5, feature), texts, acts=acts)

@@ -22,7 +22,7 @@ from tests.dictionaries.published import family_model
 def test_an_autoencoder_of_the_stream_is_explained_too(demo, demo_saes, demo_transcoders, texts):
     site = Site("resid_post", 3)
     both = {**demo_transcoders, site: demo_saes[site]}
-    acts = ct.capture(demo, texts, {site: demo_saes[site]}, progress=False)
+    acts = ct.capture(demo, {site: demo_saes[site]}, texts, progress=False)
     feature = int((acts.features[site] > 0).sum(0).argmax())
     circuits = LENS.analyse(demo, both, (site, feature), texts, acts=acts)
     assert circuits.firings["error"].max() < 1e-4
@@ -49,7 +49,7 @@ def test_an_mlp_without_a_transcoder_counts_as_a_whole(
 def test_one_transcoder_far_below_the_feature(demo, demo_saes, demo_transcoders, texts):
     below, site = Site("mlp_in", 1), Site("resid_post", 3)
     pair = {below: demo_transcoders[below], site: demo_saes[site]}
-    acts = ct.capture(demo, texts, {site: demo_saes[site]}, progress=False)
+    acts = ct.capture(demo, {site: demo_saes[site]}, texts, progress=False)
     feature = int((acts.features[site] > 0).sum(0).argmax())
     found = LENS.analyse(demo, pair, (site, feature), texts, acts=acts)
     assert found.firings["error"].max() < 1e-4
@@ -60,7 +60,7 @@ def test_one_transcoder_far_below_the_feature(demo, demo_saes, demo_transcoders,
 @pytest.mark.parametrize("upstream", ["here", "anywhere"])
 def test_nothing_is_in_front_of_the_first_block(demo, demo_saes, texts, upstream):
     site = Site("resid_pre", 0)
-    acts = ct.capture(demo, texts, {site: demo_saes[site]}, progress=False)
+    acts = ct.capture(demo, {site: demo_saes[site]}, texts, progress=False)
     feature = int((acts.features[site] > 0).sum(0).argmax())
     lens = replace(LENS, upstream=upstream)
     found = lens.analyse(demo, demo_saes, (site, feature), texts, acts=acts)
@@ -76,7 +76,7 @@ def test_other_families(family, kinds, tmp_path):
     site = max(transcoders)
     rng = np.random.default_rng(0)
     prompts = [[1, *rng.integers(4, 25, size=n)] for n in rng.integers(3, 20, size=24)]
-    acts = ct.capture(model, prompts, {site: transcoders[site]}, progress=False)
+    acts = ct.capture(model, {site: transcoders[site]}, prompts, progress=False)
     feature = int((acts.features[site] > 0).sum(0).argmax())
     for upstream in ("here", "anywhere"):
         lens = CircuitLens(upstream=upstream, theta_head=3, theta_feature=2, batch_size=7)
@@ -112,7 +112,7 @@ def stories(shared_data):
 def test_sums_hold_on_a_real_llama(stories):
     model, transcoders, prompts = stories
     site = Site("mlp_in", 3)
-    acts = ct.capture(model, prompts, transcoders, progress=False)
+    acts = ct.capture(model, transcoders, prompts, progress=False)
     often = np.asarray((acts.features[site] > 0).sum(0)).ravel()
     for feature in np.argsort(-often)[:3]:
         lens = CircuitLens(n_firings=30, theta_head=3, theta_feature=2, upstream="anywhere")

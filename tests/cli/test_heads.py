@@ -26,7 +26,7 @@ def test_json_holds_scores_and_what_they_are_measured_by(capsys):
     # The means over seeds are those of the same fit made here.
     model = ct.load_model("demo")
     task = ct.tasks.agreement(model, n=16, seed=0)
-    acts = ct.capture(model, task, "head_out", "last", progress=False)
+    acts = ct.capture(model, "head_out", task, "last", progress=False)
     fit = ct.HeadCodes(n_seeds=2).fit(acts, task)
     for name, measure in (("node_auc", roc_auc), ("node_ap", average_precision)):
         each = [measure(truth.ravel(), one.ravel()) for one in fit.per_seed]

@@ -158,7 +158,9 @@ def test_a_question_asks_for_a_word_of_the_text(training, test, kind):
         assert question.answers and question.wrong
         before = [word.text for word in sentence.words[: question.at]]
         assert len(question.corrupted) == len(before)
-        earliest = kind == "greater_than" and sentence.facts["start"] == "02"  # is its own twin
+        earliest = (
+            kind == "greater_than" and sentence.facts["start"] == "02"
+        )  # is its own corrupted prompt
         assert (list(question.corrupted) == before) == earliest
         assert sentence.text.startswith(sentence.prompt)
 

@@ -62,7 +62,7 @@ def planted(tiny):
         ((wrong,),) * 30,
     )
     saes = {SITE: Dictionary(sae.eval().requires_grad_(False), SITE, SITE, "both signs")}
-    return task, saes, capture(tiny, task, saes, progress=False)
+    return task, saes, capture(tiny, saes, task, progress=False)
 
 
 def test_the_direction_that_is_read_carries_the_metric_and_others_do_not(tiny, planted):
@@ -81,7 +81,7 @@ def test_the_direction_that_is_read_carries_the_metric_and_others_do_not(tiny, p
 @pytest.fixture(scope="module")
 def easy(tiny, tiny_saes):
     task = task_it_does(list(ioi(tiny, n=12, seed=1).clean))
-    return task, capture(tiny, task, tiny_saes, progress=False)
+    return task, capture(tiny, tiny_saes, task, progress=False)
 
 
 def test_the_circuit_of_all_features_keeps_all_and_equals_its_random_sets(tiny, tiny_saes, easy):

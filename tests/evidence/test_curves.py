@@ -29,7 +29,7 @@ def saes(tiny_saes):
 
 @pytest.fixture(scope="module")
 def acts(tiny, task, saes):
-    return capture(tiny, task, saes, progress=False)
+    return capture(tiny, saes, task, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ class Chain:
         right = tuple((int(sign < 0),) for sign in self.sign)
         wrong = tuple((int(sign > 0),) for sign in self.sign)
         self.task = Task("chain", texts, (), right, wrong, directions=tuple(self.sign.tolist()))
-        acts = capture(self.model, self.task, self.saes, progress=False)
+        acts = capture(self.model, self.saes, self.task, progress=False)
         self.fit = CircuitLasso(strengths=(0.5, 0.001), held_out=0.02).fit(acts, target=self.task)
 
     def _reads(self, number):

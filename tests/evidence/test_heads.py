@@ -20,7 +20,8 @@ TEXTS = [
     "when Mary and John went to the store, John gave a drink to",
     "the boys near the cabinet",
 ]
-# The last word stays, so that all that its stream learns of the twin comes through heads.
+# The last word stays, so that all that its stream learns of the corrupted prompt comes through
+# heads.
 TWINS = [
     "when Tom and Anna went to the store, Anna gave a ring to",
     "the girl under the cabinet",
@@ -51,7 +52,7 @@ def test_one_head_loses_what_replacing_it_alone_loses(tiny, task):
         found = outcome(tiny, task, head)
         # Logits of some 10 in single precision, and a gap of about 1.
         assert found["loss"] == pytest.approx(effects.share()[head], abs=1e-3)
-        assert found["full"] - found["twins"] == pytest.approx(effects.gap, abs=1e-4)
+        assert found["full"] - found["corrupted"] == pytest.approx(effects.gap, abs=1e-4)
         assert found["full"] - found["ablated"] == pytest.approx(
             found["loss"] * effects.gap, abs=1e-3
         )
@@ -60,7 +61,7 @@ def test_one_head_loses_what_replacing_it_alone_loses(tiny, task):
 def test_all_heads_carry_all_that_the_last_token_knows(tiny, task):
     every = list(np.ndindex(3, 4))
     found = outcome(tiny, task, *every)
-    assert found["loss"] == pytest.approx(1, abs=1e-3)  # nothing is left but the twin
+    assert found["loss"] == pytest.approx(1, abs=1e-3)  # nothing is left but the corrupted prompt
     assert found["kept"] == pytest.approx(1, abs=1e-3)  # no other head is replaced
     assert found["random_loss"] == pytest.approx([1, 1], abs=1e-3)
     assert found["random_kept"] == pytest.approx([1, 1], abs=1e-3)
@@ -103,8 +104,8 @@ def test_what_is_no_circuit_of_heads_is_refused(tiny, task):
         head_evidence(tiny, task, of_heads((0, 7)))
     with pytest.raises(InputError, match="at least 1"):
         head_evidence(tiny, task, circuit, 0)
-    with pytest.raises(InputError, match="no twins"):
+    with pytest.raises(InputError, match="no corrupted prompts"):
         head_evidence(tiny, task_it_does(TEXTS), circuit)
     backwards = ct.Task("easy", tuple(TWINS), tuple(TEXTS), task.answers, task.wrong)
-    with pytest.raises(InputError, match="no better than its twins"):
+    with pytest.raises(InputError, match="no better than its corrupted prompts"):
         head_evidence(tiny, backwards, circuit)

@@ -36,7 +36,7 @@ class Descriptions:
 @pytest.fixture(scope="module")
 def acts(demo, demo_saes, demo_transcoders):
     texts = [each.text for each in Grammar(5).sentences(60)]
-    return ct.capture(demo, texts, {**demo_transcoders, **demo_saes}, progress=False)
+    return ct.capture(demo, {**demo_transcoders, **demo_saes}, texts, progress=False)
 
 
 def circuit_of() -> Circuit:
@@ -91,7 +91,7 @@ def test_what_tokens_do_alone_and_no_start_in_examples_of_clusters(demo, demo_tr
         circuit=Circuit(circuit_of().nodes, circuit_of().edges, {"method": "CircuitLasso"}),
     )
     first = card.weight_lens["description"][0]
-    alone = ct.capture(demo, [[demo.bos_id, first["id"]]], some, "last", progress=False)
+    alone = ct.capture(demo, some, [[demo.bos_id, first["id"]]], "last", progress=False)
     assert first["solo"] == pytest.approx(alone.features[site].toarray()[0, index], rel=1e-5)
     assert first["token"].strip() == card.weight_lens["words"][0]
     assert card.circuit_lens["clusters"][0]["examples"][0]["values"] == [0.0, 1.0, 2.0]
@@ -160,7 +160,7 @@ def test_what_cannot_be_is_refused(demo, demo_transcoders, acts):
         card("mlp_in 2/384")
     with pytest.raises(InputError, match="No dictionary was given for blocks.2.hook_resid_post"):
         card("resid_post 2/3")
-    few = ct.capture(demo, ["the dog"], {Site("mlp_in", 0): demo_transcoders[Site("mlp_in", 0)]})
+    few = ct.capture(demo, {Site("mlp_in", 0): demo_transcoders[Site("mlp_in", 0)]}, ["the dog"])
     with pytest.raises(InputError, match="was not captured"):
         card(with_acts=few)
     with pytest.raises(InputError, match="not every token"):

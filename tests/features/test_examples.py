@@ -85,8 +85,8 @@ def test_the_beginning_of_the_sequence_does_not_count():
 def test_a_store_gives_what_memory_gives(demo, demo_transcoders, tmp_path):
     some = {SITE: demo_transcoders[SITE]}
     texts = ["the boys near the cabinet", "Anna went to the store", "Mary met John", "the dog"] * 3
-    memory = ct.capture(demo, texts, some, batch_size=4, progress=False)
-    store = ct.capture(demo, texts, some, batch_size=4, store=tmp_path / "s", progress=False)
+    memory = ct.capture(demo, some, texts, batch_size=4, progress=False)
+    store = ct.capture(demo, some, texts, batch_size=4, store=tmp_path / "s", progress=False)
     feature = int(np.argmax(memory.features[SITE].sum(0)))
     a, b = (feature_examples(acts, SITE, feature) for acts in (memory, store))
     assert a.to_dict() == b.to_dict() and len(a.top) <= 4

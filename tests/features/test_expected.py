@@ -120,10 +120,10 @@ def test_streaming_is_the_same_as_at_once_and_padding_and_bos_are_no_tokens(
     some = {site: demo_transcoders[site] for site in (A, B)}
     texts = ["the boys near the cabinet", "Anna went to the store", "Mary met John", "the dog"] * 3
     weights = virtual_weights(demo, some, top=5)
-    together = ct.capture(demo, texts, some, progress=False)
-    each = ct.capture(demo, texts, some, batch_size=1, progress=False)  # nothing is padded
-    with_bos = ct.capture(demo, texts, some, bos=True, progress=False)
-    store = ct.capture(demo, texts, some, batch_size=4, store=tmp_path / "s", progress=False)
+    together = ct.capture(demo, some, texts, progress=False)
+    each = ct.capture(demo, some, texts, batch_size=1, progress=False)  # nothing is padded
+    with_bos = ct.capture(demo, some, texts, bos=True, progress=False)
+    store = ct.capture(demo, some, texts, batch_size=4, store=tmp_path / "s", progress=False)
     assert len(store) == 3 and len(with_bos.prompt) == len(together.prompt) + len(texts)
     for kind in ("era", "twera"):
         first, *others = (

@@ -27,7 +27,7 @@ SITE = Site("resid_post", 0)
 
 @pytest.fixture(scope="module")
 def acts(tiny, tiny_saes):
-    return capture(tiny, ioi(tiny, n=20), tiny_saes, progress=False)
+    return capture(tiny, tiny_saes, ioi(tiny, n=20), progress=False)
 
 
 def test_labels_by_hand():

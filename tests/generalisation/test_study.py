@@ -216,7 +216,7 @@ def test_scores_by_hand():
 
 def test_words_point_to_the_features_that_go_with_them(tiny, tiny_saes):
     said = [f"{w} saw the {n}." for w in ("she", "he") for n in ("boys", "girls")] * 10
-    acts = ct.capture(tiny, said, {EMBED: tiny_saes[EMBED]}, "mean", progress=False)
+    acts = ct.capture(tiny, {EMBED: tiny_saes[EMBED]}, said, "mean", progress=False)
     found = features_with(acts, {"she"}, {"he"}, min_correlation=0.9)[EMBED]
     X = acts.features[EMBED].toarray().reshape(10, 2, 2, -1).mean(0)  # she or he, boys or girls
     assert len(found) and (abs(X[0] - X[1])[..., found] > 0).all()
@@ -298,7 +298,7 @@ def test_removing_gender_from_the_bundled_model_mends_a_classifier_of_profession
         i for i, p in enumerate(texts.labels["profession"]) if p not in ("professor", "nurse")
     ]
     neutral = ct.capture(
-        demo, texts.select(elsewhere[:600]).clean, {EMBED: near[EMBED]}, "mean", progress=False
+        demo, {EMBED: near[EMBED]}, texts.select(elsewhere[:600]).clean, "mean", progress=False
     )
     women, men = ({w for w, roles in LEXICON.items() if g in roles} for g in ("female", "male"))
     result = generalise(

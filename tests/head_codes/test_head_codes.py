@@ -40,7 +40,9 @@ def outputs(task: ct.Task, planted=PLANTED, seed: int = 0) -> Activations:
     for layer in range(LAYERS):
         values = np.zeros((2 * PAIRS, HEADS, WIDTH))
         for head in range(HEADS):
-            which = np.tile(rng.integers(0, 3, PAIRS), 2)  # the same for a prompt and its twin
+            which = np.tile(
+                rng.integers(0, 3, PAIRS), 2
+            )  # the same for a prompt and its corrupted prompt
             if (layer, head) in planted:
                 which = np.where(positive, 3 + which, which)
             size = rng.uniform(1.8, 2.2, 2 * PAIRS)
@@ -124,7 +126,8 @@ def test_heads_that_move_on_the_same_pairs_go_together(acts, task):
 
 
 def test_with_labels_shuffled_nothing_is_planted(task):
-    # Prompts that are exchanged with their twins at random: no head can tell them apart.
+    # Prompts that are exchanged with their corrupted prompts at random: no head can tell them
+    # apart.
     aucs = []
     for seed in range(8):
         acts = outputs(task, seed=seed)

@@ -26,7 +26,7 @@ def planted_gpt2(seed: int = 0) -> GPT2LMHeadModel:
     """Heads that attend to all tokens alike and copy: three from key to answer, the others noise.
 
     The LayerNorms' epsilon is so large that they only centre, so a head that does not read the key
-    writes the same on a prompt and its twin.
+    writes the same on a prompt and its corrupted prompt.
     """
     rng = torch.Generator().manual_seed(seed)
     vocabulary = [*SPECIAL, *WORDS]
@@ -121,7 +121,7 @@ def test_the_planted_heads_are_what_the_task_needs(planted, task):
 )
 def test_the_planted_heads_are_recovered(planted, task, codes):
     bos = codes.positions == "mean"
-    acts = ct.capture(planted, task, "head_out", codes.positions, bos=bos, progress=False)
+    acts = ct.capture(planted, "head_out", task, codes.positions, bos=bos, progress=False)
     fit = codes.fit(acts, task)
     truth = mask((LAYERS, HEADS), PLANTED).ravel()
     assert roc_auc(truth, fit.scores.ravel()) == 1.0
@@ -165,7 +165,7 @@ def letters_tokenizer():
 
 @pytest.fixture(scope="module")
 def repeats(induction) -> ct.Task:
-    """`. . A B . . . A` asks for B; in the twin another letter stands where A was first."""
+    """`. . A B . . . A` asks for B; corrupted, another letter stands where A was first."""
     rng = np.random.default_rng(0)
     clean, twins, answers, wrong, after = [], [], [], [], []
     for _ in range(60):
@@ -193,7 +193,7 @@ def test_the_induction_model_shows_its_two_heads(induction, repeats):
     truth = mask((2, 4), [(0, 0), (1, 0)])
     effects = head_effects(induction, repeats)
     assert (effects.reference(0.1) == truth).all()
-    acts = ct.capture(induction, repeats, "head_out", progress=False)
+    acts = ct.capture(induction, "head_out", repeats, progress=False)
     small: dict = {"n_features": 40, "n_seeds": 2}
     for codes in (HeadCodes(positions="mean", **small), HeadCodes.published(**small)):
         fit = codes.fit(acts, repeats)
@@ -203,7 +203,7 @@ def test_the_induction_model_shows_its_two_heads(induction, repeats):
 
 def test_a_head_is_seen_only_where_it_acts(induction, repeats):
     # The head that looks one token back acts behind the first A, the other at the last token.
-    acts = ct.capture(induction, repeats, "head_out", progress=False)
+    acts = ct.capture(induction, "head_out", repeats, progress=False)
     last = HeadCodes(n_features=40, n_seeds=2).fit(acts, repeats).scores
     after = HeadCodes(n_features=40, n_seeds=2, positions="after").fit(acts, repeats).scores
     assert last[0, 0] < 1e-3 * last[1, 0]

@@ -1,4 +1,4 @@
-"""Changes of heads and sites, many at once, in the twin's place, and in what is written next."""
+"""Changes of heads and sites, many at once, resampled, and in what is written next."""
 
 import numpy as np
 import pytest
@@ -115,7 +115,7 @@ def test_resampling_takes_what_the_twin_has(tiny, tiny_saes):
     site = Site("resid_post", 1)
     units = [3, 40, 41]
     ours = intervene(tiny, task, [change(site, "resample", features=units)], tiny_saes).logits
-    twins = capture(tiny, list(task.corrupted), tiny_saes, progress=False)
+    twins = capture(tiny, tiny_saes, list(task.corrupted), progress=False)
     for row, text in enumerate(task.clean):
         ids = tiny.tokenize([text]).ids
         values = torch.tensor(twins.features[site][twins.prompt == row][:, units].toarray())
@@ -134,7 +134,7 @@ def test_resampling_takes_what_the_twin_has(tiny, tiny_saes):
 
 def test_resampling_wants_twins_that_correspond(tiny):
     changes = [change("resid_post 0", "resample")]
-    with pytest.raises(InputError, match="pass a task whose prompts have corrupted twins"):
+    with pytest.raises(InputError, match="pass a task whose prompts have corrupted prompts"):
         intervene(tiny, TEXTS, changes)
     task = ioi(tiny, n=2, seed=0)
     from dataclasses import replace
@@ -225,15 +225,15 @@ def test_features_of_transcoders_change_what_their_mlp_writes(tiny, tiny_folder)
 def test_an_intervened_model_can_be_captured(tiny, tiny_saes):
     site = Site("resid_post", 1)
     with intervened(tiny, [zero("attn_out 1")]) as changed:
-        ours = capture(changed, list(TEXTS), tiny_saes, progress=False)
-        plain = capture(tiny, list(TEXTS), tiny_saes, progress=False)
+        ours = capture(changed, tiny_saes, list(TEXTS), progress=False)
+        plain = capture(tiny, tiny_saes, list(TEXTS), progress=False)
     batch = tiny.tokenize(list(TEXTS))
     keep = (batch.ids == tiny.bos_id)[..., None] | (batch.mask == 0)[..., None]
     values = run(tiny, batch, [site], {Site("attn_out", 1): lambda x: x * keep})
     expected = tiny_saes[site].encode(values[site][batch.mask.bool() & ~keep[..., 0]])
     np.testing.assert_allclose(ours.features[site].toarray(), expected.numpy(), atol=TOL)
     assert abs(ours.features[site] - plain.features[site]).max() > 0.01
-    with pytest.raises(InputError, match="twins"), intervened(tiny, [change(site, "resample")]):
+    with pytest.raises(InputError, match="corrupted"), intervened(tiny, [change(site, "resample")]):
         pass
 
 

@@ -23,7 +23,7 @@ def task(tiny):
 
 @pytest.fixture(scope="module")
 def acts(tiny, tiny_saes, task):
-    return capture(tiny, task, tiny_saes, progress=False)
+    return capture(tiny, tiny_saes, task, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_size_of_batches_does_not_matter(tiny, tiny_saes, acts, batch_size):
 
 def test_features_that_are_set_to_what_they_are_change_nothing(tiny, tiny_saes, plain):
     for row, text in enumerate(TEXTS):
-        own = capture(tiny, [text], tiny_saes, "last", progress=False)
+        own = capture(tiny, tiny_saes, [text], "last", progress=False)
         changes = mean_ablation(own, {}, complement=True)  # every feature to its mean: itself
         assert all(len(item.features) == FEATURES for item in changes)
         logits = intervene(tiny, [text], changes, tiny_saes).logits

@@ -160,7 +160,7 @@ def test_a_token_is_looked_up_by_what_it_activates(panel):
 
 
 def test_a_share_may_exceed_what_the_texts_hold(panel, texts):
-    few = ct.capture(panel.model, texts[:3], panel.dictionaries, progress=False)
+    few = ct.capture(panel.model, panel.dictionaries, texts[:3], progress=False)
     fed = fed_by(panel.model, panel.dictionaries, few, panel.model.token_id("Mary"))
     first = fed.features[0]
     largest = few.features[first.site][:, [first.index]].max()

@@ -139,7 +139,7 @@ def test_a_test_that_cannot_be_is_said_beside_its_button(tiny, task):
         panel = explore_heads(tiny, given, codes=CODES)
         panel._test.click()
         if panel._tested.value:
-            assert "no better than its twins" in panel._tested.value
+            assert "no better than its corrupted prompts" in panel._tested.value
             assert not panel.circuit.evidence
             return
     raise AssertionError("neither way was refused")

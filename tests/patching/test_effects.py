@@ -28,9 +28,9 @@ def graph(tiny):
 
 
 def written_out(tiny, number, edges):
-    """Change of the measure on one prompt, by runs of the written-out model."""
-    contrast, module = TwoTokens(), tiny_hf()
-    ids = [tiny.tokenize([texts[number]]).ids[0] for texts in (contrast.clean, contrast.corrupted)]
+    """Change of the metric on one prompt, by runs of the written-out model."""
+    task, module = TwoTokens(), tiny_hf()
+    ids = [tiny.tokenize([texts[number]]).ids[0] for texts in (task.clean, task.corrupted)]
     with torch.no_grad():
         theirs, _ = head_by_head(module, ids[1], {})
         _, before = head_by_head(module, ids[0], {})
@@ -39,7 +39,7 @@ def written_out(tiny, number, edges):
             fresh, _ = head_by_head(module, ids[0], added)
             added[reader] = sum(theirs[w] - fresh[w] for w, r in edges if r == reader)
         _, after = head_by_head(module, ids[0], added)
-    measure = [contrast.measure(logits[None], [number]) for logits in (after, before)]
+    measure = [task.metric_of(logits[None], [number]) for logits in (after, before)]
     return float(measure[0] - measure[1])
 
 
@@ -62,12 +62,12 @@ def test_sets_of_edges_are_what_the_written_out_model_gives(tiny):
 
 def test_all_edges_out_of_a_node_are_the_node(tiny, graph):
     """Its module's output is replaced by a hook that knows nothing of edges."""
-    contrast, hf = TwoTokens(), tiny.hf
-    pairs = tokenized_pairs(tiny, contrast)
+    task, hf = TwoTokens(), tiny.hf
+    pairs = tokenized_pairs(tiny, task)
     theirs = run_components(tiny, pairs.corrupted).outputs
     mine = run_components(tiny, pairs.clean)
-    before = contrast.measure(mine.logits, range(4))
-    found = activation_patching(tiny, contrast, average="absolute mean")
+    before = task.metric_of(mine.logits, range(4))
+    found = activation_patching(tiny, task, average="absolute mean")
     scores = dict(zip(graph.writers, found.nodes["score"][:-1].tolist(), strict=True))
     modules = {
         "embed": hf.transformer.drop,  # token and position
@@ -83,17 +83,17 @@ def test_all_edges_out_of_a_node_are_the_node(tiny, graph):
             after = run_components(tiny, pairs.clean).logits
         finally:
             handle.remove()
-        want = float((contrast.measure(after, range(4)) - before).mean().abs())
+        want = float((task.metric_of(after, range(4)) - before).mean().abs())
         assert scores[name] == pytest.approx(want, abs=TOL), name
     assert len(found.edges) == 0 and found.settings["method"] == "node patching"
 
 
 def test_all_edges_at_once_are_the_other_prompt(tiny, graph):
-    contrast = TwoTokens()
-    got = patching_effects(tiny, contrast, [graph.edges, []])
-    pairs = tokenized_pairs(tiny, contrast)
+    task = TwoTokens()
+    got = patching_effects(tiny, task, [graph.edges, []])
+    pairs = tokenized_pairs(tiny, task)
     clean, corrupted = (
-        contrast.measure(run_components(tiny, batch).logits, range(4))
+        task.metric_of(run_components(tiny, batch).logits, range(4))
         for batch in (pairs.clean, pairs.corrupted)
     )
     assert (got[:, 0] - (corrupted - clean)).abs().max() <= TOL
@@ -101,13 +101,13 @@ def test_all_edges_at_once_are_the_other_prompt(tiny, graph):
 
 
 def test_a_circuit_holds_every_edge_alone(tiny, graph):
-    contrast = TwoTokens()
-    effects = patching_effects(tiny, contrast, [[edge] for edge in graph.edges])
+    task = TwoTokens()
+    effects = patching_effects(tiny, task, [[edge] for edge in graph.edges])
     for average, want in [
         ("mean of absolutes", effects.abs().mean(0)),
         ("absolute mean", effects.mean(0).abs()),
     ]:
-        found = edge_patching(tiny, contrast, average=average, batch_size=7)
+        found = edge_patching(tiny, task, average=average, batch_size=7)
         got = edge_scores(found, graph)[graph.allowed.numpy()]
         assert np.abs(got - want.numpy()).max() <= TOL
     assert found.settings["n_prompts"] == 4 and found.settings["seconds"] > 0
@@ -126,14 +126,14 @@ def test_change_is_the_contrasts_own(tiny):
 
 def test_another_prompt_of_the_same_length(tiny):
     texts = (CLEAN[0], CLEAN[2], CLEAN[3], CLEAN[1], CLEAN[1])
-    contrast = TwoTokens(clean=texts, corrupted=texts[::-1][2:] + texts[:2])
+    task = TwoTokens(clean=texts, corrupted=texts[::-1][2:] + texts[:2])
     with pytest.raises(InputError, match="different length"):
-        tokenized_pairs(tiny, contrast)
-    contrast = TwoTokens(clean=texts, corrupted=texts)
-    partners = tokenized_pairs(tiny, contrast).partners(seed=0)
+        tokenized_pairs(tiny, task)
+    task = TwoTokens(clean=texts, corrupted=texts)
+    partners = tokenized_pairs(tiny, task).partners(seed=0)
     assert sorted(partners.tolist()) == [0, 1, 2, 3, 4]
     assert set(partners[:3].tolist()) == {0, 1, 2} and (partners != torch.arange(5)).all()
-    got = patching_effects(tiny, contrast, SETS, swap="other", seed=0)
+    got = patching_effects(tiny, task, SETS, swap="other", seed=0)
     swapped = TwoTokens(clean=texts, corrupted=tuple(texts[i] for i in partners))
     assert (got - patching_effects(tiny, swapped, SETS)).abs().max() <= TOL
     assert got[:3].abs().max() > 0.01 and got[3:].abs().max() <= TOL  # twice the same text
@@ -165,7 +165,7 @@ def test_random_and_empty_circuits(tiny, graph):
 def test_what_cannot_be_is_refused(tiny, options, message):
     with pytest.raises(InputError, match=message):
         patching_effects(tiny, TwoTokens(), **({"sets": SETS} | options))
-    with pytest.raises(InputError, match="twin for each"):
+    with pytest.raises(InputError, match="corrupted prompt for each"):
         patching_effects(tiny, TwoTokens(corrupted=()), SETS)
 
 
@@ -177,16 +177,16 @@ def test_edges_of_known_circuits_cost_the_accuracy_that_the_benchmark_states(sha
     stated = case.config["circuit"]["single_edge_ablation"]
 
     class Accuracy(TwoTokens):
-        def measure(self, logits, rows):
-            return case.contrast.measure(logits, rows)
+        def metric_of(self, logits, rows):
+            return case.task.metric_of(logits, rows)
 
         def change(self, logits, reference, rows):
-            return case.contrast.correct(logits, rows)
+            return case.task.correct(logits, rows)
 
-    contrast = Accuracy(clean=case.contrast.clean, corrupted=case.contrast.corrupted)
+    task = Accuracy(clean=case.task.clean, corrupted=case.task.corrupted)
     sets = [[tuple(edge.split("->"))] for edge in stated["edges"]]
     got = patching_effects(
-        case.model, contrast, sets, n_prompts=stated["pairs"], response="change"
+        case.model, task, sets, n_prompts=stated["pairs"], response="change"
     ).mean(0)
     want = [accuracy for accuracy, _ in stated["edges"].values()]
     assert (100 * got).tolist() == pytest.approx(want, abs=0.006)  # stated with two digits

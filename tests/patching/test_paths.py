@@ -88,12 +88,12 @@ class Hooked:
 
 
 def ids_of(tiny, number):
-    contrast = TwoTokens()
-    return [tiny.tokenize([texts[number]]).ids[0] for texts in (contrast.clean, contrast.corrupted)]
+    task = TwoTokens()
+    return [tiny.tokenize([texts[number]]).ids[0] for texts in (task.clean, task.corrupted)]
 
 
 def measured(logits, number):
-    return float(TwoTokens().measure(logits[None], [number]))
+    return float(TwoTokens().metric_of(logits[None], [number]))
 
 
 def by_hooks(tiny, saes, number, sender, receiver):
@@ -120,7 +120,7 @@ def by_hooks(tiny, saes, number, sender, receiver):
 
 
 def feature_that_moves(tiny, saes, site, sender=None):
-    """A feature that differs most between prompts and twins; or that a sender moves most."""
+    """A feature that differs most from clean to corrupted; or that a sender moves most."""
     layer, totals = {EARLY: 1, LATE: 2}[site], 0
     for number in range(len(CLEAN)):
         here, there = (Hooked(ids).stream(layer) for ids in ids_of(tiny, number))
@@ -166,7 +166,7 @@ def test_between_components_the_direct_path_is_the_edge_and_logits_are_those_pat
         for batch_size in (None, 3):
             got = path_patching(tiny, TwoTokens(), *edge, batch_size=batch_size)
             assert (got.effect - want[:, number]).abs().max() <= TOL
-    measure = TwoTokens().measure(got.logits[:, None], range(4))
+    measure = TwoTokens().metric_of(got.logits[:, None], range(4))
     assert (measure - got.clean - got.effect).abs().max() <= TOL
     assert "m1 -> logits: " in repr(got) and "4 prompts" in repr(got)
 
@@ -193,7 +193,7 @@ def test_through_all_that_lies_between_it_is_the_whole_effect(tiny, saes):
 
 
 def test_what_passes_on_through_one_component_is_what_that_alone_would_write(tiny):
-    """By the GPT-2 that is written out: a1.h2 sees a0.h1 of the twin, and also what m0 makes of it.
+    """By the GPT-2 that is written out: a1.h2 sees a0.h1 corrupted, and what m0 makes of it.
 
     Nobody else does, and neither does m1, which comes after a1.h2.
     """
@@ -213,10 +213,10 @@ def test_what_passes_on_through_one_component_is_what_that_alone_would_write(tin
 
 def test_in_a_linear_model_direct_paths_add_up_to_the_whole_effect():
     model = linear_model()
-    graph, contrast = graph_of(model), values(20)
+    graph, task = graph_of(model), values(20)
     for sender in ("embed", "a0.h0"):
-        whole = patching_effects(model, contrast, [edges_out_of(graph, sender)])[:, 0]
-        parts = [path_patching(model, contrast, sender, r).effect for r in graph.readers]
+        whole = patching_effects(model, task, [edges_out_of(graph, sender)])[:, 0]
+        parts = [path_patching(model, task, sender, r).effect for r in graph.readers]
         # float32, of size 10, through an MLP whose bias is 50
         assert (torch.stack(parts).sum(0) - whole).abs().max() <= 1e-4
         assert whole.abs().max() > 0.1

@@ -68,7 +68,7 @@ def test_the_verbs_of_marks_et_al_are_read_as_they_are(request, shared_data, fam
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         made = Task.from_jsonl(model, path, labels=["case"], name=kind)
-    said = f"{len(uneven)} of {len(rows)} twins have another number of tokens"
+    said = f"{len(uneven)} of {len(rows)} corrupted prompts have another number of tokens"
     assert [said in str(each.message) for each in caught] == [True] * bool(uneven)
     assert all(each.filename == __file__ for each in caught)
     assert made.name == kind and made.metric == "logit_difference" and len(made) == len(rows)

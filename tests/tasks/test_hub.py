@@ -42,7 +42,7 @@ def test_acceptability_is_a_label_of_two_classes(gpt2):
     task = Task.from_hub(gpt2, "cola", data=cola())
     assert as_dict(task, "acceptable") == {s: ("no", "yes")[y] for s, y in COLA}
     assert task.metric is None and task.answers == task.corrupted == () and len(task) == 4
-    assert repr(task) == "Task('cola', 4 prompts without twins, no metric)"
+    assert repr(task) == "Task('cola', 4 prompts without corrupted prompts, no metric)"
     assert max(np.unique(task.labels["acceptable"])) == "yes"  # the class that a fit says yes to
 
 

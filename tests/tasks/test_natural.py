@@ -1,4 +1,4 @@
-"""The tasks on tokenizers of real models: single tokens, equal twins, places, held-out parts."""
+"""The tasks on tokenizers of real models: single tokens, equal lengths, places, held-out parts."""
 
 import dataclasses
 import re
@@ -47,7 +47,7 @@ def test_prompts_have_twins_of_equal_length_and_answers_of_one_token(real, name,
     for i, (clean, twin) in enumerate(zip(made.clean, made.corrupted, strict=True)):
         assert clean != twin and begins not in clean and clean == clean.strip()
         batch = real.tokenize([clean, twin])
-        assert batch.mask.all(), "a twin of another length would be padded"
+        assert batch.mask.all(), "a corrupted prompt of another length would be padded"
         right, wrong = made.answers[i], made.wrong[i]
         assert right and wrong and not set(right) & set(wrong)
         for token in (right[0], wrong[0]):  # said after the prompt it is this token and no other
@@ -234,7 +234,7 @@ def draft(**changes):
     parts = {
         "template": "The {N} near the {M}",
         "words": {"N": "boy", "M": "car"},
-        "twin": {"N": "boys"},
+        "corrupted": {"N": "boys"},
         "answers": (318,),  # " is" for GPT-2
         "wrong": (389,),
         "says": " is",

@@ -31,7 +31,7 @@ LOGITS = torch.tensor([[5.0, 0, 0, 1, 2], [1.0, 3, 4, 0, 0]])
 
 def test_logit_difference_by_hand():
     assert task().score(LOGITS, [0, 1]).tolist() == [5 - 1.5, 3.5 - 1]
-    # a twin is scored with the answers of its clean prompt
+    # a corrupted prompt is scored with the answers of its clean prompt
     assert task().score(LOGITS, [2, 3]).tolist() == [3.5, 2.5]
     assert task().score(LOGITS[[1, 1, 0]], [3, 0, 2]).tolist() == [2.5, 1 - 0, 3.5]
 
@@ -60,7 +60,7 @@ def test_rows_are_clean_prompts_then_twins():
     assert task().texts == ["a", "b", "c", "d"]
     assert task().groups.tolist() == [0, 1, 0, 1]
     assert task(corrupted=()).groups.tolist() == [0, 1]
-    assert repr(task()) == "Task('t', 2 prompts with twins, logit_difference)"
+    assert repr(task()) == "Task('t', 2 prompts with corrupted prompts, logit_difference)"
 
 
 def test_a_subset_keeps_everything_of_its_prompts():
@@ -91,7 +91,7 @@ def test_chosen_prompts_keep_everything_of_theirs_in_the_order_asked_for():
         ({"clean": (), "corrupted": (), "answers": (), "wrong": ()}, "has no prompts"),
         ({"answers": ((0,),)}, "answers must hold at least one token for each of 2"),
         ({"wrong": ((0,), ())}, "wrong must hold at least one token"),
-        ({"corrupted": ("c",)}, "need 2 corrupted twins or none: 1"),
+        ({"corrupted": ("c",)}, "need 2 corrupted prompts or none: 1"),
         ({"metric": "loss"}, "Unknown metric 'loss'"),
         ({"labels": {"kind": ("x",)}}, "'kind' must have one entry for each of 2"),
         ({"positions": {"verb": (-1,)}}, "'verb' must have one entry"),
@@ -109,7 +109,7 @@ def test_parts_that_do_not_go_together_are_refused(changes, message):
 
 def test_a_task_of_labels_alone_has_no_metric_and_nothing_scores_on_it():
     labelled = task(answers=(), wrong=(), metric=None)
-    assert repr(labelled) == "Task('t', 2 prompts with twins, no metric)"
+    assert repr(labelled) == "Task('t', 2 prompts with corrupted prompts, no metric)"
     assert labelled.texts == task().texts and labelled.labels == task().labels
     one = labelled.subset(1)
     assert one.metric is None and one.labels == {"kind": ("x",)} and len(one) == 1
@@ -121,7 +121,9 @@ def test_a_task_of_labels_alone_has_no_metric_and_nothing_scores_on_it():
 
 def test_twins_of_another_length_are_warned_of_where_the_user_is(tiny):
     even, odd = ("Mary met Anna.", "Tom met Anna.", "Mary", "Anna"), ("the", "a boy", "boy", "boys")
-    with pytest.warns(UserWarning, match="1 of 2 twins have .* the first 'a boy'") as caught:
+    with pytest.warns(
+        UserWarning, match="1 of 2 corrupted prompts have .* the first 'a boy'"
+    ) as caught:
         made = Task.from_pairs(tiny, [even, odd])
     assert [each.filename for each in caught] == [__file__] and len(made) == 2
 
@@ -184,7 +186,7 @@ def test_positions_count_from_the_end_to_the_word(tiny, name):
             assert found["start"] == made.labels["start"][row]
             assert words[row].count(found["century"]) == 2
     twins = tiny.words(tiny.tokenize(made.corrupted))
-    for row in range(20):  # the same places hold for the twins, other words apart
+    for row in range(20):  # the same places hold for the corrupted prompts, other words apart
         changed = [i for i in range(len(words[row])) if words[row][i] != twins[row][i]]
         place = made.positions["S2" if name == "ioi" else "start"][row]
         assert changed == [len(words[row]) + place]
@@ -283,7 +285,7 @@ def test_the_measure_has_gradients_and_the_change_is_a_distance():
     for metric in ("logit_difference", "probability_difference"):
         of = replace(task, metric=metric)
         logits = torch.randn(4, 3, 5, requires_grad=True)
-        measured = of.measure(logits, range(4))
+        measured = of.metric_of(logits, range(4))
         torch.testing.assert_close(measured, of.score(logits[:, -1], range(4)))
         assert not of.score(logits[:, -1], range(4)).requires_grad
         (gradient,) = torch.autograd.grad(measured.sum(), logits)
@@ -291,8 +293,10 @@ def test_the_measure_has_gradients_and_the_change_is_a_distance():
         direction = torch.randn(4, 5)
         step = torch.zeros(4, 3, 5)
         step[:, -1] = 1e-3 * direction
-        slope = (of.measure(logits + step, range(4)) - of.measure(logits - step, range(4))) / 2e-3
+        slope = (
+            of.metric_of(logits + step, range(4)) - of.metric_of(logits - step, range(4))
+        ) / 2e-3
         torch.testing.assert_close(slope, (gradient[:, -1] * direction).sum(1), atol=1e-3, rtol=0)
         moved = of.change(logits + step, logits, range(4))
-        torch.testing.assert_close(moved, (of.measure(logits + step, range(4)) - measured).abs())
+        torch.testing.assert_close(moved, (of.metric_of(logits + step, range(4)) - measured).abs())
         assert not of.change(logits, logits, range(4)).any()

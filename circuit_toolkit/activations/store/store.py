@@ -37,7 +37,7 @@ class ActivationStore:
     >>> model = ct.load_model("demo")
     >>> saes = ct.load_dictionaries(model)
     >>> task = ct.tasks.ioi(model, n=8)
-    >>> store = ct.capture(model, task, saes, store=folder.name, progress=False)
+    >>> store = ct.capture(model, saes, task, store=folder.name, progress=False)
     >>> store
     ActivationStore(16 prompts in 1 shards, ... kB, at resid_pre 0, ...)
     >>> store.pooled("last")
@@ -95,7 +95,7 @@ class ActivationStore:
 
     @property
     def n_prompts(self) -> int:
-        """Number of prompts, corrupted twins included."""
+        """Number of prompts, corrupted prompts included."""
         return self.manifest.header.n_prompts
 
     @property

@@ -19,7 +19,7 @@ def head_outputs(acts: Activations, n_heads: int) -> np.ndarray:
 
 
 def differences(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far heads are apart on prompts and on twins."""
+    """Return how far heads are apart on prompts and on corrupted prompts."""
     b = len(outputs) // 2
     moved = outputs[:b] - outputs[b:]
     return np.linalg.norm(moved.mean(0), axis=2), np.linalg.norm(moved, axis=3).mean(0)

@@ -144,7 +144,7 @@ def compare_heads(
     model : Model
         The model.
     task : Task
-        With corrupted twins.
+        With corrupted prompts.
     truth : ndarray of bool, shape (L, H)
         The heads that are in the circuit: `HeadEffects.reference()`, or
         `canonical_circuit("ioi").mask()`.
@@ -163,10 +163,10 @@ def compare_heads(
     -------
     HeadComparison
         Head codes and the published form of them; the same autoencoder without training; the
-        index of the layer; the norm of the difference of mean outputs on prompts and on twins; the
-        mean norm of the difference of a pair's outputs, which is what head codes see; the share of
-        the output that changes towards the answer (`towards_answer`); attribution and activation
-        patching.
+        index of the layer; the norm of the difference of mean outputs on prompts and on corrupted
+        prompts; the mean norm of the difference of a pair's outputs, which is what head codes see;
+        the share of the output that changes towards the answer (`towards_answer`); attribution and
+        activation patching.
 
     Raises
     ------
@@ -175,8 +175,8 @@ def compare_heads(
     """
     codes = HeadCodes() if codes is None else codes
     published = HeadCodes.published(l1=codes.l1, n_seeds=codes.n_seeds, seed=codes.seed)
-    acts = capture(model, task, "head_out", codes.positions, bos=bos, progress=progress)
-    means = capture(model, task, "head_out", published.positions, bos=True, progress=progress)
+    acts = capture(model, "head_out", task, codes.positions, bos=bos, progress=progress)
+    means = capture(model, "head_out", task, published.positions, bos=True, progress=progress)
     shape = (model.n_layers, model.n_heads)
     scores: dict[str, np.ndarray] = {}
     used: dict[str, tuple[float, float]] = {}

@@ -1,6 +1,6 @@
 """Which heads a task needs, by causation: what faster ways to find heads are measured by.
 
-Every head is replaced by itself, on every prompt: its output by that on the corrupted twin, with
+Every head is replaced by itself, on every prompt: its output by that on the corrupted prompt, with
 all that follows from it (activation patching; Zhang and Nanda, 2023, arXiv 2309.16042); the same
 on the way straight to the logits alone (path patching; Wang et al., 2022, arXiv 2211.00593); and by
 its mean (mean ablation).
@@ -41,12 +41,12 @@ class HeadEffects:
     Parameters
     ----------
     mean : dict of str to ndarray, each (L, H)
-        Mean change of the metric, in its unit: `resample` (by the output on the corrupted twin),
+        Mean change of the metric, in its unit: `resample` (by the output on the corrupted prompt),
         `direct` (the same, for what reads the logits alone), `mean` (by the mean output).
     low, high : dict of str to ndarray, each (L, H)
         Ends of the 95 % bootstrap interval of that over prompts.
     gap : float
-        Mean metric on the prompts minus that on their twins: what there is to lose.
+        Mean metric on the prompts minus that on their corrupted prompts: what there is to lose.
     settings : dict
         Model, task, prompts, seconds of the clock and of the processor for each kind.
     """
@@ -179,7 +179,7 @@ def head_effects(
         raise InputError(f"Task {task.name!r} has labels alone: no metric says what a head does.")
     task = task if n_prompts is None else task.subset(n_prompts)
     if not task.corrupted:
-        raise InputError(f"Task {task.name!r} has no corrupted twins to take outputs from.")
+        raise InputError(f"Task {task.name!r} has no corrupted prompts to take outputs from.")
     rows = range(2 * len(task))
     clean, twins = (
         float(task.score(intervene(model, list(texts), []).logits, which).mean())
@@ -188,8 +188,8 @@ def head_effects(
     gap = clean - twins
     if gap <= 0:
         raise InputError(
-            f"{model.name} does {task.name!r} no better than its twins (by {gap:.3f}), so no head "
-            "can be needed for it."
+            f"{model.name} does {task.name!r} no better than its corrupted prompts "
+            f"(by {gap:.3f}), so no head can be needed for it."
         )
     graph, shape = graph_of(model), (model.n_layers, model.n_heads)
     heads = [f"a{layer}.h{head}" for layer, head in np.ndindex(shape)]
@@ -225,7 +225,7 @@ def head_effects(
 def _mean_ablation(model: Model, task: Task, progress: bool) -> np.ndarray:
     """Change of the metric by mean ablation of every head, (n, heads)."""
     prompts = list(task.clean)
-    acts = capture(model, prompts, "head_out", "mean", progress=progress)
+    acts = capture(model, "head_out", prompts, "mean", progress=progress)
     shape = (model.n_heads, model.width)
     changes = [
         [change(site, "set", mean.reshape(shape)[[head]], heads=[head])]

@@ -15,7 +15,7 @@ Measure = Literal["loss", "difference"]
 
 @dataclass(frozen=True, eq=False)
 class CaseContrast:
-    """Prompts of a known circuit, clean and corrupted, as a `Contrast`."""
+    """Prompts of a known circuit, clean and corrupted, as a `PromptPairs`."""
 
     name: str
     clean: tuple[tuple[int, ...], ...]
@@ -39,7 +39,7 @@ class CaseContrast:
         """Keep the scored positions: (B, T, ...) -> (B, P, ...)."""
         return x[:, self.first : self.last + 1]
 
-    def measure(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+    def metric_of(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
         """Return how well the model does on clean prompts."""
         which = torch.as_tensor(rows)
         logits = self._scored(logits)

@@ -45,7 +45,7 @@ class KnownCase:
         Folder of the case and the folder around it, such as `siit/13`.
     model : Model
         The transformer; prompts are token ids.
-    contrast : CaseContrast
+    task : CaseContrast
         Clean and corrupted prompts.
     universe : tuple of (str, str)
         All edges that count, such as `("embed", "a0.h1")`.
@@ -57,7 +57,7 @@ class KnownCase:
 
     name: str
     model: Model
-    contrast: CaseContrast
+    task: CaseContrast
     universe: tuple[Edge, ...]
     true_edges: tuple[Edge, ...]
     config: Mapping[str, Any]
@@ -67,7 +67,7 @@ class KnownCase:
         return (
             f"KnownCase({self.name!r}, {self.model.n_layers} layers of {self.model.n_heads} heads, "
             f"{len(self.true_edges)} of {len(self.universe)} edges, "
-            f"{len(self.contrast.clean)} prompts)"
+            f"{len(self.task.clean)} prompts)"
         )
 
     @cached_property
@@ -210,12 +210,12 @@ def read_case(folder: str | Path) -> KnownCase:
         bos=config.get("bos_id", 0),
         pad=config.get("pad_id"),
     )
-    contrast = read_data(folder / "data.npz", name, config)
+    task = read_data(folder / "data.npz", name, config)
     circuit = config["circuit"]
     universe, true = check_edges(
         graph_of(model), circuit["universe_edges"], circuit["edges"], str(folder / "config.json")
     )
-    return KnownCase(name, model, contrast, universe, true, config)
+    return KnownCase(name, model, task, universe, true, config)
 
 
 def case_model(

@@ -84,8 +84,8 @@ def read_interpbench(
     first, last = scored or (1, prompts[0].shape[1] - 1)
     if not 0 <= first <= last < prompts[0].shape[1]:
         raise MismatchError(f"scored = {scored} is not within {prompts[0].shape[1]} positions.")
-    contrast = CaseContrast(name, rows[0], rows[1], labels[0], labels[1], first, last)
-    return KnownCase(name, model, contrast, counted, true, settings)
+    task = CaseContrast(name, rows[0], rows[1], labels[0], labels[1], first, last)
+    return KnownCase(name, model, task, counted, true, settings)
 
 
 def _token_ids(ids: Any) -> np.ndarray:

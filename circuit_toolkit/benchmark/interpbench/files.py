@@ -113,7 +113,7 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder
 
 
 def read_data(path: Path, name: str, config: Mapping[str, Any]) -> CaseContrast:
-    """Read `data.npz`: prompts, twins and labels that fit the configuration."""
+    """Read `data.npz`: prompts, corrupted prompts and labels that fit the configuration."""
     try:
         with np.load(path, allow_pickle=False) as file:
             data = {key: file[key] for key in file.files}

@@ -34,7 +34,7 @@ NUMBERS = ("singular", "plural")
 
 
 def agreement(model: Model, n: int, seed: int, *, test: bool) -> Task:
-    """Ask for the verb of a subject; in the twin the subject has the other number."""
+    """Ask for the verb of a subject; in the corrupted prompt the subject has the other number."""
     people = _known(model, w.PEOPLE, "nouns", 16)
     things = _known(model, w.THINGS, "nouns", 1)
     auxiliaries = _known(model, w.AUXILIARIES, "verbs", 2)

@@ -25,7 +25,7 @@ FIRST_HALF = frozenset(w.ARGUMENTS[: len(w.ARGUMENTS) // 2])
 
 
 def docstring(model: Model, n: int, seed: int, *, test: bool, apart: bool) -> Task:
-    """Ask for the next argument; in the twin the signature has other arguments."""
+    """Ask for the next argument; in the corrupted prompt the signature has other arguments."""
     first = single_tokens(model, w.ARGUMENTS[: len(FIRST_HALF)], "argument names", 14)
     second = single_tokens(model, w.ARGUMENTS[len(FIRST_HALF) :], "argument names", 14)
     tokens = first | second

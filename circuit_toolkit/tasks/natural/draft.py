@@ -1,4 +1,4 @@
-"""From a template with slots to a task: twins of equal length, and places that are tokens."""
+"""From a template with slots to a task: pairs of equal length, and places that are tokens."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from circuit_toolkit.tasks.tokens import encode
 
 @dataclass(frozen=True)
 class Draft:
-    """One prompt and its twin before a tokenizer has seen them."""
+    """One prompt and its corrupted prompt before a tokenizer has seen them."""
 
     template: str  # text with {slots}, up to the word that is asked for
     words: Mapping[str, str]  # slot -> word
-    twin: Mapping[str, str]  # slots whose word is another in the twin
+    twin: Mapping[str, str]  # slots whose word is another in the corrupted prompt
     answers: tuple[int, ...]
     wrong: tuple[int, ...]
     says: str  # text of the first answer, with its space; empty if it need not follow as one token
@@ -39,16 +39,16 @@ def fill(template: str, words: Mapping[str, str]) -> tuple[str, dict[str, int]]:
 
 
 def to_task(name: str, model: Model, drafts: Iterator[Draft], n: int, metric: Metric) -> Task:
-    """Make a task of the first n drafts that the tokenizer splits alike in prompt and twin."""
+    """Make a task of the first n drafts that the tokenizer splits alike, clean and corrupted."""
     kept: list[tuple[Draft, str, str, dict[str, int]]] = []
     for tried, draft in enumerate(drafts):
         if len(kept) == n:
             break
         if tried == 50 + 20 * n:
             raise InputError(
-                f"Only {len(kept)} of {tried} prompts of {name!r} have a twin of equal length and "
-                f"an answer of one token with the tokenizer of {model.name}. Make prompts of your "
-                "own: Task.from_pairs."
+                f"Only {len(kept)} of {tried} prompts of {name!r} have a corrupted prompt of "
+                f"equal length and an answer of one token with the tokenizer of {model.name}. "
+                "Make prompts of your own: Task.from_pairs."
             )
         if measured := _measured(model, draft):
             kept.append((draft, *measured))
@@ -69,7 +69,7 @@ def to_task(name: str, model: Model, drafts: Iterator[Draft], n: int, metric: Me
 
 
 def _measured(model: Model, draft: Draft) -> tuple[str, str, dict[str, int]] | None:
-    """Text, twin, and places counted from the end; None if they do not fit each other."""
+    """Clean and corrupted text, and places counted from the end; None if they do not fit."""
     (clean, ends), (twin, twin_ends) = (
         fill(draft.template, words) for words in (draft.words, {**draft.words, **draft.twin})
     )

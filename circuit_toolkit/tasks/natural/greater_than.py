@@ -19,7 +19,7 @@ SPLITS = 80
 
 
 def greater_than(model: Model, n: int, seed: int, *, test: bool, years: tuple[int, int]) -> Task:
-    """Ask for the end of a span; in the twin it starts early in the century."""
+    """Ask for the end of a span; in the corrupted prompt it starts early in the century."""
     splitting = splitting_years(model)
     ends = year_ends(model, splitting)
     events = list(single_tokens(model, w.EVENTS, "events", 8))

@@ -38,7 +38,7 @@ HELD_OUT_TEMPLATES = [
 
 
 def ioi(model: Model, n: int, seed: int, *, test: bool, mixed: bool) -> Task:
-    """Ask who gets the gift; in the twin a third person gives, so that either of two may."""
+    """Ask who gets the gift; corrupted, a third person gives, so that either of two may."""
     women = single_tokens(model, w.FEMALE_NAMES, "names of women", 8)
     men = single_tokens(model, w.MALE_NAMES, "names of men", 8)
     tokens = women | men

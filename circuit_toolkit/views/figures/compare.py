@@ -10,7 +10,8 @@ from plotly.subplots import make_subplots
 from circuit_toolkit.benchmark.comparison import Comparison
 from circuit_toolkit.views.graph.scene import INK
 
-# Colours by kind of method: exact, gradients, ours, those that know nothing; others by turns.
+# Colours by kind of method: exact, gradients, ours, those that are trivial baselines; others by
+# turns.
 _COLOURS = {
     "edge_patching": "#1f2d3d",
     "activation_patching": "#66788a",
@@ -42,7 +43,7 @@ def compare_figure(comparison: Comparison) -> go.Figure:
     plotly.graph_objects.Figure
         Left, each method by its CPU seconds and its best summary: average precision against the
         truth, else CPR. Beside it, over the number of strongest edges, the share of the true
-        edges among them, and the share of the measure that they keep alone (bands: 95 % over
+        edges among them, and the share of the metric that they keep alone (bands: 95 % over
         prompts), as far as there are these.
     """
     table, curves = comparison.table, comparison.curves
@@ -51,7 +52,7 @@ def compare_figure(comparison: Comparison) -> go.Figure:
         (column, text)
         for column, text in [
             ("recall", "share of the true edges found"),
-            ("kept", "share of the measure kept"),
+            ("kept", "share of the metric kept"),
         ]
         if column in curves
     ]

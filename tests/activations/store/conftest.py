@@ -15,7 +15,7 @@ def task(tiny):
 
 @pytest.fixture(scope="module")
 def acts(tiny, tiny_saes, task):
-    return capture(tiny, task, tiny_saes, batch_size=BATCH, progress=False)
+    return capture(tiny, tiny_saes, task, batch_size=BATCH, progress=False)
 
 
 @pytest.fixture

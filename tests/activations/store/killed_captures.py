@@ -91,7 +91,7 @@ def main(root: Path) -> None:
             return child
         prepare()
         try:
-            capture(model, texts, saes, store=folder, batch_size=1, progress=False)
+            capture(model, saes, texts, store=folder, batch_size=1, progress=False)
         except InputError as error:
             os._exit(REFUSED if "Another process captures into" in str(error) else 1)
         os._exit(0)

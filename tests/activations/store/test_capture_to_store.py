@@ -31,8 +31,8 @@ def test_a_stored_capture_is_the_one_in_memory_to_the_bit(to, acts, tmp_path):
 
 def test_a_circuit_is_learnt_from_a_store_as_from_memory(tiny, tiny_saes, tmp_path):
     many = ioi(tiny, n=60, seed=1)
-    there = capture(tiny, many, tiny_saes, batch_size=16, progress=False, store=tmp_path)
-    here = capture(tiny, many, tiny_saes, batch_size=16, progress=False)
+    there = capture(tiny, tiny_saes, many, batch_size=16, progress=False, store=tmp_path)
+    here = capture(tiny, tiny_saes, many, batch_size=16, progress=False)
     theirs, ours = (CircuitLasso().fit(acts, target=many) for acts in (here, there))
     first, second = theirs.circuit(strength=0.3), ours.circuit(strength=0.3)
     assert len(first.nodes) > 3
@@ -63,7 +63,7 @@ def test_a_shard_can_hold_several_batches(to, acts, tmp_path):
 
 
 def test_texts_without_a_task_are_stored_too(tiny, tiny_saes, to, tmp_path):
-    whole = capture(tiny, TEXTS, tiny_saes, batch_size=2, progress=False)
+    whole = capture(tiny, tiny_saes, TEXTS, batch_size=2, progress=False)
     assert_same(to(tmp_path, prompts=TEXTS, batch_size=2).load(), whole)
 
 

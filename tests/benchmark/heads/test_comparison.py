@@ -123,7 +123,7 @@ def test_methods_stand_side_by_side_with_what_they_use(compared):
 
 def test_baselines_are_what_they_are_called(tiny, task, compared):
     found, *_ = compared
-    acts = ct.capture(tiny, task, "head_out", "last", progress=False)
+    acts = ct.capture(tiny, "head_out", task, "last", progress=False)
     x = np.stack([m.toarray().reshape(12, 4, -1) for m in acts.features.values()], 1)
     x = x - x.mean(3, keepdims=True)  # (prompts, L, H, D)
     moved = x[:6] - x[6:]

@@ -210,9 +210,9 @@ def test_a_task_without_metric_or_twins_or_gap_is_refused(tiny):
     labels = Task("labels", tuple(TEXTS), tuple(TWINS), metric=None, labels={"x": ("a",) * 3})
     with pytest.raises(InputError, match="labels alone"):
         head_effects(tiny, labels)
-    with pytest.raises(InputError, match="twins"):
+    with pytest.raises(InputError, match="corrupted"):
         head_effects(tiny, task_it_does(TEXTS))
     swapped = task_it_does(TEXTS, TWINS)
     backwards = Task("easy", tuple(TWINS), tuple(TEXTS), swapped.answers, swapped.wrong)
-    with pytest.raises(InputError, match="no better than its twins"):
+    with pytest.raises(InputError, match="no better than its corrupted prompts"):
         head_effects(tiny, backwards)

@@ -15,7 +15,7 @@ from circuit_toolkit.benchmark.interpbench.convert import read_interpbench
 from circuit_toolkit.circuit.components import component_circuit
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.models.components import run_components
-from circuit_toolkit.tasks.prompt_pairs import Contrast
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 from tests.small_case import OUT, TRUE, T, data, universe, weights, write_case
 
 TOL = 1e-5  # float32 through two layers
@@ -73,7 +73,7 @@ def test_a_padded_prompt_gives_what_it_gives_alone(case):
 
 
 def test_a_case_holds_what_the_folder_says(case):
-    assert case.name == "made/7" and isinstance(case.contrast, Contrast)
+    assert case.name == "made/7" and isinstance(case.task, PromptPairs)
     assert case.true_edges == tuple(map(tuple, TRUE)) and len(case.universe) == len(universe())
     assert case.truth.sum() == 3 and case.true_nodes == ("m0", "a1.h1")
     assert set(case.nodes) == {"a0.h0", "a0.h1", "m0", "a1.h0", "a1.h1", "m1"}
@@ -87,9 +87,9 @@ def test_a_case_holds_what_the_folder_says(case):
 
 
 def test_measures_of_classes(case):
-    contrast, rows = case.contrast, [4, 1]
+    task, rows = case.task, [4, 1]
     logits = torch.randn(2, T, OUT)
-    right, other = contrast.labels[rows], contrast.other_labels[rows]
+    right, other = task.labels[rows], task.other_labels[rows]
     loss, difference = [], []
     for b in range(2):
         p = log_softmax(logits[b], -1)
@@ -98,29 +98,29 @@ def test_measures_of_classes(case):
             np.mean([float(logits[b, t, right[b, t]] - logits[b, t, other[b, t]])
                      for t in range(1, T)])
         )  # fmt: skip
-    assert contrast.measure(logits, rows).tolist() == pytest.approx(loss, rel=1e-5)
-    form = contrast.with_measure("difference")
-    assert form.measure(logits, rows).tolist() == pytest.approx(difference, rel=1e-5)
-    assert contrast.change(logits, logits, rows).tolist() == [0, 0]
+    assert task.metric_of(logits, rows).tolist() == pytest.approx(loss, rel=1e-5)
+    form = task.with_measure("difference")
+    assert form.metric_of(logits, rows).tolist() == pytest.approx(difference, rel=1e-5)
+    assert task.change(logits, logits, rows).tolist() == [0, 0]
     far = 100 * torch.nn.functional.one_hot(right, OUT)
     wrong = 100 * torch.nn.functional.one_hot((right + 1) % OUT, OUT)
-    assert contrast.change(far.float(), wrong.float(), rows).tolist() == pytest.approx([2, 2])
-    assert contrast.correct(far, rows).tolist() == [1, 1]
+    assert task.change(far.float(), wrong.float(), rows).tolist() == pytest.approx([2, 2])
+    assert task.correct(far, rows).tolist() == [1, 1]
     far[0, 1], far[0, 0] = wrong[0, 1], wrong[0, 0]  # position 0 does not count
-    assert contrast.correct(far, rows).tolist() == pytest.approx([1 - 1 / (T - 1), 1])
+    assert task.correct(far, rows).tolist() == pytest.approx([1 - 1 / (T - 1), 1])
 
 
 def test_measures_of_values(tmp_path):
-    contrast = read_case(write_case(tmp_path / "case", numerical=True)).contrast
+    task = read_case(write_case(tmp_path / "case", numerical=True)).task
     rows = [0, 3]
-    labels, others = contrast.labels[rows], contrast.other_labels[rows]
+    labels, others = task.labels[rows], task.other_labels[rows]
     logits = (labels + 0.25)[..., None]
-    assert contrast.measure(logits, rows).tolist() == pytest.approx([-0.25, -0.25])
-    assert contrast.correct(logits, rows).tolist() == [0, 0]
-    assert contrast.change(logits, labels[..., None], rows).tolist() == pytest.approx([0.25, 0.25])
+    assert task.metric_of(logits, rows).tolist() == pytest.approx([-0.25, -0.25])
+    assert task.correct(logits, rows).tolist() == [0, 0]
+    assert task.change(logits, labels[..., None], rows).tolist() == pytest.approx([0.25, 0.25])
     way = torch.where(labels > others, 1.0, -1.0)
     want = (way * logits[..., 0])[:, 1:].mean(1)
-    got = contrast.with_measure("difference").measure(logits, rows)
+    got = task.with_measure("difference").metric_of(logits, rows)
     assert got.tolist() == pytest.approx(want.tolist())
 
 
@@ -223,11 +223,11 @@ def test_interpbenchs_own_files_are_read(tmp_path, case):
     assert set(found.true_edges) == set(map(tuple, TRUE))
     assert set(found.universe) == set(case.universe) and found.config["d_model"] == 8
     mine, theirs = (
-        run_components(each.model, each.model.tokenize(each.contrast.clean)).logits
+        run_components(each.model, each.model.tokenize(each.task.clean)).logits
         for each in (case, found)
     )
     assert torch.equal(mine, theirs)
-    assert found.contrast.correct(theirs, range(20)).tolist() == [1] * 20
+    assert found.task.correct(theirs, range(20)).tolist() == [1] * 20
     with pytest.raises(MismatchError, match="one shape"):
         read_interpbench(tmp_path / "7", prompts[0], prompts[1][:3])
 
@@ -261,14 +261,14 @@ def test_pickles_run_no_code(tmp_path, monkeypatch):
 def test_rebuilt_models_are_as_accurate_as_the_benchmark_says(shared_data, kind):
     for folder in sorted((shared_data / "known_circuits" / kind).iterdir()):
         case = read_case(folder)
-        logits = run_components(case.model, case.model.tokenize(case.contrast.clean)).logits
-        accuracy = 100 * float(case.contrast.correct(logits, range(len(logits))).mean())
+        logits = run_components(case.model, case.model.tokenize(case.task.clean)).logits
+        accuracy = 100 * float(case.task.correct(logits, range(len(logits))).mean())
         stated = case.config["metrics"].get("data_npz_accuracy")
         if stated is None:  # compiled: where the program says nothing, classes may tie
             with np.load(folder / "data.npz") as file:
                 valid = file["clean_rasp_valid"][:, 1:]
-            if not case.contrast.numerical:
-                same = (logits.argmax(-1) == case.contrast.labels)[:, 1:].numpy()
+            if not case.task.numerical:
+                same = (logits.argmax(-1) == case.task.labels)[:, 1:].numpy()
                 accuracy, stated = 100 * same[valid].mean(), {"clean": 100.0}
             else:
                 stated = {"clean": 100.0}

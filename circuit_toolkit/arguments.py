@@ -1,0 +1,163 @@
+"""Arguments of the wrong kind, refused where a user passes them, with the way out.
+
+Kinds are told by the names of classes, so that nothing is imported for the check.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from circuit_toolkit.errors import InputError
+
+# What an argument should be -> how to come by it.
+_REMEDIES = {
+    "Model": "Pass what load_model(...) returns",
+    "Task": "Pass a task, such as ct.tasks.ioi(model)",
+    "Circuit": "Pass a circuit, such as fit.circuit(strength=0.1) or Circuit.load(path)",
+    "LassoFit": "Pass what CircuitLasso().fit(...) returns",
+    "Activations": "Pass what capture(...) returns",
+    "ActivationStore": "Pass what capture(..., store=folder) returns",
+    "Dictionary": "Pass what load_dictionaries(model) returns",
+    "FeatureDescriptions": "Pass what WeightLens().describe(...) returns",
+}
+
+
+def described(value: Any) -> str:
+    """Return a value in a few words, for an error: its class, and a short text or number itself."""
+    if isinstance(value, str | int | float | bool | None) and len(repr(value)) <= 60:
+        return repr(value)
+    name = type(value).__name__
+    return f"a {name} of {len(value)}" if isinstance(value, list | tuple | dict) else f"a {name}"
+
+
+def is_a(value: Any, *kinds: str) -> bool:
+    """Return whether a value is of a class of one of these names, or of one derived from it."""
+    return any(cls.__name__ in kinds for cls in type(value).__mro__)
+
+
+def expect(value: Any, name: str, *kinds: str) -> None:
+    """Refuse a value that is of none of these classes of the toolkit.
+
+    Parameters
+    ----------
+    value : object
+        What was passed.
+    name : str
+        Of the argument.
+    *kinds : str
+        Names of classes, such as "Model"; the first one says in the error what to pass.
+
+    Raises
+    ------
+    InputError
+        With what was given and how to come by the right object.
+    """
+    if is_a(value, *kinds):
+        return
+    swapped = " Are the arguments in another order?" if is_a(value, *_REMEDIES) else ""
+    raise InputError(
+        f"{name} must be a {' or '.join(kinds)}, got {described(value)}.{swapped} "
+        f"{_REMEDIES.get(kinds[0], f'Pass a {kinds[0]}')}."
+    )
+
+
+def whole(value: Any, name: str, least: int | None = None) -> int:
+    """Return a whole number as int: Python's, numpy's or torch's; refuse anything else.
+
+    Parameters
+    ----------
+    value : int, numpy integer, or array or tensor of one integer
+        What was passed.
+    name : str
+        Of the argument.
+    least : int, optional
+        The smallest that is allowed.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    InputError
+        If it is no whole number, or too small.
+    """
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name} must be a whole number, got {described(value)}.")
+    if least is not None and value < least:
+        raise InputError(f"{name} must be at least {least}, got {value}.")
+    return int(value)
+
+
+def number(value: Any, name: str, low: float, high: float, *, open_low: bool = False) -> float:
+    """Return a finite number in [low, high] as float, or (low, high] with `open_low`."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    bracket = "(" if open_low else "["
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not low <= value <= high
+        or (open_low and value == low)
+    ):
+        raise InputError(f"{name} must be in {bracket}{low:g}, {high:g}], got {described(value)}.")
+    return float(value)
+
+
+def as_prompts(prompts: Any, name: str = "prompts") -> Any:
+    """Return a task as it is, and texts or token ids as a list; refuse what is neither.
+
+    Parameters
+    ----------
+    prompts : Task, or iterable of str or of token ids
+        What was passed; a column of a table or of a data set is fine.
+    name : str
+        Of the argument.
+
+    Returns
+    -------
+    Task or list
+
+    Raises
+    ------
+    InputError
+        For one text, a table or mapping (its keys would be run), an object of the toolkit that is
+        no task, or nothing at all.
+    """
+    if hasattr(prompts, "texts") and hasattr(prompts, "score"):  # a Task, or what acts as one
+        return prompts
+    if isinstance(prompts, str | bytes | os.PathLike):
+        raise InputError(f"{name} must be a list of texts or a task, not one text: write [text].")
+    if (keys := _columns(prompts)) is not None:
+        key = next((key for key in ("text", "input_ids", "train") if key in keys), [*keys, ""][0])
+        raise InputError(
+            f"{name} must be texts or a task, got a {type(prompts).__name__} with "
+            f"{', '.join(map(repr, keys[:5]))}. Pass one column of it: data[{key!r}]."
+        )
+    if is_a(prompts, *_REMEDIES) or not isinstance(prompts, Iterable):
+        raise InputError(
+            f"{name} must be a task or a list of texts, got {described(prompts)}. Pass a task, "
+            "such as ct.tasks.ioi(model), or a list of str or of token ids."
+        )
+    given = [each.tolist() if hasattr(each, "tolist") else each for each in prompts]
+    if not given:
+        raise InputError("No prompts were given. Pass a task or a list of texts.")
+    for i, each in enumerate(given):
+        if not isinstance(each, str | list | tuple) or is_a(each, *_REMEDIES):
+            raise InputError(
+                f"{name}[{i}] must be a text or a list of token ids, got {described(each)}."
+            )
+    return given
+
+
+def _columns(value: Any) -> list[str] | None:
+    """Names of the columns of a table, or keys of a mapping; None for what is neither."""
+    if isinstance(value, Mapping):
+        return [str(key) for key in value]
+    names = getattr(value, "columns", getattr(value, "column_names", None))
+    return None if names is None or callable(names) else [str(each) for each in names]
