@@ -146,7 +146,7 @@ def test_foreign_files_are_refused(found, tmp_path):
     (tmp_path / "a.json").write_text('{"format": "circuit"}')
     pq.write_table(pa.table({"a": [1]}), tmp_path / "b.parquet")
     for name in ("a.json", "b.parquet"):
-        with pytest.raises(FileFormatError, match="does not hold what it should"):
+        with pytest.raises(FileFormatError, match="holds no weight_lens: its `format`"):
             FeatureDescriptions.load(tmp_path / name)
     with pytest.raises(InputError, match="no file"):
         FeatureDescriptions.load(tmp_path / "c.json")

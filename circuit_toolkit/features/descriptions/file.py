@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.activations.store.shards import write_whole
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.features.descriptions.tables import TABLES, SiteTables
 from circuit_toolkit.files.checks import check_ending, check_file
-from circuit_toolkit.sites import Site
-from circuit_toolkit.weight_lens.progress import (
-    FORMAT,
-    SCHEMA_VERSION,
-    checked,
-    digest,
-    write_text,
+from circuit_toolkit.files.documents import (
+    content_of,
+    document,
+    read_document,
+    write_document,
+    write_file,
 )
+from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 
+FORMAT = "circuit_toolkit.weight_lens"
+SCHEMA_VERSION = 1
 ENDINGS = (".parquet", ".json")
 _NUMBERS = ("embedding_total", "upstream_total", "sampled")
 _KEY = b"circuit_toolkit"
@@ -49,16 +49,15 @@ def save(descriptions: FeatureDescriptions, path: Path) -> Path:
         "kinds": {str(site): [each.kind, each.name] for site, each in descriptions.tables.items()},
     }
     if path.suffix == ".json":
-        text = _document({**head, "features": table.to_pylist()})
-        write_whole(path, partial(write_text, text))
-        return path
-    table = table.replace_schema_metadata({_KEY: _document(head).encode()})
+        content = {**head, "features": table.to_pylist()}
+        return write_document(path, FORMAT, SCHEMA_VERSION, content)
+    text = json.dumps(document(FORMAT, SCHEMA_VERSION, head))
+    table = table.replace_schema_metadata({_KEY: text.encode()})
 
     def write(part: Path) -> None:
         pq.write_table(table, part, compression="zstd", write_page_checksum=True)
 
-    write_whole(path, write)
-    return path
+    return write_file(path, write)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -71,12 +70,12 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(f"There is no file {path}. Pass one that FeatureDescriptions.save wrote.")
     try:
         if path.suffix == ".json":
-            head = checked(json.loads(path.read_text("utf-8")), FORMAT, path, _REMEDY)
+            head = read_document(path, FORMAT, SCHEMA_VERSION, _REMEDY)
             table = pa.Table.from_pylist(head.pop("features"), schema=_schema())
         else:
             table = pq.read_table(path, page_checksum_verification=True)
-            document = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
-            head = checked(document, FORMAT, path, _REMEDY)
+            found = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+            head = content_of(found, FORMAT, SCHEMA_VERSION, str(path), _REMEDY)
             table = table.cast(_schema().with_metadata(table.schema.metadata))
         return _fields(head, table)
     except (ValueError, OSError, KeyError, TypeError) as error:  # pyarrow's errors are these
@@ -84,11 +83,6 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is damaged, or holds no descriptions ({type(error).__name__}: "
             f"{str(error)[:120]}). {_REMEDY}"
         ) from error
-
-
-def _document(content: dict[str, Any]) -> str:
-    head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "sha256": digest(content)}
-    return json.dumps({**head, "content": content}, allow_nan=False)
 
 
 def _schema() -> pa.Schema:
