@@ -1,0 +1,256 @@
+"""Folders: one that work fills and goes on with, and one that is written whole or not at all.
+
+A resumable folder holds files and a manifest of what they were made from, with their checksums.
+One process at a time writes to it; another goes on with the same inputs only. Nothing that was not
+written here is ever removed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
+from circuit_toolkit.files.checks import check_folder
+from circuit_toolkit.files.documents import (
+    PART,
+    plain,
+    read_document,
+    resolved,
+    sha256_of,
+    write_document,
+    write_file,
+)
+
+LOCK = ".lock"
+_SHOWN = 5  # differences that an error names
+_PARTS = re.compile(rf"\..+\.[0-9a-f]{{32}}{re.escape(PART)}")  # what `write_file` left half done
+_SAFETENSORS = re.compile(r"\.tmp.{6}")  # what safetensors writes to before it names a file
+
+Differing = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """What the folders of one kind hold (`activations`), and how their manifest says it."""
+
+    holds: str
+    form: str
+    version: int
+    again: str  # what makes a file anew, for errors
+    manifest: str = "manifest.json"
+    listing: str = "files"  # key of the table of files
+
+
+class ResumableFolder:
+    """Files in a folder and their manifest; made by `opened` to write and by `read` to read."""
+
+    def __init__(self, path: Path, kind: FolderKind, content: dict[str, Any]):
+        self.path, self.kind, self.content = path, kind, content
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Name of each file that is listed -> checksum, bytes, and what else was said of it."""
+        return self.content[self.kind.listing]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike, kind: FolderKind) -> ResumableFolder:
+        """Read the manifest of a folder."""
+        path = resolved(path)
+        manifest = path / kind.manifest
+        if not manifest.is_file():
+            raise FileFormatError(
+                f"{path} holds no {kind.holds}: it has no {kind.manifest}. {kind.again}"
+            )
+        lost = "Without it the files beside it cannot be trusted: pass another folder."
+        content = read_document(manifest, kind.form, kind.version, lost)
+        files = content.get(kind.listing)
+        if not isinstance(files, dict) or not all(
+            isinstance(each, dict) and isinstance(each.get("sha256"), str)
+            for each in [*files.values()]
+        ):
+            raise FileFormatError(f"{manifest} lists no files with their checksums. {lost}")
+        return cls(path, kind, content)
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls,
+        path: str | os.PathLike,
+        kind: FolderKind,
+        content: Mapping[str, Any],
+        *,
+        n_files: int | None = None,
+        differing: Differing | None = None,
+    ) -> Iterator[ResumableFolder]:
+        """Begin a folder, or go on with one of the same inputs, while no other process does.
+
+        `content` holds `inputs`, on which all files depend; it may hold `made_with`, on which one
+        goes on only where all `n_files` are there already.
+        """
+        path = resolved(path)
+        check_folder(path)
+        path.mkdir(parents=True, exist_ok=True)
+        begun = (path / kind.manifest).is_file()
+        names = {each.name for each in path.iterdir() if not _PARTS.fullmatch(each.name)}
+        if not begun and (foreign := sorted(names - {LOCK, kind.manifest})):
+            raise InputError(
+                f"{path} holds {foreign[0]!r} and no {kind.holds}. Pass a new folder, or an empty "
+                "one."
+            )
+        with _locked(path):
+            begun = (path / kind.manifest).is_file()
+            for each in list(path.iterdir()):  # of processes that died
+                if _PARTS.fullmatch(each.name) or (begun and _SAFETENSORS.fullmatch(each.name)):
+                    each.unlink()
+            new = {**plain(dict(content), "content"), kind.listing: {}}
+            if begun:
+                folder = cls.read(path, kind)
+                folder._check_same(new, n_files, differing or differences)
+                for name in folder.files:
+                    folder.checked(name)
+            else:
+                folder = cls(path, kind, new)
+                folder.save()
+            yield folder
+
+    def _check_same(self, new: dict[str, Any], n_files: int | None, differing: Differing) -> None:
+        """Refuse to go on with files of other inputs, and let go of those that are missing."""
+        there, path = self.content, self.path
+        if not there.get("inputs"):
+            raise MismatchError(
+                f"{path} holds {self.kind.holds} that were saved. Pass another folder."
+            )
+        kept = {name: each for name, each in self.files.items() if (path / name).is_file()}
+        differ = differing(there["inputs"], new["inputs"])
+        if not differ and len(kept) != n_files:
+            differ = differing(there.get("made_with", {}), new.get("made_with", {}))
+        if differ:
+            more = f" and {len(differ) - _SHOWN} more" if len(differ) > _SHOWN else ""
+            raise MismatchError(
+                f"{path} holds {self.kind.holds} of other inputs: {'; '.join(differ[:_SHOWN])}"
+                f"{more}. Pass the same inputs to go on with it, or another folder."
+            )
+        there[self.kind.listing] = kept
+
+    def checked(self, name: str) -> Path:
+        """Return the path of a file, after a look at its checksum."""
+        path, listed = self.path / name, self.files[name]
+        if not path.is_file():
+            raise FileFormatError(f"{path} is missing. {self.kind.again}")
+        if path.stat().st_size != listed.get("bytes") or sha256_of(path) != listed["sha256"]:
+            raise FileFormatError(
+                f"{path} is damaged, or of another folder: it is not the file that was written "
+                f"there (its checksum differs). Delete it. {self.kind.again}"
+            )
+        return path
+
+    def write(self, name: str, write: Callable[[Path], object], **more: Any) -> None:
+        """Write a file whole or not at all, and list it with its checksum and whatever more."""
+        path = write_file(self.path / name, write)
+        listed = {"sha256": sha256_of(path), "bytes": path.stat().st_size, **more}
+        files = {**self.files, name: listed}
+        order = sorted(files, key=lambda each: (len(each), each))  # 100000 after 99999
+        self.content[self.kind.listing] = {each: files[each] for each in order}
+        self.save()
+
+    def save(self) -> None:
+        """Write the manifest."""
+        kind = self.kind
+        write_document(self.path / kind.manifest, kind.form, kind.version, self.content)
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return what two descriptions do not share, a few words each."""
+    found = []
+    for name in dict.fromkeys([*there, *here]):
+        a, b = there.get(name), here.get(name)
+        said = name.replace("_", " ")
+        if name not in there or name not in here:
+            found.append(f"{said} only {'here' if name in here else 'there'}")
+        elif isinstance(a, dict) and isinstance(b, dict):
+            found += [f"{said} {inner}" for inner in differences(a, b)]
+        elif a != b and isinstance(a, str) and len(a) == 64:  # a checksum says nothing to a reader
+            found.append(f"other {said}")
+        elif a != b:
+            found.append(f"{name} {a!r:.80} there, {b!r:.80} here")
+    if not found and list(there) != list(here):
+        found.append("in another order")
+    return found
+
+
+def check_replaceable(folder: Path, ours: Sequence[str] = ()) -> None:
+    """Refuse a folder that the user named, if replacing it would lose what is not ours.
+
+    It may be absent, empty, or hold nothing but files that match `ours`, such as `*.safetensors`.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder. Pass the name of a new one.")
+    if folder.resolve() == Path.cwd():
+        raise InputError(f"{folder} is the working directory. Pass a folder in it.")
+    for each in sorted(folder.iterdir()):
+        if not (each.is_file() and any(fnmatch(each.name, pattern) for pattern in ours)):
+            raise InputError(
+                f"{folder} holds something already, {each.name!r}, and is not replaced. Pass a new "
+                "folder, or an empty one."
+            )
+
+
+def remove_files(folder: Path, ours: Sequence[str]) -> None:
+    """Remove a folder that holds nothing but files that match `ours`; refuse any other."""
+    check_replaceable(folder, ours)
+    if folder.exists():
+        for each in folder.iterdir():
+            each.unlink()
+        folder.rmdir()
+
+
+@contextmanager
+def replacing(folder: str | os.PathLike, ours: Sequence[str] = ()) -> Iterator[Path]:
+    """Write a folder whole or not at all: what is written to the path that is yielded moves there.
+
+    One that is there is replaced only as `check_replaceable` allows.
+    """
+    folder = resolved(folder)
+    check_folder(folder)
+    check_replaceable(folder, ours)
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        new = Path(scratch) / folder.name
+        new.mkdir()
+        yield new
+        check_replaceable(folder, ours)  # again: it may have taken minutes
+        old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        remove_files(old, ours)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder; the operating system lets go of it when the process ends in any way."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"Another process writes to {folder}. Wait for it, or pass another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
