@@ -136,7 +136,7 @@ def _metric(model: Any, task: Any) -> dict[str, float]:
     pairs, rows = tokenized_pairs(model, task), range(len(task))
     with torch.no_grad():
         means = {
-            name: float(task.measure(run_components(model, batch).logits, rows).mean())
+            name: float(task.metric_of(run_components(model, batch).logits, rows).mean())
             for name, batch in (("clean", pairs.clean), ("corrupted", pairs.corrupted))
         }
     return {name: round(value, 4) for name, value in means.items()}

@@ -84,7 +84,12 @@ class LassoFit:
         return self.rows.means()
 
     def best_strength(self) -> float:
-        """Return the strength with the best held-out fit."""
+        """Return the strength with the best held-out fit.
+
+        Returns
+        -------
+        float
+        """
         return float(self.strengths[self._best()])
 
     def _best(self) -> int:

@@ -26,7 +26,13 @@ _LEAST = 1e-6  # a smaller difference between full and empty model is none
 
 
 class EdgeCurve(FaithfulnessCurve):
-    """Faithfulness and completeness over the number of edges: `sizes` counts these."""
+    """Faithfulness and completeness over the number of edges.
+
+    Parameters
+    ----------
+    sizes, fractions, inside, outside, full, empty, random, settings
+        As of a `FaithfulnessCurve`; sizes count edges.
+    """
 
     def __repr__(self) -> str:
         """Warn that it is of edges."""

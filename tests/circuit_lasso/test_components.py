@@ -17,7 +17,6 @@ EVERY = [
     {"form": "paper"},
     {"positions": "last"},
     {"scaling": "component"},
-    {"penalty": "group", "strength": 0.3},
     {"stability": 2},
 ]
 
@@ -109,18 +108,6 @@ def test_the_papers_form_is_its_options_and_relevance_is_carried_back(tiny):
     plain = component_lasso(tiny, TwoTokens(), shuffles=1, relevance=False)
     share = np.square(edge_scores(plain, graph)[:, -1])
     np.testing.assert_allclose(edge_scores(ours, graph)[:, -1], share / share.sum(), atol=1e-6)
-
-
-def test_a_block_is_there_as_a_whole_or_not_under_the_group_penalty():
-    """Above the penalty at which the last reader is empty there is none; below, whole blocks."""
-    model = linear_model()
-    graph = graph_of(model)
-    options = {"relevance": False, "shuffles": 1, "directions": 2}
-    alone = component_lasso(model, values(), strength=0.9, penalty="group", **options)
-    single = component_lasso(model, values(), strength=0.9, **options)
-    into = edge_scores(alone, graph)[:, -1]
-    assert into[graph.writer("m0")] > 0 and not into[: graph.writer("m0")].any()
-    assert (edge_scores(single, graph)[:, -1] > 0).any()
 
 
 def test_with_stability_strengths_are_weighted_by_how_often_an_edge_is_found(tiny):

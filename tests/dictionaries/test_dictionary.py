@@ -150,18 +150,16 @@ def test_what_is_not_there_is_refused(tiny, tiny_folder, folder, tmp_path):
 
 
 def test_two_dictionaries_at_one_site_are_refused(tiny, folder):
-    shutil.copytree(folder, folder.parent / "corrupted")
+    shutil.copytree(folder, folder.parent / "twin")
     with pytest.raises(
         InputError,
-        match="2 dictionaries .* read blocks.1.hook_resid_post: 'corrupted', 'sae'",
+        match="2 dictionaries .* read blocks.1.hook_resid_post: 'sae', 'twin'",
     ):
         load_dictionaries(tiny, folder.parent)
-    (chosen,) = load_dictionaries(tiny, folder.parent, ids=["corrupted"]).values()
-    assert chosen.name == "corrupted"
-    with pytest.raises(
-        InputError, match="'corrupted prompts' is not in .* Nearest: corrupted prompt"
-    ):
-        load_dictionaries(tiny, folder.parent, ids=["corrupted"])
+    (chosen,) = load_dictionaries(tiny, folder.parent, ids=["twin"]).values()
+    assert chosen.name == "twin"
+    with pytest.raises(InputError, match="'twins' is not in .* Nearest: twin"):
+        load_dictionaries(tiny, folder.parent, ids=["twins"])
 
 
 def test_autoencoders_go_before_transcoders_unless_one_asks(tiny, tiny_folder):

@@ -161,8 +161,8 @@ def test_a_path_that_is_not_there_is_named(name):
     layout = replace(OPT, **{name: "nowhere"})
     with pytest.raises(MismatchError, match=f"puts {name} at '.*nowhere', which OPTForCausalLM"):
         load_model(opt(), build_tokenizer(), architecture=layout)
-    with pytest.raises(MismatchError, match="'corrupted prompts' in the configuration"):
-        load_model(opt(), build_tokenizer(), architecture=replace(OPT, parallel="corrupted"))
+    with pytest.raises(MismatchError, match="'twins' in the configuration"):
+        load_model(opt(), build_tokenizer(), architecture=replace(OPT, parallel="twins"))
 
 
 def test_a_layout_of_another_family_is_refused():

@@ -234,7 +234,7 @@ def draft(**changes):
     parts = {
         "template": "The {N} near the {M}",
         "words": {"N": "boy", "M": "car"},
-        "corrupted": {"N": "boys"},
+        "twin": {"N": "boys"},
         "answers": (318,),  # " is" for GPT-2
         "wrong": (389,),
         "says": " is",

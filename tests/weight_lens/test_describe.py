@@ -194,7 +194,7 @@ def test_small_blocks_and_pieces_change_nothing(still, monkeypatch):
     one = lens.describe(still, layers, progress=False)
     package = "circuit_toolkit.weight_lens."
     monkeypatch.setattr(package + "outliers.BLOCK", 50_000)  # 40 features at a time
-    monkeypatch.setattr(package + "standing.PIECE", 70_000)  # 273 tokens
+    monkeypatch.setattr(package + "candidates.PIECE", 70_000)  # 273 tokens
     other = lens.describe(still, layers, progress=False)
     for site, table in one.tables.items():
         for name in ("tokens", "outputs", "links"):

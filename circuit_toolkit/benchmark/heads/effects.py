@@ -58,7 +58,17 @@ class HeadEffects:
     settings: dict[str, Any]
 
     def share(self, kind: str = "resample") -> np.ndarray:
-        """Return effects as shares of the gap, shape (L, H); above 0 where the head helps."""
+        """Return effects as shares of the gap; above 0 where the head helps.
+
+        Parameters
+        ----------
+        kind : {"resample", "direct", "mean"}
+            Of which replacement.
+
+        Returns
+        -------
+        ndarray, shape (L, H)
+        """
         return -self.mean[self._known(kind)] / self.gap
 
     def reference(self, share: float = SHARE, kind: str = "resample") -> np.ndarray:

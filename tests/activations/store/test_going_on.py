@@ -117,7 +117,7 @@ def test_killed_captures_finish_as_one_that_was_not(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         # One thread, since it forks.
         env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         timeout=300,
