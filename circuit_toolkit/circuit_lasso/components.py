@@ -22,7 +22,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.regression.paths.at_penalty import lasso_at
+from circuit_toolkit.regression.paths.lasso import lasso_at
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of
 
 Form = Literal["ours", "paper"]

@@ -5,7 +5,6 @@ from circuit_toolkit.regression.labels.logistic import LogisticPath, logistic_pa
 from circuit_toolkit.regression.paths.choose import CrossValidation, cross_validate, edge_budget
 from circuit_toolkit.regression.paths.lasso import LassoPath, lasso_path
 from circuit_toolkit.regression.paths.refit import adaptive_weights, refit
-from circuit_toolkit.regression.paths.stability import Stability, stability_selection
 from circuit_toolkit.regression.solvers.screening import Screening, screen_features
 from circuit_toolkit.regression.statistics.folds import Folds, fold_labels
 from circuit_toolkit.regression.statistics.gram import GramStatistics
@@ -18,7 +17,6 @@ __all__ = [
     "LassoPath",
     "LogisticPath",
     "Screening",
-    "Stability",
     "adaptive_weights",
     "cross_validate",
     "edge_budget",
@@ -27,5 +25,4 @@ __all__ = [
     "logistic_path",
     "refit",
     "screen_features",
-    "stability_selection",
 ]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 from circuit_toolkit.errors import InputError
 
@@ -16,7 +15,7 @@ _NAMED = 5  # rows that an error message lists
 
 def as_matrix(name: str, values: object) -> Matrix:
     """Bring numpy, scipy.sparse or torch values to float64, and refuse what cannot be fitted."""
-    if isinstance(values, torch.Tensor):
+    if hasattr(values, "detach"):
         values = _from_torch(name, values)
     matrix: Matrix = values if sp.issparse(values) else np.asarray(values)
     if matrix.ndim != 2 or matrix.shape[0] == 0:
@@ -36,7 +35,14 @@ def as_matrix(name: str, values: object) -> Matrix:
     return matrix
 
 
-def _from_torch(name: str, values: torch.Tensor) -> Matrix:
+def as_array(values: Any) -> np.ndarray:
+    """Bring numpy values, lists or a tensor on any device to an array."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def _from_torch(name: str, values: Any) -> Matrix:
+    import torch
+
     if values.is_complex():
         raise InputError(f"{name} must hold real numbers, got {values.dtype}. Convert it first.")
     values = values.detach().to("cpu", torch.float64)
@@ -90,6 +96,12 @@ def standard_deviation(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def reciprocal(scale: np.ndarray) -> np.ndarray:
     """One over the scale, and zero where it is zero: a constant column drops out of products."""
     return np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+
+
+def rescaled(b: sp.csc_array, rows: np.ndarray, columns: np.ndarray) -> sp.csc_array:
+    """Multiply rows and columns with factors."""
+    factors = rows[b.indices] * np.repeat(columns, np.diff(b.indptr))
+    return sp.csc_array((b.data * factors, b.indices, b.indptr), shape=b.shape)
 
 
 def count_active(matrix: Matrix) -> np.ndarray:

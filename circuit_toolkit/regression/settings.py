@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from circuit_toolkit.errors import InputError, MismatchError
 
@@ -56,10 +55,23 @@ def check_weights(weights: np.ndarray | None, p: int, q: int) -> np.ndarray:
     return np.asfortranarray(values.reshape(p, -1))
 
 
+def check_solver(tol: float, max_iter: int, l1_ratio: float, both: bool) -> None:
+    """Refuse settings out of range; `both` says whether strengths and alphas were given."""
+    if not tol > 0 or max_iter < 1 or not 0 < l1_ratio <= 1:
+        raise InputError(
+            "tol and max_iter must be positive and l1_ratio in (0, 1], got "
+            f"{tol}, {max_iter} and {l1_ratio}."
+        )
+    if both:
+        raise InputError("Pass strengths or alphas, not both.")
+
+
 def check_device(device: str | None) -> None:
     """Refuse a device that torch does not have."""
     if device is None:
         return
+    import torch
+
     try:
         torch.zeros(1, dtype=torch.float64, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:

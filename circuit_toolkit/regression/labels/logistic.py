@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.regression.labels.label_path import (
-    LabelPath,
-    check_settings,
-    fit,
-    plain,
-    row_shares,
-)
-from circuit_toolkit.regression.labels.label_problem import BINARY, Problem, Sources
+from circuit_toolkit.regression.certificate import ConvergenceWarning
 from circuit_toolkit.regression.labels.newton import proximal_newton
-from circuit_toolkit.regression.matrices import as_matrix
-from circuit_toolkit.regression.settings import check_weights
+from circuit_toolkit.regression.labels.problem import ROUNDING, Problem, Sources
+from circuit_toolkit.regression.matrices import as_array, as_matrix, reciprocal, rescaled
+from circuit_toolkit.regression.settings import (
+    check_alphas,
+    check_solver,
+    check_strengths,
+    check_weights,
+    nearest,
+)
 
 _EXACT = 1e-8  # violation at which the solver stops, over the strength and the largest slope
 
 
 @dataclass(frozen=True, eq=False)
-class LogisticPath(LabelPath):
+class LogisticPath:
     """Sparse logistic regressions of one binary label at k strengths.
 
     The objective is `mean(log(1 + exp(-t f))) + alpha (l1_ratio w.|b| + (1 - l1_ratio) |b|^2 / 2)`
@@ -42,7 +43,7 @@ class LogisticPath(LabelPath):
         In the unit of the data; zeros are exact. `intercepts` goes with them, `standardised` gives
         them per standard deviation of a source.
     constants : ndarray, shape (k, 1)
-        What `intercepts` gives.
+        What `intercepts` returns.
     gap : ndarray, shape (k,)
         Duality gap over the objective of the model without sources: the objective is at most this
         far from its optimum.
@@ -58,8 +59,126 @@ class LogisticPath(LabelPath):
         Standard deviations of the training columns.
     """
 
-    def _numbers(self, y: Any, rows: int) -> np.ndarray:
-        return _as_labels(y, rows).astype(int)
+    strengths: np.ndarray
+    alphas: np.ndarray
+    coefficients: tuple[sp.csc_array, ...]
+    constants: np.ndarray
+    gap: np.ndarray
+    kkt: np.ndarray
+    converged: np.ndarray
+    train_accuracy: np.ndarray
+    scale_x: np.ndarray
+
+    def __repr__(self) -> str:
+        """Sizes and the certificate: the arrays are too large to print."""
+        return (
+            f"LogisticPath({len(self.strengths)} strengths {self.strengths[0]:.3g} to "
+            f"{self.strengths[-1]:.3g}, sources={len(self.scale_x)}, "
+            f"certified={self.converged.mean():.0%})"
+        )
+
+    def at(self, strength: float) -> int:
+        """Index of the stored point nearest to a strength, on a logarithmic scale.
+
+        Parameters
+        ----------
+        strength : float
+            Share of alpha_max, in (0, 1].
+
+        Returns
+        -------
+        int
+            Into the first axis of everything the path holds.
+
+        Raises
+        ------
+        InputError
+            If the strength is not in (0, 1].
+        """
+        return nearest(self.strengths, strength)
+
+    def intercepts(self, index: int) -> np.ndarray:
+        """Return the intercept that goes with `coefficients[index]`.
+
+        Parameters
+        ----------
+        index : int
+            Point of the path.
+
+        Returns
+        -------
+        ndarray, shape (1,)
+            Such that `X @ coefficients[index] + intercepts(index)` are the decision values.
+        """
+        return self.constants[index]
+
+    def standardised(self, index: int) -> sp.csc_array:
+        """Coefficients per standard deviation of a source.
+
+        Parameters
+        ----------
+        index : int
+            Point of the path.
+
+        Returns
+        -------
+        csc_array, shape (p, 1)
+            In log odds per standard deviation.
+        """
+        return rescaled(self.coefficients[index], self.scale_x, np.ones(1))
+
+    def decision(self, X: object, index: int) -> np.ndarray:
+        """Log odds of the label 1 for rows at one strength.
+
+        Parameters
+        ----------
+        X : array, scipy.sparse matrix or Tensor, shape (m, p)
+            Source activations, in the unit of the training data.
+        index : int
+            Point of the path.
+
+        Returns
+        -------
+        ndarray, shape (m, 1)
+
+        Raises
+        ------
+        MismatchError
+            If the number of columns differs.
+        """
+        matrix = as_matrix("X", X)
+        if matrix.shape[1] != len(self.scale_x):
+            raise MismatchError(
+                f"X has {matrix.shape[1]} columns, the path was fitted on {len(self.scale_x)}."
+            )
+        return matrix @ self.coefficients[index].toarray() + self.constants[index]
+
+    def held_out_accuracy(self, X: object, y: object) -> np.ndarray:
+        """Share of other rows that are on the right side, at every strength.
+
+        Parameters
+        ----------
+        X : array, scipy.sparse matrix or Tensor, shape (m, p)
+            Source activations.
+        y : array or Tensor, shape (m,)
+            Labels 0 and 1; here one class alone is allowed.
+
+        Returns
+        -------
+        ndarray, shape (k,)
+            Between 0 and 1. The yardstick is the share of the largest class.
+
+        Raises
+        ------
+        InputError
+            If labels are not 0 and 1.
+        MismatchError
+            If X and y do not fit each other or the path.
+        """
+        matrix = as_matrix("X", X)
+        found = np.hstack([self.decision(matrix, k) for k in range(len(self.alphas))])  # (m, k)
+        labels = _as_labels(y, len(found))
+        return ((found > 0) == labels[:, None]).mean(axis=0)
 
 
 def logistic_path(
@@ -87,7 +206,7 @@ def logistic_path(
         Source activations. Sparse input stays sparse, but for columns that are not zero in more
         than half of the rows. Constant columns get no coefficients.
     y : array or Tensor, shape (n,)
-        Labels, 0 and 1 or bool, both present. For more classes there is `multinomial_path`.
+        Labels, 0 and 1 or bool, both present.
     strengths : array of shape (k,), optional
         Penalties as shares of alpha_max, in (0, 1]; by default 30 from 1 to 0.01.
     tol : float, default 1e-6
@@ -126,25 +245,76 @@ def logistic_path(
     ConvergenceWarning
         Once, if some solutions are not certified.
     """
-    check_settings(tol, max_iter, l1_ratio, strengths is not None and alphas is not None)
+    check_solver(tol, max_iter, l1_ratio, strengths is not None and alphas is not None)
     matrix = as_matrix("X", X)
     labels = _as_labels(y, matrix.shape[0])
-    share = row_shares(sample_weights, len(labels))
+    share = _row_shares(sample_weights, len(labels))
     counted = labels[share > 0]
     if counted.min() == counted.max():
         raise InputError(
             f"All {len(counted)} labels are {counted[0]:.0f}. Two classes are needed to tell apart."
         )
-    w = l1_ratio * check_weights(weights, matrix.shape[1], 1)
-    Z, wanted = Sources.of(matrix, share), labels[:, None]
-    problem = Problem(Z, wanted, share, w, 1 - l1_ratio, positive, BINARY)
-    points = fit(problem, proximal_newton, _EXACT, strengths, alphas, tol, max_iter)
-    return LogisticPath(**points)
+    w = l1_ratio * check_weights(weights, matrix.shape[1], 1)[:, 0]
+    problem = Problem(Sources.of(matrix, share), labels, share, w, 1 - l1_ratio, positive)
+    if alphas is None:
+        values = check_strengths(np.geomspace(1, 0.01, 30) if strengths is None else strengths)
+        path = _fit(problem, values, True, tol, max_iter)
+    else:
+        path = _fit(problem, check_alphas(alphas, 1)[:, 0], False, tol, max_iter)
+    if not path.converged.all():
+        warnings.warn(
+            f"{np.count_nonzero(~path.converged)} of {len(path.alphas)} logistic regressions are "
+            f"not certified (largest relative duality gap {np.abs(path.gap).max():.1e}, tolerance "
+            f"{tol:.1e}). See path.converged; raise max_iter, or drop sources that are nearly "
+            "copies.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return path
+
+
+def _fit(
+    problem: Problem, values: np.ndarray, relative: bool, tol: float, max_iter: int
+) -> LogisticPath:
+    """Solve and certify every point, of strengths or of alphas."""
+    Z, labels, share = problem.Z, problem.labels, problem.share
+    b, ones = np.zeros(len(Z.scale)), share @ labels
+    b0 = float(np.log(ones / (1 - ones)))
+    empty = np.full(len(labels), b0)
+    slope = problem.size(problem.pull(problem.residual(empty), b, 0))
+    slope[slope <= ROUNDING] = 0
+    steepest, alpha_max = float(slope.max(initial=0)), float((slope / problem.w).max(initial=0))
+    null = problem.objective(empty, b, 0)
+    alphas = values * alpha_max if relative else values
+    previous, points, constants, certificates, accuracy = alpha_max, [], [], [], []
+    for alpha in alphas:
+        if alpha < alpha_max:
+            stop = _EXACT * steepest * alpha / alpha_max + ROUNDING
+            b, b0 = proximal_newton(problem, alpha, previous, b, b0, stop, max_iter)
+            previous = alpha
+        decision = Z.times(b) + b0
+        points.append(rescaled(sp.csc_array(b[:, None]), reciprocal(Z.scale), np.ones(1)))
+        constants.append([b0 - Z.columns.origin @ b])
+        certificates.append(problem.certificate(decision, b, alpha))
+        accuracy.append(1 - share @ ((decision > 0) != (labels > 0)))
+    gap, kkt = np.array(certificates).T
+    gap = gap / null
+    return LogisticPath(
+        strengths=values if relative else values / (alpha_max or np.inf),
+        alphas=alphas,
+        coefficients=tuple(points),
+        constants=np.array(constants),
+        gap=gap,
+        kkt=kkt,
+        converged=np.abs(gap) <= tol,  # below zero by more than rounding, it would prove nothing
+        train_accuracy=np.array(accuracy),
+        scale_x=Z.scale,
+    )
 
 
 def _as_labels(y: object, rows: int) -> np.ndarray:
     """Labels as floats 0 and 1, shape (rows,)."""
-    labels = np.asarray(plain(y))
+    labels = as_array(y)
     if labels.shape != (rows,):
         raise MismatchError(f"y must have shape ({rows},), one label per row; got {labels.shape}.")
     if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
@@ -153,3 +323,16 @@ def _as_labels(y: object, rows: int) -> np.ndarray:
             "For one class of several pass y == that_class."
         )
     return labels.astype(float)
+
+
+def _row_shares(weights: object, n: int) -> np.ndarray:
+    """Shares (n,) of the rows, from their weights; without any, all alike."""
+    values = np.ones(n) if weights is None else np.asarray(as_array(weights), dtype=float)
+    if values.shape != (n,):
+        raise MismatchError(f"sample_weights must have shape ({n},), got {values.shape}.")
+    if not np.isfinite(values).all() or values.min() < 0 or values.sum() == 0:
+        raise InputError(
+            "sample_weights must be finite, none negative and not all zero, got "
+            f"{values.min():.3g} to {values.max():.3g}."
+        )
+    return values / values.sum()

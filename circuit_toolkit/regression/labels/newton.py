@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit
 
 from circuit_toolkit.regression.certificate import violation
-from circuit_toolkit.regression.labels.label_problem import Problem
+from circuit_toolkit.regression.labels.problem import Problem
 from circuit_toolkit.regression.solvers.active_set import active_set
 
 INNER_STEPS = 1000  # active-set steps per Newton step
@@ -20,67 +20,60 @@ def proximal_newton(
     problem: Problem,
     alpha: float,
     previous: float,
-    B: np.ndarray,
-    b0: np.ndarray,
+    b: np.ndarray,
+    b0: float,
     tol: float,
     max_iter: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Solve at one strength, starting from the solution at the one before."""
+) -> tuple[np.ndarray, float]:
+    """Solve at one strength, starting from the solution (p,) and intercept at the one before."""
     Z, penalties = problem.Z, problem.penalties(alpha)
-    labels, rule = problem.wanted[:, 0], problem.rule(alpha, previous)
+    # least pull on a zero coefficient that may matter: the strong rule (Tibshirani, 2012)
+    rule = problem.penalties(max(2 * alpha - previous, alpha / 2))
     for _ in range(max_iter):
-        fitted = Z.times(B)  # (n, 1)
-        b0 = best_intercept(fitted, labels, problem.share, b0)
-        decision = fitted + b0
-        pull = problem.pull(problem.residual(decision), B, alpha)
-        if violation(pull, B, penalties, problem.positive).max(initial=0) <= tol:
-            return B, b0
-        near = np.flatnonzero(((B != 0) | (problem.size(pull) > rule))[:, 0])
-        probability = expit(decision[:, 0])
+        fitted = Z.times(b)  # (n,)
+        b0 = best_intercept(fitted, problem.labels, problem.share, b0)
+        probability = expit(fitted + b0)
+        pull = problem.pull(problem.labels - probability, b, alpha)
+        if violation(pull, b, penalties, problem.positive) <= tol:
+            return b, b0
+        near = np.flatnonzero((b != 0) | (problem.size(pull) > rule))
         H, _ = Z.select(near).curvature(probability * (1 - probability) * problem.share)
         H.flat[:: len(H) + 1] += alpha * problem.l2
-        b, target = B[near, 0], B.copy()
-        target[near, 0] = active_set(
-            H, H @ b + pull[near, 0], penalties[near, 0], b, tol / 10, INNER_STEPS, problem.positive
+        some, target = b[near], b.copy()
+        target[near] = active_set(
+            H, H @ some + pull[near], penalties[near], some, tol / 10, INNER_STEPS, problem.positive
         )
-        B = _line_search(problem, alpha, B, b0, target, pull)
-    return B, best_intercept(Z.times(B), labels, problem.share, b0)
+        b = _line_search(problem, alpha, b, b0, target, pull)
+    return b, best_intercept(Z.times(b), problem.labels, problem.share, b0)
 
 
 def _line_search(
-    problem: Problem,
-    alpha: float,
-    B: np.ndarray,
-    b0: np.ndarray,
-    target: np.ndarray,
-    pull: np.ndarray,
+    problem: Problem, alpha: float, b: np.ndarray, b0: float, target: np.ndarray, pull: np.ndarray
 ) -> np.ndarray:
     """Halve the step until the objective falls by a share of what the model promises."""
-    labels, share, move = problem.wanted[:, 0], problem.share, target - B
-    before, along = problem.Z.times(B), problem.Z.times(move)
+    move = target - b
+    before, along = problem.Z.times(b), problem.Z.times(move)
 
     def objective(step: float) -> float:
         fitted = before + step * along
-        decision = fitted + best_intercept(fitted, labels, share, b0)
-        return problem.objective(decision, B + step * move, alpha)
+        decision = fitted + best_intercept(fitted, problem.labels, problem.share, b0)
+        return problem.objective(decision, b + step * move, alpha)
 
     now = objective(0)
-    rise = problem.absolute(target) - problem.absolute(B)
-    promised = alpha * rise - float((pull * move).sum())  # negative
+    rise = problem.absolute(target) - problem.absolute(b)
+    promised = alpha * rise - float(pull @ move)  # negative
     step = 1.0
     while step > 1e-8 and objective(step) > now + 1e-4 * step * promised + 1e-14:
         step /= 2
-    return target if step == 1 else B + step * move
+    return target if step == 1 else b + step * move
 
 
-def best_intercept(
-    fitted: np.ndarray, labels: np.ndarray, share: np.ndarray, start: np.ndarray
-) -> np.ndarray:
+def best_intercept(f: np.ndarray, labels: np.ndarray, share: np.ndarray, start: float) -> float:
     """Find the intercept at which the residuals sum to zero: Newton, kept inside a bracket."""
-    f, ones = fitted[:, 0], share @ labels
+    ones = share @ labels
     centre = np.log(ones / (1 - ones))  # were all decisions equal, they would be this
     low, high = centre - f.max(), centre - f.min()
-    b0 = min(max(start[0], low), high)
+    b0 = min(max(start, low), high)
     for _ in range(100):
         probability = expit(f + b0)
         slope = share @ (labels - probability)  # falls as b0 grows
@@ -94,4 +87,4 @@ def best_intercept(
         if new == b0:
             break
         b0 = new
-    return np.array([b0])
+    return float(b0)

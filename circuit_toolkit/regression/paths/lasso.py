@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.regression.certificate import ConvergenceWarning, certificate
-from circuit_toolkit.regression.matrices import reciprocal
-from circuit_toolkit.regression.paths.linear_path import LinearPath, rescaled, share, units
+from circuit_toolkit.regression.matrices import reciprocal, rescaled
 from circuit_toolkit.regression.settings import (
     check_alphas,
     check_device,
+    check_solver,
     check_strengths,
     check_weights,
+    nearest,
 )
 from circuit_toolkit.regression.solvers.all_targets import Penalty, Start, solve
 from circuit_toolkit.regression.statistics.gram import GramStatistics
@@ -24,7 +25,7 @@ from circuit_toolkit.regression.statistics.second_moments import SecondMoments, 
 
 
 @dataclass(frozen=True, eq=False)
-class LassoPath(LinearPath):
+class LassoPath:
     """Lasso solutions for q targets at k strengths, each with a certificate of optimality.
 
     For every target the objective is `mean((y - X b)^2) / 2 + alpha (l1_ratio w.|b| +
@@ -82,6 +83,86 @@ class LassoPath(LinearPath):
             f"certified={self.converged.mean() if q else 1:.0%})"
         )
 
+    def at(self, strength: float) -> int:
+        """Index of the stored point nearest to a strength, on a logarithmic scale.
+
+        Parameters
+        ----------
+        strength : float
+            Share of alpha_max, in (0, 1].
+
+        Returns
+        -------
+        int
+            Into the first axis of everything the path holds.
+        """
+        return nearest(self.strengths, strength)
+
+    def intercepts(self, index: int) -> np.ndarray:
+        """Return the intercepts that go with `coefficients[index]`.
+
+        Parameters
+        ----------
+        index : int
+            Point of the path.
+
+        Returns
+        -------
+        ndarray, shape (q,)
+            Zeros on raw statistics.
+        """
+        return self.stats.intercepts(self.coefficients[index])
+
+    def standardised(self, index: int) -> sp.csc_array:
+        """Coefficients in standard deviations.
+
+        Parameters
+        ----------
+        index : int
+            Point of the path.
+
+        Returns
+        -------
+        csc_array, shape (p, q)
+            Standard deviations of a target per standard deviation of a source.
+        """
+        return rescaled(
+            self.coefficients[index], self.stats.scale_x, reciprocal(self.stats.scale_y)
+        )
+
+    def held_out_r2(self, other: GramStatistics) -> np.ndarray:
+        """Share of variance explained on rows that were not fitted.
+
+        Equals `1 - sum((y - prediction)^2) / sum((y - mean(y))^2)` on those rows, without them.
+
+        Parameters
+        ----------
+        other : GramStatistics
+            Of the other rows, with the same columns.
+
+        Returns
+        -------
+        ndarray, shape (k, q)
+            At most 1; negative where the mean of those rows predicts better; NaN for targets
+            that are constant there.
+
+        Raises
+        ------
+        MismatchError
+            If the columns differ in number.
+        """
+        if other.xy.shape != self.stats.xy.shape:
+            raise MismatchError(
+                f"The path has {self.stats.xy.shape} (sources, targets), the other statistics "
+                f"{other.xy.shape}. Select the same columns in both."
+            )
+        scores = []
+        for index, b in enumerate(self.coefficients):  # (p, q)
+            explained = b.multiply(2 * other.xy - other.xx @ b).sum(axis=0)  # (q,)
+            bias = other.mean_y - other.mean_x @ b - self.intercepts(index)  # (q,)
+            scores.append(_share(explained - bias**2, np.where(other.scale_y > 0, other.yy, 0)))
+        return np.array(scores)
+
     def solve(self, strength: float) -> LassoPath:
         """Exact solution at one strength, stored or not, as a path of one point.
 
@@ -106,7 +187,7 @@ class LassoPath(LinearPath):
         above = np.flatnonzero(self.strengths >= strength)
         start = None
         if len(above):
-            unit_x, unit_y = units(self.stats)
+            unit_x, unit_y = _units(self.stats)
             form = rescaled(self.coefficients[above[-1]], reciprocal(unit_x), reciprocal(unit_y))
             start = Start(form, self.alphas[above[-1]])
         settings = (self.penalty, self.tol, self.max_iter, self.device)
@@ -182,13 +263,7 @@ def lasso_path(
             "GramStatistics.from_arrays(X, Y); from folds: folds.total()."
         )
     check_device(device)
-    if not tol > 0 or max_iter < 1 or not 0 < l1_ratio <= 1:
-        raise InputError(
-            "tol and max_iter must be positive and l1_ratio in (0, 1], got "
-            f"{tol}, {max_iter} and {l1_ratio}."
-        )
-    if strengths is not None and alphas is not None:
-        raise InputError("Give strengths or alphas, not both.")
+    check_solver(tol, max_iter, l1_ratio, strengths is not None and alphas is not None)
     p, q = stats.xy.shape
     penalty = Penalty(check_weights(weights, p, q), l1_ratio, positive)
     if alphas is not None:
@@ -238,7 +313,7 @@ def _fit(
     if shares is None:
         whole = np.where(found.alpha_max > 0, found.alpha_max, np.inf)
         shares = (found.alphas / whole).max(axis=1, initial=0)
-    unit_x, unit_y = units(stats)
+    unit_x, unit_y = _units(stats)
     spread = np.where(stats.scale_y > 0, found.yy if stats.form == "standardised" else stats.yy, 0)
     return LassoPath(
         shares,
@@ -247,10 +322,49 @@ def _fit(
         gap,
         kkt,
         converged,
-        1 - share(error, spread),
+        1 - _share(error, spread),
         stats,
         penalty,
         tol,
         max_iter,
         device,
     )
+
+
+def _units(stats: GramStatistics) -> tuple[np.ndarray, np.ndarray]:
+    """Factors from coefficients in the form of the statistics to those of the data: (p,), (q,)."""
+    if stats.form == "standardised":
+        return reciprocal(stats.scale_x), stats.scale_y
+    return np.ones(len(stats.mean_x)), np.ones(len(stats.mean_y))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide, with NaN where the whole is zero."""
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+
+
+def lasso_at(
+    G: np.ndarray, C: np.ndarray, alphas: np.ndarray, *, tol: float = 1e-8, max_iter: int = 2000
+) -> np.ndarray:
+    """Solve the lasso of every target at its own penalty, from second moments in any units.
+
+    Minimises `tr(B' G B) / 2 - tr(C' B) + alpha_j |b_j|_1` with G (p, p) of the sources and C
+    (p, q) of sources with targets: for where many Gram matrices are parts of one.
+    """
+    path = solve(
+        SecondMoments.plain(G),
+        lambda some: (np.ascontiguousarray(C[:, some].T), np.zeros(C[:, some].shape[1])),
+        np.asarray(alphas, float)[None],
+        Penalty(np.ones((len(G), 1))),
+        relative=False,
+        tol=tol,
+        max_iter=max_iter,
+    )
+    if left := int(np.sum(path.summary[0, :, 0] > tol * path.alpha_max)):
+        warnings.warn(
+            f"{left} of {len(alphas)} solutions are not within the tolerance. Raise the strength "
+            "of the penalty, or drop sources that are nearly copies.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return path.coefficients[0].toarray()

@@ -43,8 +43,7 @@ def refit(path: LassoPath, index: int) -> tuple[sp.csc_array, np.ndarray]:
                 c = c + stats.mean_x[rows] * stats.mean_y[j]
             G = G / np.outer(unit[rows], unit[rows]) + _RIDGE * np.eye(len(rows))
             found.data[here] = np.linalg.solve(G, c / unit[rows]) / unit[rows]
-    intercepts = np.zeros(len(stats.mean_y)) if raw else stats.mean_y - found.T @ stats.mean_x
-    return found, intercepts
+    return found, stats.intercepts(found)
 
 
 def adaptive_weights(path: LassoPath, index: int, gamma: float = 1.0) -> np.ndarray:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from threadpoolctl import threadpool_limits
 
 from circuit_toolkit.regression.compiled import kernels
-from circuit_toolkit.regression.solvers.one_target import Target
+from circuit_toolkit.regression.solvers.one_target import OneTarget
 from circuit_toolkit.regression.statistics.second_moments import SecondMoments
 
 _CHUNK = 64  # targets whose products with the sources are put in order at once
@@ -79,6 +78,7 @@ def solve(
     same = _with_steps(shares[:, 0], 1.0, tol) if alike else None
     found: list = [None] * q
     kernels(wait=True)
+    import torch  # for its setting of threads, which the rest of the toolkit obeys
 
     threads = max(1, min(torch.get_num_threads(), q))
     chunk = min(_CHUNK, -(-q // threads)) if q else 1
@@ -95,7 +95,7 @@ def solve(
                 continue
             w = penalty.weights[:, j if penalty.weights.shape[1] > 1 else 0] * penalty.l1_ratio
             l2 = 1 - penalty.l1_ratio
-            target = Target(gram, c, w, l2, penalty.positive, max_iter)
+            target = OneTarget(gram, c, w, l2, penalty.positive, max_iter)
             b, last = np.zeros(p), alpha_max[j]
             if start is not None and start.alphas[j] < last:
                 b, last = start.coefficients[:, [j]].toarray()[:, 0], start.alphas[j]

@@ -26,7 +26,7 @@ _WORKING = 2048  # sources at most that a search looks at beside those that viol
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class OneTarget:
     """One target's problem: minimise b.G b / 2 - c.b + alpha (w.|b| + l2 b.b / 2)."""
 
     gram: SecondMoments

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import scipy.sparse as sp
 
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.regression.matrices import reciprocal, standard_deviation
@@ -194,6 +195,23 @@ class GramStatistics:
     def correlation_xy(self) -> np.ndarray:
         """Correlations of sources with targets (p, q); zero where either is constant."""
         return self.xy * reciprocal(self.scale_x)[:, None] * reciprocal(self.scale_y)
+
+    def intercepts(self, b: sp.csc_array) -> np.ndarray:
+        """Return the intercepts that go with coefficients.
+
+        Parameters
+        ----------
+        b : csc_array, shape (p, q)
+            In the unit of the data.
+
+        Returns
+        -------
+        ndarray, shape (q,)
+            Zeros on raw statistics.
+        """
+        if self.form == "raw":
+            return np.zeros(len(self.mean_y))
+        return self.mean_y - b.T @ self.mean_x
 
     def select(
         self, x: np.ndarray | list | None = None, y: np.ndarray | list | None = None

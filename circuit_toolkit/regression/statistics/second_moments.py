@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
 from scipy.linalg import get_lapack_funcs
-from torch import Tensor
 
 from circuit_toolkit.regression.compiled import kernels
 from circuit_toolkit.regression.matrices import reciprocal
@@ -102,16 +101,20 @@ class DeviceMoments(SecondMoments):
     """The same with a copy on a device, such as a GPU, where large systems are solved."""
 
     device: str = "cpu"
-    copy: Tensor = field(init=False)
+    copy: Any = field(init=False)  # Tensor (p, p)
 
     def __post_init__(self):
         """Move the matrix in its form to the device, in float64."""
+        import torch
+
         m, d = (torch.as_tensor(each, device=self.device) for each in (self.shift, self.scale))
         G = torch.as_tensor(self.G, device=self.device).clone()
         object.__setattr__(self, "copy", G.addr_(m, m).mul_(d).mul_(d[:, None]))
 
     def solver(self, rows: np.ndarray, ridge: float) -> Solver | None:
         """Factorise on the device; see `SecondMoments.solver`."""
+        import torch
+
         some = torch.as_tensor(rows, device=self.device)
         A = self.copy[some[:, None], some]
         A.diagonal().add_(ridge)
@@ -127,6 +130,8 @@ class DeviceMoments(SecondMoments):
 
     def residual(self, c: np.ndarray, rows: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Multiply on the device; see `SecondMoments.residual`."""
+        import torch
+
         some = torch.as_tensor(rows, device=self.device)
         values = torch.as_tensor(b[rows], device=self.device)
         return c - (values @ self.copy[some]).cpu().numpy()

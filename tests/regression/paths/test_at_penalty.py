@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from circuit_toolkit.regression import ConvergenceWarning, GramStatistics, lasso_path
-from circuit_toolkit.regression.paths.at_penalty import lasso_at
+from circuit_toolkit.regression.paths.lasso import lasso_at
 
 
 def moments(n=300, p=20, q=6, seed=0):

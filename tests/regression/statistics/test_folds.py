@@ -1,4 +1,4 @@
-"""Folds kept apart give what fits on their rows give: held-out fit, choices, stability."""
+"""Folds kept apart give what fits on their rows give: held-out fit and choices."""
 
 from dataclasses import replace
 
@@ -15,7 +15,6 @@ from circuit_toolkit.regression import (
     edge_budget,
     fold_labels,
     lasso_path,
-    stability_selection,
 )
 from tests.regression.problems import codes
 from tests.regression.statistics.test_gram import assert_same
@@ -102,38 +101,6 @@ def test_an_edge_budget_is_kept_and_used():
     assert edge_budget(back, counts[20]) == 3  # sources leave, too, as penalties fall
     with pytest.raises(InputError, match="more than 0"):
         edge_budget(lasso_path(path.stats, [0.1]), 0)
-
-
-def test_stability_counts_how_often_edges_come_back():
-    X, Y = codes(q=3)
-    folds = Folds.from_arrays(X, Y, fold_labels(np.arange(400), 6)).standardised()
-    found = stability_selection(folds, [0.5, 0.1], draws=10, seed=3)
-    rng, count = np.random.default_rng(3), np.zeros((40, 3))
-    for _ in range(5):
-        order = rng.permutation(6)
-        for half in (order[:3], order[3:]):
-            path = lasso_path(folds.of(half), [0.5, 0.1])
-            count += (dense(path) != 0).any(0)
-    np.testing.assert_allclose(found.frequencies.toarray(), count / 10)
-    np.testing.assert_allclose(found.selected, count.sum(0) / 10)
-    edges = found.edges(0.8).toarray()
-    np.testing.assert_array_equal(edges, count >= 8)
-    np.testing.assert_allclose(found.false_edges(0.8), (count.sum(0) / 10) ** 2 / (0.6 * 40))
-    with pytest.raises(InputError, match="threshold"):
-        found.edges(0.5)
-    with pytest.raises(InputError, match="even number"):
-        stability_selection(folds, [0.1], draws=3)
-
-
-def test_false_edges_stay_under_the_bound_where_nothing_is_to_be_found():
-    rng, total, bound = np.random.default_rng(0), 0, 0.0
-    for _ in range(5):
-        X, Y = rng.normal(size=(200, 50)), rng.normal(size=(200, 10))
-        folds = Folds.from_arrays(X, Y, np.arange(200) % 10).standardised()
-        found = stability_selection(folds, [0.8], draws=20)
-        total += found.edges(0.7).nnz
-        bound += found.false_edges(0.7).sum()
-    assert total <= bound
 
 
 def test_input_is_checked():

@@ -1,4 +1,4 @@
-"""Both regressions of labels: their settings against scikit-learn, and their certificates."""
+"""Logistic paths: their settings against scikit-learn, and their certificates."""
 
 import inspect
 import warnings
@@ -9,35 +9,24 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.regression import (
-    ConvergenceWarning,
-    lasso_path,
-    logistic_path,
-    multinomial_path,
-)
-from circuit_toolkit.regression.labels.label_problem import BINARY, Problem, Sources
+from circuit_toolkit.regression import ConvergenceWarning, lasso_path, logistic_path
+from circuit_toolkit.regression.labels.problem import Problem, Sources
 from circuit_toolkit.regression.matrices import reciprocal
 from tests.regression.problems import codes
 
 STRENGTHS = [0.7, 0.2, 0.05]
 # No solution lies below the optimum: one that others undercut by more than rounding is wrong.
 RTOL = 1e-8
-both = pytest.mark.parametrize("classes", [2, 3])
 
 
-def labelled(classes=2, n=200, p=20, seed=0):
-    X, Y = codes(n=n, p=p, q=classes, seed=seed)
+def labelled(n=200, p=20, seed=0):
+    X, Y = codes(n=n, p=p, q=2, seed=seed)
     noise = 0.3 * Y.std(0) * np.random.default_rng(seed).normal(size=Y.shape)
     return X, (Y + noise).argmax(axis=1)
-
-
-def fit(X, y, *args, **kwargs):
-    """Either path, by the number of classes."""
-    return (multinomial_path if y.max() > 1 else logistic_path)(X, y, *args, **kwargs)
 
 
 def in_deviations(X, share):
@@ -47,9 +36,7 @@ def in_deviations(X, share):
 
 
 def loss(decision, y, share):
-    if decision.shape[1] == 1:
-        decision = np.column_stack([np.zeros(len(y)), decision])
-    return -share @ log_softmax(decision, axis=1)[np.arange(len(y)), y]
+    return share @ np.logaddexp(0, np.where(y == 1, -1, 1) * decision[:, 0])
 
 
 def penalty(B, w, l1_ratio):
@@ -69,17 +56,14 @@ def test_the_interface_is_that_of_the_lasso():
         for name, value in inspect.signature(lasso_path).parameters.items()
         if name not in ("stats", "tol", "max_iter", "device")  # the last is of the Gram matrix
     }
-    for function, left_out in ((logistic_path, set()), (multinomial_path, {"positive"})):
-        ours = inspect.signature(function).parameters
-        assert set(wanted) - set(ours) == left_out
-        assert all(ours[name].default == wanted[name] for name in set(wanted) - left_out)
+    ours = inspect.signature(logistic_path).parameters
+    assert all(ours[name].default == default for name, default in wanted.items())
 
 
-@both
 @pytest.mark.parametrize("l1_ratio", [1.0, 0.5])
 @pytest.mark.parametrize("weighted", [None, "sources", "rows"])
-def test_scikit_learn_finds_nothing_lower(classes, l1_ratio, weighted):
-    X, y = labelled(classes)
+def test_scikit_learn_finds_nothing_lower(l1_ratio, weighted):
+    X, y = labelled()
     rng, n = np.random.default_rng(1), len(y)
     w, rows = np.ones(X.shape[1]), np.ones(n)
     if weighted == "sources" and l1_ratio == 1:  # else their ridge would be weighted too
@@ -87,7 +71,7 @@ def test_scikit_learn_finds_nothing_lower(classes, l1_ratio, weighted):
     if weighted == "rows":
         rows = rng.exponential(size=n) * (rng.random(n) < 0.8)
     share = rows / rows.sum()
-    path = fit(X, y, STRENGTHS, l1_ratio=l1_ratio, weights=w, sample_weights=rows)
+    path = logistic_path(X, y, STRENGTHS, l1_ratio=l1_ratio, weights=w, sample_weights=rows)
     assert path.converged.all()
     x = in_deviations(X, share)
     for k, alpha in enumerate(path.alphas):
@@ -100,16 +84,14 @@ def test_scikit_learn_finds_nothing_lower(classes, l1_ratio, weighted):
         ours = objective(path, k, X, y, share, w, l1_ratio)
         assert ours <= theirs * (1 + RTOL)
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)  # the same problem was solved
-        if classes == 2:  # of more classes the ridge alone makes the solution unique
-            np.testing.assert_allclose(path.standardised(k).toarray(), B, atol=1e-4)
+        np.testing.assert_allclose(path.standardised(k).toarray(), B, atol=1e-4)
 
 
-@both
-def test_alphas_are_strengths_times_the_largest(classes):
-    X, y = labelled(classes)
-    path = fit(X, y, STRENGTHS)
+def test_alphas_are_strengths_times_the_largest():
+    X, y = labelled()
+    path = logistic_path(X, y, STRENGTHS)
     top = path.alphas[0] / 0.7
-    other = fit(X, y, alphas=[path.alphas[2], 2 * top, *path.alphas[:2]])
+    other = logistic_path(X, y, alphas=[path.alphas[2], 2 * top, *path.alphas[:2]])
     np.testing.assert_allclose(other.strengths, [2, *STRENGTHS])
     assert other.coefficients[0].nnz == 0 and other.converged.all()
     for k in range(3):
@@ -118,27 +100,23 @@ def test_alphas_are_strengths_times_the_largest(classes):
     assert [path.at(strength) for strength in (1, 0.3, 0.09, 1e-3)] == [0, 1, 2, 2]
 
 
-@both
-def test_coefficients_and_intercepts_are_those_of_the_data(classes):
-    X, y = labelled(classes)
-    path = fit(X * 10.0 ** np.linspace(-4, 4, 20) + 3, y, STRENGTHS)
+def test_coefficients_and_intercepts_are_those_of_the_data():
+    X, y = labelled()
+    path = logistic_path(X * 10.0 ** np.linspace(-4, 4, 20) + 3, y, STRENGTHS)
     X = X * 10.0 ** np.linspace(-4, 4, 20) + 3
     for k in range(3):
         B = path.coefficients[k]
-        assert B.shape == (20, 1 if classes == 2 else 3) and B.format == "csc"
+        assert B.shape == (20, 1) and B.format == "csc"
         np.testing.assert_allclose(path.decision(X, k), X @ B + path.intercepts(k), atol=1e-9)
-        if classes == 3:  # what all have in common says nothing
-            assert abs(path.intercepts(k).sum()) < 1e-9
         expected = B.toarray() * X.std(axis=0)[:, None]
         np.testing.assert_allclose(path.standardised(k).toarray(), expected, rtol=1e-9)
 
 
-@both
-def test_a_row_of_weight_two_is_two_rows(classes):
-    X, y = labelled(classes)
+def test_a_row_of_weight_two_is_two_rows():
+    X, y = labelled()
     times = np.random.default_rng(0).integers(0, 4, len(y))
-    path = fit(X, y, STRENGTHS, sample_weights=times)
-    other = fit(np.repeat(X, times, axis=0), np.repeat(y, times), STRENGTHS)
+    path = logistic_path(X, y, STRENGTHS, sample_weights=times)
+    other = logistic_path(np.repeat(X, times, axis=0), np.repeat(y, times), STRENGTHS)
     np.testing.assert_allclose(path.alphas, other.alphas, rtol=1e-12)
     np.testing.assert_allclose(path.scale_x, other.scale_x, rtol=1e-12)
     np.testing.assert_allclose(path.train_accuracy, other.train_accuracy, rtol=1e-12)
@@ -146,38 +124,20 @@ def test_a_row_of_weight_two_is_two_rows(classes):
         np.testing.assert_allclose(path.decision(X, k), other.decision(X, k), atol=1e-6)
 
 
-@both
 @pytest.mark.parametrize("form", [np.array, sp.csr_array])
-def test_sources_of_infinite_weight_stay_out(classes, form):
-    X, y = labelled(classes)
-    free = np.flatnonzero(fit(X, y, [0.2]).coefficients[0].sum(axis=1))
+def test_sources_of_infinite_weight_stay_out(form):
+    X, y = labelled()
+    free = np.flatnonzero(logistic_path(X, y, [0.2]).coefficients[0].sum(axis=1))
     weights = np.ones(20)
     weights[free[:2]] = np.inf
-    path = fit(form(X), y, STRENGTHS, weights=weights)
+    path = logistic_path(form(X), y, STRENGTHS, weights=weights)
     rest = np.delete(np.arange(20), free[:2])
-    other = fit(form(X[:, rest]), y, STRENGTHS)
+    other = logistic_path(form(X[:, rest]), y, STRENGTHS)
     assert path.converged.all()
     for k in range(3):
         B = path.coefficients[k].toarray()
         assert not B[free[:2]].any()
         np.testing.assert_allclose(B[rest], other.coefficients[k].toarray(), atol=1e-7)
-
-
-def test_weights_may_differ_between_classes():
-    X, y = labelled(3)
-    weights = np.ones((20, 3))
-    weights[:, 1] = np.inf
-    weights[:5, 0] = 3
-    path = multinomial_path(X, y, STRENGTHS, weights=weights)
-    assert path.converged.all() and path.coefficients[2].toarray()[:, [0, 2]].any(axis=0).all()
-    assert not any(b.toarray()[:, 1].any() for b in path.coefficients)
-    x, wanted = in_deviations(X, np.full(200, 1 / 200)), np.eye(3)[y]
-    for k, alpha in enumerate(path.alphas):
-        B = path.standardised(k).toarray()
-        pull = x.T @ (wanted - softmax(path.decision(X, k), axis=1)) / 200
-        assert (abs(pull) <= alpha * weights + 1e-7).all()
-        live = B != 0
-        np.testing.assert_allclose(pull[live], alpha * weights[live] * np.sign(B[live]), atol=1e-7)
 
 
 @pytest.mark.parametrize("l1_ratio", [1.0, 0.5])
@@ -270,35 +230,32 @@ def test_residuals_that_do_not_sum_to_zero_give_no_bound():
     X, y = labelled()
     share = np.full(len(y), 1 / len(y))
     Z = Sources.of(X, share)
-    problem = Problem(Z, y[:, None].astype(float), share, np.ones((20, 1)), 0, False, BINARY)
-    B, best = np.zeros((20, 1)), np.log(y.mean() / (1 - y.mean()))
+    problem = Problem(Z, y.astype(float), share, np.ones(20), 0, False)
+    b, best = np.zeros(20), np.log(y.mean() / (1 - y.mean()))
     alpha = abs(in_deviations(X, share).T @ (y - y.mean())).max() / len(y)
-    gap, kkt = problem.certificate(np.full((200, 1), best), B, alpha)
+    gap, kkt = problem.certificate(np.full(200, best), b, alpha)
     assert abs(gap) < 1e-14 and kkt < 1e-14
-    gap, kkt = problem.certificate(np.full((200, 1), best + 0.1), B, 10 * alpha)
+    gap, kkt = problem.certificate(np.full(200, best + 0.1), b, 10 * alpha)
     assert gap == np.inf
     np.testing.assert_allclose(kkt, abs(y.mean() - expit(best + 0.1)))
 
 
 @st.composite
 def problems(draw):
-    """Sources, labels of two or three classes and settings, with flaws."""
+    """Sources, labels and settings, with flaws."""
     n, p = draw(st.integers(6, 60)), draw(st.integers(1, 30))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     X = rng.exponential(size=(n, p)) * (rng.random((n, p)) < draw(st.sampled_from([0.1, 0.4, 1])))
-    classes = draw(st.integers(2, 3))
-    values = X @ rng.normal(size=(p, classes)) * (rng.random(classes) < 0.9)
+    values = X @ rng.normal(size=(p, 2)) * (rng.random(2) < 0.9)
     y = (values + draw(st.sampled_from([0.1, 1])) * rng.normal(size=values.shape)).argmax(axis=1)
-    y[:classes] = range(classes)
+    y[:2] = range(2)
     if draw(st.booleans()):
         X[:, rng.integers(p)] = X[:, rng.integers(p)]
     if draw(st.booleans()):
         X[:, rng.integers(p)] += 100
     if draw(st.booleans()):
         X *= 10.0 ** rng.uniform(-4, 4, p)
-    options = {"l1_ratio": draw(st.sampled_from([1.0, 0.5, 0.01]))}
-    if classes == 2:
-        options["positive"] = draw(st.booleans())
+    options = {"l1_ratio": draw(st.sampled_from([1.0, 0.5, 0.01])), "positive": draw(st.booleans())}
     if draw(st.booleans()):
         options["weights"] = 10.0 ** rng.uniform(-1, 1, p)
         options["weights"][rng.random(p) < 0.1] = np.inf
@@ -315,16 +272,15 @@ def test_certificates_are_those_of_the_data_and_true(problem, max_iter):
     matrix = sp.csr_array(X) if is_sparse else X
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        rough = fit(matrix, y, STRENGTHS, max_iter=max_iter, **options)
-        exact = fit(matrix, y, STRENGTHS, max_iter=2000, **options)
+        rough = logistic_path(matrix, y, STRENGTHS, max_iter=max_iter, **options)
+        exact = logistic_path(matrix, y, STRENGTHS, max_iter=2000, **options)
     rows = options.get("sample_weights", np.ones(n))
     share, w = rows / rows.sum(), options.get("weights", np.ones(p))
     x, l1_ratio = in_deviations(X, share), options["l1_ratio"]
     x[:, x.std(axis=0) < 1e-10] = 0  # constant, but for the rounding of its mean
-    means = [share @ (y == c) for c in range(y.max() + 1)]
-    null = loss(np.tile(np.log(means), (n, 1)), y, share)
+    ones = share @ y
+    null = loss(np.full((n, 1), np.log(ones / (1 - ones))), y, share)
     assert exact.converged.all()
-    wanted = np.eye(y.max() + 1)[y] if y.max() > 1 else y[:, None]
     for k, alpha in enumerate(exact.alphas):
         best = objective(exact, k, X, y, share, w, l1_ratio)
         for path in (rough, exact):
@@ -332,8 +288,7 @@ def test_certificates_are_those_of_the_data_and_true(problem, max_iter):
             assert path.gap[k] >= -1e-12 and above <= path.gap[k] + 1e-10
             assert path.converged[k] == (path.gap[k] <= 1e-6)
             decision, B = path.decision(X, k), path.standardised(k).toarray()
-            chance = softmax(decision, axis=1) if y.max() > 1 else expit(decision)
-            residual = share[:, None] * (wanted - chance)
+            residual = share[:, None] * (y[:, None] - expit(decision))
             pull = x.T @ residual - alpha * (1 - l1_ratio) * B
             level = np.full(p, np.inf)  # alpha may be 0
             np.multiply(alpha * l1_ratio, w, out=level, where=np.isfinite(w))
@@ -349,31 +304,12 @@ def test_certificates_are_those_of_the_data_and_true(problem, max_iter):
 def test_a_gap_below_zero_is_not_certified(monkeypatch):
     X, y = labelled()
     monkeypatch.setattr(Problem, "certificate", lambda *_: (-1e-5, 0.0))
-    with pytest.warns(ConvergenceWarning, match="3 of 3 regressions of labels"):
+    with pytest.warns(ConvergenceWarning, match="3 of 3 logistic regressions"):
         assert not logistic_path(X, y, STRENGTHS).converged.any()
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [
-        lambda y: np.where(y == 1, np.nan, y),
-        lambda y: ["a" if each else np.nan for each in y],
-        lambda y: np.array([None if each == 1 else each for each in y]),
-        lambda y: np.where(y == 1, np.datetime64("NaT"), np.datetime64("2020-01-01")),
-    ],
-)
-def test_missing_labels_are_refused(labels):
-    X, y = labelled(3)
-    path = multinomial_path(X, y, [0.5])
-    for call in (lambda bad: multinomial_path(X, bad), lambda bad: path.held_out_accuracy(X, bad)):
-        with pytest.raises(InputError, match="missing") as caught:
-            call(labels(y))
-        assert "\n" not in str(caught.value)
-
-
-@both
-def test_settings_are_checked(classes):
-    X, y = labelled(classes)
+def test_settings_are_checked():
+    X, y = labelled()
     for wrong, kind, said in (
         ({"l1_ratio": 0}, InputError, "l1_ratio in"),
         ({"tol": 0}, InputError, "must be positive"),
@@ -386,9 +322,9 @@ def test_settings_are_checked(classes):
         ({"sample_weights": (y == 0) * 1.0}, InputError, "labels are"),
     ):
         with pytest.raises(kind, match=said):
-            fit(X, y, **wrong)
+            logistic_path(X, y, **wrong)
     with pytest.raises(InputError, match="shares of alpha_max"):
-        fit(X, y, STRENGTHS).at(2)
-    with pytest.raises(MismatchError, match="labels of one kind"):
-        multinomial_path(X, y, STRENGTHS).held_out_accuracy(X, y.astype(str))
-    assert not multinomial_path(X, y, STRENGTHS).held_out_accuracy(X, y + 7).any()
+        logistic_path(X, y, STRENGTHS).at(2)
+    for bad in (y.astype(str), y + 7, np.where(y == 1, np.nan, 0)):
+        with pytest.raises(InputError, match="y must hold only 0 and 1"):
+            logistic_path(X, y, STRENGTHS).held_out_accuracy(X, bad)

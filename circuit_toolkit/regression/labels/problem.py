@@ -1,20 +1,18 @@
-"""What a regression of labels minimises, and how far from the minimum coefficients are.
+"""What a logistic regression minimises, and how far from the minimum coefficients are.
 
-With Z the sources in standard deviations, f = Z B + b0 the decision values, s the shares of the
-rows (they sum to one) and l the loss of a row, it is
+With Z the sources in standard deviations, f = Z b + b0 the decision values, t the labels (0 or 1)
+and s the shares of the rows (they sum to one), it is
 
-    s . l(f) + alpha (w . |B| + l2 |B|^2 / 2) .
+    s . (log(1 + exp f) - t f) + alpha (w . |b| + l2 |b|^2 / 2) .
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import entr, expit, log_softmax, softmax
+from scipy.special import entr, expit
 
 from circuit_toolkit.regression.certificate import violation
 from circuit_toolkit.regression.matrices import Matrix, reciprocal, standard_deviation
@@ -22,29 +20,6 @@ from circuit_toolkit.regression.statistics.sums import Columns
 
 ROUNDING = 1e-15  # of slopes: Z has columns of unit spread
 _BALANCED = 1e-9  # largest sum of residuals at which they still make a dual point
-
-
-class Loss(NamedTuple):
-    """A loss of rows: decision values, and what is wanted of them, have shape (n, q)."""
-
-    rows: Callable[[np.ndarray, np.ndarray], np.ndarray]  # decision, wanted -> (n,)
-    probability: Callable[[np.ndarray], np.ndarray]  # decision -> (n, q)
-    entropy: Callable[[np.ndarray], np.ndarray]  # probability -> (n,)
-    intercepts: Callable[[np.ndarray], np.ndarray]  # shares of the classes -> (q,), without sources
-
-
-BINARY = Loss(  # one column: log odds of the label 1
-    lambda decision, wanted: (np.logaddexp(0, decision) - wanted * decision)[:, 0],
-    expit,
-    lambda p: (entr(p) + entr(1 - p))[:, 0],
-    lambda mean: np.log(mean / (1 - mean)),
-)
-CLASSES = Loss(  # a column a class
-    lambda decision, wanted: -(log_softmax(decision, axis=1) * wanted).sum(axis=1),
-    lambda decision: softmax(decision, axis=1),
-    lambda p: entr(p).sum(axis=1),
-    lambda mean: np.log(mean) - np.log(mean).mean(),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +50,7 @@ class Sources:
         return Sources(Columns(c.origin[some], sparse, *parts), self.scale[some])
 
     def times(self, B: np.ndarray) -> np.ndarray:
-        """Multiply with coefficients (p,) or (p, q): Z B, a row an observation."""
+        """Multiply with coefficients (p,) or (p, q): a row an observation."""
         c = self.columns
         if c.is_sparse.all():
             return c.sparse @ B
@@ -105,15 +80,14 @@ class Problem:
     """Labels on sources, without a strength: see the head of this file."""
 
     Z: Sources
-    wanted: np.ndarray
-    share: np.ndarray
-    w: np.ndarray
+    labels: np.ndarray  # (n,) 0 and 1
+    share: np.ndarray  # (n,)
+    w: np.ndarray  # (p,)
     l2: float
     positive: bool
-    loss: Loss
 
     def penalties(self, alpha: float) -> np.ndarray:
-        """Penalties on absolute values, (p, 1) or (p, q)."""
+        """Penalties on absolute values (p,)."""
         found = np.full(self.w.shape, np.inf)
         return np.multiply(alpha, self.w, out=found, where=np.isfinite(self.w))
 
@@ -121,41 +95,33 @@ class Problem:
         """How strongly a slope pulls a coefficient away from zero, to where it may go."""
         return pull if self.positive else np.abs(pull)
 
-    def absolute(self, B: np.ndarray) -> float:
+    def absolute(self, b: np.ndarray) -> float:
         """Sum of absolute values times penalties, over alpha."""
-        live = B != 0
-        return float(np.broadcast_to(self.w, B.shape)[live] @ np.abs(B[live]))
+        live = b != 0
+        return float(self.w[live] @ np.abs(b[live]))
 
-    def mean_loss(self, decision: np.ndarray) -> float:
-        """Loss of the rows, without the penalty."""
-        return float(self.share @ self.loss.rows(decision, self.wanted))
-
-    def objective(self, decision: np.ndarray, B: np.ndarray, alpha: float) -> float:
+    def objective(self, decision: np.ndarray, b: np.ndarray, alpha: float) -> float:
         """Return the value that is minimised."""
-        penalty = self.absolute(B) + self.l2 * float((B**2).sum()) / 2
-        return self.mean_loss(decision) + alpha * penalty
+        loss = self.share @ (np.logaddexp(0, decision) - self.labels * decision)
+        return float(loss) + alpha * (self.absolute(b) + self.l2 * float(b @ b) / 2)
 
     def residual(self, decision: np.ndarray) -> np.ndarray:
-        """Wanted minus probability, (n, q)."""
-        return self.wanted - self.loss.probability(decision)
+        """Label minus probability (n,)."""
+        return self.labels - expit(decision)
 
-    def pull(self, residual: np.ndarray, B: np.ndarray, alpha: float) -> np.ndarray:
-        """Slope of all but the absolute values, downhill, (p, q)."""
-        return self.Z.back(self.share[:, None] * residual) - alpha * self.l2 * B
+    def pull(self, residual: np.ndarray, b: np.ndarray, alpha: float) -> np.ndarray:
+        """Slope of all but the absolute values, downhill (p,)."""
+        return self.Z.back(self.share * residual) - alpha * self.l2 * b
 
-    def rule(self, alpha: float, previous: float) -> np.ndarray:
-        """Least pull on a zero coefficient that may matter (Tibshirani, 2012), (p, 1 or q)."""
-        return self.penalties(max(2 * alpha - previous, alpha / 2))
-
-    def certificate(self, decision: np.ndarray, B: np.ndarray, alpha: float) -> tuple[float, float]:
+    def certificate(self, decision: np.ndarray, b: np.ndarray, alpha: float) -> tuple[float, float]:
         """Duality gap, and largest violation of the optimality conditions."""
         residual = self.residual(decision)
-        unbalanced = float(np.abs(self.share @ residual).max())
-        pull, penalties = self.pull(residual, B, alpha), self.penalties(alpha)
+        unbalanced = abs(float(self.share @ residual))
+        pull, penalties = self.pull(residual, b, alpha), self.penalties(alpha)
         shrink = 1 / float((self.size(pull) / (penalties + ROUNDING)).max(initial=1))
-        probability = np.clip(self.wanted - shrink * residual, 0, 1)
-        dual = float(self.share @ self.loss.entropy(probability))
-        dual -= shrink**2 * alpha * self.l2 * float((B**2).sum()) / 2
-        gap = self.objective(decision, B, alpha) - dual if unbalanced <= _BALANCED else np.inf
-        worst = float(violation(pull, B, penalties, self.positive).max(initial=0))
+        probability = np.clip(self.labels - shrink * residual, 0, 1)
+        dual = float(self.share @ (entr(probability) + entr(1 - probability)))
+        dual -= shrink**2 * alpha * self.l2 * float(b @ b) / 2
+        gap = self.objective(decision, b, alpha) - dual if unbalanced <= _BALANCED else np.inf
+        worst = float(violation(pull, b, penalties, self.positive).max(initial=0))
         return gap, max(worst, unbalanced)
