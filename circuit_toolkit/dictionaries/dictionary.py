@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import described
 from circuit_toolkit.errors import InputError, MismatchError
+from circuit_toolkit.files.folder import replacing
 from circuit_toolkit.models import RAW, Conventions, Model, Shift, shift
 from circuit_toolkit.sites import Site
 
 DEMO_DICTIONARIES = Path(__file__).parents[1] / "demo" / "dictionaries"
+DICTIONARY_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
 _PER_HEAD = ("attn_z", "head_out")  # read by dictionaries with all heads in a row
 BY_INPUT = ("layer_norm", "constant_norm_rescale")  # undone with statistics of each input
 
@@ -269,27 +270,33 @@ def shared_bos(dictionaries: Mapping[Site, Dictionary] | Iterable[Dictionary]) -
     return next(iter(said), None)
 
 
-def save_dictionary(sae: Any, folder: str | Path, *, half: bool = True) -> None:
-    """Write a dictionary in sae_lens format.
+def save_dictionary(sae: Any, folder: str | os.PathLike, *, half: bool = True) -> None:
+    """Write a dictionary in sae_lens format, whole or not at all.
 
     Parameters
     ----------
-    sae : sae_lens.SAE
+    sae : sae_lens.SAE or Dictionary
         What to write; its metadata must say where it belongs (`hook_name`).
     folder : path
-        Replaced if it is there; written whole or not at all.
+        Replaced if it is empty or holds a dictionary and nothing else.
     half : bool
         Whether the weights are written in half precision.
+
+    Raises
+    ------
+    InputError
+        If the folder holds anything else, which is not touched.
     """
     from safetensors.torch import save_file
 
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-        new = Path(scratch) / folder.name
+    sae = sae.sae if isinstance(sae, Dictionary) else sae
+    if not hasattr(sae, "save_model"):
+        raise InputError(
+            f"Pass a Dictionary or an object of sae_lens to save, got {described(sae)}. Save "
+            "several one by one, each to a folder of its own."
+        )
+
+    with replacing(folder, DICTIONARY_FILES) as new:
         path, _ = sae.save_model(new)
         if half:
             save_file({name: w.half().contiguous() for name, w in sae.state_dict().items()}, path)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(new, folder)

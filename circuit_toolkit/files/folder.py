@@ -232,9 +232,14 @@ def replacing(folder: str | os.PathLike, ours: Sequence[str] = ()) -> Iterator[P
         yield new
         check_replaceable(folder, ours)  # again: it may have taken minutes
         old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
+        try:
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(new, folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
+            raise
         remove_files(old, ours)
 
 

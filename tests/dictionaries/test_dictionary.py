@@ -76,11 +76,43 @@ def test_features_are_those_of_sae_lens_in_float32_and_not_negative(tiny, folder
     assert dictionary.n_features == FEATURES and not dictionary.encode(x).requires_grad
 
 
-def test_saving_replaces_and_leaves_nothing_behind(tiny, folder):
-    (folder / "stray.txt").write_text("from before")
-    save_dictionary(random_sae(tiny.name, SITE, seed=9), folder)
+def test_saving_replaces_a_dictionary_and_leaves_nothing_behind(tiny, folder):
+    (folder / "sparsity.safetensors").write_text("from sae_lens")
+    new = random_sae(tiny.name, SITE, seed=9)
+    save_dictionary(new, folder)
     assert {path.name for path in folder.iterdir()} == {"cfg.json", "sae_weights.safetensors"}
     assert [path.name for path in folder.parent.iterdir()] == ["sae"]
+    loaded = load_dictionaries(tiny, folder)[SITE]
+    torch.testing.assert_close(loaded.sae.W_enc, new.W_enc.half().float())
+    save_dictionary(loaded, folder.parent / "again", half=False)  # a Dictionary is as good
+    assert torch.equal(
+        load_dictionaries(tiny, folder.parent / "again")[SITE].sae.W_enc, loaded.sae.W_enc
+    )
+
+
+@pytest.mark.parametrize("place", [".", "my_results", "my_results/deep", "link"])
+def test_saving_never_removes_what_is_not_a_dictionary(tiny, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_results/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("my_results")
+    for folder in (".", "my_results", "my_results/deep"):
+        (tmp_path / folder / "thesis.txt").write_text("years of work")
+        save_dictionary(random_sae(tiny.name, SITE), tmp_path / "sae")
+        for file in (tmp_path / "sae").iterdir():
+            shutil.copy(file, tmp_path / folder)
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    with pytest.raises(
+        InputError, match=r"is the working directory|(thesis.txt|deep)', and is not replaced"
+    ):
+        save_dictionary(random_sae(tiny.name, SITE, seed=9), place)
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("what", [{}, None, "sae", torch.nn.Linear(2, 2)])
+def test_only_a_dictionary_is_saved(tmp_path, what):
+    with pytest.raises(InputError, match="Pass a Dictionary or an object of sae_lens"):
+        save_dictionary(what, tmp_path / "it")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_save_that_fails_leaves_the_old_dictionary_whole(tiny, folder, monkeypatch):
@@ -150,16 +182,15 @@ def test_what_is_not_there_is_refused(tiny, tiny_folder, folder, tmp_path):
 
 
 def test_two_dictionaries_at_one_site_are_refused(tiny, folder):
-    shutil.copytree(folder, folder.parent / "twin")
+    shutil.copytree(folder, folder.parent / "other")
     with pytest.raises(
-        InputError,
-        match="2 dictionaries .* read blocks.1.hook_resid_post: 'sae', 'twin'",
+        InputError, match="2 dictionaries .* read blocks.1.hook_resid_post: 'other', 'sae'"
     ):
         load_dictionaries(tiny, folder.parent)
-    (chosen,) = load_dictionaries(tiny, folder.parent, ids=["twin"]).values()
-    assert chosen.name == "twin"
-    with pytest.raises(InputError, match="'twins' is not in .* Nearest: twin"):
-        load_dictionaries(tiny, folder.parent, ids=["twins"])
+    (chosen,) = load_dictionaries(tiny, folder.parent, ids=["other"]).values()
+    assert chosen.name == "other"
+    with pytest.raises(InputError, match="'others' is not in .* Nearest: other"):
+        load_dictionaries(tiny, folder.parent, ids=["others"])
 
 
 def test_autoencoders_go_before_transcoders_unless_one_asks(tiny, tiny_folder):

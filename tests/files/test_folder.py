@@ -184,3 +184,31 @@ def test_what_comes_in_while_it_is_written_is_not_lost(tmp_path):
     ):
         (tmp_path / "out" / "thesis.txt").write_text("words")
     assert contents(tmp_path / "out") == {"a.json": b"new", "thesis.txt": b"words"}
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_interruption_while_folders_change_places_leaves_the_old_one(tmp_path, monkeypatch, at):
+    write(tmp_path / "out")
+    calls, replace = [], os.replace
+
+    def stop(*args):
+        calls.append(args)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        replace(*args)
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out", text="newer")
+    assert contents(tmp_path / "out") == {"a.json": b"new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_links_stay_links_and_only_what_they_point_to_is_replaced(tmp_path):
+    write(tmp_path / "out")
+    (tmp_path / "thesis.json").write_text("words")
+    (tmp_path / "out" / "b.json").symlink_to("../thesis.json")
+    (tmp_path / "link").symlink_to("out")
+    write(tmp_path / "link", text="newer")
+    assert (tmp_path / "link").is_symlink() and contents(tmp_path / "out") == {"a.json": b"newer"}
+    assert (tmp_path / "thesis.json").read_text() == "words"

@@ -130,8 +130,8 @@ class Source:
         progress: bool = True,
     ):
         self.model, self.corpus, self.memory, self.progress = model, corpus, memory, progress
-        every = sorted({site for sites in wanted for site in sites})
-        self._together = every if corpus.total <= self.capacity(every) else []
+        every = sorted({site for sites in wanted for site in sites})  # none if all is finished
+        self._together = every if every and corpus.total <= self.capacity(every) else []
         self._numbers = np.array([], dtype=int)  # of the sequences that are held
         self._held: dict[Site, Tensor] = {}
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import pickle
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_toolkit.dictionaries.dictionary import Dictionary, save_dictionary
+from circuit_toolkit.dictionaries.dictionary import DICTIONARY_FILES, Dictionary, save_dictionary
 from circuit_toolkit.dictionaries.loading import bind_dictionary, load_dictionaries
 from circuit_toolkit.dictionaries.training.trainers import (
     SAMPLE,
@@ -24,11 +22,15 @@ from circuit_toolkit.dictionaries.training.trainers import (
     SaeTraining,
     TranscoderTraining,
 )
-from circuit_toolkit.errors import FileFormatError, MismatchError
+from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
+from circuit_toolkit.files.folder import check_replaceable, remove_files, replacing
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
 Stream = Callable[[int], Iterator[tuple[Tensor, ...]]]  # step -> batches from there on
+_CHECKPOINT_FILES = ("cfg.json", "weights.pt", "trainer_state.pt", "activation_scaler.json") + (
+    "state.pt",
+)
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
 
 
@@ -52,6 +54,11 @@ class Run:
             if place.is_file():
                 self._refuse_other_settings(place)
         return done.is_file()
+
+    def check_folder(self) -> None:
+        """Refuse, before training, a folder that what is trained could not replace."""
+        if self.parent is not None:
+            check_replaceable(self.parent / self.name, DICTIONARY_FILES)
 
     def train(self, stream: Stream, every: int, progress: bool) -> Any:
         """Train from the last checkpoint on."""
@@ -89,30 +96,33 @@ class Run:
         return load_dictionaries(model, self.parent / self.name)[self.sites[0]]
 
     def forget(self) -> None:
-        """Delete the checkpoints."""
-        if self.parent is not None:
-            shutil.rmtree(self.parent / "checkpoints" / self.name, ignore_errors=True)
-            if (all_ := self.parent / "checkpoints").is_dir() and not any(all_.iterdir()):
-                all_.rmdir()
+        """Delete the checkpoints, and what an interruption left of one."""
+        if self.parent is None:
+            return
+        place = self.parent / "checkpoints" / self.name
+        for pattern in ("[0-9]*", ".[0-9]*/[0-9]*", ".[0-9]*"):
+            for each in place.glob(pattern):
+                with contextlib.suppress(InputError):  # something else is in it
+                    remove_files(each, _CHECKPOINT_FILES)
+        for folder in (place, place.parent):
+            with contextlib.suppress(OSError):  # absent, or not empty
+                folder.rmdir()
 
     def _checkpoints(self) -> list[Path]:
-        """All of them, the last one last; an interruption may leave part of an older one."""
+        """All of them, the last one last; an interruption may leave an older one."""
         if self.parent is None:
             return []
-        return sorted((self.parent / "checkpoints" / self.name).glob("[0-9]*"))
+        place = self.parent / "checkpoints" / self.name
+        return sorted(each.parent for each in place.glob("[0-9]*/cfg.json"))
 
     def _save_checkpoint(self, training: SaeTraining | TranscoderTraining, place: Path) -> None:
         """Write a checkpoint whole or not at all, and let go of those before."""
-        place.mkdir(parents=True, exist_ok=True)
         older = self._checkpoints()
-        with tempfile.TemporaryDirectory(dir=place, prefix=".") as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
+        with replacing(place / f"{training.step:09d}", _CHECKPOINT_FILES) as new:
             training.save(new)
             (new / "cfg.json").write_text(json.dumps({"metadata": self.metadata}))
-            os.replace(new, place / f"{training.step:09d}")
         for each in older:
-            shutil.rmtree(each)
+            remove_files(each, _CHECKPOINT_FILES)
 
     def _started(self, stream: Stream) -> SaeTraining | TranscoderTraining:
         """Begin, or go back to the last checkpoint."""

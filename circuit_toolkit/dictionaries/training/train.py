@@ -17,6 +17,7 @@ from circuit_toolkit.dictionaries.training.batches import Corpus, Source, corpus
 from circuit_toolkit.dictionaries.training.checkpoints import Run
 from circuit_toolkit.dictionaries.training.trainers import DictionaryConfig
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
@@ -138,7 +139,7 @@ def train_dictionaries(
             f"The texts have {tokens.total} tokens to train on, fewer than one batch of {batch}. "
             "Pass more texts, or a smaller batch."
         )
-    parent = None if folder is None else Path(folder)
+    parent = None if folder is None else resolved(folder)
     runs = {}
     for site, pair in plan.items():
         width = n_features or 8 * prod(model.shape_at(site))
@@ -151,17 +152,20 @@ def train_dictionaries(
         runs[site] = Run(
             f"{kind}-{site.short.replace(' ', '-')}", pair, config, about, parent, half
         )
-    todo = {site for site, run in runs.items() if not (resume and run.is_finished())}
-    source = Source(model, tokens, [plan[site] for site in todo], memory, progress)
+    finished = {site for site, run in runs.items() if resume and run.is_finished()}
+    todo = {site: run for site, run in runs.items() if site not in finished}
+    for run in todo.values():
+        run.check_folder()
+    source = Source(model, tokens, [run.sites for run in todo.values()], memory, progress)
     found = {}
     for site, run in runs.items():
-        if site not in todo:
+        if site in finished:
             found[site] = run.load(model)
-            continue
-        if not resume:
+        if site in finished or not resume:
             run.forget()
-        stream = partial(source.batches, run.sites, batch, seed)
-        found[site] = run.keep(model, run.train(stream, checkpoint_every, progress))
+        if site in todo:
+            stream = partial(source.batches, run.sites, batch, seed)
+            found[site] = run.keep(model, run.train(stream, checkpoint_every, progress))
     return found
 
 

@@ -1,6 +1,8 @@
 """Dictionaries from texts: what is read, in which order, interrupted, saved, refused."""
 
 import json
+import os
+import tempfile
 import warnings
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.dictionaries import load_dictionaries, train_dictionaries
 from circuit_toolkit.dictionaries.check import check_dictionaries
+from circuit_toolkit.dictionaries.training import checkpoints
 from circuit_toolkit.dictionaries.training.batches import Source, batches, corpus
 from circuit_toolkit.dictionaries.training.checkpoints import Run
 from circuit_toolkit.dictionaries.training.trainers import SaeTraining, TranscoderTraining
@@ -196,10 +199,64 @@ def test_an_interruption_while_a_checkpoint_is_written_leaves_the_one_before(
         with pytest.raises(Stop):
             train_dictionaries(tiny, TEXTS, [SITE], **settings)
     with monkeypatch.context() as patch:  # interrupted again, when the old one is let go
-        stopping(patch, __import__("shutil"), "rmtree", at=1)
+        stopping(patch, checkpoints, "remove_files", at=1)
         with pytest.raises(Stop):
             train_dictionaries(tiny, TEXTS, [SITE], **settings)
     assert equal(train_dictionaries(tiny, TEXTS, [SITE], **settings)[SITE], whole)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at"),
+    [
+        (SaeTraining, "update", 1),  # before any checkpoint
+        (SaeTraining, "update", 39),
+        (SaeTraining, "finish", 1),
+        (checkpoints, "save_dictionary", 1),
+        (os, "replace", 5),  # a checkpoint would come to its place
+        (os, "replace", 6),  # what is trained would
+        (Run, "forget", 1),  # it is saved; checkpoints are still there
+        (checkpoints, "remove_files", 5),  # four checkpoints were let go meanwhile
+        (Run, "load", 1),
+    ],
+)
+def test_killed_anywhere_it_goes_on_and_ends_the_same(tiny, tmp_path, monkeypatch, owner, name, at):
+    settings = {**SHORT, "checkpoint_every": 7, "folder": tmp_path}
+    whole = train_dictionaries(tiny, TEXTS, [SITE], **SHORT)[SITE]
+    with monkeypatch.context() as patch:
+        # A process that is killed clears nothing up.
+        patch.setattr(tempfile.TemporaryDirectory, "cleanup", lambda self: self._finalizer.detach())
+        stopping(patch, owner, name, at=at)
+        with pytest.raises(Stop):
+            train_dictionaries(tiny, TEXTS, [SITE], **settings)
+    assert equal(train_dictionaries(tiny, TEXTS, [SITE], **settings)[SITE], whole)
+    assert equal(load_dictionaries(tiny, tmp_path)[SITE], whole)
+    assert [each.name for each in tmp_path.iterdir() if each.name[0] != "."] == ["sae-resid_post-1"]
+
+
+def test_a_cell_that_is_run_again_loads_what_is_finished(tiny, tmp_path, monkeypatch):
+    sites = [SITE, Site("resid_post", 0)]
+    first = train_dictionaries(tiny, TEXTS, sites, **SHORT, folder=tmp_path)
+    steps = stopping(monkeypatch, SaeTraining, "update", at=0)
+    monkeypatch.setattr(Source, "_gathered", lambda *_: pytest.fail("nothing is to be read"))
+    again = train_dictionaries(tiny, TEXTS, sites, **SHORT, folder=tmp_path)
+    assert list(again) == list(first) and not steps
+    assert all(equal(again[site], first[site]) for site in sites)
+
+
+def test_a_folder_of_something_else_is_refused_before_training(tiny, tmp_path, monkeypatch):
+    mine = tmp_path / "sae-resid_post-1" / "thesis.txt"
+    other = tmp_path / "checkpoints" / "sae-resid_post-1" / "0001" / "mine.txt"
+    for file in (mine, other):
+        file.parent.mkdir(parents=True)
+        file.write_text("years of work")
+    steps = stopping(monkeypatch, SaeTraining, "update", at=0)
+    for resume in (True, False):
+        with pytest.raises(InputError, match="'thesis.txt', and is not replaced"):
+            train_dictionaries(tiny, TEXTS, [SITE], **SHORT, folder=tmp_path, resume=resume)
+    assert not steps
+    mine.rename(tmp_path / "thesis.txt")
+    train_dictionaries(tiny, TEXTS, [SITE], **SHORT, folder=tmp_path, resume=False)
+    assert other.read_text() == (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_what_is_finished_is_not_trained_again(tiny, tmp_path, monkeypatch):
