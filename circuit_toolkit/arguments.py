@@ -22,6 +22,7 @@ _REMEDIES = {
     "ActivationStore": "Pass what capture(..., store=folder) returns",
     "Dictionary": "Pass what load_dictionaries(model) returns",
     "FeatureDescriptions": "Pass what WeightLens().describe(...) returns",
+    "Change": "Make one with ct.zero, ct.put, ct.add, ct.scale or ct.resample",
 }
 
 
