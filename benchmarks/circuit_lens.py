@@ -1,9 +1,9 @@
 """CircuitLens on the bundled model: whether sums hold, what it costs, clusters against roles.
 
 Without an argument: by how much sums of contributions miss activations, over features of all six
-transcoders; CPU seconds of one thread for firings in batches, against the same gradients by
-autograd, one firing at a time. With `--roles`: every feature that is a mixture of roles of the
-grammar (`demo.polysemantic`), and the adjusted Rand index of the clusters of its firings against
+transcoders; CPU seconds of one thread for examples in batches, against the same gradients by
+autograd, one example at a time. With `--roles`: every feature that is a mixture of roles of the
+grammar (`demo.polysemantic`), and the adjusted Rand index of the clusters of its examples against
 the roles, noise counted as one cluster more: with the default settings, and with those of `GRID`
 that are best on every other mixture, so that the others are their test. Prints rows for RESULTS.md.
 """
@@ -19,12 +19,12 @@ import circuit_toolkit as ct
 from circuit_toolkit.benchmark.mixtures import agreement_table, find_mixtures
 from circuit_toolkit.circuit_lens import CircuitLens
 from circuit_toolkit.circuit_lens.contributions import origins
+from circuit_toolkit.circuit_lens.feature import find_feature
 from circuit_toolkit.circuit_lens.frozen_run import (
     frozen_run,
     frozen_weights,
     upstream_of,
 )
-from circuit_toolkit.circuit_lens.target import target_of
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.models.weights import norm_gain
 from circuit_toolkit.sites import Site
@@ -100,8 +100,10 @@ class Autograd:
 
 
 def cost(model, transcoders, texts, acts):
-    """Print how sums hold, and what firings cost in batches and one at a time."""
-    print("| layer | features | firings | largest error, direct | origins | firings a CPU second |")
+    """Print how sums hold, and what examples cost in batches and one at a time."""
+    print(
+        "| layer | features | examples | largest error, direct | origins | examples a CPU second |"
+    )
     print("|---|---|---|---|---|---|")
     rng = np.random.default_rng(0)
     for site in transcoders:
@@ -109,26 +111,26 @@ def cost(model, transcoders, texts, acts):
         features = rng.choice(np.flatnonzero(often >= 100), 8, replace=False)
         lens, errors, n, began = CircuitLens(), [], 0, time.process_time()
         for feature in features:
-            found = lens.analyse(model, transcoders, (site, int(feature)), texts, acts=acts)
+            found = lens.analyse(model, transcoders, texts, (site, int(feature)), acts=acts)
             errors.append(found.table[["error", "origins_error"]].max().to_list())
             n += len(found.table)
         spent = time.process_time() - began
         direct, through = np.max(errors, axis=0)
         row = f"{site.layer} | {len(features)} | {n} | {direct:.1e} | {through:.1e}"
         print(f"| {row} | {n / spent:.0f} |", flush=True)
-    print("\n| layer | in batches, ms a firing | autograd, one by one | times | difference |")
+    print("\n| layer | in batches, ms an example | autograd, one by one | times | difference |")
     print("|---|---|---|---|---|")
     for layer in (1, 3, 5):
         site = Site("mlp_in", layer)
         often = np.asarray((acts.features[site] > 0).sum(0)).ravel()
         feature = int(often.argmax())
         found = CircuitLens(n_outputs=0).analyse(
-            model, transcoders, (site, feature), texts, acts=acts
+            model, transcoders, texts, (site, feature), acts=acts
         )
         places = found.table["position"].tolist()
         ids = [model.tokenize([texts[i]]).ids[0] for i in found.table["prompt"]]
         ids = [each[: at + 1] for each, at in zip(ids, places, strict=True)]
-        target = target_of(model, transcoders, (site, feature))
+        target = find_feature(model, transcoders, (site, feature))
         weights = frozen_weights(model, upstream_of(transcoders), layer + 1, layer)
         began = time.process_time()
         ours = []
@@ -164,7 +166,7 @@ def roles(model, transcoders, texts, spoken, acts):
     print("|---|---|---|---|---|---|---|")
     for upstream in ("here", "anywhere"):
         lens = CircuitLens(n_outputs=0, upstream=upstream)
-        circuits = [lens.analyse(model, transcoders, m.name, texts, acts=acts) for m in found]
+        circuits = [lens.analyse(model, transcoders, texts, m.name, acts=acts) for m in found]
         tables[f"{upstream}, defaults"] = agreement_table(found, circuits, spoken)
         best = -1.0
         for values in product(*GRID.values()):

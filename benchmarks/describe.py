@@ -1,7 +1,7 @@
 """WeightLens: coverage and agreement on the bundled transcoders, and what large models would cost.
 
 Without an argument both parts, `bundled` or `cost` for one. `bundled`: by preset, share of features
-with a validated description, level of chance, F1 against the grammar, agreement with firings on
+with a validated description, level of chance, F1 against the grammar, agreement with activations on
 1,000 held-out texts, and CPU seconds of `describe` for all 6 x 384 features. `cost`: the constants
 of the formulas in docs/describing_features.md, measured with random matrices on this machine, one
 thread, and the figures for Gemma-2-2B that follow from them. Prints rows for RESULTS.md.
@@ -15,12 +15,12 @@ import torch
 
 import circuit_toolkit as ct
 from benchmarks.demo.tokenizer import build_tokenizer
-from circuit_toolkit.benchmark.feature_roles import firing_scores, lexical_scores
+from circuit_toolkit.benchmark.feature_roles import activation_scores, lexical_scores
 from circuit_toolkit.models import Batch, load_model, run
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import PRESETS, WeightLens
-from circuit_toolkit.weight_lens.outliers import BLOCK, outliers, products
 from circuit_toolkit.weight_lens.thresholds import rule_for
+from circuit_toolkit.weight_lens.weight_outliers import BLOCK, outliers, products
 
 GEMMA = {"V": 256_000, "D": 2304, "L": 26, "F": 16_384, "N": 2.02e9}  # N: weights in blocks
 # Average number of active features of the 26 published transcoders, on texts.
@@ -70,15 +70,15 @@ def bundled():
         "\n| preset | inherits from | role F1 | several tokens | F1 of these | with classes |",
         end="",
     )
-    print(" F1 with the firings' role | that role's F1 | agree | shuffled |")
+    print(" F1 with the activations' role | that role's F1 | agree | shuffled |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for (name, used), made in found.items():
         words = lexical_scores(model, made).iloc[-1]
-        fires = firing_scores(model, transcoders, made).iloc[-1]
+        fires = activation_scores(model, transcoders, made).iloc[-1]
         print(
             f"| {name} | {used} | {words['f1']:.3f} | {words['several']:.2f} "
             f"| {words['several_f1']:.3f} | {words['class_f1']:.3f} | {fires['role_f1']:.3f} "
-            f"| {fires['firing_f1']:.3f} | {fires['agree']:.3f} | {fires['shuffled']:.3f} |"
+            f"| {fires['activation_f1']:.3f} | {fires['agree']:.3f} | {fires['shuffled']:.3f} |"
         )
 
 

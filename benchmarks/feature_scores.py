@@ -23,7 +23,7 @@ from benchmarks.descriptions.scores import feature_scores
 from benchmarks.descriptions.steering import steer
 from benchmarks.descriptions.token_lists import neutral_templates
 from circuit_toolkit.demo.grammar import Grammar
-from circuit_toolkit.features.labels import LEAST, firing_words, promoted_words
+from circuit_toolkit.features.labels import LEAST, activating_words, promoted_words
 from circuit_toolkit.weight_lens import WeightLens
 
 TEXTS, OTHER = 3000, 3000
@@ -46,10 +46,10 @@ def dealt(described, seed=0):
     return wrong
 
 
-def by_words(model, firing):
+def by_words(model, activating):
     """Take the words that carry at least a twentieth of a feature's activation as lists."""
     found = {}
-    for site, features in firing.items():
+    for site, features in activating.items():
         for i, words in enumerate(features):
             if heavy := [word for word, share in words if share >= LEAST]:
                 found[site, i] = [model.token_id(word) for word in heavy]
@@ -80,7 +80,7 @@ def main(faith):
     found = WeightLens().describe(model, transcoders, progress=False)
     print(f"WeightLens, preset code: {time.process_time() - began:.1f} CPU s; {found}")
     lens = {(site, i): found.tokens_of(site)[i] for site, i in found.validated()}
-    words = by_words(model, firing_words(seen))
+    words = by_words(model, activating_words(seen))
     ours = {key: words[key] for key in lens if key in words}
     for title, lists in (
         ("WeightLens", lens),

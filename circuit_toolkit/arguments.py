@@ -5,6 +5,7 @@ Kinds are told by the names of classes, so that nothing is imported for the chec
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
@@ -22,7 +23,6 @@ _REMEDIES = {
     "ActivationStore": "Pass what capture(..., store=folder) returns",
     "Dictionary": "Pass what load_dictionaries(model) returns",
     "FeatureDescriptions": "Pass what WeightLens().describe(...) returns",
-    "Change": "Make one with ct.zero, ct.put, ct.add, ct.scale or ct.resample",
 }
 
 
@@ -65,6 +65,15 @@ def expect(value: Any, name: str, *kinds: str) -> None:
     )
 
 
+def settings_alone(first: Any, call: str) -> None:
+    """Refuse an object of the toolkit where a method's settings stand; `call` is what takes it."""
+    if is_a(first, *_REMEDIES) or isinstance(first, Mapping):
+        raise InputError(
+            f"{call.partition('(')[0]} takes settings alone, got {described(first)}: pass it to "
+            f"{call}."
+        )
+
+
 def whole(value: Any, name: str, least: int | None = None) -> int:
     """Return a whole number as int: Python's, numpy's or torch's; refuse anything else.
 
@@ -99,15 +108,14 @@ def number(value: Any, name: str, low: float, high: float, *, open_low: bool = F
     """Return a finite number in [low, high] as float, or (low, high] with `open_low`."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
-    bracket = "(" if open_low else "["
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not low <= value <= high
-        or (open_low and value == low)
-    ):
-        raise InputError(f"{name} must be in {bracket}{low:g}, {high:g}], got {described(value)}.")
-    return float(value)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    given = float(value) if is_number else math.nan
+    if not (math.isfinite(given) and low <= given <= high) or (open_low and given == low):
+        wanted = f"in {'(' if open_low else '['}{low:g}, {high:g}]"
+        if math.isinf(high):
+            wanted = "a number" if math.isinf(low) else f"a number, at least {low:g}"
+        raise InputError(f"{name} must be {wanted}, got {described(value)}.")
+    return given
 
 
 def as_prompts(prompts: Any, name: str = "prompts") -> Any:
@@ -135,15 +143,10 @@ def as_prompts(prompts: Any, name: str = "prompts") -> Any:
     if isinstance(prompts, str | bytes | os.PathLike):
         raise InputError(f"{name} must be a list of texts or a task, not one text: write [text].")
     if (keys := _columns(prompts)) is not None:
-        path, table = "data", prompts
-        while columns := _columns(table):  # a DatasetDict holds tables
-            key = next(
-                (key for key in ("text", "input_ids", "train") if key in columns), columns[0]
-            )
-            path, table = f"{path}[{key!r}]", table[key]
+        key = next((key for key in ("text", "input_ids", "train") if key in keys), [*keys, ""][0])
         raise InputError(
             f"{name} must be texts or a task, got a {type(prompts).__name__} with "
-            f"{', '.join(map(repr, keys[:5])) or 'nothing in it'}. Pass one column of it: {path}."
+            f"{', '.join(map(repr, keys[:5]))}. Pass one column of it: data[{key!r}]."
         )
     if is_a(prompts, *_REMEDIES) or not isinstance(prompts, Iterable):
         raise InputError(

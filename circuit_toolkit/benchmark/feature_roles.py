@@ -18,7 +18,7 @@ from circuit_toolkit.sites import Site
 if TYPE_CHECKING:
     import pandas as pd
 
-STRONGEST = 10  # firings of a feature whose words a description is held against
+STRONGEST = 10  # examples of a feature whose words a description is held against
 SHUFFLES = 20
 
 
@@ -125,7 +125,7 @@ def lexical_scores(model: Model, descriptions: FeatureDescriptions) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def firing_scores(
+def activation_scores(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
     descriptions: FeatureDescriptions,
@@ -152,8 +152,8 @@ def firing_scores(
     DataFrame
         By site and for `all`, over validated features that fire on these texts: `live`, how many
         these are; `role_f1`, mean F1 of the description with the words of the role of the lexicon
-        that best explains the firings (see `role_f1`); `firing_f1`, how well that
-        role explains them; `agree`, share whose ten strongest firings are on a word of the
+        that best explains the activations (see `role_f1`); `activation_f1`, how well that
+        role explains them; `agree`, share whose ten strongest examples are on a word of the
         description at least once; `shuffled`, the same for descriptions dealt out anew among the
         features of a site, mean of twenty times.
     """
@@ -187,10 +187,10 @@ def firing_scores(
         agree = _agree(sets, strongest, np.arange(len(chosen)))
         dealt = [_agree(sets, strongest, rng.permutation(len(chosen))) for _ in range(SHUFFLES)]
         f1 = set_f1(sets, roles)[np.arange(len(chosen)), place[role]]
-        part = {"site": str(site), "role_f1": f1, "firing_f1": explained}
+        part = {"site": str(site), "role_f1": f1, "activation_f1": explained}
         parts.append(pd.DataFrame(part | {"agree": agree, "shuffled": np.mean(dealt, axis=0)}))
     every_row = pd.concat(parts)
-    means = ["role_f1", "firing_f1", "agree", "shuffled"]
+    means = ["role_f1", "activation_f1", "agree", "shuffled"]
     rows = []
     for name in (*map(str, descriptions.shown), "all"):
         part = every_row if name == "all" else every_row[every_row["site"] == name]
@@ -199,7 +199,7 @@ def firing_scores(
 
 
 def _strongest(values: np.ndarray, token: np.ndarray) -> set[int]:
-    """Tokens of the strongest firings."""
+    """Tokens of the strongest examples."""
     top = np.argsort(-values, kind="stable")[:STRONGEST]
     return set(token[top[values[top] > 0]].tolist())
 

@@ -1,8 +1,8 @@
 """Features of the bundled model that fire for more than one reason, and what takes them apart.
 
 A mixture is a feature that no role of the grammar explains, while two or three roles that exclude
-each other do. It is found from firings alone; how well clusters of firings match the roles is
-measured afterwards.
+each other do. It is found from activations alone; how well clusters of activating examples match
+the roles is measured afterwards.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 ONE_ROLE = 0.8  # F1 from which one role explains a feature
 UNION = 0.6  # F1 that the roles of a mixture reach together
-COVERED = 0.8  # share of the firings that have one of the roles
-SIZEABLE = 0.15  # share of the firings that each role has at least
-BOTH = 0.02  # share of the firings that may have two of them
-FIRINGS = 60  # prompts in which it fires at least
+COVERED = 0.8  # share of the examples that have one of the roles
+SIZEABLE = 0.15  # share of the examples that each role has at least
+BOTH = 0.02  # share of the examples that may have two of them
+EXAMPLES = 60  # prompts in which it fires at least
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Mixture:
     shares: tuple[float, ...]
     one_f1: float
     union_f1: float
-    n_firings: int
+    n_examples: int
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ class Mixture:
 def find_mixtures(acts: Activations, sentences: Sequence[Sentence]) -> list[Mixture]:
     """Find features that are mixtures of roles, from where they fire.
 
-    Of each feature the strongest firing in every text counts, as for `CircuitLens`; of all pairs
+    Of each feature the strongest example in every text counts, as for `CircuitLens`; of all pairs
     and triples of roles that will do, that with the best F1 over all words.
 
     Parameters
@@ -90,38 +90,38 @@ def find_mixtures(acts: Activations, sentences: Sequence[Sentence]) -> list[Mixt
     for site, features in acts.features.items():
         values = features.toarray()
         f1, _ = role_f1(values, matrix)
-        for index in np.flatnonzero(((values > 0).sum(0) >= FIRINGS) & (f1 < ONE_ROLE)):
+        for index in np.flatnonzero(((values > 0).sum(0) >= EXAMPLES) & (f1 < ONE_ROLE)):
             strength = values[:, index]
-            firings = _strongest(acts.prompt, strength)
-            if len(firings) < FIRINGS:
+            examples = _strongest(acts.prompt, strength)
+            if len(examples) < EXAMPLES:
                 continue
-            best = _best_roles(roles, together, firings, np.flatnonzero(strength))
+            best = _best_roles(roles, together, examples, np.flatnonzero(strength))
             if best is None or best[0] < UNION:
                 continue
             union, which, shares = best
             named = tuple(names[here[i]] for i in which)
             found.append(
-                Mixture(site, int(index), named, shares, float(f1[index]), union, len(firings))
+                Mixture(site, int(index), named, shares, float(f1[index]), union, len(examples))
             )
     return found
 
 
 def _strongest(prompt: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Return the row of the strongest firing in each prompt in which there is one."""
+    """Return the row of the strongest example in each prompt in which there is one."""
     order = np.lexsort((-strength, prompt))
     first = order[np.unique(prompt[order], return_index=True)[1]]
     return first[strength[first] > 0]
 
 
 def _best_roles(
-    roles: sp.csr_array, together: np.ndarray, firings: np.ndarray, fires: np.ndarray
+    roles: sp.csr_array, together: np.ndarray, examples: np.ndarray, fires: np.ndarray
 ) -> tuple[float, np.ndarray, tuple[float, ...]] | None:
     """Choose the pair or triple of roles that says best where a feature fires."""
-    of_firings = roles[firings]
-    share = np.asarray(of_firings.sum(0)).ravel() / len(firings)
+    of_examples = roles[examples]
+    share = np.asarray(of_examples.sum(0)).ravel() / len(examples)
     large = np.flatnonzero(share >= SIZEABLE)
-    x = of_firings[:, large].toarray()
-    overlap = x.T @ x / len(firings)
+    x = of_examples[:, large].toarray()
+    overlap = x.T @ x / len(examples)
     y = roles[fires][:, large].toarray()
     hits = y.T @ y
     total = together[np.ix_(large, large)]
@@ -153,7 +153,7 @@ def _best_roles(
 def roles_of(
     mixture: Mixture, circuits: FeatureCircuits, sentences: Sequence[Sentence]
 ) -> np.ndarray:
-    """Return which role of a mixture each firing has."""
+    """Return which role of a mixture each example has."""
     found = np.full(len(circuits.table), -1)
     pairs = zip(circuits.table["prompt"], circuits.table["position"], strict=True)
     for i, (prompt, position) in enumerate(pairs):
@@ -169,7 +169,7 @@ def cluster_agreement(roles: np.ndarray, labels: np.ndarray) -> dict[str, float]
 
     known = roles >= 0
     if not known.any():
-        raise InputError("No firing has a role: there is nothing to compare clusters with.")
+        raise InputError("No example has a role: there is nothing to compare clusters with.")
     roles, labels = roles[known], labels[known]
     inside = labels >= 0
     apart = adjusted_rand_score(roles[inside], labels[inside]) if inside.sum() > 1 else 0.0

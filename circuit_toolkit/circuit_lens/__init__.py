@@ -1,4 +1,4 @@
-"""CircuitLens: how a feature comes to fire, what it does next, and which firings are alike."""
+"""CircuitLens: how a feature comes to fire, what it does next, and which examples are alike."""
 
 from circuit_toolkit.circuit_lens.circuits import FeatureCircuits
 from circuit_toolkit.circuit_lens.lens import CircuitLens

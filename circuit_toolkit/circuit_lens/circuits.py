@@ -1,4 +1,4 @@
-"""What CircuitLens found: firings, what stands out in each, and clusters of like ones."""
+"""What CircuitLens found: activating examples, what stands out in each, and clusters of these."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuit_toolkit.circuit_lens.cluster_cards import cluster_card, explanation_prompt
 from circuit_toolkit.circuit_lens.clusters import (
     cluster_labels,
     common_elements,
     jaccard_distances,
 )
-from circuit_toolkit.circuit_lens.description import cluster_card, explanation_prompt
-from circuit_toolkit.circuit_lens.firings import Firings
-from circuit_toolkit.circuit_lens.passes import Pass
+from circuit_toolkit.circuit_lens.settings import WITHOUT_A_RUN, LensSettings
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.descriptions.explainer import Explainer, as_explainer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from circuit_toolkit.circuit_lens.lens import CircuitLens
+TEXTS = 5  # examples of each cluster
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureCircuits:
-    """Firings of a feature, what contributes to each, and clusters of like ones.
+    """Activating examples of a feature, what contributes to each, and clusters of alike ones.
 
     Parameters
     ----------
@@ -37,14 +36,14 @@ class FeatureCircuits:
     lens : CircuitLens
         How it was made.
     table : DataFrame
-        A row a firing: `prompt`, `position`, `token`, `activation`, `pre_activation`, `error` and
-        `origins_error` (by how much the sums of contributions miss the activation, as a share).
+        A row an example: `prompt`, `position`, `token`, `activation`, `pre_activation`, `error`
+        and `origins_error` (by how much the sums of contributions miss the activation, as a share).
     elements : DataFrame
-        Contributions whose z-score exceeds the smallest threshold that can be asked for: `firing`,
+        Contributions whose z-score exceeds the smallest threshold that can be asked for: `example`,
         `element` (`a1.h3 -4` for a head and an offset, `blocks.0.ln2.hook_normalized/17`),
         `layer`, `head`, `feature`, `offset`, `contribution`, `z`.
     outputs : DataFrame
-        Tokens that follow: `firing`, `step`, `token`, `contribution` to its logit, `z` among what
+        Tokens that follow: `example`, `step`, `token`, `contribution` to its logit, `z` among what
         is added to the logits of all tokens.
     words : list of list of str
         Tokens of each prompt, as far as they were looked at.
@@ -57,7 +56,7 @@ class FeatureCircuits:
     """
 
     feature: str
-    lens: CircuitLens
+    lens: LensSettings
     table: pd.DataFrame
     elements: pd.DataFrame
     outputs: pd.DataFrame
@@ -67,20 +66,20 @@ class FeatureCircuits:
     about: Mapping[str, Any] | None = None
 
     @cached_property
-    def sets(self) -> list[frozenset[str]]:
-        """What stands out in each firing, rare elements dropped."""
-        chosen = self.chosen
-        found: list[set[str]] = [set() for _ in range(len(self.table))]
-        for firing, element in zip(chosen["firing"], chosen["element"], strict=True):
-            found[firing].add(element)
-        return common_elements([frozenset(each) for each in found], self.lens.rho)
-
-    @cached_property
-    def chosen(self) -> pd.DataFrame:
+    def standing_out(self) -> pd.DataFrame:
         """Rows of `elements` that exceed the thresholds."""
         is_head = self.elements["head"] >= 0
         theta = np.where(is_head, self.lens.theta_head, self.lens.theta_feature)
         return self.elements.loc[self.elements["z"].to_numpy() > theta]
+
+    @cached_property
+    def sets(self) -> list[frozenset[str]]:
+        """What stands out in each example, rare elements dropped."""
+        found: list[set[str]] = [set() for _ in range(len(self.table))]
+        rows = self.standing_out
+        for example, element in zip(rows["example"], rows["element"], strict=True):
+            found[example].add(element)
+        return common_elements([frozenset(each) for each in found], self.lens.rho)
 
     @cached_property
     def distances(self) -> np.ndarray:
@@ -89,25 +88,71 @@ class FeatureCircuits:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Cluster of each firing, -1 for noise; the largest is 0."""
+        """Cluster of each example, -1 for noise; the largest is 0."""
         lens = self.lens
         return cluster_labels(self.sets, self.distances, eps=lens.eps, min_samples=lens.min_samples)
 
     @cached_property
-    def firings(self) -> pd.DataFrame:
-        """The firings with their clusters: `table` and a column `cluster`."""
+    def examples(self) -> pd.DataFrame:
+        """The examples with their clusters: `table` and a column `cluster`."""
         return self.table.assign(cluster=self.labels)
 
     @cached_property
     def clusters(self) -> list[dict[str, Any]]:
         """What each cluster has in common, the largest first; noise is no cluster.
 
-        Each with `label`, `size`, `share` (of all firings), `description` and, with the share of
-        its firings: `tokens` (where it fires), `offsets` (how far heads look back), `heads` (each
+        Each with `label`, `size`, `share` (of all examples), `description` and, with the share of
+        its examples: `tokens` (where it fires), `offsets` (how far heads look back), `heads` (each
         with the words that it reads), `upstream` (features), `outputs` (tokens that it promotes);
         `examples` with `tokens`, `values` and `position`.
         """
-        return [cluster_card(self, label) for label in range(self.labels.max(initial=-1) + 1)]
+        rows, at = self.standing_out, self.table["position"].to_numpy()
+        pairs = zip(rows["example"], rows["element"], strict=True)
+        rows = rows.loc[[element in self.sets[example] for example, element in pairs]]
+        offsets = zip(rows["example"], rows["offset"], strict=True)
+        rows = rows.assign(
+            name=[element.partition(" ")[0] for element in rows["element"]],
+            reads=[self.words[i][at[i] + offset] for i, offset in offsets],
+        )
+        promoted = self.outputs.loc[
+            (self.outputs["contribution"] > 0) & (self.outputs["z"] > self.lens.theta_output)
+        ]
+        table, found = self.table.assign(example=range(len(self.table))), []
+        all_parts = (table, rows, promoted)
+        for label in range(self.labels.max(initial=-1) + 1):
+            mine = self.labels == label
+            size = {"label": label, "size": int(mine.sum()), "share": float(mine.mean())}
+            parts = [part.loc[mine[part["example"].to_numpy(int)]] for part in all_parts]
+            card = cluster_card(parts[0], parts[1], parts[2], self._upstream_words)
+            found.append({**size, **card, "examples": self._texts(np.flatnonzero(mine))})
+        return found
+
+    def _upstream_words(self, feature: str) -> list[str]:
+        """Return words for an upstream feature; none where it was not described."""
+        if self.descriptions is None:
+            return []
+        site, _, index = feature.rpartition("/")
+        try:
+            return list(self.descriptions.of(site, int(index))["words"])
+        except InputError:  # descriptions of some layers only: it is called by its name
+            return []
+
+    def _texts(self, members: np.ndarray) -> list[dict[str, Any]]:
+        """Return the strongest examples of a cluster."""
+        strength, found = self.table["activation"].to_numpy()[members], []
+        for i in members[np.argsort(-strength, kind="stable")][:TEXTS]:
+            at = int(self.table["position"].iloc[i])
+            # whether a text goes on is known of all but the last token that was looked at
+            stop = at + max(1, self.lens.n_outputs)
+            found.append(
+                {
+                    "tokens": list(self.words[i][:stop]),
+                    "values": self.values[i][:stop].tolist(),
+                    "position": at,
+                    "after": not self.lens.n_outputs or len(self.words[i]) > stop,
+                }
+            )
+        return found
 
     def at(self, **settings: float) -> FeatureCircuits:
         """Choose and cluster anew, without a run of the model.
@@ -126,11 +171,10 @@ class FeatureCircuits:
         InputError
             If a setting is out of range, or takes a run.
         """
-        free = {"eps", "min_samples", "rho", "theta_head", "theta_feature", "theta_output"}
-        if other := sorted(settings.keys() - free):
+        if other := sorted(settings.keys() - set(WITHOUT_A_RUN)):
             raise InputError(
                 f"{', '.join(other)} cannot be changed without a run: analyse again. Free are "
-                f"{', '.join(sorted(free))}."
+                f"{', '.join(sorted(WITHOUT_A_RUN))}."
             )
         return replace(self, lens=replace(self.lens, **settings))
 
@@ -140,10 +184,10 @@ class FeatureCircuits:
         Parameters
         ----------
         explainer : Explainer or callable
-            From a text, as `explanation_prompt` makes it of a cluster, to a text. Cost and first
-            prompt are shown before. An `Explainer` has a limit, and keeps its answers: after an
-            error pass the same again to go on. A bare callable is called once for each cluster,
-            and its answers are gone if one call fails.
+            From a text, what is known of a cluster, to a text. Cost and first prompt are shown
+            before. An `Explainer` has a limit, and keeps its answers: after an error pass the same
+            again to go on. A bare callable is called once for each cluster, and its answers are
+            gone if one call fails.
 
         Returns
         -------
@@ -165,89 +209,22 @@ class FeatureCircuits:
         Returns
         -------
         dict
-            `feature`, `settings`, `n_firings`, `n_noise` (in no cluster), `n_empty` (nothing stands
-            out, or only what is rare), `clusters`, `firings` (list of rows).
+            `feature`, `settings`, `n_examples`, `n_noise` (in no cluster), `n_empty` (nothing
+            stands out, or only what is rare), `clusters`, `examples` (list of rows).
         """
         return {
             "feature": self.feature,
             "settings": {**asdict(self.lens), **(self.about or {})},
-            "n_firings": len(self.table),
+            "n_examples": len(self.table),
             "n_noise": int((self.labels < 0).sum()),
             "n_empty": sum(not each for each in self.sets),
             "clusters": self.clusters,
-            "firings": [
-                {name: _plain(value) for name, value in row.items()}
-                for row in self.firings.to_dict("records")
-            ],
+            "examples": self.examples.to_dict("records"),
         }
 
     def __repr__(self) -> str:
         """Sizes; not the tables."""
         return (
-            f"FeatureCircuits({self.feature!r}, {len(self.table)} firings, "
+            f"FeatureCircuits({self.feature!r}, {len(self.table)} examples, "
             f"{len(self.clusters)} clusters, {(self.labels < 0).sum()} noise)"
         )
-
-
-def circuits_of(
-    passes: Sequence[Pass],
-    *,
-    lens: CircuitLens,
-    feature: str,
-    firings: Firings,
-    sites: Mapping[int, str],
-    token: Callable[[int], str],
-    descriptions: Any,
-    about: Mapping[str, Any],
-) -> FeatureCircuits:
-    """Put batches together."""
-    import pandas as pd
-
-    order = np.argsort(np.concatenate([each.firing for each in passes]))
-    words = [row for each in passes for row in each.words]
-    values = [row for each in passes for row in each.values]
-    words, values = [words[i] for i in order], [values[i] for i in order]
-    table = pd.DataFrame(
-        {
-            "prompt": firings.prompt,
-            "position": firings.position,
-            "token": [row[at] for row, at in zip(words, firings.position, strict=True)],
-            "activation": firings.activation,
-            **{
-                name: column[order] for name, column in _joined([p.columns for p in passes]).items()
-            },
-        }
-    )
-    elements = pd.DataFrame(_joined([each.elements for each in passes]))
-    names = [
-        f"a{layer}.h{head} {offset}" if head >= 0 else f"{sites[layer]}/{index}"
-        for layer, head, index, offset in elements[
-            ["layer", "head", "feature", "offset"]
-        ].to_numpy()
-    ]
-    elements.insert(1, "element", names)
-    outputs = pd.DataFrame(_joined([each.outputs for each in passes]), columns=_OUTPUTS)
-    outputs["token"] = [token(int(each)) for each in outputs["token"]]
-    return FeatureCircuits(
-        feature,
-        lens,
-        table,
-        elements.sort_values(["firing", "layer"], kind="stable", ignore_index=True),
-        outputs.sort_values(["firing", "step"], ignore_index=True),
-        words,
-        values,
-        descriptions,
-        about,
-    )
-
-
-_OUTPUTS = ["firing", "step", "token", "contribution", "z"]
-
-
-def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _plain(value: Any) -> Any:
-    """Return a number as JSON takes it."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""Firings with like circuits: distances between sets, and DBSCAN on these."""
+"""ActivatingExamples with like circuits: distances between sets, and DBSCAN on these."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def jaccard_distances(sets: Sequence[frozenset]) -> np.ndarray:
 def cluster_labels(
     sets: Sequence[frozenset], distances: np.ndarray, *, eps: float, min_samples: int
 ) -> np.ndarray:
-    """Group firings by DBSCAN; the largest group is 0."""
+    """Group examples by DBSCAN; the largest group is 0."""
     from sklearn.cluster import DBSCAN
 
     labels = np.full(len(sets), -1)

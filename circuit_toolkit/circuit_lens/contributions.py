@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuit_toolkit.circuit_lens.frozen import Fired, FrozenModel, Transcoded
+from circuit_toolkit.circuit_lens.frozen import ActiveFeatures, FrozenModel, TranscodedMLP
 
 PIECE = 2**24  # numbers in memory at a time, of decoder rows of active features
 
@@ -32,9 +32,9 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """Terms of a sum, for each of B firings."""
+    """Terms of a sum, for each of B examples."""
 
-    features: Mapping[int, Fired]
+    features: Mapping[int, ActiveFeatures]
     heads: Sequence[Tensor]
     parts: Mapping[str, Tensor]
 
@@ -44,8 +44,8 @@ class Contributions:
         terms = [*self.heads, *self.parts.values()]
         sums = [term.flatten(1).sum(1) if term.ndim > 1 else term for term in terms]
         total = torch.stack(sums).sum(0)
-        for fired in self.features.values():
-            total = total.index_add(0, fired.row, fired.value)
+        for active in self.features.values():
+            total = total.index_add(0, active.row, active.value)
         return total
 
 
@@ -59,17 +59,17 @@ def direct(model: FrozenModel, reading: Reading) -> Contributions:
 
     sums = dict.fromkeys(("errors", "mlps", "skips", "biases"), torch.zeros_like(g[:, 0]))
     heads: list[Tensor] = []
-    features: dict[int, Fired] = {}
+    features: dict[int, ActiveFeatures] = {}
     for attention in model.attention[: reading.layer + reading.mid]:
         found, bias = attention.heads(g, at)
         heads.append(found)
         sums["biases"] = sums["biases"] + bias
     for layer, mlp in enumerate(model.mlps[: reading.layer]):
-        if not isinstance(mlp, Transcoded):
+        if not isinstance(mlp, TranscodedMLP):
             sums["mlps"] = sums["mlps"] + along(mlp)
             continue
-        here = (mlp.fired.place == at[mlp.fired.row]).nonzero()[:, 0]
-        features[layer] = _fed(mlp, here, g[:, None].expand(-1, model.embed.shape[1], -1))
+        here = (mlp.active.place == at[mlp.active.row]).nonzero()[:, 0]
+        features[layer] = _contributed(mlp, here, g[:, None].expand(-1, model.embed.shape[1], -1))
         sums["errors"] = sums["errors"] + along(mlp.error)
         sums["biases"] = sums["biases"] + g @ mlp.bias
         if mlp.skip is not None:
@@ -95,16 +95,16 @@ def origins(model: FrozenModel, reading: Reading) -> Contributions:
         return (x * g).sum(2)
 
     sums = dict.fromkeys(("errors", "mlps", "biases"), torch.zeros_like(g[..., 0]))
-    features: dict[int, Fired] = {}
+    features: dict[int, ActiveFeatures] = {}
     for layer in reversed(range(reading.layer + reading.mid)):
         behind = g
         if layer < reading.layer:  # else only the attention of this block is in front
             mlp = model.mlps[layer]
-            if not isinstance(mlp, Transcoded):
+            if not isinstance(mlp, TranscodedMLP):
                 sums["mlps"] = sums["mlps"] + along(mlp)
             else:
-                everywhere = torch.arange(len(mlp.fired.row), device=g.device)
-                features[layer] = _fed(mlp, everywhere, g)
+                everywhere = torch.arange(len(mlp.active.row), device=g.device)
+                features[layer] = _contributed(mlp, everywhere, g)
                 sums["errors"] = sums["errors"] + along(mlp.error)
                 sums["biases"] = sums["biases"] + g @ mlp.bias
                 if mlp.skip is not None:
@@ -125,10 +125,10 @@ def origins(model: FrozenModel, reading: Reading) -> Contributions:
     )
 
 
-def _fed(mlp: Transcoded, which: Tensor, g: Tensor) -> Fired:
+def _contributed(mlp: TranscodedMLP, which: Tensor, g: Tensor) -> ActiveFeatures:
     """Return what some active features contribute along a gradient (B, T, D)."""
-    row, place, feature = (x[which] for x in (mlp.fired.row, mlp.fired.place, mlp.fired.feature))
+    row, place, feature = (x[which] for x in (mlp.active.row, mlp.active.place, mlp.active.feature))
     size = max(1, PIECE // g.shape[2])
     pieces = zip(row.split(size), place.split(size), feature.split(size), strict=True)
     pull = [(g[r, t] * mlp.decoder[f]).sum(1) for r, t, f in pieces]
-    return Fired(row, place, feature, mlp.fired.value[which] * torch.cat(pull))
+    return ActiveFeatures(row, place, feature, mlp.active.value[which] * torch.cat(pull))

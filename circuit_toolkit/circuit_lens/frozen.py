@@ -25,7 +25,7 @@ class AttentionWeights:
 
 
 @dataclass(frozen=True, eq=False)
-class Attention:
+class FrozenAttention:
     """Attention of a layer at one batch."""
 
     weights: AttentionWeights
@@ -70,7 +70,7 @@ class Attention:
 
 
 @dataclass(frozen=True, eq=False)
-class Fired:
+class ActiveFeatures:
     """Features that are active in a batch; all of shape (n,)."""
 
     row: Tensor
@@ -80,7 +80,7 @@ class Fired:
 
 
 @dataclass(frozen=True, eq=False)
-class Skip:
+class FrozenSkip:
     """The linear path of a skip transcoder at one batch."""
 
     matrix: Tensor
@@ -97,14 +97,14 @@ class Skip:
 
 
 @dataclass(frozen=True, eq=False)
-class Transcoded:
+class TranscodedMLP:
     """What an MLP adds to the stream at one batch, taken apart by its transcoder."""
 
-    fired: Fired
+    active: ActiveFeatures
     decoder: Tensor
     bias: Tensor
     error: Tensor
-    skip: Skip | None = None
+    skip: FrozenSkip | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +113,17 @@ class FrozenModel:
 
     embed: Tensor
     start: Tensor
-    attention: Sequence[Attention]
-    mlps: Sequence[Transcoded | Tensor]
+    attention: Sequence[FrozenAttention]
+    mlps: Sequence[TranscodedMLP | Tensor]
     parallel: bool = False
 
     def forward(self, x: Tensor, first: int, *, mid: bool = False) -> Tensor:
-        """Carry a change of the stream to its end."""
+        """Propagate a change of the stream to its end."""
         for layer in range(first, len(self.mlps)):
             before = x
             if not (mid and layer == first):
                 x = x + self.attention[layer].forward(x)
             mlp = self.mlps[layer]
-            if isinstance(mlp, Transcoded) and mlp.skip is not None:
+            if isinstance(mlp, TranscodedMLP) and mlp.skip is not None:
                 x = x + mlp.skip.forward(before if self.parallel else x)
         return x

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from circuit_toolkit.circuit_lens.frozen import (
-    Attention,
+    ActiveFeatures,
     AttentionWeights,
-    Fired,
+    FrozenAttention,
     FrozenModel,
-    Skip,
-    Transcoded,
+    FrozenSkip,
+    TranscodedMLP,
 )
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.directions import decoder_rows, is_normed, stream_of
@@ -144,7 +144,7 @@ def frozen_run(
             out = torch.einsum("bthe,hed->btd", z, each.out) + each.bias
             factor = _norm_factor(model, in_block(model, row.attn_out, layer), out)
         pattern = values[Site("attn_pattern", layer)]
-        attention.append(Attention(each, pattern, x, gain, factor))
+        attention.append(FrozenAttention(each, pattern, x, gain, factor))
     mlps = [
         _mlp(model, each, values, values[Site("mlp_out", layer)], batch.mask)
         for layer, each in enumerate(weights.transcoders)
@@ -165,7 +165,7 @@ def _mlp(
     values: Mapping[Site, Tensor],
     out: Tensor,
     mask: Tensor,
-) -> Transcoded | Tensor:
+) -> TranscodedMLP | Tensor:
     """Take the output of an MLP apart, if there is a transcoder."""
     if weights is None:
         return out
@@ -180,8 +180,8 @@ def _mlp(
         if is_normed(dictionary):
             norm = in_block(model, model.architecture.mlp_norm, place.layer)
             gain = norm_gain(x, norm, model.architecture)
-        skip = Skip(weights.skip, x, gain)
+        skip = FrozenSkip(weights.skip, x, gain)
         error = error - skip.forward(x)
     row, place, feature = acts.nonzero(as_tuple=True)
-    fired = Fired(row, place, feature, acts[row, place, feature])
-    return Transcoded(fired, weights.decoder, weights.bias, error, skip)
+    active = ActiveFeatures(row, place, feature, acts[row, place, feature])
+    return TranscodedMLP(active, weights.decoder, weights.bias, error, skip)

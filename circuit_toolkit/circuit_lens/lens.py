@@ -1,52 +1,52 @@
-"""CircuitLens: how a feature comes to fire, what it does next, and which firings are alike.
+"""CircuitLens: how a feature comes to fire, what it does next, and which examples are alike.
 
 Golimblevskaia et al., "Circuit Insights: Towards Interpretability Beyond Activations", 2025,
-arXiv 2510.14936. Sampled firings, the contributions to each, the set of those that stand out,
-Jaccard distances between sets, DBSCAN. One run and one frozen pass a batch of firings.
+arXiv 2510.14936. Sampled activating examples, the contributions to each, the set of those that
+stand out, Jaccard distances between sets, DBSCAN. One run and one frozen pass a batch of examples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import Prompts
 from circuit_toolkit.activations.store import ActivationStore
-from circuit_toolkit.circuit_lens.circuits import FeatureCircuits, circuits_of
-from circuit_toolkit.circuit_lens.firings import Firings, strongest_firings, texts_of
+from circuit_toolkit.arguments import as_prompts, expect
+from circuit_toolkit.circuit_lens.activating_examples import sample_examples, strongest_examples
+from circuit_toolkit.circuit_lens.circuits import FeatureCircuits
+from circuit_toolkit.circuit_lens.feature import find_feature
 from circuit_toolkit.circuit_lens.frozen_run import frozen_weights, upstream_of
 from circuit_toolkit.circuit_lens.outputs import continued_prompts
-from circuit_toolkit.circuit_lens.passes import FLOOR, run_pass
-from circuit_toolkit.circuit_lens.sampling import sample_firings
-from circuit_toolkit.circuit_lens.target import target_of
+from circuit_toolkit.circuit_lens.passes import run_pass
+from circuit_toolkit.circuit_lens.settings import LensSettings
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.dictionaries.names import FeatureName
-from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.features.checks import check_number, check_whole
+from circuit_toolkit.errors import MismatchError
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
 
 @dataclass(frozen=True)
-class CircuitLens:
-    """Explain a feature by the circuits of its firings.
+class CircuitLens(LensSettings):
+    """Explain a feature by the circuits of its activating examples.
 
     Parameters
     ----------
-    n_firings : int
-        At most so many firings, one a prompt.
-    bins, alpha, quantile
-        How they are drawn, see `sampling_weights`.
+    n_examples : int
+        At most so many activating examples, one a prompt, the strongest token of it. They are drawn
+        by how rare their strength is, so that weak ones are among them.
     mode : {"published", "frozen"}
         How heads are scored: `published`, by the feature's encoder column as it is stored, norms
         left out; `frozen`, by the gradient of the pre-activation with patterns and norm factors
         held, so that scores are terms of a sum.
     upstream : {"here", "anywhere"}
-        Which upstream features count: those at the token of the firing, directly; or those at all
+        Which upstream features count: those at the token itself, directly; or those at all
         tokens, through frozen attention too, the sum over tokens.
     theta_head, theta_feature : float
         A contribution stands out that exceeds the mean of its layer by so many standard
@@ -57,9 +57,9 @@ class CircuitLens:
     rho : float
         Elements in a smaller share of the sets are dropped.
     eps : float
-        Firings with sets of at most this Jaccard distance, above 0, are neighbours.
+        Examples with sets of at most this Jaccard distance, above 0, are neighbours.
     min_samples : int
-        A cluster has a firing with so many neighbours, itself included.
+        A cluster has an example with so many neighbours, itself included.
     n_outputs : int
         How many of the tokens that follow are looked at; 0 for none.
     theta_output : float
@@ -68,10 +68,8 @@ class CircuitLens:
     generate : bool
         Whether the model goes on by itself where a prompt ends before that, up to the end of the
         text that it says.
-    context : int
-        The feature is watched on the first so many tokens of a prompt.
     batch_size : int
-        Firings in one run.
+        Examples in one run.
     seed : int
         Of the draw.
 
@@ -82,83 +80,35 @@ class CircuitLens:
 
     Notes
     -----
-    Columns `error` and `origins_error` of the firings say by how much the sums miss the activation.
-    On the bundled model in float32 that is at most 2e-5 of it, over 2,400 firings of 48 features;
-    loaded in bfloat16 it is 0.2 % in the median, up to 3.3 % where the feature has at least a tenth
-    of its largest activation, and all of it where it is weaker. One of the 48 features was refused
-    there: a firing near its threshold was gone in another batch. So analyse in float32:
-    `load_model(name, dtype=torch.float32)`, which is the default.
+    Columns `error` and `origins_error` of the examples say by how much the sums miss the
+    activation. On the bundled model in float32 that is at most 2e-5 of it, over 2,400 examples of
+    48 features; loaded in bfloat16 it is 0.2 % in the median, up to 3.3 % where the feature has at
+    least a tenth of its largest activation, and all of it where it is weaker. One of the 48
+    features was refused there: an example near its threshold was gone in another batch. So analyse
+    in float32: `load_model(name, dtype=torch.float32)`, which is the default.
 
     Examples
     --------
     >>> import circuit_toolkit as ct
-    >>> from circuit_toolkit.circuit_lens import CircuitLens
     >>> model = ct.load_model("demo")
     >>> transcoders = ct.load_dictionaries(model, kind="transcoder")
     >>> task = ct.tasks.ioi(model, n=60)
-    >>> circuits = CircuitLens(n_firings=40).analyse(model, transcoders, (2, 6), task)
-    >>> bool(circuits.firings["error"].max() < 1e-4)
+    >>> lens = ct.CircuitLens(n_examples=40)
+    >>> circuits = lens.analyse(model, transcoders, task, "mlp_in 2/6", progress=False)
+    >>> bool(circuits.examples["error"].max() < 1e-4)
     True
     """
-
-    n_firings: int = 100
-    bins: int = 20
-    alpha: float = 0.9
-    quantile: bool = False
-    mode: Literal["published", "frozen"] = "published"
-    upstream: Literal["here", "anywhere"] = "here"
-    theta_head: float = 5.0
-    theta_feature: float = 1.5
-    rho: float = 0.05
-    eps: float = 0.5
-    min_samples: int = 3
-    n_outputs: int = 5
-    theta_output: float = 3.0
-    generate: bool = False
-    context: int = 128
-    batch_size: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that make no sense."""
-        for name, least in {
-            "n_firings": 1,
-            "bins": 1,
-            "min_samples": 1,
-            "n_outputs": 0,
-            "context": 1,
-            "batch_size": 1,
-            "seed": 0,
-        }.items():
-            check_whole(name, getattr(self, name), least)
-        for name in ("theta_head", "theta_feature", "theta_output", "alpha", "rho", "eps"):
-            check_number(name, getattr(self, name))
-        for name in ("theta_head", "theta_feature"):
-            if getattr(self, name) < FLOOR:
-                raise InputError(
-                    f"{name} must be at least {FLOOR}, got {getattr(self, name)}: smaller "
-                    "contributions are not kept."
-                )
-        for name in ("alpha", "rho", "eps"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
-        if self.eps == 0:
-            raise InputError("eps must be above 0, got 0: take 0.01 to join equal sets alone.")
-        if self.mode not in ("published", "frozen"):
-            raise InputError(f"mode must be 'published' or 'frozen', not {self.mode!r}.")
-        if self.upstream not in ("here", "anywhere"):
-            raise InputError(f"upstream must be 'here' or 'anywhere', not {self.upstream!r}.")
 
     def analyse(
         self,
         model: Model,
-        transcoders: Mapping[Site, Dictionary],
+        dictionaries: Mapping[Site, Dictionary],
+        prompts: Prompts,
         feature: FeatureName,
-        dataset: Prompts,
         *,
         acts: Activations | ActivationStore | None = None,
         descriptions: Any = None,
-        progress: bool = False,
+        progress: bool = True,
     ) -> FeatureCircuits:
         """Explain how a feature comes to fire, and what it does to the next tokens.
 
@@ -166,16 +116,16 @@ class CircuitLens:
         ----------
         model : Model
             The model.
-        transcoders : dict of Site to Dictionary
-            What explains the MLPs; one without a transcoder counts as a whole. The dictionary of
-            the feature is among them, and may be an autoencoder of the residual stream.
+        dictionaries : dict of Site to Dictionary
+            Transcoders, which explain the MLPs; an MLP without one counts as a whole. The
+            dictionary of the feature is among them, and may be an autoencoder of the stream.
+        prompts : Task or sequence of str or of token ids
+            Where the feature may fire; the first 128 tokens of each are looked at.
         feature : str or tuple
             `"blocks.3.ln2.hook_normalized/17"`, or a site (or the layer of a transcoder) and a
             number.
-        dataset : Task or sequence of str or of token ids
-            Where the feature may fire.
         acts : Activations or ActivationStore, optional
-            Of the same prompts, captured with `positions="all"`: then finding the firings takes no
+            Of the same prompts, captured with `positions="all"`: then finding the examples takes no
             run of the model.
         descriptions : FeatureDescriptions, optional
             Words for upstream features: `descriptions.of(site, index)["words"]`. One that it does
@@ -191,70 +141,83 @@ class CircuitLens:
         ------
         InputError
             If there is no such feature, it is not a linear reading of the stream, or it never
-            fires; or the dataset is empty.
+            fires; or there are no prompts.
         MismatchError
             If `acts` are of other prompts, or the dictionaries want other beginnings of a prompt.
         """
+        import pandas as pd
         from tqdm.auto import tqdm
 
-        target = target_of(model, transcoders, feature)
-        prompts = texts_of(dataset)
-        context = min(self.context, model.context)
-        firings = strongest_firings(
-            model, prompts, target.dictionary, target.index, context=context, acts=acts
+        found = as_dictionaries(model, dictionaries)
+        given = as_prompts(prompts)
+        texts = given if isinstance(given, list) else list(given.texts)
+        if acts is not None:
+            expect(acts, "acts", "Activations", "ActivationStore")
+        chosen = find_feature(model, found, feature)
+        examples = strongest_examples(
+            model, texts, chosen.dictionary, chosen.index, acts, progress=progress
         )
-        values = firings.activation.astype(float)
-        firings = firings.some(
-            sample_firings(
-                values,
-                self.n_firings,
-                bins=self.bins,
-                alpha=self.alpha,
-                quantile=self.quantile,
-                seed=self.seed,
-            )
-        )
-        layer, mid = target.reads_at
+        examples = examples.some(sample_examples(examples.activation, self.n_examples, self.seed))
+        layer, mid = chosen.reads_at
         n_attention, n_mlps = layer + mid, layer
         if self.n_outputs:  # then what comes behind the feature counts too
             n_attention = n_mlps = model.n_layers
-        weights = frozen_weights(model, upstream_of(transcoders), n_attention, n_mlps)
+        weights = frozen_weights(model, upstream_of(found), n_attention, n_mlps)
         used = [each.dictionary for each in weights.transcoders if each]
-        bos = shared_bos([*used, target.dictionary])
-        ids = [model.tokenize([prompts[i]], bos=bos).ids[0].tolist() for i in firings.prompt]
-        if any(at >= len(each) for at, each in zip(firings.position, ids, strict=True)):
-            raise MismatchError("acts are of other prompts: a firing stands behind its end.")
-        ids = self._with_next(model, ids, firings)
+        bos = shared_bos([*used, chosen.dictionary])
+        ids = [model.tokenize([texts[i]], bos=bos).ids[0].tolist() for i in examples.prompt]
+        if any(at >= len(each) for at, each in zip(examples.position, ids, strict=True)):
+            raise MismatchError("acts are of other prompts: an example stands behind its end.")
+        ids = self._with_next(model, ids, examples.position)
         order = np.argsort([len(each) for each in ids], kind="stable")
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         passes = [
             run_pass(
-                model,
-                weights,
-                target,
-                firings.some(which),
-                [ids[i] for i in which],
-                which,
-                mode=self.mode,
-                upstream=self.upstream,
-                n_outputs=self.n_outputs,
+                model, weights, chosen, examples.some(rows), [ids[i] for i in rows], rows, self
             )
-            for which in tqdm(batches, "CircuitLens", disable=not progress)
+            for rows in tqdm(batches, "CircuitLens", disable=not progress)
         ]
-        return circuits_of(
-            passes,
-            lens=self,
-            feature=target.name,
-            firings=firings,
-            sites={each.out.layer: str(each.site) for each in used},
-            token=lambda i: str(model.tokenizer.decode([i])),
-            descriptions=descriptions,
-            about={"model": model.name, "n_prompts": len(prompts)},
+        back = np.argsort(order)
+        words = [row for each in passes for row in each.words]
+        values = [row for each in passes for row in each.values]
+        words, values = [words[i] for i in back], [values[i] for i in back]
+        tokens = [row[at] for row, at in zip(words, examples.position, strict=True)]
+        columns = pd.concat([each.columns for each in passes], ignore_index=True)
+        elements = pd.concat([each.elements for each in passes])
+        sites = {each.out.layer: str(each.site) for each in used}
+        numbers = elements[["layer", "head", "feature", "offset"]].to_numpy()
+        names = [
+            f"a{layer}.h{head} {offset}" if head >= 0 else f"{sites[layer]}/{index}"
+            for layer, head, index, offset in numbers
+        ]
+        elements.insert(1, "element", names)
+        outputs = pd.concat([each.outputs for each in passes])
+        decoded = [str(model.tokenizer.decode([int(token)])) for token in outputs["token"]]
+        return FeatureCircuits(
+            chosen.name,
+            self,
+            pd.DataFrame(
+                {
+                    "prompt": examples.prompt,
+                    "position": examples.position,
+                    "token": tokens,
+                    "activation": examples.activation,
+                    **columns.iloc[back].reset_index(drop=True),
+                }
+            ),
+            elements.sort_values(["example", "layer"], kind="stable", ignore_index=True),
+            outputs.assign(token=decoded).sort_values(["example", "step"], ignore_index=True),
+            words,
+            values,
+            descriptions,
+            {"model": model.name, "n_prompts": len(texts)},
         )
 
-    def _with_next(self, model: Model, ids: list[list[int]], firings: Firings) -> list[list[int]]:
+    def _with_next(
+        self, model: Model, ids: list[list[int]], positions: np.ndarray
+    ) -> list[list[int]]:
         """Cut prompts behind the tokens that are looked at; let the model go on where it may."""
-        ends = (firings.position + 1 + self.n_outputs).tolist()
+        ends = (positions + 1 + self.n_outputs).tolist()
         ids = [each[:end] for each, end in zip(ids, ends, strict=True)]
         if self.generate:
             short = [i for i, each in enumerate(ids) if len(each) < ends[i]]

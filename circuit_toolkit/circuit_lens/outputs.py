@@ -1,4 +1,4 @@
-"""What a firing does to the next tokens: its direction carried to the logits."""
+"""What an activating example does to the next tokens: its direction propagated to the logits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from circuit_toolkit.models.weights import norm_gain
 
 
 @dataclass(frozen=True, eq=False)
-class Influence:
-    """What firings add to the logit of the token that follows; all of shape (n,)."""
+class OutputInfluence:
+    """What examples add to the logit of the token that follows; all of shape (n,)."""
 
     row: Tensor
     step: Tensor
@@ -37,7 +37,7 @@ def logit_contributions(
     *,
     mid: bool = False,
 ) -> Tensor:
-    """Carry what is written at one token of each row to the logits at others."""
+    """Propagate what is written at one token of each row to the logits at others."""
     rows = torch.arange(len(at), device=at.device)
     change = torch.zeros_like(last)
     change[rows, at] = written
@@ -48,14 +48,14 @@ def logit_contributions(
     return gain * change @ unembedding_rows(model).T
 
 
-def influence(contributions: Tensor, follows: Tensor, known: Tensor) -> Influence:
+def influence(contributions: Tensor, follows: Tensor, known: Tensor) -> OutputInfluence:
     """Look up what the tokens that follow are given."""
     row, step = known.nonzero(as_tuple=True)
     token = follows[row, step]
     spread, mean = torch.std_mean(contributions.double(), dim=2)
     value = contributions[row, step, token]
     z = (value - mean[row, step]) / spread[row, step].clamp(min=torch.finfo(torch.float64).tiny)
-    return Influence(row, step + 1, token, value, z.to(value))
+    return OutputInfluence(row, step + 1, token, value, z.to(value))
 
 
 def continued_prompts(model: Model, ids: list[list[int]], n: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping
 
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
@@ -26,8 +27,8 @@ def feature_at(
             f"{feature!r:.80} names no feature. Write 'blocks.3.ln2.hook_normalized/17', "
             "'mlp_in 3/17' or (3, 17)."
         ) from None
-    if isinstance(place, str) and place.isdecimal():
-        place = int(place)
+    if not isinstance(place, Site) and (not isinstance(place, str) or place.isdecimal()):
+        place = whole(int(place) if isinstance(place, str) else place, "The layer of a feature")
     site = _at_layer(place, dictionaries or {}) if isinstance(place, int) else Site.parse(place)
     if dictionaries is None:
         return site, index

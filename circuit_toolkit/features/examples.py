@@ -157,14 +157,14 @@ def feature_examples(
         raise InputError(f"{site} was not captured, only {known}.")
     if min(n, n_quantile, 0 if window is None else window) < 0:
         raise InputError("n, n_quantile and window must be 0 or more.")
-    firings: list[np.ndarray] = []
+    active: list[np.ndarray] = []
     texts: dict[bytes, tuple[float, int, int]] = {}  # text -> its maximum, shard, prompt
     n_tokens = n_prompts = n_fired = 0
     for number, part in enumerate(acts.shards()):
         values, prompts, _ = _column(part, site, feature)
         n_tokens += len(token_rows(part))
         n_prompts += part.n_prompts
-        firings.append(values)
+        active.append(values)
         strongest = np.zeros(part.n_prompts)
         np.maximum.at(strongest, prompts, values)
         fired = np.unique(prompts)
@@ -173,7 +173,7 @@ def feature_examples(
             # a digest: the texts of a large store are not all held
             key = hashlib.blake2b("\0".join(part.tokens[prompt]).encode(), digest_size=16).digest()
             texts.setdefault(key, (float(strongest[prompt]), number, prompt))
-    every = np.concatenate(firings)
+    every = np.concatenate(active)
     maximum = float(every.max(initial=0.0))
     counts, edges = np.histogram(every, BINS, (0.0, maximum or 1.0))
     ranked = sorted(texts.values(), key=lambda each: (-each[0], *each[1:]))

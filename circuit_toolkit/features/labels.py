@@ -46,11 +46,11 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
     """
     return {
         site: [_label(words) for words in those]
-        for site, those in firing_words(acts, n_words).items()
+        for site, those in activating_words(acts, n_words).items()
     }
 
 
-def firing_words(
+def activating_words(
     acts: Activations | ActivationStore, n_words: int = 3
 ) -> dict[Site, list[list[tuple[str, float]]]]:
     """Return which words carry most of the activation of every feature."""
@@ -228,12 +228,12 @@ def named_features(
         For example `Emma, Kate … to ⇒ Emma`: fires on "to" in prompts that have Emma or Kate in
         them, and promotes Emma. Where it fires ends in ", …" as in `feature_labels`.
     """
-    firing = firing_words(acts)
-    labels = {site: [_label(words) for words in those] for site, those in firing.items()}
+    activating = activating_words(acts)
+    labels = {site: [_label(words) for words in those] for site, those in activating.items()}
     rows = acts.pooled(positions)
     for site, names in labels.items():
         for i, words in enumerate(context_words(rows, site)):
-            fires = _named(firing[site][i])
+            fires = _named(activating[site][i])
             if others := [spelled(word) for word in words if word not in dict(fires)]:
                 names[i] = f"{', '.join(others)} … {_label(fires[:2])}"
         late = site.kind == "resid_post" and (site.layer + 1) / model.n_layers > promoted_from

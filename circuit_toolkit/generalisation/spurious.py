@@ -142,7 +142,7 @@ def features_with(
     second: Collection[str],
     min_correlation: float = 0.2,
 ) -> dict[Site, np.ndarray]:
-    """Find the features whose firing goes with words of two opposite lists, such as she and he."""
+    """Find the features that go with words of two opposite lists, such as she and he."""
     rows = acts.pooled("mean")
     lists = [{word.lower() for word in each} for each in (first, second)]
     spoken = [{word.strip().lower() for word in words} for words in rows.tokens]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,21 +17,21 @@ from circuit_toolkit.models import Batch, Model, run, token_mask
 from circuit_toolkit.models.ports import Edit
 from circuit_toolkit.sites import Site
 
+Named = Mapping[str, Sequence[int]]  # position that a task names -> places counted from the end
+
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A change, and where in a batch it acts: the rows of the batch, and the tokens in them."""
+    """A change, and where in a batch it acts."""
 
     change: Change
     where: Tensor
     rows: slice = field(default_factory=lambda: slice(None))
-    corrupted: Tensor | None = None  # what the corrupted prompts have there, to resample
+    twin: Tensor | None = None
 
 
-def places(
-    model: Model, batch: Batch, positions: str | int, named: Mapping[str, Sequence[int]]
-) -> Tensor:
-    """Return on which tokens (B, T) a change acts; `named` counts tokens from the end."""
+def places(model: Model, batch: Batch, positions: str | int, named: Named) -> Tensor:
+    """Describe on which tokens of a batch a change acts."""
     if positions == "all":
         return token_mask(model, batch)
     length, device = batch.ids.shape[1], batch.ids.device
@@ -54,21 +53,23 @@ def places(
 
 def edits(dictionaries: Mapping[Site, Dictionary], placed: Sequence[Placed]) -> dict[Site, Edit]:
     """Turn changes into what `run` writes."""
-    found: dict[Site, list[Edit]] = defaultdict(list)
-    of_features: dict[Site, list[Placed]] = defaultdict(list)
+    found: dict[Site, list[Edit]] = {}
     for item in placed:
         if item.change.features is None:
-            found[item.change.site].append(_site_edit(item))
-        else:
-            of_features[item.change.site].append(item)
+            found.setdefault(item.change.site, []).append(_site_edit(item))
+    of_features: dict[Site, list[Placed]] = {}
+    for item in placed:
+        if item.change.features is not None:
+            of_features.setdefault(item.change.site, []).append(item)
     for site, items in of_features.items():
         for where, edit in _feature_edits(dictionaries[site], items).items():
-            found[where].append(edit)
+            found.setdefault(where, []).append(edit)
     return {site: chained(each) for site, each in found.items()}
 
 
 def acts_on(item: Placed, x: Tensor) -> Tensor:
-    """Return on which prompts a change of features changes anything."""
+    """Describe on which prompts a change of features changes anything."""
+    assert item.change.features is not None
     units = torch.as_tensor(item.change.features, device=x.device)
     old = x[..., units]
     return (_changed(item, old, item.where[..., None], units) != old).flatten(1).any(1)
@@ -88,19 +89,21 @@ def chained(steps: Sequence[Edit]) -> Edit:
 def _feature_edits(dictionary: Dictionary, items: list[Placed]) -> dict[Site, Edit]:
     """Encode once, change features, add the difference: at once, or where a transcoder writes."""
 
-    def changed(acts: Tensor) -> Tensor:
+    def difference(x: Tensor) -> Tensor:
+        old = dictionary.encode(x)  # (B, T, F)
+        new = old.clone()
         for item in items:
-            mine = acts[item.rows]
-            units = torch.as_tensor(item.change.features, device=acts.device)
+            mine = new[item.rows]
+            units = torch.as_tensor(item.change.features, device=new.device)
             mine[..., units] = _changed(item, mine[..., units], item.where[..., None], units)
-        return acts
+        return dictionary.difference(old, new, x)
 
     if dictionary.kind == "sae":
-        return {dictionary.site: lambda x: x + dictionary.added(x, changed)}
+        return {dictionary.site: lambda x: x + difference(x).to(x)}
     held: list[Tensor] = []
 
     def look(x: Tensor) -> Tensor:
-        held.append(dictionary.added(x, changed))
+        held.append(difference(x))
         return x
 
     return {dictionary.site: look, dictionary.out: lambda y: y + held.pop().to(y)}
@@ -126,26 +129,26 @@ def _site_edit(item: Placed) -> Edit:
 
 def _changed(item: Placed, x: Tensor, where: Tensor, units: Tensor | None = None) -> Tensor:
     """Apply one change to the units that it is about, where it acts."""
-    how, per_head = item.change.how, PER_HEAD.get(item.change.site.kind)
+    how = item.change.how
     if how == "resample":
-        assert item.corrupted is not None
-        new = item.corrupted.to(x)
-        if item.change.features is not None:
-            new = new[..., units]
-        elif per_head:
-            new = new.movedim(per_head, 1)
-            new = new if units is None else new[:, units]
+        assert item.twin is not None
+        new = item.twin.to(x)
+        if item.change.features is not None and units is not None:
+            new = new[..., units.to(new.device)]
+        elif item.change.site.kind in PER_HEAD:
+            new = new.movedim(PER_HEAD[item.change.site.kind], 1)
+            new = new if units is None else new[:, units.to(new.device)]
     else:
-        value = _spread(item.change.value, x, of_heads=item.change.heads is not None)
-        new = {"put": value.expand_as(x), "add": x + value, "scale": x * value}[how]
+        value = _value(item.change.value, x, per_head=item.change.heads is not None)
+        new = {"set": value.expand_as(x), "add": x + value, "scale": x * value}[how]
     return torch.where(where.to(x.device), new, x)
 
 
-def _spread(value: Any, x: Tensor, *, of_heads: bool) -> Tensor:
+def _value(value: Any, x: Tensor, *, per_head: bool) -> Tensor:
     value = torch.as_tensor(value).to(x)
-    if of_heads and value.ndim == 2:  # (heads, d) -> (heads, T, d)
+    if per_head and value.ndim == 2:  # (heads, d) -> (heads, T, d)
         return value[:, None]
-    return value[:, None, None] if of_heads and value.ndim == 1 else value
+    return value[:, None, None] if per_head and value.ndim == 1 else value
 
 
 def frozen_attention(model: Model, batch: Batch) -> dict[Site, Edit]:

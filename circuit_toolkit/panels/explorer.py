@@ -248,10 +248,11 @@ class Explorer(Panel):
         self._analysed[self.selected] = CircuitLens().analyse(
             self.model,
             self.dictionaries,
-            self.selected,
             self.task,
+            self.selected,
             acts=self.acts,
             descriptions=self.descriptions,
+            progress=False,
         )
         self._draw_card()
         self._say("", self._said)

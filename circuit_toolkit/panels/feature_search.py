@@ -13,7 +13,7 @@ from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
-from circuit_toolkit.weight_lens import FeatureDescriptions, solo_activations
+from circuit_toolkit.weight_lens import FeatureDescriptions, single_token_activations
 from circuit_toolkit.weight_lens.single_token import first_token
 
 MOST = 200  # features in the list: a dictionary may have many thousands
@@ -119,7 +119,7 @@ def fed_by(
     rows = zip(acts.prompt.tolist(), acts.position.tolist(), strict=True)
     places = [i for i, (p, t) in enumerate(rows) if acts.tokens[p][t] == word]
     found = []
-    for site, values in solo_activations(model, dictionaries, token).items():
+    for site, values in single_token_activations(model, dictionaries, token).items():
         active = np.flatnonzero(values)
         largest = acts.features[site].max(axis=0).toarray().ravel()[active]
         fires = np.asarray((acts.features[site][places] > 0).sum(axis=0)).ravel()[active]

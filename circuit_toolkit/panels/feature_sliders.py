@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ipywidgets as w
 
 from circuit_toolkit.circuit_lens import CircuitLens
-from circuit_toolkit.circuit_lens.passes import FLOOR
+from circuit_toolkit.circuit_lens.settings import FLOOR
 
 WRAP = {"flex_flow": "row wrap"}
 
@@ -125,7 +125,7 @@ def row(title: str, sliders: Mapping[str, Any]) -> w.HBox:
 
 def taken_apart(found: Mapping[str, Any]) -> str:
     """Describe in a sentence what clusters there are, and why there are none."""
-    n, clusters = found["n_firings"], len(found["clusters"])
+    n, clusters = found["n_examples"], len(found["clusters"])
     noise, empty = found["n_noise"], found["n_empty"]
     least = found["settings"]["min_samples"]
     firings = "1 firing" if n == 1 else f"{n} firings"

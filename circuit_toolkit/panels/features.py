@@ -81,7 +81,7 @@ class FeatureExplorer(Panel):
                 self._status,
                 self._found,
                 w.HBox([self._analyse, self._taken], layout=wrap),
-                row("Firings", self._firings),
+                row("Examples", self._firings),
                 row("Clusters", self._clusters),
                 self._card,
             ]
@@ -143,7 +143,12 @@ class FeatureExplorer(Panel):
         self._say("<i>running the texts on which it fires …</i>", self._taken)
         try:
             self._analysed[self.selected] = self.lens.analyse(
-                self.model, self.dictionaries, self.selected, self.texts, acts=self.acts
+                self.model,
+                self.dictionaries,
+                self.texts,
+                self.selected,
+                acts=self.acts,
+                progress=False,
             )
         finally:
             self._draw()  # with the words of the present thresholds

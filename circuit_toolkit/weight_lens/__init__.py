@@ -8,7 +8,7 @@ from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptio
 from circuit_toolkit.features.descriptions.explain import cost, prompt_for
 from circuit_toolkit.features.descriptions.explainer import Cost, Explainer
 from circuit_toolkit.weight_lens.lens import WeightLens
-from circuit_toolkit.weight_lens.single_token import solo_activations
+from circuit_toolkit.weight_lens.single_token import single_token_activations
 from circuit_toolkit.weight_lens.thresholds import PRESETS, Rule, largest_group
 
 __all__ = [
@@ -21,5 +21,5 @@ __all__ = [
     "cost",
     "largest_group",
     "prompt_for",
-    "solo_activations",
+    "single_token_activations",
 ]

@@ -14,8 +14,8 @@ from circuit_toolkit.dictionaries.directions import decoder_rows, embedding_rows
 from circuit_toolkit.features.descriptions.tables import LINK, OUTPUT, filled
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.special_tokens import is_read, is_said
-from circuit_toolkit.weight_lens.outliers import PIECE, outliers, products
 from circuit_toolkit.weight_lens.thresholds import Rule
+from circuit_toolkit.weight_lens.weight_outliers import PIECE, outliers, products
 
 
 def _embeddings(model: Model) -> Iterator[Tensor]:

@@ -30,7 +30,7 @@ from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens.one_site import PermutationNull, tables_of
 from circuit_toolkit.weight_lens.progress import Progress, inputs_of
-from circuit_toolkit.weight_lens.single_token import first_token, of_site, solo_pass
+from circuit_toolkit.weight_lens.single_token import first_token, of_site, single_token_pass
 from circuit_toolkit.weight_lens.thresholds import Rule, reach, rule_for
 
 
@@ -213,7 +213,7 @@ class WeightLens:
         @cache  # made when the first dictionary needs it: not at all where all is done
         def shared() -> tuple[Any, Tensor]:
             folder = None if store is None else Path(store) / f"solo_{len(order)}"
-            acts = solo_pass(model, order, folder, progress)
+            acts = single_token_pass(model, order, folder, progress)
             return acts, unembedding_rows(model, final_norm=self.final_norm)
 
         tables: dict[Site, SiteTables] = {}

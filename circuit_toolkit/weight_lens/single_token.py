@@ -24,7 +24,7 @@ def first_token(model: Model, dictionaries: Mapping[Site, Dictionary]) -> int | 
     return None if shared_bos(dictionaries) is False else model.bos_id
 
 
-def solo_pass(
+def single_token_pass(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
     folder: Path | None,
@@ -53,7 +53,7 @@ def of_site(acts: Activations | ActivationStore, site: Site) -> sp.csr_array:
     return sp.csr_array(sp.vstack(parts, format="csc").T)
 
 
-def solo_activations(
+def single_token_activations(
     model: Model, dictionaries: Mapping[Site, Dictionary], token: int
 ) -> dict[Site, np.ndarray]:
     """Return what one token alone does to all features.

@@ -1,10 +1,10 @@
-"""Descriptions of the bundled transcoders against the grammar and against their firings."""
+"""Descriptions of the bundled transcoders against the grammar and against their activations."""
 
 import numpy as np
 import pytest
 
 from circuit_toolkit.benchmark.feature_roles import (
-    firing_scores,
+    activation_scores,
     lexical_scores,
     set_f1,
     token_roles,
@@ -61,10 +61,10 @@ def test_descriptions_fit_roles(demo, demo_transcoders, preset):
     assert every["several"] == pytest.approx(np.mean([len(each) > 1 for each in sets]))
 
 
-def test_descriptions_agree_with_firings_far_more_than_by_chance(demo, demo_transcoders, found):
-    table = firing_scores(demo, demo_transcoders, found, n=200).set_index("site")
+def test_descriptions_agree_with_activations_far_more_than_by_chance(demo, demo_transcoders, found):
+    table = activation_scores(demo, demo_transcoders, found, n=200).set_index("site")
     every = table.loc["all"]
     assert every["agree"] > 0.5 > 5 * every["shuffled"]
     assert 0.3 < every["role_f1"] < 1 and 0 < every["live"] <= len(found.validated())
-    again = firing_scores(demo, demo_transcoders, found, n=200).set_index("site")
+    again = activation_scores(demo, demo_transcoders, found, n=200).set_index("site")
     assert again.equals(table)

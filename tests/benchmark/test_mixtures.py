@@ -1,4 +1,4 @@
-"""Mixtures of roles: found from firings alone, and clusters that are compared with the roles."""
+"""Mixtures of roles: found from activations alone, and clusters compared with the roles."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def test_agreement_is_that_of_the_adjusted_rand_index():
     assert 0 < noisy["ari"] < 1
     assert cluster_agreement(roles, np.zeros(7, int))["ari"] == 0
     assert cluster_agreement(roles, np.full(7, -1))["ari_clustered"] == 0
-    with pytest.raises(InputError, match="No firing has a role"):
+    with pytest.raises(InputError, match="No example has a role"):
         cluster_agreement(np.full(3, -1), np.zeros(3, int))
 
 
-def test_roles_of_firings_are_those_of_their_words(demo, demo_transcoders, sentences):
+def test_roles_of_examples_are_those_of_their_words(demo, demo_transcoders, sentences):
     texts = [sentence.text for sentence in sentences]
     site = {SITE: demo_transcoders[SITE]}
     acts = ct.capture(demo, site, texts, progress=False)
@@ -86,8 +86,8 @@ def test_roles_of_firings_are_those_of_their_words(demo, demo_transcoders, sente
     assert found and all(each.one_f1 < 0.8 and each.union_f1 >= 0.6 for each in found)
     assert all(len(each.roles) in (2, 3) and min(each.shares) >= 0.15 for each in found)
     mixture = found[0]
-    lens = CircuitLens(n_outputs=0, n_firings=50)
-    circuits = lens.analyse(demo, demo_transcoders, mixture.name, texts, acts=acts)
+    lens = CircuitLens(n_outputs=0, n_examples=50)
+    circuits = lens.analyse(demo, demo_transcoders, texts, mixture.name, acts=acts)
     roles = roles_of(mixture, circuits, sentences)
     for role, row in zip(roles, circuits.table.itertuples(), strict=True):
         word = sentences[row.prompt].words[row.position - 1]
@@ -110,7 +110,7 @@ def test_clusters_of_mixtures_match_their_roles(demo, demo_transcoders, sentence
     ]
     lens = CircuitLens(n_outputs=0, theta_head=6)
     texts = [sentence.text for sentence in sentences]
-    circuits = [lens.analyse(demo, demo_transcoders, each.name, texts) for each in mixtures]
+    circuits = [lens.analyse(demo, demo_transcoders, texts, each.name) for each in mixtures]
     table = agreement_table(mixtures, circuits, sentences)
     assert list(table["roles"])[0] == "word everyone / word after"
     # the wanted agreement; three features have to have it

@@ -12,13 +12,13 @@ from torch import Tensor
 
 import circuit_toolkit as ct
 from circuit_toolkit.circuit_lens.contributions import Reading
+from circuit_toolkit.circuit_lens.feature import AnalysedFeature, find_feature
 from circuit_toolkit.circuit_lens.frozen import FrozenModel
 from circuit_toolkit.circuit_lens.frozen_run import (
     frozen_run,
     frozen_weights,
     upstream_of,
 )
-from circuit_toolkit.circuit_lens.target import Target, target_of
 from circuit_toolkit.dictionaries import Dictionary, under
 from circuit_toolkit.models import Batch, Conventions, Model
 from circuit_toolkit.sites import Site
@@ -53,7 +53,7 @@ class Held:
 
     model: Model
     dictionaries: Mapping[Site, Dictionary]
-    target: Target
+    target: AnalysedFeature
     batch: Batch
     at: Tensor  # (B,)
     frozen: FrozenModel
@@ -69,7 +69,7 @@ def held(
     site = site or max(dictionaries)
     batch = model.tokenize(prompts)
     weights = frozen_weights(model, upstream_of(dictionaries), model.n_layers, model.n_layers)
-    stream = target_of(model, dictionaries, (site, 0)).stream
+    stream = find_feature(model, dictionaries, (site, 0)).stream
     last = Site("resid_post", model.n_layers - 1)
     frozen, values = frozen_run(model, batch, weights, {site, stream, last})
     acts = dictionaries[site].encode(values[site]) * batch.mask[..., None]  # (B, T, F)
@@ -77,7 +77,7 @@ def held(
     at = acts[..., feature].argmax(1)
     activation = acts[torch.arange(len(at)), at, feature]
     assert (activation > 0).all()
-    target = target_of(model, dictionaries, (site, feature))
+    target = find_feature(model, dictionaries, (site, feature))
     reading = target.reading(model, values[stream], at)
     return Held(model, dictionaries, target, batch, at, frozen, values, reading, activation)
 

@@ -10,7 +10,7 @@ import pytest
 
 import circuit_toolkit as ct
 from circuit_toolkit.circuit_lens import CircuitLens
-from circuit_toolkit.circuit_lens.description import described
+from circuit_toolkit.circuit_lens.cluster_cards import cluster_sentence
 from circuit_toolkit.circuit_lens.outputs import continued_prompts
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.features.descriptions.explainer import Explainer
@@ -25,33 +25,33 @@ from tests.tiny import TEXTS
 
 @pytest.fixture(scope="module")
 def circuits(demo, demo_transcoders, texts, acts):
-    return LENS.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+    return LENS.analyse(demo, demo_transcoders, texts, FEATURE, acts=acts)
 
 
-def test_firings_are_the_strongest_of_their_prompts(circuits, acts, texts):
+def test_examples_are_the_strongest_of_their_prompts(circuits, acts, texts):
     site = Site("mlp_in", 2)
-    assert len(circuits.firings) == 60 == len(circuits.labels)
-    for row in circuits.firings.itertuples():
+    assert len(circuits.examples) == 60 == len(circuits.labels)
+    for row in circuits.examples.itertuples():
         values = acts.of_prompt(row.prompt, site, 6)
         assert row.activation == values.max() and row.position == values.argmax()
         assert row.token == acts.tokens[row.prompt][row.position]
     for words, values, row in zip(
-        circuits.words, circuits.values, circuits.firings.itertuples(), strict=True
+        circuits.words, circuits.values, circuits.examples.itertuples(), strict=True
     ):
         assert words == acts.tokens[row.prompt][: row.position + 1 + LENS.n_outputs]
         assert values[row.position] == pytest.approx(row.activation, rel=1e-4)
 
 
 def test_sums_hold(circuits):
-    firings = circuits.firings
-    np.testing.assert_allclose(firings["pre_activation"], firings["activation"], rtol=1e-4)
-    assert firings["error"].max() < 1e-4 and firings["origins_error"].max() < 1e-4
+    examples = circuits.examples
+    np.testing.assert_allclose(examples["pre_activation"], examples["activation"], rtol=1e-4)
+    assert examples["error"].max() < 1e-4 and examples["origins_error"].max() < 1e-4
 
 
 def test_cached_activations_save_the_run_and_change_nothing(
     circuits, demo, demo_transcoders, texts, acts, monkeypatch, tmp_path
 ):
-    fresh = LENS.analyse(demo, demo_transcoders, (2, 6), texts)
+    fresh = LENS.analyse(demo, demo_transcoders, texts, (2, 6))
     assert fresh.sets == circuits.sets
     store = ct.ActivationStore.open(acts.save(tmp_path / "acts"))
     runs = []
@@ -62,8 +62,8 @@ def test_cached_activations_save_the_run_and_change_nothing(
 
     monkeypatch.setattr("circuit_toolkit.models.tracing.run_ports", counting)
     lens = replace(LENS, batch_size=20)
-    stored = lens.analyse(demo, demo_transcoders, (Site("mlp_in", 2), 6), texts, acts=store)
-    assert len(runs) == 3  # one a batch of firings
+    stored = lens.analyse(demo, demo_transcoders, texts, (Site("mlp_in", 2), 6), acts=store)
+    assert len(runs) == 3  # one a batch of examples
     assert stored.sets == circuits.sets
 
 
@@ -71,7 +71,7 @@ def test_sets_are_what_exceeds_the_thresholds(circuits):
     elements = circuits.elements
     heads = elements["head"] >= 0
     for i in (0, 17, 59):
-        mine = elements[elements["firing"] == i]
+        mine = elements[elements["example"] == i]
         found = set(mine[(mine["head"] >= 0) & (mine["z"] > 5)]["element"])
         found |= set(mine[(mine["head"] < 0) & (mine["z"] > 2)]["element"])
         assert circuits.sets[i] <= found
@@ -87,7 +87,7 @@ def test_new_settings_take_no_run_and_equal_an_analysis(
     circuits, demo, demo_transcoders, texts, acts, monkeypatch
 ):
     new = {"eps": 0.6, "min_samples": 4, "rho": 0.1, "theta_head": 3.0, "theta_feature": 1.6}
-    anew = replace(LENS, **new).analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+    anew = replace(LENS, **new).analyse(demo, demo_transcoders, texts, FEATURE, acts=acts)
     monkeypatch.setattr("circuit_toolkit.models.tracing.run_ports", None)
     again = circuits.at(**new)
     assert again.sets == anew.sets and again.sets != circuits.sets
@@ -96,7 +96,7 @@ def test_new_settings_take_no_run_and_equal_an_analysis(
     assert again.clusters == anew.clusters
     with pytest.raises(InputError, match="mode cannot be changed without a run"):
         circuits.at(mode="frozen")
-    with pytest.raises(InputError, match="theta_head must be at least"):
+    with pytest.raises(InputError, match="theta_head must be a number, at least 1"):
         circuits.at(theta_head=0.5)
 
 
@@ -107,7 +107,7 @@ class Words:
         return {"words": [f"word {index}", "other"] if index % 2 else []}
 
 
-def test_what_few_firings_share_is_not_told():
+def test_what_few_examples_share_is_not_told():
     rare = {"share": 0.1, "words": [], "token": "Mary"}
     head = {"head": "a3.h6", "often_reads": [], "often_offsets": []}
     card = {
@@ -116,17 +116,17 @@ def test_what_few_firings_share_is_not_told():
         "upstream": [{**rare, "feature": "blocks.1.ln2.hook_normalized/3"}],
         "outputs": [rare],
     }
-    assert described(card) == "on words such as “Mary”; nothing that they share"
+    assert cluster_sentence(card) == "on words such as “Mary”; nothing that they share"
     often = {**card, "tokens": [{"token": " is", "share": 0.25}]}
-    assert described(often) == "on “is”; nothing else that they share"
+    assert cluster_sentence(often) == "on “is”; nothing else that they share"
     heads = [{**head, "share": 0.25}]
-    assert described({**often, "heads": heads}) == (
+    assert cluster_sentence({**often, "heads": heads}) == (
         "on “is”; a3.h6 reads various words at various distances"
     )
 
 
 def test_clusters_are_told_in_words(demo, demo_transcoders, texts, acts):
-    found = LENS.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts, descriptions=Words())
+    found = LENS.analyse(demo, demo_transcoders, texts, FEATURE, acts=acts, descriptions=Words())
     assert len(found.clusters) >= 2
     for each in found.clusters:
         mine = np.flatnonzero(found.labels == each["label"])
@@ -159,13 +159,13 @@ def test_clusters_are_told_in_words(demo, demo_transcoders, texts, acts):
             told = [h["head"] for h in each["heads"] if h["share"] >= 0.25][:3]
             assert (said in each["description"]) == (head["head"] in told)
     page = json.loads(json.dumps(found.to_dict()))
-    assert page["feature"] == FEATURE and page["n_firings"] == 60 == len(page["firings"])
+    assert page["feature"] == FEATURE and page["n_examples"] == 60 == len(page["examples"])
     assert page["settings"]["eps"] == 0.5 and page["clusters"] == found.clusters
     asked = []
     said = found.explained(lambda text: asked.append(text) or "it is so")
     assert said == dict.fromkeys(range(len(found.clusters)), "it is so")
     assert found.clusters[0]["description"] in asked[0] and "<<" in asked[0]
-    assert "FeatureCircuits" in repr(found) and "60 firings" in repr(found)
+    assert "FeatureCircuits" in repr(found) and "60 examples" in repr(found)
 
 
 def test_clusters_have_the_explainer_of_features(circuits):
@@ -189,8 +189,8 @@ def test_tokens_that_follow_are_what_the_text_says(circuits):
     by_step = circuits.outputs
     assert set(by_step["step"]) <= set(range(1, 6))
     for row in by_step.itertuples():
-        at = circuits.table["position"].iloc[row.firing]
-        assert row.token == circuits.words[row.firing][at + row.step]
+        at = circuits.table["position"].iloc[row.example]
+        assert row.token == circuits.words[row.example][at + row.step]
     # as many as there are
     left = np.array([len(words) for words in circuits.words]) - 1 - circuits.table["position"]
     assert len(by_step) == np.minimum(5, left).sum()
@@ -203,22 +203,22 @@ def test_the_model_goes_on_where_a_prompt_ends(demo, demo_transcoders):
     acts = ct.capture(demo, {site: demo_transcoders[site]}, texts, progress=False)
     last = acts.pooled("last").features[site].toarray()
     feature = int(last.min(0).argmax())  # fires at the end of each
-    circuits = lens.analyse(demo, demo_transcoders, (5, feature), texts, acts=acts)
+    circuits = lens.analyse(demo, demo_transcoders, texts, (5, feature), acts=acts)
     ends = circuits.table["position"] == [len(acts.tokens[i]) - 1 for i in circuits.table["prompt"]]
     assert ends.any()
     assert len(circuits.outputs) == 2 * len(texts)
-    firing = int(np.flatnonzero(ends)[0])
-    prompt = texts[circuits.table["prompt"].iloc[firing]]
+    example = int(np.flatnonzero(ends)[0])
+    prompt = texts[circuits.table["prompt"].iloc[example]]
     logits = run(demo, demo.tokenize([prompt]), [LOGITS], last_logits=True)[LOGITS]
     best = demo.tokenizer.decode([int(logits[0, -1].argmax())])
-    assert circuits.words[firing][-2] == best
+    assert circuits.words[example][-2] == best
 
 
 def test_no_outputs_run_no_further_than_the_feature(demo, demo_transcoders, texts, acts):
     lens = replace(LENS, n_outputs=0)
-    circuits = lens.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+    circuits = lens.analyse(demo, demo_transcoders, texts, FEATURE, acts=acts)
     assert circuits.outputs.empty and all(not each["outputs"] for each in circuits.clusters)
-    full = LENS.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
+    full = LENS.analyse(demo, demo_transcoders, texts, FEATURE, acts=acts)
     assert circuits.sets == full.sets
 
 
@@ -244,18 +244,18 @@ def test_a_feature_that_was_not_described_is_called_by_its_name(
 @pytest.mark.parametrize("upstream", ["here", "anywhere"])
 def test_frozen_scores_are_terms_of_the_sum(demo, demo_transcoders, texts, acts, upstream):
     lens = replace(LENS, mode="frozen", upstream=upstream)
-    circuits = lens.analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
-    assert circuits.firings["error"].max() < 1e-4
+    circuits = lens.analyse(demo, demo_transcoders, texts, FEATURE, acts=acts)
+    assert circuits.examples["error"].max() < 1e-4
     heads = circuits.elements[circuits.elements["head"] >= 0]
     as_stored = replace(LENS, upstream=upstream).analyse(
-        demo, demo_transcoders, FEATURE, texts, acts=acts
+        demo, demo_transcoders, texts, FEATURE, acts=acts
     )
-    # This transcoder reads behind a norm without weight: the factor of a firing is all there is
+    # This transcoder reads behind a norm without weight: the factor of an example is all there is
     # between the two, but for what the norm takes away, so the same heads stand out.
-    both = heads.merge(as_stored.elements, on=["firing", "element"])
+    both = heads.merge(as_stored.elements, on=["example", "element"])
     assert len(both) > 0.9 * len(heads)
     ratio = both["contribution_x"] / both["contribution_y"]
-    assert ratio.std() > 0.01 and ratio.groupby(both["firing"]).std().max() < 0.1 * ratio.mean()
+    assert ratio.std() > 0.01 and ratio.groupby(both["example"]).std().max() < 0.1 * ratio.mean()
 
 
 def test_a_text_that_the_model_ends_has_ended(demo, demo_transcoders):
@@ -288,12 +288,12 @@ def test_a_dictionary_that_is_no_linear_reading_is_refused(tmp_path):
         normalize_activations="constant_norm_rescale",
     )
     with pytest.raises(InputError, match="own norm"):
-        LENS.analyse(model, ct.load_dictionaries(model, tmp_path), (site, 0), ["the cat"])
+        LENS.analyse(model, ct.load_dictionaries(model, tmp_path), ["the cat"], (site, 0))
 
 
 def test_what_cannot_be_analysed_is_refused(demo, demo_transcoders, demo_saes, texts, acts):
-    def analyse(feature, dataset=TEXTS, dictionaries=demo_transcoders, **options):
-        return LENS.analyse(demo, dictionaries, feature, dataset, **options)
+    def analyse(feature, prompts=TEXTS, dictionaries=demo_transcoders, **options):
+        return LENS.analyse(demo, dictionaries, prompts, feature, **options)
 
     dead = int(np.flatnonzero(~(acts.features[Site("mlp_in", 0)] > 0).sum(0).astype(bool))[0])
     with pytest.raises(InputError, match=f"/{dead} never fires on these {len(texts)} prompts"):
@@ -309,21 +309,22 @@ def test_what_cannot_be_analysed_is_refused(demo, demo_transcoders, demo_saes, t
     for wrong in ("blocks.3", "17", 17, ("mlp_in 2", "x"), None):
         with pytest.raises(InputError, match="names no feature|is not a site"):
             analyse(wrong)
-    with pytest.raises(InputError, match="dataset is empty"):
+    with pytest.raises(InputError, match="No prompts were given"):
         analyse((2, 6), [])
     with pytest.raises(InputError, match="not one text"):
         analyse((2, 6), "a text")
-    with pytest.raises(MismatchError, match="the dataset has 4"):
+    with pytest.raises(MismatchError, match="and 4 were given"):
         analyse((2, 6), acts=acts)
     with pytest.raises(MismatchError, match="of other prompts"):
         analyse((2, 6), texts[1:] + texts[:1], acts=acts)
     with pytest.raises(MismatchError, match="nothing of blocks.3.hook_resid_post"):
         site = Site("resid_post", 3)
         analyse((site, 4), texts, {site: demo_saes[site]}, acts=acts)
-    with pytest.raises(InputError, match="Firings are at tokens"):
+    with pytest.raises(InputError, match="Activating examples are tokens"):
         analyse((2, 6), texts, acts=acts.pooled("last"))
     twice = {**demo_transcoders, Site("mlp_norm", 2): demo_transcoders[Site("mlp_in", 2)]}
-    twice[Site("mlp_norm", 2)] = replace(twice[Site("mlp_norm", 2)], name="another")
+    other = Site("mlp_norm", 2)
+    twice[other] = replace(twice[other], site=other, name="another")
     with pytest.raises(InputError, match="both reconstruct"):
         analyse((3, 6), texts, twice)
 
@@ -331,7 +332,7 @@ def test_what_cannot_be_analysed_is_refused(demo, demo_transcoders, demo_saes, t
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("n_firings", 2.5),
+        ("n_examples", 2.5),
         ("min_samples", 2.5),
         ("seed", -1),
         ("eps", 0),
@@ -339,13 +340,10 @@ def test_what_cannot_be_analysed_is_refused(demo, demo_transcoders, demo_saes, t
         ("theta_feature", float("nan")),
         ("theta_output", float("nan")),
         ("theta_output", "a"),
-        ("n_firings", 0),
-        ("bins", 0),
+        ("n_examples", 0),
         ("min_samples", 0),
         ("n_outputs", -1),
-        ("context", 0),
         ("batch_size", 0),
-        ("alpha", -0.1),
         ("rho", 1.5),
         ("eps", 2),
         ("theta_feature", 0.5),
@@ -358,7 +356,24 @@ def test_settings_out_of_range_are_refused(setting, value):
         CircuitLens(**{setting: value})
 
 
-def test_only_the_first_tokens_are_looked_at(demo, demo_transcoders, texts, acts):
-    circuits = replace(LENS, context=9).analyse(demo, demo_transcoders, FEATURE, texts, acts=acts)
-    assert circuits.firings["position"].max() <= 8
+def test_only_the_first_tokens_are_looked_at(demo, demo_transcoders, texts, acts, monkeypatch):
+    monkeypatch.setattr("circuit_toolkit.circuit_lens.activating_examples.CONTEXT", 9)
+    circuits = LENS.analyse(demo, demo_transcoders, texts, FEATURE, acts=acts)
+    assert circuits.examples["position"].max() <= 8
     assert max(map(len, circuits.words)) <= 9 + LENS.n_outputs
+
+
+def test_objects_of_another_kind_are_refused(demo, demo_transcoders, texts, acts):
+    with pytest.raises(InputError, match=r"pass it to CircuitLens\(\)\.analyse"):
+        CircuitLens(demo, demo_transcoders)
+    for model, dictionaries in ((demo_transcoders, demo), (demo, acts), (acts, demo_transcoders)):
+        with pytest.raises(InputError, match="must be a"):
+            LENS.analyse(model, dictionaries, texts, FEATURE)
+    with pytest.raises(InputError, match="not one text"):
+        LENS.analyse(demo, demo_transcoders, FEATURE, texts)
+    with pytest.raises(InputError, match="acts must be an? Activations"):
+        LENS.analyse(demo, demo_transcoders, texts, FEATURE, acts=demo_transcoders)
+    named = {str(site): each for site, each in demo_transcoders.items()}
+    found = LENS.analyse(demo, named, texts[:60], (np.int64(2), np.int64(6)), progress=False)
+    assert found.feature == FEATURE
+    assert CircuitLens(np.int64(5)).n_examples == 5

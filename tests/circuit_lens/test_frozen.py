@@ -9,12 +9,12 @@ import torch
 import circuit_toolkit as ct
 from circuit_toolkit.circuit_lens.contributions import Reading, direct, origins
 from circuit_toolkit.circuit_lens.frozen import (
-    Attention,
+    ActiveFeatures,
     AttentionWeights,
-    Fired,
+    FrozenAttention,
     FrozenModel,
-    Skip,
-    Transcoded,
+    FrozenSkip,
+    TranscodedMLP,
 )
 from circuit_toolkit.circuit_lens.outputs import logit_contributions
 from circuit_toolkit.dictionaries.directions import unembedding_rows
@@ -47,7 +47,7 @@ def test_both_sums_are_the_pre_activation(family, kinds, processed, tmp_path):
         assert parts["token"] > 0 and parts["errors"] > 0 and parts["biases"] > 0
         assert (parts["mlps"] > 0) == (1 not in kinds)
         assert list(found.features) == [layer for layer in kinds if layer < 2]
-        assert all(len(fired.row) for fired in found.features.values())
+        assert all(len(active.row) for active in found.features.values())
     if kinds is SKIPS:
         assert float(direct(case.frozen, case.reading).parts["skips"].abs().sum()) > 0
 
@@ -67,7 +67,7 @@ def test_sums_hold_in_double_precision(parallel, mid):
         pattern = noise(B, H, T, T).tril().softmax(-1)
         weights = AttentionWeights(noise(H, D, E), noise(H, E), noise(H, E, D), noise(D))
         behind = noise(B, T, D) if layer == 1 else None
-        each = Attention(weights, pattern, x, noise(B, T, 1).exp(), behind)
+        each = FrozenAttention(weights, pattern, x, noise(B, T, 1).exp(), behind)
         values = torch.einsum("bsd,hde->bhse", each.gain * x, weights.values)
         z = pattern @ (values + weights.value_bias[:, None])
         out = torch.einsum("bhte,hed->btd", z, weights.out) + weights.bias
@@ -77,13 +77,13 @@ def test_sums_hold_in_double_precision(parallel, mid):
         if mid and layer == L - 1:
             break
         row, place, feature = (noise(B, T, F) > 0.5).nonzero(as_tuple=True)
-        fired = Fired(row, place, feature, noise(len(row)).exp())
+        active = ActiveFeatures(row, place, feature, noise(len(row)).exp())
         decoder, bias, error = noise(F, D), noise(D), noise(B, T, D)
-        skip = Skip(noise(D, D), before if parallel else x, noise(B, T, 1).exp())
+        skip = FrozenSkip(noise(D, D), before if parallel else x, noise(B, T, 1).exp())
         acts = torch.zeros(B, T, F, dtype=torch.float64)
-        acts[row, place, feature] = fired.value
+        acts[row, place, feature] = active.value
         x = x + acts @ decoder + bias + error + skip.forward(skip.x)
-        mlps.append(Transcoded(fired, decoder, bias, error, skip))
+        mlps.append(TranscodedMLP(active, decoder, bias, error, skip))
     model = FrozenModel(embed, start, attention, mlps, parallel)
     at = torch.tensor([4, 2])
     g = noise(B, D)
@@ -117,14 +117,14 @@ def test_origins_are_gradients_of_the_models_own_modules(family, tmp_path):
         tokens = (case.frozen.embed[i, padding:] * at_embed).sum(1)  # (T,)
         torch.testing.assert_close(found.parts["token"][i, padding:], tokens, **CLOSE)
         assert not found.parts["token"][i, :padding].any()
-        for layer, fired in found.features.items():
+        for layer, active in found.features.items():
             mlp = case.frozen.mlps[layer]
-            mine = fired.row == i
-            assert (fired.place[mine] >= padding).all()
-            g = behind[layer][fired.place[mine] - padding]  # (n, D)
-            acts = mlp.fired.value[mine]
-            expected = acts * (mlp.decoder[fired.feature[mine]] * g).sum(1)
-            torch.testing.assert_close(fired.value[mine], expected, **CLOSE)
+            mine = active.row == i
+            assert (active.place[mine] >= padding).all()
+            g = behind[layer][active.place[mine] - padding]  # (n, D)
+            acts = mlp.active.value[mine]
+            expected = acts * (mlp.decoder[active.feature[mine]] * g).sum(1)
+            torch.testing.assert_close(active.value[mine], expected, **CLOSE)
 
 
 def test_gradient_is_that_of_finite_differences(tmp_path):
@@ -228,7 +228,7 @@ def test_a_direction_carried_on_adds_what_a_gradient_says(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "pythia", "llama", "gemma2"])
-def test_a_firing_gives_the_same_alone_and_in_a_batch(family, tmp_path):
+def test_an_example_gives_the_same_alone_and_in_a_batch(family, tmp_path):
     case = family_case(family, tmp_path, SKIPS)
     together = direct(case.frozen, case.reading), origins(case.frozen, case.reading)
     for i, prompt in enumerate(PROMPTS):

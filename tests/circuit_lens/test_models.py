@@ -24,8 +24,8 @@ def test_an_autoencoder_of_the_stream_is_explained_too(demo, demo_saes, demo_tra
     both = {**demo_transcoders, site: demo_saes[site]}
     acts = ct.capture(demo, {site: demo_saes[site]}, texts, progress=False)
     feature = int((acts.features[site] > 0).sum(0).argmax())
-    circuits = LENS.analyse(demo, both, (site, feature), texts, acts=acts)
-    assert circuits.firings["error"].max() < 1e-4
+    circuits = LENS.analyse(demo, both, texts, (site, feature), acts=acts)
+    assert circuits.examples["error"].max() < 1e-4
     assert set(circuits.elements["layer"]) == {0, 1, 2, 3}
 
 
@@ -36,11 +36,11 @@ def test_an_mlp_without_a_transcoder_counts_as_a_whole(
 ):
     lens = replace(LENS, upstream=upstream, mode="frozen")
     some = {site: each for site, each in demo_transcoders.items() if site.layer != missing}
-    found = lens.analyse(demo, some, feature, texts, acts=acts)
-    assert found.firings["error"].max() < 1e-4 and found.firings["origins_error"].max() < 1e-4
-    full = lens.analyse(demo, demo_transcoders, feature, texts, acts=acts).elements
+    found = lens.analyse(demo, some, texts, feature, acts=acts)
+    assert found.examples["error"].max() < 1e-4 and found.examples["origins_error"].max() < 1e-4
+    full = lens.analyse(demo, demo_transcoders, texts, feature, acts=acts).elements
     full = full[(full["layer"] != missing) | (full["head"] >= 0)].reset_index(drop=True)
-    columns = ["firing", "element", "layer"]  # those of other layers are what they were
+    columns = ["example", "element", "layer"]  # those of other layers are what they were
     assert found.elements[columns].equals(full[columns])
     np.testing.assert_allclose(found.elements["contribution"], full["contribution"], rtol=1e-3)
     assert not found.elements["element"].str.startswith(f"blocks.{missing}.").any()
@@ -51,8 +51,8 @@ def test_one_transcoder_far_below_the_feature(demo, demo_saes, demo_transcoders,
     pair = {below: demo_transcoders[below], site: demo_saes[site]}
     acts = ct.capture(demo, {site: demo_saes[site]}, texts, progress=False)
     feature = int((acts.features[site] > 0).sum(0).argmax())
-    found = LENS.analyse(demo, pair, (site, feature), texts, acts=acts)
-    assert found.firings["error"].max() < 1e-4
+    found = LENS.analyse(demo, pair, texts, (site, feature), acts=acts)
+    assert found.examples["error"].max() < 1e-4
     upstream = found.elements.loc[found.elements["head"] < 0, "element"]
     assert set(upstream.str.rpartition("/")[0]) == {str(below)}
 
@@ -63,8 +63,8 @@ def test_nothing_is_in_front_of_the_first_block(demo, demo_saes, texts, upstream
     acts = ct.capture(demo, {site: demo_saes[site]}, texts, progress=False)
     feature = int((acts.features[site] > 0).sum(0).argmax())
     lens = replace(LENS, upstream=upstream)
-    found = lens.analyse(demo, demo_saes, (site, feature), texts, acts=acts)
-    assert found.firings["error"].max() < 1e-4
+    found = lens.analyse(demo, demo_saes, texts, (site, feature), acts=acts)
+    assert found.examples["error"].max() < 1e-4
     assert found.elements.empty and not found.clusters and len(found.outputs)
 
 
@@ -80,11 +80,11 @@ def test_other_families(family, kinds, tmp_path):
     feature = int((acts.features[site] > 0).sum(0).argmax())
     for upstream in ("here", "anywhere"):
         lens = CircuitLens(upstream=upstream, theta_head=3, theta_feature=2, batch_size=7)
-        found = lens.analyse(model, transcoders, (site, feature), prompts, acts=acts)
+        found = lens.analyse(model, transcoders, prompts, (site, feature), acts=acts)
         # a random feature may fire near 0, where its terms cancel
-        strong = found.firings["activation"] > 0.1
-        assert found.firings["error"][strong].max() < 1e-4
-        assert found.firings["origins_error"][strong].max() < 1e-4
+        strong = found.examples["activation"] > 0.1
+        assert found.examples["error"][strong].max() < 1e-4
+        assert found.examples["origins_error"][strong].max() < 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +115,8 @@ def test_sums_hold_on_a_real_llama(stories):
     acts = ct.capture(model, transcoders, prompts, progress=False)
     often = np.asarray((acts.features[site] > 0).sum(0)).ravel()
     for feature in np.argsort(-often)[:3]:
-        lens = CircuitLens(n_firings=30, theta_head=3, theta_feature=2, upstream="anywhere")
-        circuits = lens.analyse(model, transcoders, (3, int(feature)), prompts, acts=acts)
-        assert circuits.firings["error"].max() < 1e-4
-        assert circuits.firings["origins_error"].max() < 1e-4
+        lens = CircuitLens(n_examples=30, theta_head=3, theta_feature=2, upstream="anywhere")
+        circuits = lens.analyse(model, transcoders, prompts, (3, int(feature)), acts=acts)
+        assert circuits.examples["error"].max() < 1e-4
+        assert circuits.examples["origins_error"].max() < 1e-4
         assert len(circuits.outputs)

@@ -1,4 +1,4 @@
-"""Drawing firings, what stands out, distances and clusters: each by itself."""
+"""Drawing examples, what stands out, distances and clusters: each by itself."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from circuit_toolkit.circuit_lens.activating_examples import sample_examples, sampling_weights
 from circuit_toolkit.circuit_lens.clusters import (
     cluster_labels,
     common_elements,
     jaccard_distances,
 )
-from circuit_toolkit.circuit_lens.frozen import Fired
-from circuit_toolkit.circuit_lens.outliers import feature_outliers, head_outliers
+from circuit_toolkit.circuit_lens.contribution_outliers import feature_outliers, head_outliers
+from circuit_toolkit.circuit_lens.frozen import ActiveFeatures
 from circuit_toolkit.circuit_lens.outputs import influence
-from circuit_toolkit.circuit_lens.sampling import sample_firings, sampling_weights
-from circuit_toolkit.errors import InputError
 
 
 def test_weights_fall_with_the_count_of_a_bin():
@@ -33,26 +32,16 @@ def test_a_value_on_an_edge_is_in_the_bin_below_it():
     np.testing.assert_allclose(weights, 0.25)  # two in (0, .5], two in (.5, 1]
 
 
-def test_bins_of_equal_counts_weigh_alike():
-    values = np.random.default_rng(0).exponential(size=200)
-    np.testing.assert_allclose(sampling_weights(values, bins=20, quantile=True), 1 / 200)
-    assert np.ptp(sampling_weights(values, bins=20)) > 0
-
-
 def test_a_draw_has_no_duplicates_and_is_that_of_its_seed():
     values = np.random.default_rng(1).exponential(size=500)
-    drawn = sample_firings(values, 100, seed=3)
+    drawn = sample_examples(values, 100, seed=3)
     assert len(drawn) == len(set(drawn.tolist())) == 100
-    np.testing.assert_array_equal(drawn, sample_firings(values, 100, seed=3))
-    assert (drawn != sample_firings(values, 100, seed=4)).any()
+    np.testing.assert_array_equal(drawn, sample_examples(values, 100, seed=3))
+    assert (drawn != sample_examples(values, 100, seed=4)).any()
     # the tail is drawn far more often than its share
     high = values > values.max() / 2
     assert high[drawn].mean() > 2 * high.mean()
-    np.testing.assert_array_equal(sample_firings(values[:40], 100), np.arange(40))
-    with pytest.raises(InputError, match="above 0"):
-        sample_firings(np.array([1.0, 0.0]), 1)
-    with pytest.raises(InputError, match="at least one"):
-        sample_firings(np.array([]), 1)
+    np.testing.assert_array_equal(sample_examples(values[:40], 100), np.arange(40))
 
 
 def test_a_spike_among_equals_stands_out_by_its_reach():
@@ -62,17 +51,17 @@ def test_a_spike_among_equals_stands_out_by_its_reach():
     found = head_outliers(scores, mask, 2.0)
     assert (found.row.tolist(), found.index.tolist(), found.source.tolist()) == ([0], [3], [2])
     assert float(found.z[0]) == pytest.approx(23 / 24**0.5)  # (n - 1) / sqrt(n), sample std
-    mask[:, 4:] = False  # what a firing does not see does not count: n = 16
+    mask[:, 4:] = False  # what an example does not see does not count: n = 16
     assert float(head_outliers(scores, mask, 2.0).z[0]) == pytest.approx(15 / 16**0.5, rel=1e-6)
     scores[0, 1, 5] = 1e6
     assert float(head_outliers(scores, mask, 2.0).z[0]) == pytest.approx(15 / 16**0.5, rel=1e-6)
 
 
-def test_features_stand_out_among_the_active_ones_of_their_firing():
+def test_features_stand_out_among_the_active_ones_of_their_example():
     row = torch.tensor([0] * 10 + [1] * 3 + [2])
     value = torch.tensor([1.0] * 9 + [5.0] + [1.0, 2.0, 3.0] + [7.0])
     place, feature = torch.zeros(14, dtype=torch.long), torch.arange(14)
-    found = feature_outliers(Fired(row, place, feature, value), 4, 1.5)
+    found = feature_outliers(ActiveFeatures(row, place, feature, value), 4, 1.5)
     assert found.index.tolist() == [9]  # one alone, and none, stand out by nothing
     assert float(found.z[0]) == pytest.approx(9 / 10**0.5)
     assert float(found.value[0]) == 5
@@ -110,7 +99,7 @@ def test_rare_elements_are_dropped():
 
 
 @pytest.mark.parametrize("min_samples", [2, 3, 5])
-def test_the_published_labels_of_twelve_firings(min_samples):
+def test_the_published_labels_of_twelve_examples(min_samples):
     """Four sets are empty; the others share half of what they have (method card, 3.4)."""
     full = [frozenset({"a", "b", "c"}), frozenset({"a", "b", "d"})]  # distance .5
     sets = [frozenset() if i in (0, 1, 4, 5) else full[i % 2] for i in range(12)]
@@ -119,7 +108,7 @@ def test_the_published_labels_of_twelve_firings(min_samples):
     assert labels.tolist() == [-1, -1, 0, 0, -1, -1, 0, 0, 0, 0, 0, 0]
     apart = cluster_labels(sets, distances, eps=0.49, min_samples=min_samples)
     assert apart.tolist() != labels.tolist()
-    # empty sets are noise even where every firing is a cluster
+    # empty sets are noise even where every example is a cluster
     alone = cluster_labels(sets, distances, eps=1.0, min_samples=1)
     assert alone.tolist() == labels.tolist()
 

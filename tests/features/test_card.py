@@ -48,7 +48,7 @@ def circuit_of() -> Circuit:
 
 
 def test_a_card_of_a_transcoder_feature(demo, demo_transcoders, acts):
-    analysis = {"feature": NAME, "n_firings": 3, "clusters": []}
+    analysis = {"feature": NAME, "n_examples": 3, "clusters": []}
     card = feature_card(
         demo,
         demo_transcoders,
@@ -83,7 +83,7 @@ def test_what_tokens_do_alone_and_no_start_in_examples_of_clusters(demo, demo_tr
     described = ct.WeightLens("paper").describe(demo, some, progress=False)
     site, index = described.validated()[0]
     example = {"tokens": ["<bos>", "a", "b"], "values": [9.0, 1.0, 2.0], "position": 2}
-    analysis = {"n_firings": 1, "clusters": [{"label": 0, "examples": [example]}]}
+    analysis = {"n_examples": 1, "clusters": [{"label": 0, "examples": [example]}]}
     card = feature_card(
         *(demo, some, (site, index), acts),
         descriptions=described,

@@ -17,7 +17,7 @@ from circuit_toolkit.features import (
     promoted_words,
 )
 from circuit_toolkit.features.descriptions.words import spelled
-from circuit_toolkit.features.labels import LEAST, context_words, firing_words
+from circuit_toolkit.features.labels import LEAST, activating_words, context_words
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import ioi
 from tests.tiny import FEATURES, LAYERS, tiny_hf
@@ -45,7 +45,7 @@ def test_labels_by_hand():
     assert feature_labels(hand)[SITE] == ["a, c, b", "e, b, d", "a, b, c", ""]
     # a: 5.1 of 9.1; e: 3 of 7 and a: 2 of 6 are under half
     assert feature_labels(hand, n_words=1)[SITE] == ["a", "e, …", "a, …", ""]
-    found = firing_words(hand, n_words=2)[SITE]
+    found = activating_words(hand, n_words=2)[SITE]
     assert found[1] == [("e", pytest.approx(3 / 7)), ("b", pytest.approx(2 / 7))]
     assert found[3] == []
     with pytest.raises(InputError, match="need the tokens"):
@@ -67,7 +67,7 @@ def test_a_word_with_under_a_twentieth_is_left_out():
 
 
 def test_labels_are_the_words_of_highest_mass(acts):
-    labels, firing = feature_labels(acts), firing_words(acts)
+    labels, activating = feature_labels(acts), activating_words(acts)
     words = [acts.tokens[p][t] for p, t in zip(acts.prompt, acts.position, strict=True)]
     for site in acts.sites:
         assert len(labels[site]) == FEATURES
@@ -77,7 +77,7 @@ def test_labels_are_the_words_of_highest_mass(acts):
             for word, value in zip(words, column, strict=True):
                 mass[word] += float(value)
             total = sum(mass.values())
-            named = [word for word, share in firing[site][feature] if share >= LEAST]
+            named = [word for word, share in activating[site][feature] if share >= LEAST]
             shares = [mass[word] for word in named]
             assert shares == sorted(shares, reverse=True) and len(named) <= 3
             assert len(named) > 0 or not total  # no word of this vocabulary is so rare
@@ -149,14 +149,14 @@ def test_context_needs_one_row_a_prompt(acts):
 
 def test_names_put_context_first_and_promoted_words_last(tiny, tiny_saes, acts):
     plain, named = feature_labels(acts), named_features(tiny, tiny_saes, acts, promoted_from=0.0)
-    firing = firing_words(acts)
+    activating = activating_words(acts)
     last = Site("resid_post", LAYERS - 1)
     context = context_words(acts.pooled("last"), last)
     promoted = promoted_words(tiny, tiny_saes[last], np.arange(FEATURES), min_z=4.0)
     live = np.flatnonzero(acts.means()[last])
     assert len(live) > 20
     for i in live:
-        fires = [(word, share) for word, share in firing[last][i] if share >= LEAST]
+        fires = [(word, share) for word, share in activating[last][i] if share >= LEAST]
         others = [spelled(word) for word in context[i] if word not in dict(fires)]
         two = [spelled(word) for word, _ in fires[:2]]
         two += ["…"] * (sum(share for _, share in fires[:2]) < 0.5)

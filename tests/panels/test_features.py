@@ -31,7 +31,7 @@ def described(demo, demo_transcoders):
 
 @pytest.fixture(scope="module")
 def shared(demo, demo_transcoders, texts, described):
-    lens = CircuitLens(n_firings=20)
+    lens = CircuitLens(n_examples=20)
     return explore_features(demo, demo_transcoders, texts, descriptions=described, lens=lens)
 
 
@@ -115,9 +115,11 @@ def test_thresholds_redraw_without_a_run(panel, no_model):
 
 
 def test_a_token_is_run_once_whatever_the_sliders_do(panel, monkeypatch):
-    calls, run_alone = [], feature_search.solo_activations
+    calls, run_alone = [], feature_search.single_token_activations
     monkeypatch.setattr(
-        feature_search, "solo_activations", lambda *args: calls.append(args[2]) or run_alone(*args)
+        feature_search,
+        "single_token_activations",
+        lambda *args: calls.append(args[2]) or run_alone(*args),
     )
     panel._fed.clear()
     panel._search.value = "Anna"
@@ -197,8 +199,8 @@ def test_firings_are_taken_apart_once_and_clustered_again_without_a_run(panel, m
     assert not any(each.disabled for each in sliders)
     analysis = panel.card.circuit_lens
     assert panel.circuits.feature == panel.selected
-    assert analysis["n_firings"] == len(panel.circuits.firings) <= 20
-    assert f"{analysis['n_noise']} of {analysis['n_firings']} in no cluster" in said(panel._taken)
+    assert analysis["n_examples"] == len(panel.circuits.examples) <= 20
+    assert f"{analysis['n_noise']} of {analysis['n_examples']} in no cluster" in said(panel._taken)
 
     monkeypatch.setattr(ports, "_trace", None)  # a run would fail
     for name, value in {"eps": 0.9, "rho": 0.4, "theta_head": 6.0, "min_samples": 2}.items():
@@ -217,14 +219,14 @@ def test_firings_are_taken_apart_once_and_clustered_again_without_a_run(panel, m
 
 
 def test_a_null_result_is_said_in_words():
-    found = {"n_firings": 100, "n_noise": 44, "n_empty": 7, "settings": {"min_samples": 3}}
+    found = {"n_examples": 100, "n_noise": 44, "n_empty": 7, "settings": {"min_samples": 3}}
     assert "44 of 100 in no cluster, in 7 nothing stands out" in taken_apart(
         {**found, "clusters": [{}, {}]}
     )
     found["n_noise"], found["clusters"] = 100, []
     assert "100 of 100 firings in none; in 7 nothing stands out" in taken_apart(found)
     assert "nothing stands out often enough" in taken_apart({**found, "n_empty": 100})
-    assert "fewer than the 3" in taken_apart({**found, "n_firings": 2, "n_noise": 2})
+    assert "fewer than the 3" in taken_apart({**found, "n_examples": 2, "n_noise": 2})
 
 
 def test_sliders_begin_with_what_is_in_force(demo, demo_transcoders, texts, described):

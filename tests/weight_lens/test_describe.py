@@ -17,7 +17,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Batch, run
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import WeightLens
-from circuit_toolkit.weight_lens.single_token import first_token, of_site, solo_pass
+from circuit_toolkit.weight_lens.single_token import first_token, of_site, single_token_pass
 from tests.dictionaries.published import about, family_model, write
 from tests.weight_lens.planted import random_transcoders, scaled
 
@@ -128,7 +128,7 @@ def test_tokens_begin_as_the_dictionaries_want(tmp_path):
 
 
 def test_a_batch_of_tokens_gives_what_each_gives_alone(demo, demo_transcoders):
-    acts = solo_pass(demo, demo_transcoders, None, False)
+    acts = single_token_pass(demo, demo_transcoders, None, False)
     site = list(demo_transcoders)[3]
     matrix = of_site(acts, site)  # (F, V)
     for token in (0, 1, 2, 77, 600, 1219):

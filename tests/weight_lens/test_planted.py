@@ -9,7 +9,7 @@ from scipy import stats
 
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import WeightLens
-from circuit_toolkit.weight_lens.outliers import outliers
+from circuit_toolkit.weight_lens.weight_outliers import outliers
 from tests.weight_lens.planted import (
     embeddings,
     random_rows,

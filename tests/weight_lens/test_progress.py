@@ -54,7 +54,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(still, tmp_path, monkeypatch
 def test_a_finished_folder_is_read_without_a_run(still, tmp_path, monkeypatch):
     layers = random_transcoders(still)
     first = describe(still, layers, tmp_path)
-    monkeypatch.setattr(lens, "solo_pass", None)
+    monkeypatch.setattr(lens, "single_token_pass", None)
     monkeypatch.setattr(lens, "tables_of", None)
     assert describe(still, layers, tmp_path).table().equals(first.table())
 

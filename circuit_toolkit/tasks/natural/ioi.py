@@ -62,7 +62,7 @@ def ioi(model: Model, n: int, seed: int, *, test: bool, mixed: bool) -> Task:
                     "PLACE": rng.choice(places),
                     "OBJECT": rng.choice(objects),
                 },
-                corrupted={"S": other},
+                twin={"S": other},
                 answers=(tokens[io],),
                 wrong=(tokens[s],),
                 says=f" {io}",

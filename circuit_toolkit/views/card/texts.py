@@ -109,7 +109,7 @@ def circuits_part(analysis: Mapping[str, Any] | None, maximum: float) -> str:
     if analysis is None:
         return ""
     clusters = analysis.get("clusters") or []
-    n = analysis.get("n_firings")
+    n = analysis.get("n_examples")
     note = f"CircuitLens{f', {n} firings' if n else ''}"
     body = quiet(_grouped(analysis)) + "".join(_cluster(each, maximum) for each in clusters)
     return section("How it comes to fire", note, body)
@@ -117,7 +117,7 @@ def circuits_part(analysis: Mapping[str, Any] | None, maximum: float) -> str:
 
 def _grouped(analysis: Mapping[str, Any]) -> str:
     """Return how many firings are in clusters, and why the others are not."""
-    clusters, n = analysis.get("clusters") or [], analysis.get("n_firings") or 0
+    clusters, n = analysis.get("clusters") or [], analysis.get("n_examples") or 0
     least = (analysis.get("settings") or {}).get("min_samples")
     if least is not None and n < least:
         return f"{n} firings are too few to group: a cluster takes {least}."

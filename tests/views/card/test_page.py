@@ -49,7 +49,7 @@ def made_up_card(text: str = "Mary") -> FeatureCard:
             ],
         },
         {
-            "n_firings": 40,
+            "n_examples": 40,
             "clusters": [
                 {
                     **{"label": 0, "size": 30, "share": 0.75, "description": text},
@@ -136,8 +136,8 @@ def test_firings_that_are_in_no_cluster_are_told_of():
     some = card_html(replace(card, circuit_lens={**card.circuit_lens, **counts}))
     assert "10 of 40 firings in no cluster (4 without anything that stands out)." in some
     for analysis, said in (
-        ({"n_firings": 40, "n_noise": 40, "n_empty": 40}, "No cluster was found among 40 firings"),
-        ({"n_firings": 2, "settings": {"min_samples": 3}}, "2 firings are too few to group"),
+        ({"n_examples": 40, "n_noise": 40, "n_empty": 40}, "No cluster was found among 40 firings"),
+        ({"n_examples": 2, "settings": {"min_samples": 3}}, "2 firings are too few to group"),
     ):
         text = card_html(replace(card, circuit_lens={**analysis, "clusters": []}))
         assert "<h4>How it comes to fire" in text and said in text

@@ -1,4 +1,4 @@
-"""Which contributions stand out: z-scores within a layer, of each firing by itself."""
+"""Which contributions stand out: z-scores within a layer, of each example by itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from circuit_toolkit.circuit_lens.frozen import Fired
+from circuit_toolkit.circuit_lens.frozen import ActiveFeatures
 
 
-class Outliers(NamedTuple):
+class ContributionOutliers(NamedTuple):
     """Entries that stand out; all of shape (n,)."""
 
     row: Tensor
@@ -20,7 +20,7 @@ class Outliers(NamedTuple):
     z: Tensor
 
 
-def head_outliers(scores: Tensor, mask: Tensor, floor: float) -> Outliers:
+def head_outliers(scores: Tensor, mask: Tensor, floor: float) -> ContributionOutliers:
     """Find (head, source) pairs that stand out among all of a layer."""
     seen = mask[:, None].expand_as(scores)
     count = seen.sum((1, 2)).double()
@@ -30,21 +30,21 @@ def head_outliers(scores: Tensor, mask: Tensor, floor: float) -> Outliers:
     z = off / _spread((off**2).sum((1, 2)), count)[:, None, None]
     row, head, source = (z > floor).nonzero(as_tuple=True)
     found = scores[row, head, source], z[row, head, source].to(scores)
-    return Outliers(row, head, source, *found)
+    return ContributionOutliers(row, head, source, *found)
 
 
-def feature_outliers(fired: Fired, n_rows: int, floor: float) -> Outliers:
+def feature_outliers(active: ActiveFeatures, n_rows: int, floor: float) -> ContributionOutliers:
     """Find features that stand out among those of a layer that are active."""
-    value = fired.value.double()
+    value = active.value.double()
     zero = value.new_zeros(n_rows)
-    count = zero.index_add(0, fired.row, torch.ones_like(value))
-    mean = zero.index_add(0, fired.row, value) / count.clamp(min=1)
-    off = value - mean[fired.row]
-    spread = _spread(zero.index_add(0, fired.row, off**2), count)
-    z = off / spread[fired.row]
+    count = zero.index_add(0, active.row, torch.ones_like(value))
+    mean = zero.index_add(0, active.row, value) / count.clamp(min=1)
+    off = value - mean[active.row]
+    spread = _spread(zero.index_add(0, active.row, off**2), count)
+    z = off / spread[active.row]
     keep = (z > floor).nonzero()[:, 0]
-    parts = (fired.row, fired.feature, fired.place, fired.value, z.to(fired.value))
-    return Outliers(*(part[keep] for part in parts))
+    parts = (active.row, active.feature, active.place, active.value, z.to(active.value))
+    return ContributionOutliers(*(part[keep] for part in parts))
 
 
 def _spread(squares: Tensor, count: Tensor) -> Tensor:

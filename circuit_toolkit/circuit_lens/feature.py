@@ -24,7 +24,7 @@ from circuit_toolkit.sites import Site
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class AnalysedFeature:
     """A feature as a linear reading of the stream, and as a direction that is written to it."""
 
     dictionary: Dictionary
@@ -43,13 +43,13 @@ class Target:
     @property
     def reads_at(self) -> tuple[int, bool]:
         """In front of which block it reads, and whether behind that block's attention."""
-        return _place(self.stream)
+        return _block_of(self.stream)
 
     @property
     def writes_at(self) -> tuple[int, bool]:
         """In front of which block it writes, and whether behind that block's attention."""
         site = self.dictionary.out
-        return (site.layer + 1, False) if site.kind == "mlp_out" else _place(site)
+        return (site.layer + 1, False) if site.kind == "mlp_out" else _block_of(site)
 
     def reading(self, model: Model, stream: Tensor, at: Tensor) -> Reading:
         """Return what it reads at one token of each row of a batch."""
@@ -58,22 +58,21 @@ class Target:
         if is_normed(self.dictionary):
             norm = in_block(model, model.architecture.mlp_norm, self.stream.layer)
             row = row * norm_gain(x, norm, model.architecture)
-        layer, mid = self.reads_at
-        return Reading(row, at, layer, mid, self.constant)
+        return Reading(row, at, *self.reads_at, self.constant)
 
 
-def _place(stream: Site) -> tuple[int, bool]:
+def _block_of(stream: Site) -> tuple[int, bool]:
     return stream.layer + (stream.kind == "resid_post"), stream.kind == "resid_mid"
 
 
-def target_of(
-    model: Model, dictionaries: Mapping[Site, Dictionary], feature: FeatureName
-) -> Target:
+def find_feature(
+    model: Model, dictionaries: Mapping[Site, Dictionary], name: FeatureName
+) -> AnalysedFeature:
     """Find a feature by its name."""
-    site, index = feature_at(feature, dictionaries)
+    site, index = feature_at(name, dictionaries)
     dictionary = dictionaries[site]
     model.check_site(site)
-    return Target(
+    return AnalysedFeature(
         dictionary,
         index,
         stream_of(model, dictionary),
