@@ -38,9 +38,13 @@ def main() -> None:
         seconds = []
         for _ in range(REPEATS):
             marks = [_now()]
-            alone = [intervene(model, task, each, sae).logits for each in changes]
+            alone = [
+                intervene(model, task, each, dictionaries=sae, progress=False).logits
+                for each in changes
+            ]
             marks.append(_now())
-            together = [each.logits for each in intervene_each(model, task, changes, sae)]
+            outcomes = intervene_each(model, task, changes, dictionaries=sae, progress=False)
+            together = [each.logits for each in outcomes]
             marks.append(_now())
             seconds.append(np.diff(marks, axis=0))
         (cpu, wall), (cpu_each, wall_each) = np.median(seconds, axis=0)

@@ -71,11 +71,16 @@ if TYPE_CHECKING:  # what `__getattr__` finds, told to type checkers and editors
     from circuit_toolkit.features.virtual import virtual_weights as virtual_weights
     from circuit_toolkit.generalisation.study import generalise as generalise
     from circuit_toolkit.head_codes import HeadCodes as HeadCodes
-    from circuit_toolkit.interventions.changes import change as change
+    from circuit_toolkit.interventions.changes import Change as Change
+    from circuit_toolkit.interventions.changes import add as add
     from circuit_toolkit.interventions.changes import mean_ablation as mean_ablation
+    from circuit_toolkit.interventions.changes import put as put
+    from circuit_toolkit.interventions.changes import resample as resample
+    from circuit_toolkit.interventions.changes import scale as scale
     from circuit_toolkit.interventions.changes import zero as zero
     from circuit_toolkit.interventions.generation import generate as generate
     from circuit_toolkit.interventions.runs import intervene as intervene
+    from circuit_toolkit.interventions.runs import intervene_each as intervene_each
     from circuit_toolkit.interventions.runs import intervened as intervened
     from circuit_toolkit.models import Model as Model
     from circuit_toolkit.models import load_model as load_model
@@ -141,12 +146,17 @@ CONTENTS: dict[str, dict[str, str]] = {
         "virtual_weights": "features.virtual",
     },
     "Interventions": {
+        "zero": "interventions.changes",
+        "put": "interventions.changes",
+        "add": "interventions.changes",
+        "scale": "interventions.changes",
+        "resample": "interventions.changes",
+        "mean_ablation": "interventions.changes",
+        "Change": "interventions.changes",
         "intervene": "interventions.runs",
+        "intervene_each": "interventions.runs",
         "intervened": "interventions.runs",
         "generate": "interventions.generation",
-        "zero": "interventions.changes",
-        "mean_ablation": "interventions.changes",
-        "change": "interventions.changes",
     },
     "Evidence": {
         "ablation_evidence": "evidence.ablation",

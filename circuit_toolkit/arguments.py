@@ -23,6 +23,7 @@ _REMEDIES = {
     "ActivationStore": "Pass what capture(..., store=folder) returns",
     "Dictionary": "Pass what load_dictionaries(model) returns",
     "FeatureDescriptions": "Pass what WeightLens().describe(...) returns",
+    "Change": "Make one with ct.zero, ct.put, ct.add, ct.scale or ct.resample",
 }
 
 
@@ -143,10 +144,15 @@ def as_prompts(prompts: Any, name: str = "prompts") -> Any:
     if isinstance(prompts, str | bytes | os.PathLike):
         raise InputError(f"{name} must be a list of texts or a task, not one text: write [text].")
     if (keys := _columns(prompts)) is not None:
-        key = next((key for key in ("text", "input_ids", "train") if key in keys), [*keys, ""][0])
+        path, table = "data", prompts
+        while columns := _columns(table):  # a DatasetDict holds tables
+            key = next(
+                (key for key in ("text", "input_ids", "train") if key in columns), columns[0]
+            )
+            path, table = f"{path}[{key!r}]", table[key]
         raise InputError(
             f"{name} must be texts or a task, got a {type(prompts).__name__} with "
-            f"{', '.join(map(repr, keys[:5]))}. Pass one column of it: data[{key!r}]."
+            f"{', '.join(map(repr, keys[:5])) or 'nothing in it'}. Pass one column of it: {path}."
         )
     if is_a(prompts, *_REMEDIES) or not isinstance(prompts, Iterable):
         raise InputError(

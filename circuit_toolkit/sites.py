@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import total_ordering
 
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
 
 # kind -> TransformerLens hook name, in order of computation inside a block.
@@ -68,12 +69,10 @@ class Site:
         """Refuse kinds that do not exist."""
         if self.kind not in KINDS:
             raise InputError(f"Unknown kind of site {self.kind!r}. Use one of {', '.join(KINDS)}.")
-        if (
-            not isinstance(self.layer, int)
-            or self.layer < 0
-            or (self.kind in _UNLAYERED and self.layer)
-        ):
-            raise InputError(f"Site {self.kind!r} has no layer {self.layer!r}.")
+        layer = whole(self.layer, f"The layer of site {self.kind!r}", 0)
+        if layer and self.kind in _UNLAYERED:
+            raise InputError(f"Site {self.kind!r} has no layer {layer}.")
+        object.__setattr__(self, "layer", layer)  # Python's, whoever's integer was given
 
     @classmethod
     def parse(cls, name: str | Site) -> Site:

@@ -1,7 +1,9 @@
 import random
 import re
 
+import numpy as np
 import pytest
+import torch
 
 from circuit_toolkit.errors import InputError, ToolkitError
 from circuit_toolkit.sites import KINDS, Site
@@ -86,7 +88,13 @@ def test_what_is_no_name_is_refused(wrong):
         Site.parse(wrong)
 
 
-@pytest.mark.parametrize("layer", ["3", 1.0, None])
+@pytest.mark.parametrize("layer", ["3", 1.0, None, True, np.float32(1), torch.ones(2)])
 def test_a_layer_is_a_whole_number(layer):
-    with pytest.raises(InputError, match="has no layer"):
+    with pytest.raises(InputError, match="layer of site 'mlp_out' must be a whole number"):
         Site("mlp_out", layer)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array, torch.tensor])
+def test_a_layer_is_of_whoever_counts(kind):
+    assert Site("mlp_out", kind(2)) == Site("mlp_out", 2)
+    assert type(Site("mlp_out", kind(2)).layer) is int and len({Site("embed", kind(0))}) == 1

@@ -13,7 +13,7 @@ from benchmarks.descriptions.token_lists import Tokens, Vocabulary
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.dictionaries.names import feature_at
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interventions import change, intervened
+from circuit_toolkit.interventions import intervened, put
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.continuation import continued
 from circuit_toolkit.sites import Site
@@ -107,8 +107,8 @@ def steer(
         raise InputError("A prompt fills the context: there is no room to go on. Shorten it.")
     rates = {}
     for factor in factors:
-        changes = [change(site, "set", factor * maximum, features=[index])]
-        with intervened(model, changes, dictionaries) as changed:
+        changes = [put(site, factor * maximum, features=[index])]
+        with intervened(model, changes, dictionaries=dictionaries) as changed:
             said = continued(changed, start, max_new_tokens, temperature, seed)
         rates[factor] = float(torch.isin(said, listed).any(1).float().mean())
     silent = rates[0]

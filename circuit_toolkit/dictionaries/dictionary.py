@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -161,6 +161,26 @@ class Dictionary:
             Float32.
         """
         return self.writes.revert_difference(self.decode(new, x) - self.decode(old, x))
+
+    def added(self, x: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what editing the features of an activation adds to the raw activation at `out`.
+
+        What the dictionary leaves unexplained stays as it is.
+
+        Parameters
+        ----------
+        x : Tensor, shape (..., *`Model.shape_at(site)`)
+            Activations at `site`.
+        edit : callable
+            From feature activations (..., F), which it may write into, to new ones.
+
+        Returns
+        -------
+        Tensor, shape (..., *`Model.shape_at(out)`)
+            Of the type of `x`.
+        """
+        old = self.encode(x)
+        return self.difference(old, edit(old.clone()), x).to(x)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -76,7 +76,7 @@ def ablation_evidence(
     task = task.subset(n_prompts)
 
     def metric(changes: Sequence[Change]) -> float:
-        outcome = intervene(model, task, changes, dictionaries)
+        outcome = intervene(model, task, changes, dictionaries=dictionaries, progress=False)
         assert outcome.metric is not None
         return float(outcome.metric.mean())
 

@@ -333,6 +333,6 @@ def _measure(
     task: Task,
     changes: Sequence[Change],
 ) -> np.ndarray:
-    outcome = intervene(model, task, changes, dictionaries)
+    outcome = intervene(model, task, changes, dictionaries=dictionaries, progress=False)
     assert outcome.metric is not None
     return outcome.metric.double().numpy()

@@ -12,7 +12,7 @@ import numpy as np
 
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interventions import change, intervene
+from circuit_toolkit.interventions import intervene, resample
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
@@ -85,15 +85,14 @@ def head_evidence(
         for layer, head in sorted(replaced):
             by_layer.setdefault(layer, []).append(head)
         changes = [
-            change(Site("head_out", layer), "resample", heads=chosen)
-            for layer, chosen in by_layer.items()
+            resample(Site("head_out", layer), heads=chosen) for layer, chosen in by_layer.items()
         ]
-        values = intervene(model, task, changes).metric
+        values = intervene(model, task, changes, progress=False).metric
         assert values is not None
         return float(values.mean())
 
     full = metric(())
-    logits = intervene(model, list(task.corrupted), []).logits
+    logits = intervene(model, list(task.corrupted), [], progress=False).logits
     twins = float(task.score(logits, range(len(task), 2 * len(task))).mean())
     if full <= twins:
         raise InputError(

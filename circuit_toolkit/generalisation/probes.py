@@ -53,7 +53,9 @@ def feature_rows(
     own = removed.pop(site, np.array([], dtype=int))
     changes = [zero(where, features=each) for where, each in removed.items() if len(each)]
     # Without changes the model stays as it is, and keeps those that it brings.
-    running = intervened(model, changes, dictionaries) if changes else nullcontext(model)
+    running = (
+        intervened(model, changes, dictionaries=dictionaries) if changes else nullcontext(model)
+    )
     with running as changed:
         acts = capture(changed, {site: dictionaries[site]}, task.clean, "mean", progress=False)
     rows = acts.features[site].toarray()

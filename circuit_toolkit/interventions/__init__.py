@@ -1,23 +1,29 @@
 """Interventions: features, heads or sites set, scaled, added to or resampled in a running model."""
 
-from circuit_toolkit.interventions.changes import Change, change, mean_ablation, zero
-from circuit_toolkit.interventions.generation import Generation, generate
-from circuit_toolkit.interventions.runs import (
-    Outcome,
-    intervene,
-    intervene_each,
-    intervened,
+from circuit_toolkit.interventions.changes import (
+    Change,
+    add,
+    mean_ablation,
+    put,
+    resample,
+    scale,
+    zero,
 )
+from circuit_toolkit.interventions.generation import Generation, generate
+from circuit_toolkit.interventions.runs import Outcome, intervene, intervene_each, intervened
 
 __all__ = [
     "Change",
-    "Generation",
+    "zero",
+    "put",
+    "add",
+    "scale",
+    "resample",
+    "mean_ablation",
     "Outcome",
-    "change",
-    "generate",
     "intervene",
     "intervene_each",
     "intervened",
-    "mean_ablation",
-    "zero",
+    "Generation",
+    "generate",
 ]

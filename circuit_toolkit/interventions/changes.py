@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,12 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.arguments import described, expect, is_a, whole
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
-How = Literal["set", "add", "scale", "resample"]
+How = Literal["put", "add", "scale", "resample"]
 PER_HEAD = {"attn_z": 2, "head_out": 2, "attn_pattern": 1}  # kind of site -> axis of the heads
 
 
@@ -25,20 +26,26 @@ class Change:
 
     Parameters
     ----------
-    site : Site
+    site : Site or str
         Where; for features the site that their dictionary reads.
-    how : {"set", "add", "scale", "resample"}
-        Set to a value, add it, multiply by it, or take over what the corrupted prompt has there.
+    how : {"put", "add", "scale", "resample"}
+        Put a value there, add it, multiply by it, or take over what the corrupted prompt has.
     value : float or array, optional
         One number, or one for each feature; for heads one vector each; else a vector, shape (D,).
-        Features are in their own units.
-    features : ndarray of int, optional
+        Features are in their own units. None to resample.
+    features : int or sequence of int, optional
         Which features of the dictionary at the site. What it leaves unexplained is kept.
-    heads : ndarray of int, optional
-        Which heads, at a site that is per head.
+    heads : int or sequence of int, optional
+        Which heads, at a site that is per head. By default the whole site is changed.
     positions : str or int
         `all` tokens but the beginning-of-sequence token; the `last`; a position that the task
         names; or the index of a token, counted from the end (-1 is the last).
+
+    Raises
+    ------
+    InputError
+        If both features and heads are given, heads at a site without, or a value is missing, no
+        number or NaN.
     """
 
     site: Site
@@ -48,79 +55,60 @@ class Change:
     heads: np.ndarray | None = None
     positions: str | int = "all"
 
-
-def change(
-    site: Site | str,
-    how: How,
-    value: Any = None,
-    *,
-    features: Sequence[int] | np.ndarray | None = None,
-    heads: Sequence[int] | np.ndarray | None = None,
-    positions: str | int = "all",
-) -> Change:
-    """Make a `Change`, its parts checked; see there.
-
-    Parameters
-    ----------
-    site : Site or str
-        Where.
-    how : {"set", "add", "scale", "resample"}
-        What is done.
-    value : float or array, optional
-        With what; nothing to resample.
-    features, heads : sequence of int, optional
-        Units, one kind of the two; by default the whole site.
-    positions : str or int
-        On which tokens.
-
-    Returns
-    -------
-    Change
-
-    Raises
-    ------
-    InputError
-        If both kinds of units are given, heads at a site without, or a value is missing or NaN.
-    """
-    site = Site.parse(site)
-    if features is not None and heads is not None:
-        raise InputError("A change is of features or of heads, not of both: pass two changes.")
-    if heads is not None and site.kind not in PER_HEAD:
-        raise InputError(
-            f"{site} is not per head: use attn_z, head_out or attn_pattern {site.layer}."
-        )
-    if how not in ("set", "add", "scale", "resample"):
-        raise InputError(f"Unknown change {how!r}: use 'set', 'add', 'scale' or 'resample'.")
-    if (value is None) != (how == "resample"):
-        article = "no" if how == "resample" else "a"
-        raise InputError(f"A change that is to {how} takes {article} value.")
-    if value is not None and not np.isfinite(np.asarray(_plain(value), dtype=float)).all():
-        raise InputError(f"The value to {how} at {site} holds NaN or infinity.")
-    return Change(site, how, value, _indices(features), _indices(heads), positions)
+    def __post_init__(self) -> None:
+        """Take sites by name and integers of any kind; refuse parts that do not go together."""
+        site, where = Site.parse(self.site), self.positions
+        where = where if isinstance(where, str) else whole(where, "positions")
+        object.__setattr__(self, "site", site)
+        object.__setattr__(self, "positions", where)
+        for name in ("features", "heads"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _indices(getattr(self, name)))
+        if self.features is not None and self.heads is not None:
+            raise InputError("A change is of features or of heads, not of both: pass two changes.")
+        if self.heads is not None and site.kind not in PER_HEAD:
+            raise InputError(
+                f"{site} is not per head: use attn_z, head_out or attn_pattern {site.layer}."
+            )
+        if self.how not in ("put", "add", "scale", "resample"):
+            raise InputError(f"Unknown change {self.how!r}: use put, add, scale or resample.")
+        if (self.value is None) != (self.how == "resample"):
+            article = "no" if self.how == "resample" else "a"
+            raise InputError(f"To {self.how} takes {article} value.")
+        if self.value is not None and not _is_finite(self.value):
+            raise InputError(
+                f"The value to {self.how} at {site} must be numbers, without NaN or infinity, got "
+                f"{described(self.value)}."
+            )
 
 
-def _plain(value: Any) -> Any:
+def _is_finite(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(_as_array(value), dtype=float)).all())
+    except (TypeError, ValueError):
+        return False
+
+
+def _as_array(value: Any) -> Any:
     return value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
 
 
-def _indices(units: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
-    if units is None:
-        return None
-    array = np.atleast_1d(np.asarray(units))
-    if array.dtype.kind not in "iu" and len(array):
+def _indices(units: Any) -> np.ndarray:
+    array = np.atleast_1d(np.asarray(units.cpu() if isinstance(units, Tensor) else units))
+    if (array.dtype.kind not in "iu" and len(array)) or array.ndim > 1:
         raise InputError(f"Units are whole numbers, got {units!r:.80}.")
     return array.astype(np.int64)
 
 
 def zero(site: Site | str, **units: Any) -> Change:
-    """Set to zero; `features`, `heads` and `positions` as in `change`.
+    """Set to zero.
 
     Parameters
     ----------
     site : Site or str
         Where.
     **units
-        See `change`.
+        `features`, `heads` and `positions`, as in `Change`.
 
     Returns
     -------
@@ -131,7 +119,75 @@ def zero(site: Site | str, **units: Any) -> Change:
     >>> zero("head_out 3", heads=[1, 5]).heads.tolist()
     [1, 5]
     """
-    return change(site, "set", 0.0, **units)
+    return Change(Site.parse(site), "put", 0.0, **units)
+
+
+def put(site: Site | str, value: Any, **units: Any) -> Change:
+    """Set to a value.
+
+    Parameters
+    ----------
+    site : Site or str
+        Where.
+    value : float or array
+        A number for all units or one each; for heads a vector each; else a vector, shape (D,).
+    **units
+        `features`, `heads` and `positions`, as in `Change`.
+
+    Returns
+    -------
+    Change
+    """
+    return Change(Site.parse(site), "put", value, **units)
+
+
+def add(site: Site | str, value: Any, **units: Any) -> Change:
+    """Add a value, such as a direction.
+
+    Parameters
+    ----------
+    site, value, **units
+        As in `put`.
+
+    Returns
+    -------
+    Change
+    """
+    return Change(Site.parse(site), "add", value, **units)
+
+
+def scale(site: Site | str, factor: Any, **units: Any) -> Change:
+    """Multiply by a factor.
+
+    Parameters
+    ----------
+    site : Site or str
+        Where.
+    factor : float or array
+        As `value` in `put`.
+    **units
+        `features`, `heads` and `positions`, as in `Change`.
+
+    Returns
+    -------
+    Change
+    """
+    return Change(Site.parse(site), "scale", factor, **units)
+
+
+def resample(site: Site | str, **units: Any) -> Change:
+    """Take over what the corrupted prompt has there; `intervene` knows it, for a task.
+
+    Parameters
+    ----------
+    site, **units
+        As in `zero`.
+
+    Returns
+    -------
+    Change
+    """
+    return Change(Site.parse(site), "resample", **units)
 
 
 def mean_ablation(
@@ -158,32 +214,55 @@ def mean_ablation(
     InputError
         If a site was not captured, or a feature does not exist.
     """
-    means = acts.means()
-    for site, chosen in features.items():
+    expect(acts, "acts", "Activations")
+    if not isinstance(features, Mapping):
+        raise InputError(
+            f"features must be a dict of sites to features, got {described(features)}. Of a "
+            "circuit pass circuit.features."
+        )
+    means, chosen = acts.means(), {Site.parse(site): each for site, each in features.items()}
+    for site, each in chosen.items():
         if site not in means:
             known = ", ".join(map(str, means))
             raise InputError(f"{site} was not captured, only {known}.")
-        if len(chosen) and not 0 <= np.min(chosen) <= np.max(chosen) < len(means[site]):
-            raise InputError(f"{site} has features 0 to {len(means[site]) - 1}: {chosen}.")
+        chosen[site] = each = _indices(each)
+        if len(each) and not 0 <= each.min() <= each.max() < len(means[site]):
+            raise InputError(f"{site} has features 0 to {len(means[site]) - 1}: {each}.")
     captured = acts.settings.get("positions", "all")
     positions = "all" if captured == "mean" else captured  # a mean over tokens holds for each
     changes = []
     for site, mean in means.items():
         mask = np.zeros(len(mean), dtype=bool)
-        mask[np.asarray(features.get(site, []), dtype=int)] = True
+        mask[chosen.get(site, [])] = True
         units = np.flatnonzero(~mask if complement else mask)
         if len(units):
-            changes.append(Change(site, "set", mean[units], units, positions=positions))
+            changes.append(Change(site, "put", mean[units], units, positions=positions))
     return changes
 
 
-def check(model: Model, dictionaries: Mapping[Site, Dictionary], item: Change) -> None:
-    """Refuse a change that does not fit model and dictionaries."""
+def as_changes(
+    model: Model, dictionaries: Mapping[Site, Dictionary], given: Change | Iterable[Change]
+) -> list[Change]:
+    """Return one change or several as a list; refuse what does not fit model and dictionaries."""
+    alone = is_a(given, "Change")
+    if not alone and (isinstance(given, str) or not isinstance(given, Iterable)):
+        raise InputError(
+            f"changes must be a list of changes, got {described(given)}. Pass some such as "
+            "zero('head_out 3', heads=[1])."
+        )
+    changes: list[Change] = [given] if alone else list(given)  # pyright: ignore
+    for item in changes:
+        expect(item, "changes", "Change")
+        _check_fits(model, dictionaries, item)
+    return changes
+
+
+def _check_fits(model: Model, dictionaries: Mapping[Site, Dictionary], item: Change) -> None:
     model.check_site(item.site)
-    if item.features is not None and item.site not in dictionaries:
+    of_features = item.features is not None
+    if of_features and item.site not in dictionaries:
         known = ", ".join(map(str, dictionaries)) or "none"
         raise InputError(f"No dictionary was given for {item.site}, only for {known}.")
-    of_features = item.features is not None
     units = item.features if of_features else item.heads
     if units is None or not len(units):
         return
@@ -193,6 +272,6 @@ def check(model: Model, dictionaries: Mapping[Site, Dictionary], item: Change) -
         raise InputError(
             f"{item.site} has {what} 0 to {size - 1}, not {units.min()} to {units.max()}."
         )
-    given = np.shape(_plain(item.value))
-    if given and given[0] not in (1, len(units)):
-        raise InputError(f"{len(units)} units at {item.site} need as many values, got {given[0]}.")
+    values = np.shape(_as_array(item.value))
+    if values and values[0] not in (1, len(units)):
+        raise InputError(f"{len(units)} units at {item.site} need as many values, got {values[0]}.")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.arguments import described, number, whole
+from circuit_toolkit.dictionaries import shared_bos
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions.changes import Change
 from circuit_toolkit.interventions.runs import intervened
 from circuit_toolkit.models import LOGITS, Batch, Model, run
-from circuit_toolkit.sites import Site
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,13 @@ class Generation:
 def generate(
     model: Model,
     prompt: str,
-    changes: Sequence[Change],
-    dictionaries: Mapping[Site, Dictionary] | None = None,
+    changes: Change | Iterable[Change],
     *,
+    dictionaries: Any = None,
     max_new_tokens: int = 20,
     temperature: float = 0.0,
     seed: int = 0,
+    progress: bool = True,
 ) -> Generation:
     """Let the model go on from a prompt, by itself and with changes.
 
@@ -53,7 +55,7 @@ def generate(
         The model.
     prompt : str
         Where to begin.
-    changes : sequence of Change
+    changes : Change or sequence of Change
         What is done in every step; `positions="last"` is the token just written.
     dictionaries : dict of Site to Dictionary, optional
         Those whose features are meant.
@@ -63,6 +65,8 @@ def generate(
         0 takes the likeliest token; else the temperature of sampling.
     seed : int
         Of sampling; both texts draw the same numbers.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -73,25 +77,29 @@ def generate(
     InputError
         If a change does not fit, or a number makes no sense.
     """
-    if max_new_tokens < 1 or not 0 <= temperature < math.inf:
-        raise InputError(
-            f"max_new_tokens must be at least 1 and temperature 0 or more, got {max_new_tokens} "
-            f"and {temperature}."
+    count = whole(max_new_tokens, "max_new_tokens", 1)
+    temperature = number(temperature, "temperature", 0.0, 1000.0)
+    if not isinstance(prompt, str):
+        raise InputError(f"prompt must be one text, got {described(prompt)}.")
+    with intervened(model, changes, dictionaries=dictionaries) as changed:
+        known = as_dictionaries(model, dictionaries) if dictionaries else {}
+        start = model.tokenize([prompt], bos=shared_bos(known))
+        before, after = (
+            _continued(each, start, count, temperature, seed, progress) for each in (model, changed)
         )
-    start = model.tokenize([prompt], bos=shared_bos(dictionaries or {}))
-    options = (max_new_tokens, temperature, seed)
-    with intervened(model, changes, dictionaries) as changed:
-        before, after = (_continued(each, start, *options) for each in (model, changed))
     return Generation(prompt, before, after)
 
 
 def _continued(
-    model: Model, batch: Batch, max_new_tokens: int, temperature: float, seed: int
+    model: Model, batch: Batch, count: int, temperature: float, seed: int, progress: bool
 ) -> str:
+    from tqdm.auto import tqdm
+
     rng = torch.Generator().manual_seed(seed)
     ids = batch.ids
     first = ids.shape[1]
-    for _ in range(min(max_new_tokens, model.context - first)):
+    steps = range(min(count, model.context - first))
+    for _ in tqdm(steps, "generate", disable=not progress, leave=False):
         whole = Batch(ids, torch.ones_like(ids))
         logits = run(model, whole, [LOGITS], last_logits=True)[LOGITS][0, -1].float().cpu()
         if temperature:

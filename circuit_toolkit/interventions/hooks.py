@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,21 +18,21 @@ from circuit_toolkit.models import Batch, Model, run, token_mask
 from circuit_toolkit.models.ports import Edit
 from circuit_toolkit.sites import Site
 
-Named = Mapping[str, Sequence[int]]  # position that a task names -> places counted from the end
-
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A change, and where in a batch it acts."""
+    """A change, and where in a batch it acts: the rows of the batch, and the tokens in them."""
 
     change: Change
     where: Tensor
     rows: slice = field(default_factory=lambda: slice(None))
-    twin: Tensor | None = None
+    corrupted: Tensor | None = None  # what the corrupted prompts have there, to resample
 
 
-def places(model: Model, batch: Batch, positions: str | int, named: Named) -> Tensor:
-    """Describe on which tokens of a batch a change acts."""
+def places(
+    model: Model, batch: Batch, positions: str | int, named: Mapping[str, Sequence[int]]
+) -> Tensor:
+    """Return on which tokens (B, T) a change acts; `named` counts tokens from the end."""
     if positions == "all":
         return token_mask(model, batch)
     length, device = batch.ids.shape[1], batch.ids.device
@@ -53,23 +54,21 @@ def places(model: Model, batch: Batch, positions: str | int, named: Named) -> Te
 
 def edits(dictionaries: Mapping[Site, Dictionary], placed: Sequence[Placed]) -> dict[Site, Edit]:
     """Turn changes into what `run` writes."""
-    found: dict[Site, list[Edit]] = {}
+    found: dict[Site, list[Edit]] = defaultdict(list)
+    of_features: dict[Site, list[Placed]] = defaultdict(list)
     for item in placed:
         if item.change.features is None:
-            found.setdefault(item.change.site, []).append(_site_edit(item))
-    of_features: dict[Site, list[Placed]] = {}
-    for item in placed:
-        if item.change.features is not None:
-            of_features.setdefault(item.change.site, []).append(item)
+            found[item.change.site].append(_site_edit(item))
+        else:
+            of_features[item.change.site].append(item)
     for site, items in of_features.items():
         for where, edit in _feature_edits(dictionaries[site], items).items():
-            found.setdefault(where, []).append(edit)
+            found[where].append(edit)
     return {site: chained(each) for site, each in found.items()}
 
 
 def acts_on(item: Placed, x: Tensor) -> Tensor:
-    """Describe on which prompts a change of features changes anything."""
-    assert item.change.features is not None
+    """Return on which prompts a change of features changes anything."""
     units = torch.as_tensor(item.change.features, device=x.device)
     old = x[..., units]
     return (_changed(item, old, item.where[..., None], units) != old).flatten(1).any(1)
@@ -89,21 +88,19 @@ def chained(steps: Sequence[Edit]) -> Edit:
 def _feature_edits(dictionary: Dictionary, items: list[Placed]) -> dict[Site, Edit]:
     """Encode once, change features, add the difference: at once, or where a transcoder writes."""
 
-    def difference(x: Tensor) -> Tensor:
-        old = dictionary.encode(x)  # (B, T, F)
-        new = old.clone()
+    def changed(acts: Tensor) -> Tensor:
         for item in items:
-            mine = new[item.rows]
-            units = torch.as_tensor(item.change.features, device=new.device)
+            mine = acts[item.rows]
+            units = torch.as_tensor(item.change.features, device=acts.device)
             mine[..., units] = _changed(item, mine[..., units], item.where[..., None], units)
-        return dictionary.difference(old, new, x)
+        return acts
 
     if dictionary.kind == "sae":
-        return {dictionary.site: lambda x: x + difference(x).to(x)}
+        return {dictionary.site: lambda x: x + dictionary.added(x, changed)}
     held: list[Tensor] = []
 
     def look(x: Tensor) -> Tensor:
-        held.append(difference(x))
+        held.append(dictionary.added(x, changed))
         return x
 
     return {dictionary.site: look, dictionary.out: lambda y: y + held.pop().to(y)}
@@ -129,26 +126,26 @@ def _site_edit(item: Placed) -> Edit:
 
 def _changed(item: Placed, x: Tensor, where: Tensor, units: Tensor | None = None) -> Tensor:
     """Apply one change to the units that it is about, where it acts."""
-    how = item.change.how
+    how, per_head = item.change.how, PER_HEAD.get(item.change.site.kind)
     if how == "resample":
-        assert item.twin is not None
-        new = item.twin.to(x)
-        if item.change.features is not None and units is not None:
-            new = new[..., units.to(new.device)]
-        elif item.change.site.kind in PER_HEAD:
-            new = new.movedim(PER_HEAD[item.change.site.kind], 1)
-            new = new if units is None else new[:, units.to(new.device)]
+        assert item.corrupted is not None
+        new = item.corrupted.to(x)
+        if item.change.features is not None:
+            new = new[..., units]
+        elif per_head:
+            new = new.movedim(per_head, 1)
+            new = new if units is None else new[:, units]
     else:
-        value = _value(item.change.value, x, per_head=item.change.heads is not None)
-        new = {"set": value.expand_as(x), "add": x + value, "scale": x * value}[how]
+        value = _spread(item.change.value, x, of_heads=item.change.heads is not None)
+        new = {"put": value.expand_as(x), "add": x + value, "scale": x * value}[how]
     return torch.where(where.to(x.device), new, x)
 
 
-def _value(value: Any, x: Tensor, *, per_head: bool) -> Tensor:
+def _spread(value: Any, x: Tensor, *, of_heads: bool) -> Tensor:
     value = torch.as_tensor(value).to(x)
-    if per_head and value.ndim == 2:  # (heads, d) -> (heads, T, d)
+    if of_heads and value.ndim == 2:  # (heads, d) -> (heads, T, d)
         return value[:, None]
-    return value[:, None, None] if per_head and value.ndim == 1 else value
+    return value[:, None, None] if of_heads and value.ndim == 1 else value
 
 
 def frozen_attention(model: Model, batch: Batch) -> dict[Site, Edit]:

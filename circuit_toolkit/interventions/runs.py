@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import as_prompts, described, expect, is_a
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interventions.changes import Change, check
+from circuit_toolkit.interventions.changes import Change, as_changes
 from circuit_toolkit.interventions.hooks import (
     Placed,
     acts_on,
@@ -26,8 +28,7 @@ from circuit_toolkit.models.model import Prompt
 from circuit_toolkit.models.ports import Edit
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
-
-Dictionaries = Mapping[Site, Dictionary]
+from circuit_toolkit.tasks.prompt_pairs import row_slices, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +53,13 @@ class Outcome:
 def intervene(
     model: Model,
     prompts: Task | Sequence[Prompt],
-    changes: Sequence[Change],
-    dictionaries: Dictionaries | None = None,
+    changes: Change | Iterable[Change],
     *,
+    dictionaries: Any = None,
     freeze_attention: bool = False,
     read: Sequence[Site] = (),
     batch_size: int = 128,
+    progress: bool = True,
 ) -> Outcome:
     """Run prompts with changes, all of them in each run.
 
@@ -71,7 +73,7 @@ def intervene(
         The model.
     prompts : Task or sequence of str
         What to run; of a task the clean prompts.
-    changes : sequence of Change
+    changes : Change or sequence of Change
         None: the plain run.
     dictionaries : dict of Site to Dictionary, optional
         Those whose features are meant. Transcoders change what their MLP writes.
@@ -81,6 +83,8 @@ def intervene(
         Sites to return.
     batch_size : int
         Prompts in one run.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -92,17 +96,17 @@ def intervene(
         If there are no prompts, a change fits neither model nor dictionaries, the prompts do not
         name a position, or there are no corrupted prompts of equal length to resample from.
     """
-    plan = _Plan(model, prompts, dictionaries or {}, list(changes))
-    outcomes = []
-    for start in range(0, len(plan.texts), batch_size):
-        batch, named = plan.batch(start, batch_size)
+    plan = _Plan(model, dictionaries, prompts, changes)
+    read, outcomes = [Site.parse(site) for site in read], []
+    for here in row_slices(len(plan.texts), batch_size, progress, "intervene"):
+        batch, named = plan.batch(here)
         frozen = frozen_attention(model, batch) if freeze_attention else {}
-        twins = plan.twins(start, batch)
+        corrupted = plan.corrupted(here, batch)
         placed = [
-            Placed(each, places(model, batch, each.positions, named), twin=twins.get(number))
-            for number, each in enumerate(plan.changes)
+            Placed(each, places(model, batch, each.positions, named), corrupted=corrupted.get(n))
+            for n, each in enumerate(plan.changes)
         ]
-        write = _joined(edits(plan.dictionaries, placed), frozen)
+        write = _joined_edits(edits(plan.dictionaries, placed), frozen)
         outcomes.append(run(model, batch, [*read, LOGITS], write, last_logits=True))
     logits = torch.cat([values[LOGITS][:, -1] for values in outcomes])
     seen = {site: [values[site] for values in outcomes] for site in read}
@@ -112,14 +116,15 @@ def intervene(
 def intervene_each(
     model: Model,
     prompts: Task | Sequence[Prompt],
-    interventions: Sequence[Sequence[Change]],
-    dictionaries: Dictionaries | None = None,
+    interventions: Iterable[Change | Iterable[Change]],
     *,
+    dictionaries: Any = None,
     batch_size: int = 128,
+    progress: bool = True,
 ) -> list[Outcome]:
     """Run prompts under many interventions, several in one run.
 
-    Prompts on which an intervention changes nothing, as where its features are silent, are not
+    Prompts on which an intervention changes nothing, as where its features are not active, are not
     run again for it, and blocks before the first change are computed once.
 
     Parameters
@@ -134,6 +139,8 @@ def intervene_each(
         Those whose features are meant.
     batch_size : int
         Prompts times interventions in one run; more outgrow the caches of a processor.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -145,23 +152,25 @@ def intervene_each(
     InputError
         As `intervene`, or if one resamples.
     """
-    flat = [change for changes in interventions for change in changes]
-    if any(change.how == "resample" for change in flat):
+    if is_a(interventions, "Change") or not isinstance(interventions, Iterable):
+        raise InputError(
+            "interventions must be a list, each a list of changes, got "
+            f"{described(interventions)}. For one intervention call intervene."
+        )
+    each = [[one] if isinstance(one, Change) else list(one) for one in interventions]
+    plan = _Plan(model, dictionaries, prompts, [change for changes in each for change in changes])
+    if any(change.how == "resample" for change in plan.changes):
         raise InputError("Many interventions at once do not resample: call intervene for each.")
-    plan = _Plan(model, prompts, dictionaries or {}, flat)
-    if not interventions:
+    if not each:
         return []
-    logits: list[list[Tensor]] = [[] for _ in interventions]
-    for start in range(0, len(plan.texts), batch_size):
-        for found, one in zip(logits, _each(plan, interventions, start, batch_size), strict=True):
-            found.append(one)
-    whole = [torch.cat(parts) for parts in logits]
-    return [Outcome(each, plan.metric(each)) for each in whole]
+    slices = row_slices(len(plan.texts), batch_size, progress, "intervene")
+    logits = torch.cat([_each(plan, each, here, batch_size) for here in slices], 1)
+    return [Outcome(one, plan.metric(one)) for one in logits]
 
 
-def _each(plan: _Plan, interventions: Sequence[Sequence[Change]], start: int, size: int) -> Tensor:
+def _each(plan: _Plan, interventions: Sequence[Sequence[Change]], here: slice, size: int) -> Tensor:
     """Logits (interventions, B, V) of a batch, in runs of so many prompts under some of them."""
-    batch, named = plan.batch(start, size)
+    batch, named = plan.batch(here)
     where = {
         positions: places(plan.model, batch, positions, named)
         for positions in {change.positions for change in plan.changes}
@@ -182,7 +191,7 @@ def _each(plan: _Plan, interventions: Sequence[Sequence[Change]], start: int, si
     wanted = torch.stack(
         [torch.stack([none, *map(matters, changes)]).any(0) for changes in interventions]
     )
-    # Most features are silent on most prompts: there the outcome is that of the plain run.
+    # Most features are inactive on most prompts: there the outcome is that of the plain run.
     for pairs in wanted.nonzero().split(size) if wanted.any() else ():
         which, prompts = pairs.T
         placed = []
@@ -194,7 +203,7 @@ def _each(plan: _Plan, interventions: Sequence[Sequence[Change]], start: int, si
                 Placed(change, where[change.positions][prompts[rows]], rows)
                 for change in interventions[number]
             ]
-        tiled = Batch(batch.ids[prompts], batch.mask[prompts])
+        tiled = rows_of(batch, prompts)
         write = edits(plan.dictionaries, placed)
         skip = (same, plain[before[0]][prompts]) if same else None
         last = run(plan.model, tiled, [LOGITS], write, last_logits=True, skip=skip)
@@ -214,7 +223,7 @@ def _same_blocks(plan: _Plan) -> int:
 
 @contextmanager
 def intervened(
-    model: Model, changes: Sequence[Change], dictionaries: Dictionaries | None = None
+    model: Model, changes: Change | Iterable[Change], *, dictionaries: Any = None
 ) -> Iterator[Model]:
     """Return a model that computes with changes, to capture, to score, or to run.
 
@@ -224,7 +233,7 @@ def intervened(
     ----------
     model : Model
         The model.
-    changes : sequence of Change
+    changes : Change or sequence of Change
         Done in every run, after those that the model brings already, at positions that need no
         task; none resamples.
     dictionaries : dict of Site to Dictionary, optional
@@ -242,23 +251,21 @@ def intervened(
     Examples
     --------
     >>> import circuit_toolkit as ct
-    >>> from circuit_toolkit.interventions import zero
     >>> model = ct.load_model("demo")
-    >>> with intervened(model, [zero("attn_out 0")]) as changed:
+    >>> with intervened(model, ct.zero("attn_out 0")) as changed:
     ...     batch = changed.tokenize(["the boys near the cabinet"])
     ...     bool(run(changed, batch, [Site("attn_out", 0)])[Site("attn_out", 0)][:, 1:].any())
     False
     """
-    known = dictionaries or {}
-    for item in changes:
-        check(model, known, item)
-        if item.how == "resample":
-            raise InputError("Only intervene knows the corrupted prompts to resample from.")
+    known = _known(model, dictionaries)
+    wanted = as_changes(model, known, changes)
+    if any(item.how == "resample" for item in wanted):
+        raise InputError("Only intervene knows the corrupted prompts to resample from.")
 
     def of(batch: Batch) -> Mapping[Site, Edit]:
-        placed = [Placed(each, places(model, batch, each.positions, {})) for each in changes]
+        placed = [Placed(each, places(model, batch, each.positions, {})) for each in wanted]
         outer = model.edits(batch) if model.edits else {}
-        return _joined(edits(known, placed), outer)
+        return _joined_edits(edits(known, placed), outer)
 
     yield replace(model, edits=of)
 
@@ -266,46 +273,35 @@ def intervened(
 class _Plan:
     """Prompts and changes that fit each other."""
 
-    def __init__(
-        self,
-        model: Model,
-        prompts: Task | Sequence[Prompt],
-        dictionaries: Dictionaries,
-        changes: list[Change],
-    ):
-        self.model, self.dictionaries, self.changes = model, dictionaries, changes
-        self.task = prompts if isinstance(prompts, Task) else None
-        given: Any = self.task.clean if self.task else prompts
-        self.texts: list[Prompt] = list(given)
-        if not self.texts:
-            raise InputError("No prompts were given. Pass a task or a list of texts.")
-        for item in changes:
-            check(model, dictionaries, item)
-        self.bos = shared_bos(dictionaries)
+    def __init__(self, model: Model, dictionaries: Any, prompts: Any, changes: Any):
+        self.model, self.dictionaries = model, _known(model, dictionaries)
+        given = as_prompts(prompts)
+        self.task: Task | None = None if isinstance(given, list) else given
+        self.texts: list[Prompt] = given if self.task is None else list(self.task.clean)
+        self.changes = as_changes(model, self.dictionaries, changes)
+        self.bos = shared_bos(self.dictionaries)
 
-    def batch(self, start: int, size: int) -> tuple[Batch, dict[str, Sequence[int]]]:
+    def batch(self, here: slice) -> tuple[Batch, dict[str, Sequence[int]]]:
         """Return a batch, and the positions that the task names in it."""
-        here = slice(start, start + size)
-        named = self.task.positions if self.task else {}
+        named = {} if self.task is None else self.task.positions
         return self.model.tokenize(self.texts[here], bos=self.bos), {
             name: values[here] for name, values in named.items()
         }
 
-    def twins(self, start: int, batch: Batch) -> dict[int, Tensor]:
+    def corrupted(self, here: slice, batch: Batch) -> dict[int, Tensor]:
         """Return what the corrupted prompts have, for each change that resamples."""
         wanted = {n: each for n, each in enumerate(self.changes) if each.how == "resample"}
         if not wanted:
             return {}
         if self.task is None or not self.task.corrupted:
             raise InputError("To resample, pass a task whose prompts have corrupted prompts.")
-        texts = self.task.corrupted[start : start + len(batch.ids)]
-        twins = self.model.tokenize(texts, bos=self.bos)
-        if twins.ids.shape != batch.ids.shape or not torch.equal(twins.mask, batch.mask):
+        corrupted = self.model.tokenize(self.task.corrupted[here], bos=self.bos)
+        if corrupted.ids.shape != batch.ids.shape or not torch.equal(corrupted.mask, batch.mask):
             raise InputError(
                 f"Some corrupted prompts of {self.task.name!r} differ in length from their "
                 "prompts, so their tokens do not correspond. Choose ones of equal length."
             )
-        values = run(self.model, twins, list({each.site for each in wanted.values()}))
+        values = run(self.model, corrupted, list({each.site for each in wanted.values()}))
         return {
             number: self.dictionaries[each.site].encode(values[each.site])
             if each.features is not None
@@ -320,7 +316,12 @@ class _Plan:
         return self.task.score(logits, range(len(self.texts)))
 
 
-def _joined(*each: Mapping[Site, Edit]) -> dict[Site, Edit]:
+def _known(model: Model, dictionaries: Any) -> dict[Site, Dictionary]:
+    expect(model, "model", "Model")
+    return as_dictionaries(model, dictionaries) if dictionaries else {}
+
+
+def _joined_edits(*each: Mapping[Site, Edit]) -> dict[Site, Edit]:
     """Put edits of the same site after one another."""
     found: dict[Site, list[Edit]] = {}
     for one in reversed(each):  # what holds already first, then what changes it

@@ -21,7 +21,7 @@ from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.heads import head_evidence
 from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
-from circuit_toolkit.interventions import change, intervene
+from circuit_toolkit.interventions import intervene, resample
 from circuit_toolkit.models import Model, run
 from circuit_toolkit.panels.graph_widget import GraphWidget
 from circuit_toolkit.panels.panel import Panel
@@ -210,9 +210,10 @@ class HeadExplorer(Panel):
         if self.task.metric is None:
             return "the task has labels alone: no metric"
         task = self.task.subset(_TESTED)
-        replaced = change(Site("head_out", layer), "resample", heads=[head])
+        replaced = resample(Site("head_out", layer), heads=[head])
         after, before = (
-            intervene(self.model, task, changes).metric for changes in ([replaced], [])
+            intervene(self.model, task, changes, progress=False).metric
+            for changes in ([replaced], [])
         )
         assert after is not None and before is not None
         name, (was, now) = self.task.metric.replace("_", " "), (before.mean(), after.mean())

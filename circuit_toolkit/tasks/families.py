@@ -6,18 +6,23 @@ English, of which a prompt uses what the tokenizer has as single tokens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
+from circuit_toolkit.arguments import expect, whole
+from circuit_toolkit.demo.grammar.sentence import is_held_out
+from circuit_toolkit.demo.grammar.words import CENTURIES, NUMBERS
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
-from circuit_toolkit.tasks import bundled, natural
-from circuit_toolkit.tasks.bundled import speaks_grammar
+from circuit_toolkit.tasks import natural
+from circuit_toolkit.tasks.bundled import from_grammar, speaks_grammar
 from circuit_toolkit.tasks.task import Task
 
 
-def _check(n: int) -> None:
-    if n < 1:
-        raise InputError(f"n must be at least 1, got {n}.")
+def _counted(model: Model, n: int, seed: int) -> tuple[int, int]:
+    """Refuse what is no model, or no number of prompts and seed."""
+    expect(model, "model", "Model")
+    return whole(n, "n", 1), whole(seed, "seed")
 
 
 def ioi(
@@ -54,9 +59,20 @@ def ioi(
     InputError
         If n is below 1, or too few names are single tokens.
     """
-    _check(n)
-    make = bundled.ioi if speaks_grammar(model) else natural.ioi
-    return make(model, n, seed, test=test, mixed=mixed)
+    n, seed = _counted(model, n, seed)
+    if not speaks_grammar(model):
+        return natural.ioi(model, n, seed, test=test, mixed=mixed)
+    if not mixed:
+        return from_grammar("ioi", model, n, seed, test)
+    return from_grammar(
+        "ioi",
+        model,
+        n,
+        seed,
+        test,
+        upwards=("io_gender", "female"),
+        accept=lambda facts: facts["io_gender"] != facts["s_gender"],
+    )
 
 
 def greater_than(
@@ -99,12 +115,17 @@ def greater_than(
         If n is below 1, `years` is no such range, none of them is held out in any century (with
         `test`), or the tokenizer writes the end of a year as more than one token, as Llama's does.
     """
-    _check(n)
-    first, last = years
+    n, seed = _counted(model, n, seed)
+    first, last = (whole(year, "years") for year in years)
     if not 2 <= first <= last <= 98:
         raise InputError(f"years must be a range from 2 to 98, got {years}.")
-    make = bundled.greater_than if speaks_grammar(model) else natural.greater_than
-    return make(model, n, seed, test=test, years=years)
+    if not speaks_grammar(model):
+        return natural.greater_than(model, n, seed, test=test, years=(first, last))
+    starts = itertools.product(CENTURIES, NUMBERS[first : last + 1])
+    if not any(is_held_out(*start) == test for start in starts):
+        raise InputError(f"No start year in {years} is {'held out' if test else 'in training'}.")
+    metric = "probability_difference"
+    return from_grammar("greater_than", model, n, seed, test, metric=metric, years=(first, last))
 
 
 def docstring(
@@ -141,9 +162,20 @@ def docstring(
     InputError
         If n is below 1, or too few argument names are single tokens.
     """
-    _check(n)
-    make = bundled.docstring if speaks_grammar(model) else natural.docstring
-    return make(model, n, seed, test=test, apart=apart)
+    n, seed = _counted(model, n, seed)
+    if not speaks_grammar(model):
+        return natural.docstring(model, n, seed, test=test, apart=apart)
+    if not apart:
+        return from_grammar("docstring", model, n, seed, test)
+    return from_grammar(
+        "docstring",
+        model,
+        n,
+        seed,
+        test,
+        upwards=("half", "first"),
+        accept=lambda facts: facts["apart"] == "True",
+    )
 
 
 def agreement(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) -> Task:
@@ -174,9 +206,10 @@ def agreement(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) 
     InputError
         If n is below 1, or too few nouns or verbs are single tokens in both numbers.
     """
-    _check(n)
-    make = bundled.agreement if speaks_grammar(model) else natural.agreement
-    return make(model, n, seed, test=test)
+    n, seed = _counted(model, n, seed)
+    if not speaks_grammar(model):
+        return natural.agreement(model, n, seed, test=test)
+    return from_grammar("agreement", model, n, seed, test, upwards=("number", "singular"))
 
 
 def bios(
@@ -223,13 +256,14 @@ def bios(
     InputError
         If n is below 1, or the vocabulary lacks words of the grammar.
     """
-    _check(n)
+    n, seed = _counted(model, n, seed)
     if not speaks_grammar(model):
         raise InputError(
             f"The vocabulary of {model.name} lacks words of the bundled grammar, in which these "
             "biographies are. Use Task.from_hub(model, 'bias_in_bios')."
         )
-    return bundled.bios(model, n, seed, test=test, strength=strength, title=title, whole=whole)
+    options = {"strength": strength, "title": title, "whole": whole}
+    return from_grammar("bios", model, n, seed, test, upwards=("gender", "female"), **options)
 
 
 BUNDLED: dict[str, Callable[..., Task]] = {

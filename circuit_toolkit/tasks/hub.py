@@ -4,177 +4,212 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from circuit_toolkit.arguments import described, expect, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 from circuit_toolkit.tasks.tokens import encode
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class Source:
-    """Where a known data set is, and what is in its columns."""
+
+class _Known(NamedTuple):
+    """Where a data set is, its column of texts, its columns of labels, and names of classes."""
 
     path: str
-    config: str | None
-    text: str
-    columns: Mapping[str, str]  # label -> column
-    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # label -> names by number
+    config: str | None = None
+    text: str | None = None
+    columns: Mapping[str, str] = {}
+    classes: Mapping[str, Sequence[str]] = {}
 
 
-PROFESSIONS = """
+_PROFESSIONS = """
 accountant architect attorney chiropractor comedian composer dentist dietitian dj filmmaker
 interior_designer journalist model nurse painter paralegal pastor personal_trainer photographer
 physician poet professor psychologist rapper software_engineer surgeon teacher yoga_teacher
 """.split()  # numbered from 0  # noqa: SIM905  # reads best as text
-SOURCES = {
+_KNOWN = {
     # Warstadt et al., 2019, arXiv 1805.12471, as in GLUE: 1 is acceptable.
-    "cola": Source(
+    "cola": _Known(
         "nyu-mll/glue", "cola", "sentence", {"acceptable": "label"}, {"acceptable": ("no", "yes")}
     ),
     # De-Arteaga et al., 2019, arXiv 1901.09451; names from the data set's card.
-    "bias_in_bios": Source(
+    "bias_in_bios": _Known(
         "LabHC/bias_in_bios",
         None,
         "hard_text",
         {"profession": "profession", "gender": "gender"},
-        {
-            "profession": PROFESSIONS,
-            "gender": ("male", "female"),
-        },
+        {"profession": _PROFESSIONS, "gender": ("male", "female")},
     ),
 }
 
 
-def task_parts(
+def from_hub(
+    cls: Callable[..., T],
     model: Model,
     name: str,
     *,
-    data: Any,
-    config: str | None,
-    split: str,
-    text: str | None,
-    labels: Sequence[str],
-    n: int,
-    seed: int,
-    max_tokens: int | None,
-) -> dict[str, Any]:
-    """Parts of a Task from a data set; warnings point at who called the caller."""
-    if n < 1 or (max_tokens is not None and max_tokens < 1):
-        raise InputError(f"n and max_tokens must be at least 1, got {n} and {max_tokens}.")
-    known = SOURCES.get(name)
+    data: Any = None,
+    config: str | None = None,
+    split: str = "train",
+    text: str | None = None,
+    labels: Sequence[str] = (),
+    n: int = 512,
+    seed: int = 0,
+    max_tokens: int | None = None,
+) -> T:
+    """Take labelled texts from a data set of the Hugging Face hub.
+
+    The task has labels and no answers: capture it, then explain `target="acceptable"` or
+    `target="profession=nurse"`, best with `CircuitLasso(positions="mean")`.
+
+    Parameters
+    ----------
+    model : Model
+        Whose tokenizer decides which texts are too long.
+    name : str
+        `cola` (label `acceptable`: yes or no; Warstadt et al., 2019), `bias_in_bios` (labels
+        `profession`, `gender`; De-Arteaga et al., 2019), or any data set's name on the hub.
+    data : datasets.Dataset, datasets.DatasetDict, str or path, optional
+        What to read in place of the hub: the data set itself, or a folder that
+        `save_to_disk` wrote or `load_dataset` reads.
+    config : str, optional
+        Configuration of the data set, where it has several.
+    split : str
+        Part of the data set. CoLA's `test` has no labels: use `validation`.
+    text : str, optional
+        Column of the texts; known for the first two names.
+    labels : sequence of str
+        Columns of the labels; known for the first two names, else by default those that the
+        data set declares as classes.
+    n : int
+        At most so many texts, drawn without replacement.
+    seed : int
+        Decides which.
+    max_tokens : int, optional
+        Texts that are longer are left out, which a warning counts; by default what fits the
+        model, with a token to begin with.
+
+    Returns
+    -------
+    Task
+        With `metric=None`.
+
+    Raises
+    ------
+    InputError
+        If the data set cannot be reached, a column is not there, or texts have no labels.
+    """
+    expect(model, "model", "Model")
+    if not isinstance(name, str):
+        raise InputError(
+            f"name must be that of a data set, got {described(name)}. One in hand goes by data=, "
+            "a table of prompt pairs to Task.from_table."
+        )
+    n, seed = whole(n, "n", 1), whole(seed, "seed", 0)
+    longest = model.context if max_tokens is None else whole(max_tokens, "max_tokens", 1)
+    known = _KNOWN.get(name, _Known(name))
     if data is None:
-        data = known.path if known else name
-        config = config or (known.config if known else None)
-    table = _table(name, data, config, split)
-    source = _columns(name, table, known, text, labels)
-    texts, rows, skipped = _drawn(model, table[source.text], n, seed, max_tokens)
+        data, config = known.path, config or known.config
+    table = _dataset(name, data, config, split)
+    text, columns = _text_and_labels(name, table, known, text, labels)
+    texts, rows, skipped = _drawn(model, table[text], n, seed, min(longest, model.context) - 1)
     if skipped:
         warnings.warn(
             f"Texts of {name!r} that are empty or have more tokens than the model or max_tokens "
             f"allows were left out: {skipped}.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=2,
         )
-    return {
-        "name": name,
-        "clean": tuple(texts),
-        "metric": None,
-        "labels": {
-            label: _classes(name, split, table, column, rows, source.classes.get(label))
-            for label, column in source.columns.items()
+    return cls(
+        name=name,
+        clean=tuple(texts),
+        metric=None,
+        labels={
+            label: _classes(name, split, table, column, rows, known.classes.get(label))
+            for label, column in columns.items()
         },
-    }
+    )
 
 
-def _table(name: str, data: Any, config: str | None, split: str) -> Any:
+def _dataset(name: str, data: Any, config: str | None, split: str) -> Any:
     """One split of a data set: in hand, in a folder, or from the hub."""
     import datasets
+    from datasets.exceptions import DatasetsError
 
-    if isinstance(data, (str, os.PathLike)):
-        data = _read(name, os.fspath(data), config, split)
-    if isinstance(data, Mapping):  # a DatasetDict
+    if isinstance(data, str | os.PathLike):
+        path = os.fspath(data)
+        saved = ("state.json", "dataset_dict.json")
+        try:
+            if any((Path(path) / file).is_file() for file in saved):
+                data = datasets.load_from_disk(path)
+            else:
+                data = datasets.load_dataset(path, config, split=split)
+        # Unknown names, splits and configurations, and all that happens without a network.
+        except (OSError, ValueError, DatasetsError) as error:
+            cause = str(error).split("\n")[0][:200]
+            raise InputError(
+                f"Split {split!r} of {name!r} could not be loaded from {path!r}: {cause}. Check "
+                "the name and the split, and that the hub can be reached; without a network pass "
+                "data=, a datasets.Dataset or a folder that save_to_disk wrote where there is one."
+            ) from error
+    if isinstance(data, datasets.DatasetDict):
         if split not in data:
             raise InputError(f"{name!r} has no split {split!r}, only {', '.join(data)}.")
         data = data[split]
     if not isinstance(data, datasets.Dataset):
-        raise InputError(f"data must be a data set or a folder, got {type(data).__name__}.")
+        raise InputError(
+            f"data must be a data set or a folder, got {described(data)}. Of a DataFrame make "
+            "datasets.Dataset.from_pandas(frame)."
+        )
     return data
 
 
-def _read(name: str, path: str, config: str | None, split: str) -> Any:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    saved = ("state.json", "dataset_dict.json")
-    try:
-        if any((Path(path) / file).is_file() for file in saved):
-            return datasets.load_from_disk(path)
-        return datasets.load_dataset(path, config, split=split)
-    # Unknown names, splits and configurations, and all that happens without a network.
-    except (OSError, ValueError, DatasetsError) as error:
-        cause = str(error).split("\n")[0][:200]
-        raise InputError(
-            f"Split {split!r} of {name!r} could not be loaded from {path!r}: {cause}. Check the "
-            "name and the split, and that the hub can be reached; without a network pass data=, a "
-            "datasets.Dataset or a folder that save_to_disk wrote where there is one."
-        ) from error
-
-
-def _columns(
-    name: str, table: Any, known: Source | None, text: str | None, labels: Sequence[str]
-) -> Source:
+def _text_and_labels(
+    name: str, table: Any, known: _Known, text: str | None, labels: Sequence[str]
+) -> tuple[str, Mapping[str, str]]:
     """Which columns to read: those that are named, else those that are known or declared."""
     from datasets import ClassLabel
 
     features: dict[str, Any] = dict(table.features)
-    if isinstance(labels, str):
-        labels = [labels]
-    declared = [each for each, kind in features.items() if isinstance(kind, ClassLabel)]
-    if known is None and text is None:
+    text = text or known.text
+    if text is None:
         texts = [each for each, kind in features.items() if getattr(kind, "dtype", "") == "string"]
         if len(texts) != 1:
             raise InputError(f"Pass text=, the column of the texts in {name!r}: {[*features]}.")
         text = texts[0]
-    columns = {each: each for each in (labels or declared)}
-    if known and not labels:
-        columns = dict(known.columns)
+    declared = [each for each, kind in features.items() if isinstance(kind, ClassLabel)]
+    given = [labels] if isinstance(labels, str) else labels
+    columns = known.columns if not given else {each: each for each in given}
+    columns = columns or {each: each for each in declared}
     if not columns:
         raise InputError(f"Pass labels=, the columns of classes in {name!r}: {[*features]}.")
-    source = Source(
-        name, None, text or (known.text if known else ""), columns, known.classes if known else {}
-    )
-    for column in (source.text, *source.columns.values()):
+    for column in (text, *columns.values()):
         if column not in features:
             raise InputError(f"{name!r} has no column {column!r} among {[*features]}.")
-    return source
+    return text, columns
 
 
 def _drawn(
-    model: Model, column: Any, n: int, seed: int, max_tokens: int | None
+    model: Model, column: Any, n: int, seed: int, longest: int
 ) -> tuple[list[str], list[int], int]:
     """At most n texts in random order that are short enough, their rows, and how many were not."""
-    longest = min(max_tokens or model.context, model.context) - 1  # a token to begin with
-    texts: list[str] = []
-    rows: list[int] = []
-    skipped = 0
-    for row in np.random.default_rng(seed).permutation(len(column)).tolist():
+    texts, rows = [], []
+    for tried, row in enumerate(np.random.default_rng(seed).permutation(len(column)).tolist()):
         if len(texts) == n:
-            break
+            return texts, rows, tried - n
         text = str(column[row] or "").strip()
         if text and len(encode(model, [text])[0]) <= longest:
             texts.append(text)
             rows.append(row)
-        else:
-            skipped += 1
     if not texts:
         raise InputError(f"None of the {len(column)} texts has from 1 to {longest} tokens.")
-    return texts, rows, skipped
+    return texts, rows, len(column) - len(texts)
 
 
 def _classes(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.models.model import Batch, Model, Prompt
@@ -54,13 +55,7 @@ class TokenPairs:
 
     def batches(self, size: int, progress: bool, label: str) -> Iterator[slice]:
         """Go through the pairs."""
-        from tqdm.auto import tqdm
-
-        if size < 1:
-            raise InputError(f"batch_size must be at least 1, got {size}.")
-        starts = range(0, len(self), size)
-        for start in tqdm(starts, label, disable=not progress, leave=False):
-            yield slice(start, min(start + size, len(self)))
+        return row_slices(len(self), size, progress, label)
 
     def partners(self, seed: int) -> Tensor:
         """Return each prompt another one of its length, at random."""
@@ -79,23 +74,43 @@ class TokenPairs:
         return found
 
 
+def row_slices(n: int, size: int, progress: bool = False, label: str = "") -> Iterator[slice]:
+    """Go through n rows, so many at once, with a progress bar if wanted."""
+    from tqdm.auto import tqdm
+
+    size = whole(size, "batch_size", 1)
+    for start in tqdm(range(0, n, size), label, disable=not progress, leave=False):
+        yield slice(start, min(start + size, n))
+
+
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
     """Return some prompts of a batch."""
     return Batch(batch.ids[rows], batch.mask[rows])
 
 
-def tokenized_pairs(model: Model, task: PromptPairs, n_prompts: int | None = None) -> TokenPairs:
-    """Tokenize the prompts of a contrast and their corrupted prompts."""
-    if n_prompts is not None and n_prompts < 1:
-        raise InputError(f"n_prompts must be at least 1, got {n_prompts}.")
+def expect_pairs(model: Model, task: Any, n_prompts: Any = None) -> int | None:
+    """Refuse what is no model, or no prompts with a metric; return how many prompts to use."""
+    expect(model, "model", "Model")
+    if not isinstance(task, PromptPairs):
+        expect(task, "task", "Task")
+    if getattr(task, "metric", "") is None:
+        raise InputError(f"Task {task.name!r} has labels alone: no metric says what changes.")
+    return None if n_prompts is None else whole(n_prompts, "n_prompts", 1)
+
+
+def tokenized_pairs(
+    model: Model, task: PromptPairs, n_prompts: int | None = None, *, bos: bool | None = None
+) -> TokenPairs:
+    """Tokenize prompts and their corrupted prompts, which must be of equal lengths."""
+    n_prompts = expect_pairs(model, task, n_prompts)
     clean, corrupted = task.clean[:n_prompts], task.corrupted[:n_prompts]
     if len(clean) != len(corrupted):
         raise InputError(
             f"{task.name!r} has {len(clean)} prompts and {len(corrupted)} corrupted prompts. "
             "This method needs a corrupted prompt for each."
         )
-    both, n = model.tokenize([*clean, *corrupted]), len(clean)
-    pairs = TokenPairs(Batch(both.ids[:n], both.mask[:n]), Batch(both.ids[n:], both.mask[n:]))
+    both, n = model.tokenize([*clean, *corrupted], bos=bos), len(clean)
+    pairs = TokenPairs(rows_of(both, slice(0, n)), rows_of(both, slice(n, None)))
     differ = (pairs.clean.mask.sum(1) != pairs.corrupted.mask.sum(1)).nonzero()
     if len(differ):
         raise InputError(

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.tasks.sources import Metric, Sources
+from circuit_toolkit.tasks.hub import from_hub
+from circuit_toolkit.tasks.tables import Metric, from_pairs, from_table
 
 
 @dataclass(frozen=True, eq=False)
-class Task(Sources):
-    """Prompts with answers, and the metric that measures a model on them.
+class Task:
+    """Prompts with answers, and the metric that says how right a model is.
 
     The rows of a task are its n clean prompts, then their n corrupted prompts if there are any. A
     corrupted prompt is scored with the answers of its clean prompt, so the metric falls where the
@@ -57,8 +59,14 @@ class Task(Sources):
     positions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     directions: tuple[int, ...] = ()
 
+    from_pairs = classmethod(from_pairs)
+    from_table = classmethod(from_table)
+    from_hub = classmethod(from_hub)
+
     def __post_init__(self) -> None:
         """Refuse parts that do not go together."""
+        if isinstance(self.clean, str) or isinstance(self.corrupted, str):
+            raise InputError("Pass prompts as a tuple of texts, not one text: write (text,).")
         n = len(self.clean)
         if not n:
             raise InputError(f"Task {self.name!r} has no prompts.")
@@ -91,9 +99,9 @@ class Task(Sources):
 
     def __repr__(self) -> str:
         """Name, size and metric; not the prompts."""
-        twins = "with" if self.corrupted else "without"
+        corrupted = f"{'with' if self.corrupted else 'without'} corrupted prompts"
         metric = self.metric or "no metric"
-        return f"Task({self.name!r}, {len(self)} prompts {twins} corrupted prompts, {metric})"
+        return f"Task({self.name!r}, {len(self)} prompts {corrupted}, {metric})"
 
     @property
     def texts(self) -> list[str]:
@@ -130,7 +138,7 @@ class Task(Sources):
             )
 
     def score(self, logits: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """Measure the metric.
+        """Return the metric, without a graph for gradients.
 
         Parameters
         ----------
@@ -152,7 +160,7 @@ class Task(Sources):
         return self.metric_of(logits.detach()[:, None], rows).cpu()
 
     def metric_of(self, logits: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """Measure the metric, keeping the graph for gradients.
+        """Return the metric, keeping the graph for gradients.
 
         Parameters
         ----------
@@ -233,7 +241,7 @@ class Task(Sources):
         -------
         Task
         """
-        return self.select(range(min(n, len(self))))
+        return self.select(range(min(whole(n, "n", 1), len(self))))
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Task:
         """Keep some prompts and their corrupted prompts.

@@ -72,7 +72,7 @@ def year_ends(model: Model, splitting: Mapping[str, Mapping[str, int]]) -> dict[
     return dict(sorted({**ends, **missing}.items()))
 
 
-def unequal_twins(model: Model, clean: Sequence[str], corrupted: Sequence[str]) -> list[int]:
+def unequal_lengths(model: Model, clean: Sequence[str], corrupted: Sequence[str]) -> list[int]:
     """Rows whose corrupted prompt has another number of tokens."""
     lengths = [[len(ids) for ids in encode(model, texts)] for texts in (clean, corrupted)]
     return [i for i, (a, b) in enumerate(zip(*lengths, strict=True)) if a != b]

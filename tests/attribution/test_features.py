@@ -8,7 +8,7 @@ import torch
 
 from circuit_toolkit.attribution.features import attributed_effects, feature_attribution
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interventions import change, intervene
+from circuit_toolkit.interventions import intervene, put
 from circuit_toolkit.models import load_model, run
 from circuit_toolkit.patching.feature_effects import exact_feature_effects, exact_runs
 from circuit_toolkit.patching.feature_prompts import feature_runs
@@ -37,9 +37,9 @@ def exact(runs):
 
 def separate(tiny, saes, task, site, later, feature):
     """Mean effect of one feature by a run of its own, over tokens and prompts."""
-    item = change(site, "set", 0.0, features=[feature])
-    ablated = intervene(tiny, task, [item], saes, read=[later])
-    plain = intervene(tiny, task, [], saes, read=[later])
+    item = put(site, 0.0, features=[feature])
+    ablated = intervene(tiny, task, [item], dictionaries=saes, read=[later])
+    plain = intervene(tiny, task, [], dictionaries=saes, read=[later])
     batch = tiny.tokenize(task.clean, bos=True)
     x, y = ablated.activations[later][0], plain.activations[later][0]
     moved = saes[later].encode(x) - saes[later].encode(y)  # (B, T, F)

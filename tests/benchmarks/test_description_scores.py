@@ -16,7 +16,7 @@ from benchmarks.descriptions.token_lists import Vocabulary, filled, neutral_temp
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interventions import change, generate, intervened
+from circuit_toolkit.interventions import generate, intervened, put
 from circuit_toolkit.models import load_model
 from circuit_toolkit.sites import Site
 from tests.tiny import WIDTH, random_sae, tiny_hf
@@ -175,12 +175,12 @@ def test_continuations_are_those_of_generate(demo, demo_saes, demo_transcoders, 
         "transcoder": (demo_transcoders, Site("mlp_in", 3)),
     }[kind]
     prompts = ["when Mary and John went to the store, John gave a drink to", "the boys"]
-    changes = [change(site, "set", 40.0, features=[9])]
-    with intervened(demo, changes, dictionaries) as changed:
+    changes = [put(site, 40.0, features=[9])]
+    with intervened(demo, changes, dictionaries=dictionaries) as changed:
         said = continued(changed, demo.tokenize(prompts), 6)
     plain = continued(demo, demo.tokenize(prompts), 6)
     for row, before, prompt in zip(said, plain, prompts, strict=True):
-        one = generate(demo, prompt, changes, dictionaries, max_new_tokens=6)
+        one = generate(demo, prompt, changes, dictionaries=dictionaries, max_new_tokens=6)
         assert demo.tokenizer.decode(row[row >= 0]) == one.after
         assert demo.tokenizer.decode(before[before >= 0]) == one.before
     assert not torch.equal(said, plain)  # the change does something
@@ -188,8 +188,8 @@ def test_continuations_are_those_of_generate(demo, demo_saes, demo_transcoders, 
 
 def test_a_listed_token_counts_wherever_in_a_continuation_it_stands(demo, demo_transcoders):
     prompts = ["when Mary and John went to the", "the boys near the cabinet", "Anna"]
-    off = [change("mlp_in 3", "set", 0.0, features=[9])]
-    with intervened(demo, off, demo_transcoders) as changed:
+    off = [put("mlp_in 3", 0.0, features=[9])]
+    with intervened(demo, off, dictionaries=demo_transcoders) as changed:
         said = continued(changed, demo.tokenize(prompts), 4)
     last = int(said[0, 3])
     assert last >= 0 and last not in said[:, :1]

@@ -227,7 +227,7 @@ def test_an_ablation_is_the_one_made_in_transformer_lens(hook, tmp_path):
     (site,) = dictionaries
     mask = torch.rand(FEATURES) < 0.5
     changes = [zero(site, features=mask.nonzero().flatten().tolist())]
-    ours = intervene(model, PROMPTS, changes, dictionaries).logits.log_softmax(-1)
+    ours = intervene(model, PROMPTS, changes, dictionaries=dictionaries).logits.log_softmax(-1)
     plain = run(model, model.tokenize(PROMPTS), [Site("logits")])[Site("logits")][:, -1]
     for i, text in enumerate(PROMPTS):
         expected = lens_ablated(lens, theirs, alone(model, text), mask).log_softmax(-1)

@@ -62,7 +62,7 @@ def test_a_point_of_the_curve_is_an_intervention(tiny, saes, task, acts, scores)
     kept = {site: np.array([f for _, s, f in best if s == site], int) for site in SITES}
 
     def metric(changes):
-        return intervene(tiny, task, changes, saes).metric.double().mean()
+        return intervene(tiny, task, changes, dictionaries=saes).metric.double().mean()
 
     full, empty = metric([]), metric(mean_ablation(acts, {}, complement=True))
     inside = metric(mean_ablation(acts, kept, complement=True))

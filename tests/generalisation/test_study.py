@@ -115,7 +115,7 @@ def test_rows_are_means_over_tokens_and_lack_what_was_removed(tiny, tiny_saes, s
     assert not own[:, live].any()
     before = np.flatnonzero(feature_rows(tiny, pair, texts, EMBED).any(0))[:5]
     early = feature_rows(tiny, pair, texts, MIDDLE, {EMBED: before})
-    with intervened(tiny, [zero(EMBED, features=before)], pair) as changed:
+    with intervened(tiny, [zero(EMBED, features=before)], dictionaries=pair) as changed:
         np.testing.assert_allclose(early, feature_rows(changed, pair, texts, MIDDLE), atol=1e-6)
     assert abs(early - plain).max() > 1e-3
 

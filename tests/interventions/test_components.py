@@ -8,11 +8,15 @@ from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.dictionaries import load_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions import (
-    change,
+    Change,
+    add,
     generate,
     intervene,
     intervene_each,
     intervened,
+    put,
+    resample,
+    scale,
     zero,
 )
 from circuit_toolkit.models import LOGITS, run
@@ -47,13 +51,13 @@ def plain():
 @pytest.mark.parametrize("site", INSIDE, ids=str)
 def test_whole_sites_are_set_scaled_and_added_to(tiny, plain, site):
     for how, value, edit in [
-        ("set", 0.0, torch.zeros_like),
+        ("put", 0.0, torch.zeros_like),
         ("scale", 0.5, lambda x: 0.5 * x),
         ("add", 0.3, lambda x: x + 0.3),
     ]:
-        ours = intervene(tiny, [TEXT], [change(site, how, value)]).logits[0]
+        ours = intervene(tiny, [TEXT], [Change(site, how, value)]).logits[0]
         assert (ours - expected(TEXT, site, edit, tiny)).abs().max() <= TOL, how
-    same = intervene(tiny, [TEXT], [change(site, "scale", 1.0)]).logits[0]
+    same = intervene(tiny, [TEXT], [scale(site, 1.0)]).logits[0]
     assert (same - plain).abs().max() <= 2e-6
 
 
@@ -72,12 +76,12 @@ def test_heads_are_changed_one_by_one(tiny, kind):
     if kind == "attn_z":
         vectors = torch.randn(2, tiny.d_head)
 
-        def put(x):
+        def edit_two(x):
             x[:, :, [3, 0]] = vectors
             return x
 
-        ours = intervene(tiny, [TEXT], [change(site, "set", vectors, heads=[3, 0])]).logits[0]
-        assert (ours - expected(TEXT, site, put, tiny)).abs().max() <= TOL
+        ours = intervene(tiny, [TEXT], [put(site, vectors, heads=[3, 0])]).logits[0]
+        assert (ours - expected(TEXT, site, edit_two, tiny)).abs().max() <= TOL
 
 
 def test_a_direction_is_added_at_one_token(tiny):
@@ -87,13 +91,13 @@ def test_a_direction_is_added_at_one_token(tiny):
         x[:, -2] += direction
         return x
 
-    ours = intervene(tiny, [TEXT], [change(site, "add", direction, positions=-2)]).logits[0]
+    ours = intervene(tiny, [TEXT], [add(site, direction, positions=-2)]).logits[0]
     assert (ours - expected(TEXT, site, edit, tiny)).abs().max() <= TOL
 
 
 def test_several_changes_act_in_one_run_and_later_ones_see_earlier_ones(tiny):
     site = Site("mlp_out", 0)
-    changes = [change(site, "add", 1.0), change(site, "scale", 2.0), zero("attn_out 1")]
+    changes = [add(site, 1.0), scale(site, 2.0), zero("attn_out 1")]
     ids = tiny.tokenize([TEXT]).ids
     keep = torch.tensor([1.0] + [0.0] * (ids.shape[1] - 1))[None, :, None]
     edits = {
@@ -108,13 +112,13 @@ def test_resampling_takes_what_the_twin_has(tiny, tiny_saes):
     task = agreement(tiny, n=6, seed=0)
     lengths = {len(tiny.tokenize([t]).ids[0]) for t in (*task.clean, *task.corrupted)}
     assert len(lengths) > 1  # batches are padded
-    everything = [change("resid_post 0", "resample", positions="all")]
+    everything = [resample("resid_post 0", positions="all")]
     ours = intervene(tiny, task, everything).logits  # <bos> is the same in both
     theirs = intervene(tiny, list(task.corrupted), []).logits
     assert (ours - theirs).abs().max() <= TOL
     site = Site("resid_post", 1)
     units = [3, 40, 41]
-    ours = intervene(tiny, task, [change(site, "resample", features=units)], tiny_saes).logits
+    ours = intervene(tiny, task, [resample(site, features=units)], dictionaries=tiny_saes).logits
     twins = capture(tiny, tiny_saes, list(task.corrupted), progress=False)
     for row, text in enumerate(task.clean):
         ids = tiny.tokenize([text]).ids
@@ -128,12 +132,12 @@ def test_resampling_takes_what_the_twin_has(tiny, tiny_saes):
 
         theirs = written_out(tiny_hf(), ids, edits={site: edit})[LOGITS][0, -1]
         assert (ours[row] - theirs).abs().max() <= 2 * TOL
-    heads = [change("head_out 1", "resample", heads=[2])]
+    heads = [resample("head_out 1", heads=[2])]
     assert (intervene(tiny, task, heads).logits - intervene(tiny, task, []).logits).abs().max() > 0
 
 
 def test_resampling_wants_twins_that_correspond(tiny):
-    changes = [change("resid_post 0", "resample")]
+    changes = [resample("resid_post 0")]
     with pytest.raises(InputError, match="pass a task whose prompts have corrupted prompts"):
         intervene(tiny, TEXTS, changes)
     task = ioi(tiny, n=2, seed=0)
@@ -146,7 +150,7 @@ def test_resampling_wants_twins_that_correspond(tiny):
 
 def test_frozen_attention_holds_the_patterns_of_the_plain_run(tiny):
     direction = torch.randn(tiny.width)  # a constant would vanish in the norms
-    changes = [change("resid_post 0", "add", direction)]
+    changes = [add("resid_post 0", direction)]
     patterns = [Site("attn_pattern", layer) for layer in range(LAYERS)]
     batch = tiny.tokenize([TEXT])
     before = run(tiny, batch, patterns)
@@ -168,15 +172,15 @@ def test_many_interventions_at_once_are_each_of_them(tiny, tiny_saes):
     site = Site("resid_post", 0)
     each = [[zero(site, features=[f])] for f in range(0, FEATURES, 4)]
     each += [[zero("head_out 1", heads=[h])] for h in range(4)]
-    each += [[change(site, "add", 1.0, positions="S2"), zero("mlp_out 2", positions="last")], []]
-    at_once = intervene_each(tiny, task, each, tiny_saes, batch_size=32)
+    each += [[add(site, 1.0, positions="S2"), zero("mlp_out 2", positions="last")], []]
+    at_once = intervene_each(tiny, task, each, dictionaries=tiny_saes, batch_size=32)
     for changes, ours in zip(each, at_once, strict=True):
-        theirs = intervene(tiny, task, changes, tiny_saes)
+        theirs = intervene(tiny, task, changes, dictionaries=tiny_saes)
         assert (ours.logits - theirs.logits).abs().max() <= TOL
         torch.testing.assert_close(ours.metric, theirs.metric, rtol=0, atol=TOL)
     assert (at_once[0].logits - at_once[-1].logits).abs().max() > 0
     with pytest.raises(InputError, match="do not resample"):
-        intervene_each(tiny, task, [[change(site, "resample")]], tiny_saes)
+        intervene_each(tiny, task, [[resample(site)]], dictionaries=tiny_saes)
 
 
 def test_prompts_on_which_nothing_changes_are_not_run_again(tiny, tiny_saes, monkeypatch):
@@ -198,19 +202,19 @@ def test_prompts_on_which_nothing_changes_are_not_run_again(tiny, tiny_saes, mon
         sizes.append(len(batch.ids))
         return run(model, batch, *args, **options)
 
-    want = [intervene(tiny, task, changes, tiny_saes).logits for changes in each]
+    want = [intervene(tiny, task, changes, dictionaries=tiny_saes).logits for changes in each]
     monkeypatch.setattr(module, "run", counting)
-    got = intervene_each(tiny, task, each, tiny_saes, batch_size=7)
+    got = intervene_each(tiny, task, each, dictionaries=tiny_saes, batch_size=7)
     for ours, theirs in zip(got, want, strict=True):
         assert (ours.logits - theirs).abs().max() <= TOL
     assert sum(sizes) == 6 + int(fires[:, some].sum()) + 6 and max(sizes) <= 7
-    assert len(some) > 3 and intervene_each(tiny, task, [], tiny_saes) == []
+    assert len(some) > 3 and intervene_each(tiny, task, [], dictionaries=tiny_saes) == []
 
 
 def test_features_of_transcoders_change_what_their_mlp_writes(tiny, tiny_folder):
     transcoders = load_dictionaries(tiny, tiny_folder, kind="transcoder")
     site, units = Site("mlp_in", 1), np.arange(0, FEATURES, 2)
-    ours = intervene(tiny, [TEXT], [zero(site, features=units)], transcoders).logits[0]
+    ours = intervene(tiny, [TEXT], [zero(site, features=units)], dictionaries=transcoders).logits[0]
     ids = tiny.tokenize([TEXT]).ids
     read = written_out(tiny_hf(), ids)[site]
     acts = transcoders[site].encode(read)
@@ -233,12 +237,12 @@ def test_an_intervened_model_can_be_captured(tiny, tiny_saes):
     expected = tiny_saes[site].encode(values[site][batch.mask.bool() & ~keep[..., 0]])
     np.testing.assert_allclose(ours.features[site].toarray(), expected.numpy(), atol=TOL)
     assert abs(ours.features[site] - plain.features[site]).max() > 0.01
-    with pytest.raises(InputError, match="corrupted"), intervened(tiny, [change(site, "resample")]):
+    with pytest.raises(InputError, match="corrupted"), intervened(tiny, [resample(site)]):
         pass
 
 
 def test_interventions_nest(tiny):
-    outer, inner = change("mlp_out 0", "add", 1.0), change("mlp_out 0", "scale", 2.0)
+    outer, inner = add("mlp_out 0", 1.0), scale("mlp_out 0", 2.0)
     site = Site("mlp_out", 0)
     with intervened(tiny, [outer]) as once, intervened(once, [inner, zero("attn_out 2")]) as twice:
         ours = run(twice, tiny.tokenize([TEXT]), [site, LOGITS])

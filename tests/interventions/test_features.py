@@ -8,7 +8,7 @@ import torch
 
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interventions import change, intervene, mean_ablation, zero
+from circuit_toolkit.interventions import Change, add, intervene, mean_ablation, put, zero
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import ioi
 from tests.tiny import FEATURES, TEXTS, K, last_logits, residual_sites, tiny_hf
@@ -86,16 +86,18 @@ def masks(changes):
 
 
 def test_no_changes_are_the_plain_run(tiny, tiny_saes, acts, plain):
-    exact = intervene(tiny, TEXTS, [], tiny_saes).logits
-    assert torch.equal(exact, intervene(tiny, TEXTS, mean_ablation(acts, {}), tiny_saes).logits)
+    exact = intervene(tiny, TEXTS, [], dictionaries=tiny_saes).logits
+    assert torch.equal(
+        exact, intervene(tiny, TEXTS, mean_ablation(acts, {}), dictionaries=tiny_saes).logits
+    )
     torch.testing.assert_close(exact, plain, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 128])
 def test_the_size_of_batches_does_not_matter(tiny, tiny_saes, acts, batch_size):
     changes = mean_ablation(acts, some())
-    one = intervene(tiny, TEXTS, changes, tiny_saes, batch_size=batch_size).logits
-    two = intervene(tiny, TEXTS, changes, tiny_saes).logits
+    one = intervene(tiny, TEXTS, changes, dictionaries=tiny_saes, batch_size=batch_size).logits
+    two = intervene(tiny, TEXTS, changes, dictionaries=tiny_saes).logits
     torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
 
 
@@ -104,13 +106,13 @@ def test_features_that_are_set_to_what_they_are_change_nothing(tiny, tiny_saes, 
         own = capture(tiny, tiny_saes, [text], "last", progress=False)
         changes = mean_ablation(own, {}, complement=True)  # every feature to its mean: itself
         assert all(len(item.features) == FEATURES for item in changes)
-        logits = intervene(tiny, [text], changes, tiny_saes).logits
+        logits = intervene(tiny, [text], changes, dictionaries=tiny_saes).logits
         assert (logits[0] - plain[row]).abs().max() <= 1e-5
 
 
 def test_a_mean_ablation_equals_plain_hooks(tiny, tiny_saes, acts, plain):
     features, means = some(), acts.means()
-    ours = intervene(tiny, TEXTS, mean_ablation(acts, features), tiny_saes).logits
+    ours = intervene(tiny, TEXTS, mean_ablation(acts, features), dictionaries=tiny_saes).logits
     replaced = {site: np.isin(np.arange(FEATURES), features[site]) for site in SITES}
     theirs = by_hooks(tiny, tiny_saes, TEXTS, replaced, means)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
@@ -123,7 +125,7 @@ def test_the_complement_is_all_the_others(tiny, tiny_saes, acts):
     assert [item.site for item in changes] == list(SITES)
     assert changes[0].features.tolist() == list(range(10, FEATURES))
     assert all(len(item.features) == FEATURES for item in changes[1:])
-    ours = intervene(tiny, TEXTS, changes, tiny_saes).logits
+    ours = intervene(tiny, TEXTS, changes, dictionaries=tiny_saes).logits
     theirs = by_hooks(tiny, tiny_saes, TEXTS, masks(changes)[0], acts.means())
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
     everything = {site: np.arange(FEATURES) for site in SITES}
@@ -132,13 +134,15 @@ def test_the_complement_is_all_the_others(tiny, tiny_saes, acts):
 
 def test_zeros_and_values_of_ones_own(tiny, tiny_saes):
     site = SITES[1]
-    ours = intervene(tiny, TEXTS, [zero(site, features=range(FEATURES))], tiny_saes).logits
+    ours = intervene(
+        tiny, TEXTS, [zero(site, features=range(FEATURES))], dictionaries=tiny_saes
+    ).logits
     theirs = by_hooks(
         tiny, tiny_saes, TEXTS, {site: np.ones(FEATURES, bool)}, {site: np.zeros(FEATURES)}
     )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
-    changes = [change(site, "set", [0.5, 2.0], features=[7, 3])]
-    ours = intervene(tiny, TEXTS, changes, tiny_saes).logits
+    changes = [put(site, [0.5, 2.0], features=[7, 3])]
+    ours = intervene(tiny, TEXTS, changes, dictionaries=tiny_saes).logits
     theirs = by_hooks(tiny, tiny_saes, TEXTS, *masks(changes))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
 
@@ -148,13 +152,13 @@ def test_a_change_at_one_position_touches_that_token_alone(tiny, tiny_saes, acts
     rows = acts.pooled(positions)
     changes = mean_ablation(rows, some())
     assert {item.positions for item in changes} == {positions}
-    ours = intervene(tiny, task, changes, tiny_saes, batch_size=3).logits
+    ours = intervene(tiny, task, changes, dictionaries=tiny_saes, batch_size=3).logits
     places = rows.position[: len(task)].tolist()  # of the clean prompts
     replaced, _ = masks(changes)
     theirs = by_hooks(tiny, tiny_saes, task.clean, replaced, rows.means(), places)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
     everywhere = [replace(item, positions="all") for item in changes]
-    there = intervene(tiny, task, everywhere, tiny_saes).logits
+    there = intervene(tiny, task, everywhere, dictionaries=tiny_saes).logits
     assert (there - ours).abs().max() > 0.01
 
 
@@ -162,14 +166,14 @@ def test_means_over_prompts_act_on_every_token(tiny, tiny_saes, acts, task):
     rows = acts.pooled("mean")
     changes = mean_ablation(rows, some(3))
     theirs = by_hooks(tiny, tiny_saes, task.clean, masks(changes)[0], rows.means())
-    ours = intervene(tiny, task, changes, tiny_saes).logits
+    ours = intervene(tiny, task, changes, dictionaries=tiny_saes).logits
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
 
 
 def test_of_a_task_the_clean_prompts_are_run_and_scored(tiny, tiny_saes, task):
-    ours = intervene(tiny, task, [], tiny_saes)
+    ours = intervene(tiny, task, [], dictionaries=tiny_saes)
     assert ours.logits.shape == (len(task), len(tiny.tokenizer))
-    there = intervene(tiny, list(task.clean), [], tiny_saes)
+    there = intervene(tiny, list(task.clean), [], dictionaries=tiny_saes)
     torch.testing.assert_close(ours.logits, there.logits)
     assert there.metric is None
     torch.testing.assert_close(ours.metric, task.score(ours.logits, range(len(task))))
@@ -183,31 +187,31 @@ def test_what_cannot_be_changed_is_refused(tiny, tiny_saes, acts):
         with pytest.raises(InputError, match="has features 0 to 79"):
             mean_ablation(acts, {site: np.array([3, bad])})
         with pytest.raises(InputError, match="has features 0 to 79"):
-            intervene(tiny, TEXTS, [zero(site, features=[3, bad])], tiny_saes)
+            intervene(tiny, TEXTS, [zero(site, features=[3, bad])], dictionaries=tiny_saes)
         with pytest.raises(InputError, match="has heads 0 to 3"):
             intervene(tiny, TEXTS, [zero("attn_z 1", heads=[0, bad])])
     changes = mean_ablation(acts, {site: np.array([3])})
     with pytest.raises(InputError, match="No prompts"):
-        intervene(tiny, [], changes, tiny_saes)
+        intervene(tiny, [], changes, dictionaries=tiny_saes)
     with pytest.raises(InputError, match="No dictionary was given for blocks.0.hook_resid_post"):
-        intervene(tiny, TEXTS, changes, {SITES[0]: tiny_saes[SITES[0]]})
+        intervene(tiny, TEXTS, changes, dictionaries={SITES[0]: tiny_saes[SITES[0]]})
     with pytest.raises(InputError, match="name no position 'S2'"):
-        intervene(tiny, TEXTS, [replace(changes[0], positions="S2")], tiny_saes)
+        intervene(tiny, TEXTS, [replace(changes[0], positions="S2")], dictionaries=tiny_saes)
     with pytest.raises(InputError, match="counted from the end"):
-        intervene(tiny, TEXTS, [replace(changes[0], positions=3)], tiny_saes)
+        intervene(tiny, TEXTS, [replace(changes[0], positions=3)], dictionaries=tiny_saes)
     with pytest.raises(InputError, match="2 units .* need as many values, got 3"):
-        intervene(tiny, TEXTS, [change(site, "set", [1, 2, 3], features=[1, 2])], tiny_saes)
+        intervene(tiny, TEXTS, [put(site, [1, 2, 3], features=[1, 2])], dictionaries=tiny_saes)
     with pytest.raises(InputError, match="is not per head: use attn_z"):
         zero("resid_post 1", heads=[1])
     with pytest.raises(InputError, match="not of both"):
-        change(site, "set", 0.0, features=[1], heads=[1])
+        put(site, 0.0, features=[1], heads=[1])
     with pytest.raises(InputError, match="NaN or infinity"):
-        change(site, "add", float("nan"))
+        add(site, float("nan"))
     with pytest.raises(InputError, match="takes a value"):
-        change(site, "scale")
+        Change(site, "scale")
     with pytest.raises(InputError, match="takes no value"):
-        change(site, "resample", 1.0)
+        Change(site, "resample", 1.0)
     with pytest.raises(InputError, match="Unknown change 'ablate'"):
-        change(site, "ablate", 1.0)
+        Change(site, "ablate", 1.0)
     with pytest.raises(InputError, match="whole numbers"):
         zero(site, features=[1.5])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.interventions import change, intervene
+from circuit_toolkit.interventions import intervene, resample
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.patching.effects import edges_out_of, patching_effects
 from circuit_toolkit.patching.paths import path_patching
@@ -184,8 +184,8 @@ def test_through_all_that_lies_between_it_is_the_whole_effect(tiny, saes):
 
     sends = feature_that_moves(tiny, saes, EARLY)
     task = task_it_does(list(TwoTokens().clean), list(TwoTokens().corrupted))
-    resampled = change(EARLY, "resample", features=[sends])
-    metric = [intervene(tiny, task, each, saes).metric for each in ([resampled], [])]
+    resampled = resample(EARLY, features=[sends])
+    metric = [intervene(tiny, task, each, dictionaries=saes).metric for each in ([resampled], [])]
     options = {"dictionaries": saes, "through": graph.readers[:-1]}
     got = path_patching(tiny, task, (EARLY, sends), "logits", **options)
     assert (got.effect - (metric[0] - metric[1])).abs().max() <= TOL

@@ -7,7 +7,7 @@ import pytest
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.tasks import Task
-from circuit_toolkit.tasks.hub import SOURCES
+from circuit_toolkit.tasks.hub import _KNOWN
 
 datasets = pytest.importorskip("datasets")
 
@@ -50,7 +50,7 @@ def test_biographies_have_a_profession_and_a_gender(gpt2):
     task = Task.from_hub(gpt2, "bias_in_bios", data=biographies())
     assert as_dict(task, "profession") == {BIOS[0][0]: "nurse", BIOS[1][0]: "professor"}
     assert as_dict(task, "gender") == {BIOS[0][0]: "female", BIOS[1][0]: "male"}
-    professions = SOURCES["bias_in_bios"].classes["profession"]
+    professions = _KNOWN["bias_in_bios"].classes["profession"]
     assert len(professions) == 28 and list(professions) == sorted(professions)
     with pytest.raises(InputError, match="'profession' of 'bias_in_bios' must be from 0 to 27"):
         Task.from_hub(gpt2, "bias_in_bios", data=biographies([("a b", 28, 0)]))
@@ -97,7 +97,7 @@ def test_any_other_data_set_by_its_columns(gpt2):
     declared = Task.from_hub(gpt2, "glue-like", data=cola())  # one text column, one of classes
     assert set(declared.labels) == {"label"}
     assert set(declared.labels["label"]) == {"unacceptable", "acceptable"}
-    with pytest.raises(InputError, match="data must be a data set or a folder, got list"):
+    with pytest.raises(InputError, match="data must be a data set or a folder, got a list"):
         Task.from_hub(gpt2, "own", data=[1])
 
 

@@ -32,7 +32,7 @@ def word_at(model, text, place):
 
 @pytest.mark.parametrize("name", ["ioi", "greater_than", "docstring", "agreement"])
 @pytest.mark.parametrize("test", [False, True])
-def test_prompts_have_twins_of_equal_length_and_answers_of_one_token(real, name, test):
+def test_prompts_have_corrupted_prompts_of_equal_length_and_answers_of_one_token(real, name, test):
     if name == "greater_than" and real.hf.config.model_type == "llama":
         return  # refused, see below
     made, again, other = (BUNDLED[name](real, n=40, seed=seed, test=test) for seed in (3, 3, 4))
@@ -44,9 +44,9 @@ def test_prompts_have_twins_of_equal_length_and_answers_of_one_token(real, name,
     )
     assert made.name == name and len(made) == 40 and len(made.corrupted) == 40
     begins = str(real.tokenizer.bos_token)
-    for i, (clean, twin) in enumerate(zip(made.clean, made.corrupted, strict=True)):
-        assert clean != twin and begins not in clean and clean == clean.strip()
-        batch = real.tokenize([clean, twin])
+    for i, (clean, corrupted) in enumerate(zip(made.clean, made.corrupted, strict=True)):
+        assert clean != corrupted and begins not in clean and clean == clean.strip()
+        batch = real.tokenize([clean, corrupted])
         assert batch.mask.all(), "a corrupted prompt of another length would be padded"
         right, wrong = made.answers[i], made.wrong[i]
         assert right and wrong and not set(right) & set(wrong)
@@ -158,8 +158,8 @@ def test_verbs_agree_with_the_subject_whatever_the_attractor(real, test):
     singular = {one for one, _ in (*w.AUXILIARIES, *w.TRANSITIVE)}
     for i, clean in enumerate(made.clean):
         subject = word_at(real, clean, made.positions["subject"][i])
-        twin = word_at(real, made.corrupted[i], made.positions["subject"][i])
-        assert forms[subject] == twin
+        corrupted = word_at(real, made.corrupted[i], made.positions["subject"][i])
+        assert forms[subject] == corrupted
         one = subject in {each for each, _ in w.PEOPLE}
         assert made.labels["number"][i] == ("singular" if one else "plural")
         assert made.directions[i] == (1 if one else -1)
@@ -234,7 +234,7 @@ def draft(**changes):
     parts = {
         "template": "The {N} near the {M}",
         "words": {"N": "boy", "M": "car"},
-        "twin": {"N": "boys"},
+        "corrupted": {"N": "boys"},
         "answers": (318,),  # " is" for GPT-2
         "wrong": (389,),
         "says": " is",
@@ -244,7 +244,7 @@ def draft(**changes):
 
 
 def test_drafts_that_the_tokenizer_does_not_split_alike_are_passed_over(gpt2):
-    longer = draft(twin={"N": "antelopes"})  # three tokens
+    longer = draft(corrupted={"N": "antelopes"})  # three tokens
     other = draft(says=" unbelievably")  # no single token
     wrong = draft(answers=(389,), wrong=(318,))  # " is" is another token
     made = to_task(

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -56,7 +58,7 @@ def test_accuracy_asks_whether_the_best_answer_beats_every_wrong_one():
     assert not task().accuracy(tied, [0, 1]).any()
 
 
-def test_rows_are_clean_prompts_then_twins():
+def test_rows_are_clean_prompts_then_corrupted_prompts():
     assert task().texts == ["a", "b", "c", "d"]
     assert task().groups.tolist() == [0, 1, 0, 1]
     assert task(corrupted=()).groups.tolist() == [0, 1]
@@ -119,7 +121,7 @@ def test_a_task_of_labels_alone_has_no_metric_and_nothing_scores_on_it():
     assert Task("bare", ("a",), metric=None).corrupted == ()
 
 
-def test_twins_of_another_length_are_warned_of_where_the_user_is(tiny):
+def test_corrupted_prompts_of_another_length_are_warned_of_where_the_user_is(tiny):
     even, odd = ("Mary met Anna.", "Tom met Anna.", "Mary", "Anna"), ("the", "a boy", "boy", "boys")
     with pytest.warns(
         UserWarning, match="1 of 2 corrupted prompts have .* the first 'a boy'"
@@ -135,7 +137,7 @@ def test_own_pairs(tiny):
     assert own.answers == ((tiny.token_id("Mary"),), (tiny.token_id("boy"),))
     assert own.texts == ["Mary met Anna.", "the", "Tom met Anna.", "a"]
     for bad in ([], [("a", "b", "Mary")]):
-        with pytest.raises(InputError, match="tuples"):
+        with pytest.raises(InputError, match=r"list of \(clean, corrupted, answer, wrong\)"):
             Task.from_pairs(tiny, bad)
     for answer in ("zebra", "Mary Anna"):
         with pytest.raises(InputError, match="one known token"):
@@ -157,10 +159,10 @@ def test_bundled_tasks_ask_what_the_grammar_asks(tiny, name, test):
     if name == "docstring":  # the third argument of one half of the names, the rest of the other
         said = [each for each in said if each.facts["apart"] == "True"]
     assert made.clean == tuple(sentence.prompt for sentence in said[:30])
-    for clean, twin, right, wrong in zip(
+    for clean, corrupted, right, wrong in zip(
         made.clean, made.corrupted, made.answers, made.wrong, strict=True
     ):
-        a, b = tiny.tokenize([clean]), tiny.tokenize([twin])
+        a, b = tiny.tokenize([clean]), tiny.tokenize([corrupted])
         assert a.ids.shape == b.ids.shape and not torch.equal(a.ids, b.ids)
         assert not set(right) & set(wrong)
     right, wrong = (torch.zeros(30, len(tiny.tokenizer)) for _ in range(2))
@@ -185,9 +187,9 @@ def test_positions_count_from_the_end_to_the_word(tiny, name):
         else:
             assert found["start"] == made.labels["start"][row]
             assert words[row].count(found["century"]) == 2
-    twins = tiny.words(tiny.tokenize(made.corrupted))
+    corrupted = tiny.words(tiny.tokenize(made.corrupted))
     for row in range(20):  # the same places hold for the corrupted prompts, other words apart
-        changed = [i for i in range(len(words[row])) if words[row][i] != twins[row][i]]
+        changed = [i for i in range(len(words[row])) if words[row][i] != corrupted[row][i]]
         place = made.positions["S2" if name == "ioi" else "start"][row]
         assert changed == [len(words[row]) + place]
 
@@ -205,15 +207,15 @@ def test_positions_of_docstring_subject_attractor_and_name(tiny):
         assert words[row][place][0].isupper()
 
 
-def test_whole_biographies_tell_the_profession_and_their_twins_the_other_gender(tiny):
+def test_whole_biographies_tell_the_profession_and_their_corrupted_prompts_the_other_gender(tiny):
     made = bios(tiny, n=40, title=False, whole=True)
     signs = {p: {*a.split(), *b.split(), *c.split()} for p, (_, a, b, c) in w.PROFESSIONS.items()}
-    for i, (clean, twin) in enumerate(zip(made.clean, made.corrupted, strict=True)):
-        clean_words, twin_words = (text.rstrip(".").split() for text in (clean, twin))
+    for i, (clean, corrupted) in enumerate(zip(made.clean, made.corrupted, strict=True)):
+        clean_words, corrupted_words = (text.rstrip(".").split() for text in (clean, corrupted))
         assert signs[made.labels["profession"][i]] & set(clean_words)
         she = made.labels["gender"][i] == "female"
-        assert ("she" in clean_words) == ("he" in twin_words) == she
-        assert len(clean_words) == len(twin_words)
+        assert ("she" in clean_words) == ("he" in corrupted_words) == she
+        assert len(clean_words) == len(corrupted_words)
 
 
 def test_biographies_have_labels_and_options(tiny):
@@ -260,7 +262,9 @@ def test_mixed_names_explain_her_minus_him(tiny):
 def test_spans_start_in_the_years_that_are_asked_for(tiny, years):
     made = greater_than(tiny, n=60, years=years)
     assert all(years[0] <= int(start) <= years[1] for start in made.labels["start"])
-    assert all(clean != twin for clean, twin in zip(made.clean, made.corrupted, strict=True))
+    assert all(
+        clean != corrupted for clean, corrupted in zip(made.clean, made.corrupted, strict=True)
+    )
 
 
 def test_years_that_cannot_be_are_refused(tiny):
@@ -280,7 +284,7 @@ def test_years_are_a_probability_difference(tiny):
         ioi(tiny, n=0)
 
 
-def test_the_measure_has_gradients_and_the_change_is_a_distance():
+def test_the_metric_has_gradients_and_the_change_is_a_distance():
     task = Task("t", ("a", "b"), ("c", "d"), ((1, 2), (0,)), ((3,), (1, 2)))
     for metric in ("logit_difference", "probability_difference"):
         of = replace(task, metric=metric)
@@ -300,3 +304,58 @@ def test_the_measure_has_gradients_and_the_change_is_a_distance():
         moved = of.change(logits + step, logits, range(4))
         torch.testing.assert_close(moved, (of.metric_of(logits + step, range(4)) - measured).abs())
         assert not of.change(logits, logits, range(4)).any()
+
+
+PAIR = ("Mary met Anna.", "Tom met Anna.", "Mary", "Anna")
+FRAME = pd.DataFrame([PAIR], columns=["clean", "corrupted", "answer", "wrong"])
+
+
+@pytest.mark.parametrize("family", BUNDLED.values(), ids=BUNDLED)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": 64}, "model must be a Model, got 64. Pass what load_model"),
+        ({"model": "demo"}, "model must be a Model, got 'demo'. Pass what load_model"),
+        ({"n": 2.5}, "n must be a whole number, got 2.5"),
+        ({"n": "64"}, "n must be a whole number, got '64'"),
+        ({"n": True}, "n must be a whole number, got True"),
+        ({"n": -1}, "n must be at least 1, got -1"),
+        ({"seed": None}, "seed must be a whole number, got None"),
+    ],
+)
+def test_families_refuse_what_is_no_model_or_no_number(tiny, family, change, message):
+    with pytest.raises(InputError, match=message):
+        family(**{"model": tiny, "n": 2, **change})
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor, np.array])
+def test_families_take_whole_numbers_of_every_kind(tiny, kind):
+    assert ioi(tiny, kind(3), kind(1)).clean == ioi(tiny, 3, 1).clean
+    assert len(ioi(tiny, 3).subset(kind(2))) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: Task.from_pairs([PAIR], m), r"model must be a Model, got a list of 1"),
+        (lambda m: Task.from_pairs(m, FRAME), r"got 'clean'.*Task\.from_table\(model, table\)"),
+        (lambda m: Task.from_pairs(m, {"clean": ["a"]}), "got 'clean'.*from_table"),
+        (lambda m: Task.from_pairs(m, PAIR), "got 'Mary met Anna.'"),
+        (lambda m: Task.from_pairs(m, ioi(m, 1)), "got a Task"),
+        (lambda m: Task.from_pairs(m, [("a", "b", "c", 3)]), "four texts each, got a tuple of 4"),
+        (lambda m: Task.from_pairs(m, ["abcd"]), "four texts each, got 'abcd'"),
+        (lambda m: Task.from_table("a.csv", m), "model must be a Model, got 'a.csv'"),
+        (lambda m: Task.from_table(m, [PAIR]), r"a DataFrame or a list of dicts.*from_pairs"),
+        (lambda m: Task.from_table(m, {"clean": ["a"]}), "a list of dicts, got a dict of 1"),
+        (lambda m: Task.from_table(m, ioi(m, 1)), "a list of dicts, got a Task"),
+        (lambda m: Task.from_table(m, FRAME[:0]), "the table has no rows"),
+        (lambda m: Task.from_hub("cola", m), "model must be a Model, got 'cola'"),
+        (lambda m: Task.from_hub(m, FRAME), r"got a DataFrame.*data=.*Task\.from_table"),
+        (lambda m: Task.from_hub(m, "own", data=FRAME), r"Dataset\.from_pandas\(frame\)"),
+        (lambda m: Task.from_hub(m, "cola", n=1.5), "n must be a whole number"),
+        (lambda m: Task("x", "one text", metric=None), r"not one text: write \(text,\)"),
+    ],
+)
+def test_what_is_no_prompts_of_a_task_is_refused_with_the_way_out(tiny, call, message):
+    with pytest.raises(InputError, match=message):
+        call(tiny)

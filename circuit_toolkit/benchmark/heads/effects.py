@@ -24,7 +24,7 @@ from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.evidence.intervals import bootstrap
 from circuit_toolkit.files.documents import write_text
 from circuit_toolkit.head_codes.fit import head_nodes
-from circuit_toolkit.interventions import change, intervene, intervene_each
+from circuit_toolkit.interventions import intervene, intervene_each, put
 from circuit_toolkit.models.graph import OUTPUT, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import edges_out_of, patching_effects
@@ -192,7 +192,7 @@ def head_effects(
         raise InputError(f"Task {task.name!r} has no corrupted prompts to take outputs from.")
     rows = range(2 * len(task))
     clean, twins = (
-        float(task.score(intervene(model, list(texts), []).logits, which).mean())
+        float(task.score(intervene(model, list(texts), [], progress=False).logits, which).mean())
         for texts, which in ((task.clean, rows[: len(task)]), (task.corrupted, rows[len(task) :]))
     )
     gap = clean - twins
@@ -238,10 +238,10 @@ def _mean_ablation(model: Model, task: Task, progress: bool) -> np.ndarray:
     acts = capture(model, "head_out", prompts, "mean", progress=progress)
     shape = (model.n_heads, model.width)
     changes = [
-        [change(site, "set", mean.reshape(shape)[[head]], heads=[head])]
+        [put(site, mean.reshape(shape)[[head]], heads=[head])]
         for site, mean in acts.means().items()
         for head in range(model.n_heads)
     ]
-    outcomes = intervene_each(model, prompts, [[], *changes])
+    outcomes = intervene_each(model, prompts, [[], *changes], progress=progress)
     metrics = [task.score(each.logits, range(len(task))).numpy() for each in outcomes]
     return np.stack([metric - metrics[0] for metric in metrics[1:]], 1)

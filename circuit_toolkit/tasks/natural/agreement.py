@@ -64,7 +64,7 @@ def agreement(model: Model, n: int, seed: int, *, test: bool) -> Task:
             yield Draft(
                 template=template,
                 words=words,
-                twin={"N": subject[1 - number]},
+                corrupted={"N": subject[1 - number]},
                 answers=(tokens[verb[number]],),
                 wrong=(tokens[verb[1 - number]],),
                 says=f" {verb[number]}",

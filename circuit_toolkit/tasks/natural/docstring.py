@@ -49,7 +49,7 @@ def docstring(model: Model, n: int, seed: int, *, test: bool, apart: bool) -> Ta
             yield Draft(
                 template=TEMPLATE,
                 words={**signature, **words, "FUNCTION": rng.choice(w.FUNCTIONS)},
-                twin=dict(zip(SIGNATURE, rng.sample(unused, 6), strict=True)),
+                corrupted=dict(zip(SIGNATURE, rng.sample(unused, 6), strict=True)),
                 answers=(tokens[answer],),
                 wrong=tuple(tokens[name] for name in rest),
                 says=f" {answer}",

@@ -18,7 +18,7 @@ class Draft:
 
     template: str  # text with {slots}, up to the word that is asked for
     words: Mapping[str, str]  # slot -> word
-    twin: Mapping[str, str]  # slots whose word is another in the corrupted prompt
+    corrupted: Mapping[str, str]  # slots whose word is another in the corrupted prompt
     answers: tuple[int, ...]
     wrong: tuple[int, ...]
     says: str  # text of the first answer, with its space; empty if it need not follow as one token
@@ -58,7 +58,7 @@ def to_task(name: str, model: Model, drafts: Iterator[Draft], n: int, metric: Me
     return Task(
         name=name,
         clean=tuple(clean for _, clean, _, _ in kept),
-        corrupted=tuple(twin for _, _, twin, _ in kept),
+        corrupted=tuple(text for _, _, text, _ in kept),
         answers=tuple(draft.answers for draft, *_ in kept),
         wrong=tuple(draft.wrong for draft, *_ in kept),
         metric=metric,
@@ -70,27 +70,28 @@ def to_task(name: str, model: Model, drafts: Iterator[Draft], n: int, metric: Me
 
 def _measured(model: Model, draft: Draft) -> tuple[str, str, dict[str, int]] | None:
     """Clean and corrupted text, and places counted from the end; None if they do not fit."""
-    (clean, ends), (twin, twin_ends) = (
-        fill(draft.template, words) for words in (draft.words, {**draft.words, **draft.twin})
-    )
     slots = list(draft.places.values())
-    texts = [clean, twin, clean + draft.says]
-    texts += [clean[: ends[slot]] for slot in slots] + [twin[: twin_ends[slot]] for slot in slots]
-    ids, twin_ids, said, *starts = encode(model, texts)
-    last = [len(start) for start in starts[: len(slots)]]
+    texts, begun = [], []  # clean and corrupted; each up to the end of each slot
+    for words in (draft.words, {**draft.words, **draft.corrupted}):
+        text, ends = fill(draft.template, words)
+        texts.append(text)
+        begun += [text[: ends[slot]] for slot in slots]
+    clean, corrupted = texts
+    ids, others, said, *starts = encode(model, [*texts, clean + draft.says, *begun])
+    places = [len(start) for start in starts[: len(slots)]]
     fits = (
-        len(ids) == len(twin_ids)
+        len(ids) == len(others)
         and model.tokenizer.unk_token_id not in ids
         and (not draft.says or said == [*ids, draft.answers[0]])
-        and last == [len(start) for start in starts[len(slots) :]]
+        and places == [len(start) for start in starts[len(slots) :]]
         # A word ends where a token ends: what follows has not been merged with it.
-        and all(
-            start == whole[: len(start)]
-            for start, whole in zip(
-                starts, [ids] * len(slots) + [twin_ids] * len(slots), strict=True
-            )
-        )
+        and all(start == ids[: len(start)] for start in starts[: len(slots)])
+        and all(start == others[: len(start)] for start in starts[len(slots) :])
     )
     if not fits:
         return None
-    return clean, twin, dict(zip(draft.places, (n - 1 - len(ids) for n in last), strict=True))
+    return (
+        clean,
+        corrupted,
+        dict(zip(draft.places, (n - 1 - len(ids) for n in places), strict=True)),
+    )

@@ -47,7 +47,7 @@ def greater_than(model: Model, n: int, seed: int, *, test: bool, years: tuple[in
             yield Draft(
                 template=TEMPLATE,
                 words={**words, "START": start, "AGAIN": century},
-                twin={"START": rng.choice(_early(centuries[century], start))},
+                corrupted={"START": rng.choice(_early(centuries[century], start))},
                 answers=tuple(token for end, token in ends.items() if end > start),
                 wrong=tuple(token for end, token in ends.items() if end <= start),
                 says="",  # not all of the later years need be two tokens

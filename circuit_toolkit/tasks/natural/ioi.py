@@ -62,7 +62,7 @@ def ioi(model: Model, n: int, seed: int, *, test: bool, mixed: bool) -> Task:
                     "PLACE": rng.choice(places),
                     "OBJECT": rng.choice(objects),
                 },
-                twin={"S": other},
+                corrupted={"S": other},
                 answers=(tokens[io],),
                 wrong=(tokens[s],),
                 says=f" {io}",

@@ -25,7 +25,7 @@ def write(path, rows, columns=None):
     return path
 
 
-def rows_of(path):
+def csv_rows(path):
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -42,7 +42,7 @@ def length(model, text):
 def test_the_years_of_hanna_et_al_are_read_as_they_are(request, shared_data, family):
     model = request.getfixturevalue(family)
     path = shared_data / "prompts" / "eap-ig" / "greater_than_data.csv"
-    made, rows = Task.from_csv(model, path), rows_of(path)
+    made, rows = Task.from_table(model, path), csv_rows(path)
     assert made.name == "greater_than_data" and made.metric == "probability_difference"
     assert made.clean == tuple(row["clean"] for row in rows) and len(made) == 1000
     assert made.corrupted == tuple(row["corrupted"] for row in rows)
@@ -67,7 +67,7 @@ def test_the_verbs_of_marks_et_al_are_read_as_they_are(request, shared_data, fam
     assert bool(uneven) == (kind != "within_rc")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = Task.from_jsonl(model, path, labels=["case"], name=kind)
+        made = Task.from_table(model, path, labels=["case"], name=kind)
     said = f"{len(uneven)} of {len(rows)} corrupted prompts have another number of tokens"
     assert [said in str(each.message) for each in caught] == [True] * bool(uneven)
     assert all(each.filename == __file__ for each in caught)
@@ -78,7 +78,7 @@ def test_the_verbs_of_marks_et_al_are_read_as_they_are(request, shared_data, fam
     assert made.labels == {"case": tuple(row["case"] for row in rows)}
     if uneven:
         with pytest.warns(UserWarning, match=rf"{len(uneven)} of {len(rows)} rows were dropped"):
-            kept = Task.from_jsonl(model, path, bad_rows="drop")
+            kept = Task.from_table(model, path, bad_rows="drop")
         left = [row["clean_prefix"] for i, row in enumerate(rows) if i not in uneven]
         assert [*kept.clean] == left
         batch = model.tokenize([kept.clean[0], kept.corrupted[0]])
@@ -89,9 +89,9 @@ def test_ids_of_another_tokenizer_are_not_used_and_names_are_read_from_the_text(
     gpt2, pythia, shared_data
 ):
     path = shared_data / "prompts" / "eap-ig" / "ioi_llama.csv"
-    rows = rows_of(path)
+    rows = csv_rows(path)
     with pytest.warns(UserWarning, match="47764 is ' df', which is not in the prompt") as caught:
-        made = Task.from_csv(gpt2, path)
+        made = Task.from_table(gpt2, path)
     assert [each.filename for each in caught] == [__file__] and len(made) == len(rows)
     assert made.texts == [row[part] for part in ("clean", "corrupted") for row in rows]
     for clean, right, wrong in zip(made.clean, made.answers, made.wrong, strict=True):
@@ -105,9 +105,9 @@ def test_ids_of_another_tokenizer_are_not_used_and_names_are_read_from_the_text(
         pytest.warns(UserWarning, match="not of the tokenizer"),
         pytest.raises(InputError, match=r"row 3: ' Kimberly' is not one token.*drop"),
     ):
-        Task.from_csv(pythia, path)
+        Task.from_table(pythia, path)
     with pytest.warns(UserWarning) as caught:
-        kept = Task.from_csv(pythia, path, bad_rows="drop")
+        kept = Task.from_table(pythia, path, bad_rows="drop")
     assert ["rows were dropped" in str(each.message) for each in caught] == [False, True]
     assert 0 < len(kept) < len(rows) and "Kimberly" not in " ".join(kept.clean)
 
@@ -117,8 +117,8 @@ def with_ids(gpt2, shared_data, tmp_path):
     """The same file with the ids of the tokenizer in hand, and what it means."""
     path = shared_data / "prompts" / "eap-ig" / "ioi_llama.csv"
     with pytest.warns(UserWarning, match="not of the tokenizer"):
-        made = Task.from_csv(gpt2, path)
-    rows = rows_of(path)
+        made = Task.from_table(gpt2, path)
+    rows = csv_rows(path)
     for row, right, wrong in zip(rows, made.answers, made.wrong, strict=True):
         row["correct_idx"], row["incorrect_idx"] = right[0], wrong[0]
     return rows, made, tmp_path / "ioi.csv"
@@ -126,29 +126,29 @@ def with_ids(gpt2, shared_data, tmp_path):
 
 def test_ids_that_fit_are_used_and_a_foreign_one_among_them_is_named(gpt2, with_ids):
     rows, made, path = with_ids
-    mine = Task.from_csv(gpt2, write(path, rows))
+    mine = Task.from_table(gpt2, write(path, rows))
     assert (mine.answers, mine.wrong) == (made.answers, made.wrong)
     rows[6]["correct_idx"] = 11  # a comma: the prompt says it, but not as a word
     with pytest.raises(InputError, match=r"row 7: 11 is ',', which is not in the prompt. 1 of 499"):
-        Task.from_csv(gpt2, write(path, rows))
+        Task.from_table(gpt2, write(path, rows))
     with pytest.warns(UserWarning, match="1 of 499 rows were dropped, the first is row 7: 11 is"):
-        dropped = Task.from_csv(gpt2, path, bad_rows="drop")
+        dropped = Task.from_table(gpt2, path, bad_rows="drop")
     assert dropped.clean == made.clean[:6] + made.clean[7:]
-    trusted = Task.from_csv(gpt2, path, answers_as="ids")
+    trusted = Task.from_table(gpt2, path, answers_as="ids")
     assert trusted.answers[6] == (11,)
     rows[6]["correct_idx"] = 50257
     with pytest.raises(InputError, match="row 7: 50257 is no token, there are 50257"):
-        Task.from_csv(gpt2, write(path, rows), answers_as="ids")
+        Task.from_table(gpt2, write(path, rows), answers_as="ids")
     rows[6]["correct_idx"] = "x"
     with pytest.raises(InputError, match="row 7: 'x' is no token id"):
-        Task.from_csv(gpt2, write(path, rows))
+        Task.from_table(gpt2, write(path, rows))
 
 
 def test_foreign_ids_without_names_in_the_text_are_refused(gpt2, tmp_path):
     rows = [{"clean": "the sky is", "correct_idx": 1, "incorrect_idx": 2}]
     with pytest.raises(InputError, match=r"row 1: 1 is '\"', .*Pass answer= and wrong="):
-        Task.from_csv(gpt2, write(tmp_path / "a.csv", rows))
-    right = Task.from_csv(gpt2, tmp_path / "a.csv", answers_as="ids")
+        Task.from_table(gpt2, write(tmp_path / "a.csv", rows))
+    right = Task.from_table(gpt2, tmp_path / "a.csv", answers_as="ids")
     assert (right.answers, right.wrong) == (((1,),), ((2,),))
 
 
@@ -163,7 +163,7 @@ COLUMNS = {"clean": "good", "corrupted": "bad", "answer": "yes", "wrong": "no"}
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_columns_that_are_named_and_the_space_in_front_of_an_answer(gpt2, tmp_path, ending):
     path = write(tmp_path / f"own.{ending}", PAIRS)
-    read = Task.from_csv if ending == "csv" else Task.from_jsonl
+    read = Task.from_table
     made = read(gpt2, path, **COLUMNS, labels=["way"], upwards=lambda row: row["way"] == "a")
     said = [[gpt2.tokenizer.decode(t) for t in side] for side in (made.answers, made.wrong)]
     assert said == [[" John", "32", "Yes"], [" Mary", "01", "No"]]
@@ -183,30 +183,50 @@ def test_columns_that_are_named_and_the_space_in_front_of_an_answer(gpt2, tmp_pa
             read(gpt2, path, **COLUMNS, **{what: "guess"})
 
 
-def test_files_without_twins_lists_of_answers_and_tables_with_tabs(gpt2, tmp_path):
+def test_files_without_corrupted_prompts_lists_of_answers_and_tables_with_tabs(gpt2, tmp_path):
     rows = [{"prompt": "She is", "answer": [" old", " young"], "wrong": " the"}] * 2
-    made = Task.from_jsonl(gpt2, write(tmp_path / "a.jsonl", rows))
+    made = Task.from_table(gpt2, write(tmp_path / "a.jsonl", rows))
     assert made.corrupted == () and gpt2.tokenizer.decode(made.answers[1]) == " old young"
     path = tmp_path / "a.tsv"
     path.write_text("\ufeffclean\tcorrupted\tanswer\twrong\nShe, is\tHe, is\told\tyoung\n")
-    assert Task.from_csv(gpt2, path).texts == ["She, is", "He, is"]
+    assert Task.from_table(gpt2, path).texts == ["She, is", "He, is"]
+
+
+@pytest.mark.parametrize("form", ["frame", "rows", "data set", "home"])
+def test_rows_in_hand_are_as_good_as_a_file(tiny, tmp_path, monkeypatch, form):
+    pd, datasets = pytest.importorskip("pandas"), pytest.importorskip("datasets")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = [
+        {"clean": "Mary met Anna and", "corrupted": "Tom met Anna and", "answer": "a", "wrong": "b"}
+    ]
+    rows[0] |= {"answer": "Anna", "wrong": "Tom"}
+    write(tmp_path / "own.csv", rows)
+    table = {
+        "frame": pd.DataFrame(rows),
+        "rows": iter(rows),
+        "data set": datasets.Dataset.from_list(rows),
+        "home": "~/own.csv",
+    }[form]
+    made = Task.from_table(tiny, table)
+    assert made.name == "own" and made.texts == [rows[0]["clean"], rows[0]["corrupted"]]
+    assert (made.answers, made.wrong) == (((tiny.token_id("Anna"),),), ((tiny.token_id("Tom"),),))
 
 
 def test_rows_are_refused_by_number_or_dropped_with_a_count(gpt2, tmp_path):
     rows = [{"clean": "It is", "answer": word, "wrong": " a"} for word in ("my", "antelope", "an")]
     path = write(tmp_path / "a.csv", rows)
     with pytest.raises(InputError, match=r"a.csv, row 2: ' antelope' is not one token after"):
-        Task.from_csv(gpt2, path)
+        Task.from_table(gpt2, path)
     with pytest.warns(UserWarning, match="a.csv: 1 of 3 rows were dropped, the first is row 2"):
-        assert len(Task.from_csv(gpt2, path, bad_rows="drop")) == 2
+        assert len(Task.from_table(gpt2, path, bad_rows="drop")) == 2
     with pytest.raises(InputError, match="3 of 3 rows are bad. None is left"):
-        Task.from_csv(gpt2, write(path, [rows[1]] * 3), bad_rows="drop")
+        Task.from_table(gpt2, write(path, [rows[1]] * 3), bad_rows="drop")
     with pytest.raises(InputError, match="row 1: it has no answer, or no wrong one"):
-        Task.from_jsonl(
+        Task.from_table(
             gpt2, write(tmp_path / "a.json", [{"clean": "a", "answer": [], "wrong": "b"}])
         )
     with pytest.raises(InputError, match="row 2: 'clean' must be a text, got ''"):
-        Task.from_csv(gpt2, write(path, [rows[0], rows[0] | {"clean": ""}]))
+        Task.from_table(gpt2, write(path, [rows[0], rows[0] | {"clean": ""}]))
 
 
 def test_start_years_that_no_span_has_are_bad_rows(gpt2, llama, tmp_path):
@@ -215,31 +235,31 @@ def test_start_years_that_no_span_has_are_bad_rows(gpt2, llama, tmp_path):
         for year, label in [("32", 32), ("05", 5), ("40", 41), ("50", 99), ("50", "x")]
     ]
     path = tmp_path / "a.csv"
-    assert len(Task.from_csv(gpt2, write(path, spans[:2]))) == 2
+    assert len(Task.from_table(gpt2, write(path, spans[:2]))) == 2
     for bad, reason in zip(
         spans[2:],
         ["does not start in a year that ends in 41", "'99' is no start year", "'x' is no start"],
         strict=True,
     ):
         with pytest.raises(InputError, match=f"a.csv, row 3: .*{reason}"):
-            Task.from_csv(gpt2, write(path, [*spans[:2], bad]))
+            Task.from_table(gpt2, write(path, [*spans[:2], bad]))
     with pytest.raises(InputError, match="does not write years as a century and two digits"):
-        Task.from_csv(llama, write(path, spans[:2]))
+        Task.from_table(llama, write(path, spans[:2]))
     with pytest.raises(InputError, match="pass wrong=, the column of wrong answers"):
-        Task.from_csv(gpt2, path, answers_as="text")
+        Task.from_table(gpt2, path, answers_as="text")
     with pytest.raises(InputError, match="pass wrong="):  # a label that is no year
-        Task.from_csv(gpt2, write(path, [{"clean": "It is fine.", "label": 1}]))
+        Task.from_table(gpt2, write(path, [{"clean": "It is fine.", "label": 1}]))
 
 
 def test_damaged_foreign_and_missing_files_are_named(gpt2, tmp_path):
     with pytest.raises(InputError, match="There is no file"):
-        Task.from_csv(gpt2, tmp_path / "none.csv")
+        Task.from_table(gpt2, tmp_path / "none.csv")
     path = write(tmp_path / "a.jsonl", PAIRS)
-    with pytest.raises(InputError, match="a.jsonl is JSON, not CSV: use Task.from_jsonl"):
-        Task.from_csv(gpt2, path)
     table = write(tmp_path / "a.csv", PAIRS)
-    with pytest.raises(FileFormatError, match="a.csv, line 1 is no JSON"):
-        Task.from_jsonl(gpt2, table)
+    other = tmp_path / "a.txt"
+    other.write_bytes(table.read_bytes())
+    with pytest.raises(FileFormatError, match="a.txt, line 1 is no JSON.* ends in .csv or .tsv"):
+        Task.from_table(gpt2, other)
     for text, message in [
         ("clean,answer,wrong\na,b\n", "row 1: it has not as many cells as the header"),
         ("clean,answer,wrong\na,b,c\nx, y,b,c\n", "row 2: it has not as many cells"),
@@ -247,23 +267,24 @@ def test_damaged_foreign_and_missing_files_are_named(gpt2, tmp_path):
     ]:
         table.write_text(text)
         with pytest.raises(FileFormatError, match=message):
-            Task.from_csv(gpt2, table)
+            Task.from_table(gpt2, table)
     table.write_bytes(b"clean,answer,wrong\n\xff\xfe,b,c\n")
     with pytest.raises(FileFormatError, match="no CSV file in UTF-8"):
-        Task.from_csv(gpt2, table)
+        Task.from_table(gpt2, table)
+    other.write_bytes(table.read_bytes())
     with pytest.raises(FileFormatError, match="no text in UTF-8"):
-        Task.from_jsonl(gpt2, table)
+        Task.from_table(gpt2, other)
     for text, message in [
         ('{"a": 1}\n[1]\n', "line 2 is no JSON object"),
         ("{'a'", "line 1 is no"),
     ]:
         path.write_text(text)
         with pytest.raises(FileFormatError, match=message):
-            Task.from_jsonl(gpt2, path)
+            Task.from_table(gpt2, path)
     for empty in ("clean,answer,wrong\n", ""):
         table.write_text(empty)
         with pytest.raises(InputError, match="a.csv has no rows"):
-            Task.from_csv(gpt2, table)
+            Task.from_table(gpt2, table)
 
 
 def test_what_the_bundled_model_is_asked_can_be_read_from_a_file(tiny, tmp_path):
@@ -273,7 +294,7 @@ def test_what_the_bundled_model_is_asked_can_be_read_from_a_file(tiny, tmp_path)
         for a in ("Anna", " Anna")
     ]
     random.Random(0).shuffle(rows)
-    made = Task.from_csv(tiny, write(tmp_path / "a.csv", rows))
+    made = Task.from_table(tiny, write(tmp_path / "a.csv", rows))
     assert made.answers == ((tiny.token_id("Anna"),),) * 2
     with pytest.raises(InputError, match="' zebra' is not one token after"):
-        Task.from_csv(tiny, write(tmp_path / "a.csv", [rows[0] | {"answer": "zebra"}]))
+        Task.from_table(tiny, write(tmp_path / "a.csv", [rows[0] | {"answer": "zebra"}]))
