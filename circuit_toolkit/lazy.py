@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
@@ -22,3 +24,14 @@ def lazy(
         return value
 
     return load, lambda: sorted(homes), list(homes)
+
+
+def read_contents(file: str) -> dict[str, dict[str, str]]:
+    """Return the names that the stub beside a package re-exports, by its headings (`## Models`)."""
+    contents: dict[str, dict[str, str]] = {}
+    for line in Path(file).with_suffix(".pyi").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            contents[line.removeprefix("## ")] = part = {}
+        elif found := re.fullmatch(r"from circuit_toolkit\.?(\S*) import (\w+) as \2", line):
+            part[found[2]] = found[1]
+    return contents

@@ -21,12 +21,10 @@ def page() -> str:
     ]
     for heading, names in ct.CONTENTS.items():
         lines += ["", f"## {heading}", "", "| name | what it is |", "|---|---|"]
-        lines += [f"| `ct.{name}` | {summary(getattr(ct, name))} |" for name in names]
-    lines += ["", "## Sub-packages", "", "| name | what is there |", "|---|---|"]
-    for name in ct.SUBPACKAGES:
-        room = getattr(ct, name)
-        public = ", ".join(f"`{each}`" for each in getattr(room, "__all__", []))
-        lines.append(f"| `ct.{name}` | {summary(room)} {public and f'Public: {public}.'} |")
+        for name in names:
+            thing = getattr(ct, name)
+            public = ", ".join(f"`{each}`" for each in getattr(thing, "__all__", []))
+            lines.append(f"| `ct.{name}` | {summary(thing)}{public and f' Public: {public}.'} |")
     return "\n".join(lines) + "\n"
 
 
