@@ -6,37 +6,72 @@ al., 2023, arXiv 2305.00586 (greater-than); Heimersheim and Janiak, 2023, "A cir
 docstrings in a 4-layer attention-only transformer"; heads and edges as ACDC tests against them
 (Conmy et al., 2023, arXiv 2304.14997, code in ArthurConmy/Automatic-Circuit-Discovery); and the
 lists in the code of O'Neill and Bui, 2024, arXiv 2405.12522.
+
+The lists are data, `published_circuits.json`; the edges are what ACDC's rules give, which the tests
+write out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from circuit_toolkit.benchmark.published_edges import (
-    ARGUMENT_MOVERS,
-    BACKUP_MOVERS,
-    DUPLICATE,
-    EARLY,
-    EARLY_MLPS,
-    INDUCTION,
-    LATE,
-    LATE_MLPS,
-    NAME_MOVERS,
-    NEGATIVE_MOVERS,
-    PREVIOUS,
-    S_INHIBITION,
-    Edge,
-    Heads,
-    docstring_edges,
-    greater_than_edges,
-    ioi_edges,
-)
 from circuit_toolkit.errors import InputError
+
+Heads = tuple[tuple[int, int], ...]  # (layer, head)
+
+
+class Component(NamedTuple):
+    """Where an edge begins or ends."""
+
+    kind: str
+    layer: int = -1
+    head: int = -1
+
+    @classmethod
+    def parse(cls, name: str) -> Component:
+        """Read `9.6`, `mlp 3`, `input` or `output`."""
+        if name.startswith("mlp "):
+            return cls("mlp", int(name[4:]))
+        return cls("head", *_head(name)) if "." in name else cls(name)
+
+    def __str__(self) -> str:
+        """Write it as `parse` reads it."""
+        return {"head": f"{self.layer}.{self.head}", "mlp": f"mlp {self.layer}"}.get(
+            self.kind, self.kind
+        )
+
+    @property
+    def order(self) -> float:
+        """Sorts components as they are computed: in a block the heads, then the MLP."""
+        own = {"input": -1.0, "head": float(self.layer), "mlp": self.layer + 0.5}
+        return own.get(self.kind, np.inf)
+
+
+class PublishedEdge(NamedTuple):
+    """What one component reads of another."""
+
+    source: Component
+    target: Component
+    reads: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> PublishedEdge:
+        """Read `4.11 -> 5.5 k`."""
+        source, target = text.split(" -> ")
+        reads = target[-2:].strip() if target[-2:] in (" q", " k", " v") else ""
+        return cls(
+            Component.parse(source), Component.parse(target.removesuffix(f" {reads}")), reads
+        )
+
+    def __str__(self) -> str:
+        """Write it as `parse` reads it."""
+        return f"{self.source} -> {self.target} {self.reads}".rstrip()
 
 
 class Role(NamedTuple):
@@ -59,7 +94,7 @@ class CanonicalCircuit:
     source: str
     roles: tuple[Role, ...]
     mlps: tuple[int, ...] = ()
-    edges: tuple[Edge, ...] = ()
+    edges: tuple[PublishedEdge, ...] = ()
 
     @cached_property
     def heads(self) -> Heads:
@@ -79,114 +114,25 @@ class CanonicalCircuit:
         return tuple(sorted(ends))
 
 
-_GPT2 = ("gpt2", "gpt2-small", "openai-community/gpt2")
-_ATTENTION_ONLY = ("attn-only-4l", "NeelNanda/Attn_Only_4L512W_C4_Code")
-_IOI_ROLES = (
-    Role("previous token", PREVIOUS, "S1+1"),
-    Role("duplicate token", DUPLICATE, "S2"),
-    Role("induction", INDUCTION, "S2"),
-    Role("S-inhibition", S_INHIBITION, "end"),
-    Role("name mover", NAME_MOVERS, "end"),
-    Role("negative mover", NEGATIVE_MOVERS, "end"),
-)
-_SPAN_ROLES = (Role("early", EARLY), Role("late", LATE))
-_ARGUMENT_MOVER = Role("argument mover", ARGUMENT_MOVERS, "end")
+def _head(name: str) -> tuple[int, int]:
+    layer, head = name.split(".")
+    return int(layer), int(head)
 
 
-CANONICAL: Mapping[str, Mapping[str, CanonicalCircuit]] = {
-    circuits[0].task: {circuit.variant: circuit for circuit in circuits}
-    for circuits in (
-        (
-            CanonicalCircuit(
-                "ioi",
-                "acdc",
-                _GPT2,
-                12,
-                12,
-                "Wang et al., 2022, as ACDC and AutoCircuit have it: 26 heads, and MLPs whole.",
-                (*_IOI_ROLES, Role("backup mover", BACKUP_MOVERS, "end")),
-                edges=ioi_edges(),
-            ),
-            CanonicalCircuit(
-                "ioi",
-                "oneill",
-                _GPT2,
-                12,
-                12,
-                "Code of O'Neill and Bui, 2024: 11.3 in place of 9.0; heads alone.",
-                (*_IOI_ROLES, Role("backup mover", (*BACKUP_MOVERS[1:], (11, 3)), "end")),
-            ),
-        ),
-        (
-            CanonicalCircuit(
-                "greater_than",
-                "acdc",
-                _GPT2,
-                12,
-                12,
-                "Hanna et al., 2023, as ACDC has it: 9 heads, and MLPs 0 to 3 and 8 to 11.",
-                _SPAN_ROLES,
-                mlps=(*EARLY_MLPS, *LATE_MLPS),
-                edges=greater_than_edges(),
-            ),
-            CanonicalCircuit(
-                "greater_than",
-                "oneill",
-                _GPT2,
-                12,
-                12,
-                "Code of O'Neill and Bui, 2024: the heads of ACDC; heads alone.",
-                _SPAN_ROLES,
-            ),
-            CanonicalCircuit(
-                "greater_than",
-                "hanna",
-                _GPT2,
-                12,
-                12,
-                "Code of Hanna et al., 2023: 5.1 and 8.8 besides; heads alone.",
-                (_SPAN_ROLES[0], Role("late", (*LATE, (5, 1), (8, 8)))),
-            ),
-        ),
-        (
-            CanonicalCircuit(
-                "docstring",
-                "acdc",
-                _ATTENTION_ONLY,
-                4,
-                8,
-                "Heimersheim and Janiak, 2023, as ACDC has it: 6 heads.",
-                (Role("feeds the movers", ((0, 5), (1, 2), (1, 4), (2, 0))), _ARGUMENT_MOVER),
-                edges=docstring_edges(),
-            ),
-            CanonicalCircuit(
-                "docstring",
-                "oneill",
-                _ATTENTION_ONLY,
-                4,
-                8,
-                "Code of O'Neill and Bui, 2024: 1.0 in place of 1.2; heads alone.",
-                (Role("feeds the movers", ((0, 5), (1, 0), (1, 4), (2, 0))), _ARGUMENT_MOVER),
-            ),
-            CanonicalCircuit(
-                "docstring",
-                "blog",
-                _ATTENTION_ONLY,
-                4,
-                8,
-                "A list after the post of Heimersheim and Janiak, 2023: the heads of ACDC, 0.2 and "
-                "0.4, and as extras 0.1, 1.0 and 2.3; heads alone.",
-                (
-                    Role("feeds the movers", ((0, 5), (1, 2), (1, 4), (2, 0))),
-                    _ARGUMENT_MOVER,
-                    Role("besides", ((0, 2), (0, 4))),
-                    Role("extra", ((0, 1), (1, 0), (2, 3))),
-                ),
-            ),
-        ),
+def _read(row: dict[str, Any]) -> CanonicalCircuit:
+    roles = (
+        Role(role["name"], tuple(map(_head, role["heads"].split())), role["position"])
+        for role in row["roles"]
     )
-}
+    edges = tuple(map(PublishedEdge.parse, row["edges"]))
+    lists = {name: tuple(row[name]) for name in ("models", "mlps")}
+    return CanonicalCircuit(**row | lists | {"roles": tuple(roles), "edges": edges})
+
+
+CANONICAL: dict[str, dict[str, CanonicalCircuit]] = {}
 """Task, then variant; `acdc` is the list that most comparisons use, and the one with edges."""
+for _row in json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")):
+    CANONICAL.setdefault(_row["task"], {})[_row["variant"]] = _read(_row)
 
 
 def canonical_circuit(task: str, variant: str = "acdc") -> CanonicalCircuit:

@@ -6,8 +6,11 @@ import itertools
 import numpy as np
 import pytest
 
-from circuit_toolkit.benchmark.published_circuits import CANONICAL, canonical_circuit
-from circuit_toolkit.benchmark.published_edges import Component
+from circuit_toolkit.benchmark.published_circuits import (
+    CANONICAL,
+    Component,
+    canonical_circuit,
+)
 from circuit_toolkit.errors import InputError
 
 LISTS = [circuit for lists in CANONICAL.values() for circuit in lists.values()]
