@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
@@ -176,7 +177,7 @@ class Activations:
         raise InputError(f"Unknown positions {positions!r}. Use one of {known}.")
 
     def part(self, start: int, stop: int) -> Activations:
-        """Cut out some prompts, which are then counted from 0.
+        """Return some prompts, counted from 0 again.
 
         Parameters
         ----------
@@ -189,15 +190,14 @@ class Activations:
         """
         rows = np.flatnonzero((self.prompt >= start) & (self.prompt < stop))
         prompts = slice(start, stop)
+        columns = {name: getattr(self, name) for name in ("groups", "metric", "directions")}
         return replace(
             self,
             features={site: sp.csr_array(matrix[rows]) for site, matrix in self.features.items()},
             prompt=self.prompt[rows] - start,
             position=self.position[rows],
             tokens=self.tokens[prompts],
-            groups=self.groups[prompts],
-            metric=None if self.metric is None else self.metric[prompts],
-            directions=None if self.directions is None else self.directions[prompts],
+            **{name: None if each is None else each[prompts] for name, each in columns.items()},
             labels={name: values[prompts] for name, values in self.labels.items()},
             named={name: values[prompts] for name, values in self.named.items()},
         )
@@ -217,7 +217,7 @@ class Activations:
         Parameters
         ----------
         folder : path
-            Must not be there yet, or be empty.
+            Must not be there yet, or be empty; `~` is the home folder.
 
         Returns
         -------
@@ -227,12 +227,12 @@ class Activations:
         Raises
         ------
         InputError
-            If the folder holds something, or the settings cannot be written as JSON.
+            If the folder holds something, the settings cannot be written as JSON, or an
+            activation is not finite.
         """
-        # It reads these tables, and so stands on them.
-        from circuit_toolkit.activations.store.writer import save
+        from circuit_toolkit.activations.store.writer import save_activations  # stands on this
 
-        return save(self, folder)
+        return save_activations(self, folder)
 
     def means(self) -> dict[Site, np.ndarray]:
         """Average every feature over the rows.
@@ -245,14 +245,14 @@ class Activations:
             site: np.asarray(matrix.mean(axis=0)).ravel() for site, matrix in self.features.items()
         }
 
-    def of_prompt(self, prompt: int, site: Site, feature: int) -> np.ndarray:
+    def of_prompt(self, prompt: int, site: Site | str, feature: int) -> np.ndarray:
         """Return the activation of one feature on each token of a prompt.
 
         Parameters
         ----------
         prompt : int
             Number of the prompt.
-        site : Site
+        site : Site or str
             Where.
         feature : int
             Which feature.
@@ -265,35 +265,40 @@ class Activations:
         Raises
         ------
         InputError
-            If there is no such prompt, or the rows are means over tokens.
+            If there is no such prompt, site or feature, or the rows are means over tokens.
         """
-        if not 0 <= prompt < self.n_prompts:
-            raise InputError(f"There is no prompt {prompt}: they are 0 to {self.n_prompts - 1}.")
+        prompt = _below(prompt, "prompt", self.n_prompts)
+        column = self._column(site, feature)
         values = np.zeros(len(self.tokens[prompt]), dtype=np.float32)
         rows = np.flatnonzero(self.prompt == prompt)
         if (self.position[rows] == MEAN).any():
             raise InputError("Means have no tokens: capture(..., positions='all').")
-        values[self.position[rows]] = self.features[site][rows][:, [feature]].toarray().ravel()
+        values[self.position[rows]] = column[rows].toarray().ravel()
         return values
 
-    def examples(self, site: Site, feature: int, n: int = 8) -> list[int]:
-        """Find the prompts on which a feature is strongest.
+    def examples(self, site: Site | str, feature: int, n: int = 8) -> list[int]:
+        """Return the prompts on which a feature is strongest.
 
         Parameters
         ----------
-        site : Site
+        site : Site or str
             Where.
         feature : int
             Which feature.
         n : int
-            At most so many; no text twice, and none where it does not fire.
+            At most so many; no text twice, and none that does not activate it.
 
         Returns
         -------
         list of int
             Numbers of prompts, the strongest first.
+
+        Raises
+        ------
+        InputError
+            If there is no such site or feature.
         """
-        column = self.features[site][:, [feature]].tocoo()
+        n, column = whole(n, "n", 0), self._column(site, feature).tocoo()
         found: dict[str, int] = {}
         for row in column.row[np.argsort(-column.data, kind="stable")]:
             if len(found) == n:
@@ -302,32 +307,46 @@ class Activations:
             found.setdefault(" ".join(self.tokens[prompt]), prompt)
         return list(found.values())
 
+    def _column(self, site: Site | str, feature: int) -> sp.csr_array:
+        """One feature on all rows, shape (rows, 1)."""
+        site = Site.parse(site)
+        if site not in self.features:
+            known = ", ".join(each.short for each in self.sites)
+            raise InputError(f"{site} was not captured, only {known}.")
+        matrix = self.features[site]
+        _, width = matrix.shape  # type: ignore[misc]  # scipy's stub says it may be None
+        return matrix[:, [_below(feature, "feature", width)]]
+
+
+def _below(value: int, name: str, n: int) -> int:
+    """Return a number from 0 to n - 1, or refuse it."""
+    if not 0 <= (found := whole(value, name)) < n:
+        raise InputError(f"There is no {name} {found}: they are 0 to {n - 1}.")
+    return found
+
 
 def joined(parts: list[Activations]) -> Activations:
     """Put activations below each other, such as those of the batches of one capture."""
-    first = parts[0]
     offsets = np.cumsum([0, *(part.n_prompts for part in parts)])
+
+    def column(name: str) -> Any:
+        given = [getattr(part, name) for part in parts]
+        return None if given[0] is None else np.concatenate(given)
+
+    def table(name: str) -> dict[str, np.ndarray]:
+        tables = [getattr(part, name) for part in parts]
+        return {key: np.concatenate([each[key] for each in tables]) for key in tables[0]}
+
     tables: dict[str, Any] = {
         "prompt": np.concatenate(
             [part.prompt + offset for part, offset in zip(parts, offsets, strict=False)]
         ),
-        "position": np.concatenate([part.position for part in parts]),
         "tokens": [words for part in parts for words in part.tokens],
-        "groups": np.concatenate([part.groups for part in parts]),
-        "metric": _maybe_joined([part.metric for part in parts]),
-        "directions": _maybe_joined([part.directions for part in parts]),
-        "labels": {key: np.concatenate([p.labels[key] for p in parts]) for key in first.labels},
-        "named": {key: np.concatenate([p.named[key] for p in parts]) for key in first.named},
-        "settings": first.settings,
+        **{name: column(name) for name in ("position", "groups", "metric", "directions")},
+        **{name: table(name) for name in ("labels", "named")},
+        "settings": parts[0].settings,
     }
-    columns = {site: [part.features[site] for part in parts] for site in first.features}
-    del first
+    columns = {site: [part.features[site] for part in parts] for site in parts[0].features}
     parts.clear()
     features = {site: sp.csr_array(sp.vstack(columns.pop(site))) for site in list(columns)}
     return Activations(features=features, **tables)
-
-
-def _maybe_joined(columns: list[np.ndarray | None]) -> np.ndarray | None:
-    """Put columns below each other that all parts have, or none."""
-    given = [column for column in columns if column is not None]
-    return np.concatenate(given) if given else None

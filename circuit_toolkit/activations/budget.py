@@ -7,14 +7,20 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from circuit_toolkit.activations.activations import TOKEN_BYTES, Activations
-from circuit_toolkit.activations.capture_plan import DENSE, Dictionaries, Reader, Scored, reader
+from circuit_toolkit.activations.capture_plan import (
+    DENSE,
+    CapturePlan,
+    Encoders,
+    Prompts,
+    plan_capture,
+)
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Model
 
@@ -44,18 +50,19 @@ class CaptureEstimate:
 
 def estimate_capture(
     model: Model,
-    dictionaries: Dictionaries,
-    prompts: Scored | Sequence[str] | Sequence[Sequence[int]],
+    dictionaries: Encoders,
+    prompts: Prompts,
     positions: str = "all",
     *,
     bos: bool = False,
     batch_size: int = 128,
     remote: bool | str = False,
+    progress: bool = True,
 ) -> CaptureEstimate:
     """Return what a capture will take, before it is begun.
 
     All prompts are tokenized, and their tokens and the memory of the largest batch counted. One
-    batch of prompts, spread evenly over all, is captured twice: how many features fire there,
+    batch of prompts, spread evenly over all, is captured twice: how many features it activates,
     and how long its second run takes, stand for the rest.
 
     Parameters
@@ -74,6 +81,8 @@ def estimate_capture(
         Prompts in one trace.
     remote : bool or "local"
         Where the model would run; the time of a far one holds as long as its queue stays short.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -82,13 +91,15 @@ def estimate_capture(
     Raises
     ------
     InputError
-        If there are no prompts or dictionaries, a prompt does not fit the model, or the position
-        is unknown.
+        As `capture`.
     """
-    source = reader(model, dictionaries, prompts, positions, bos, remote)
-    n = len(source.prompts)
+    from tqdm.auto import tqdm
+
+    source = plan_capture(model, dictionaries, prompts, positions, bos, remote)
+    n, batch_size = len(source.prompts), whole(batch_size, "batch_size", 1)
     tokens, padded, largest = 0, 0, 0
-    for start in range(0, n, batch_size):
+    starts = range(0, n, batch_size)
+    for start in tqdm(starts, desc="estimate", unit="batch", disable=not progress, leave=False):
         batch = source.tokenize(range(start, min(start + batch_size, n)))
         tokens += int(batch.mask.sum())
         padded += batch.ids.numel()
@@ -115,7 +126,7 @@ def estimate_capture(
     )
 
 
-def batch_bytes(source: Reader, prompts: int, length: int) -> int:
+def batch_bytes(source: CapturePlan, prompts: int, length: int) -> int:
     """Count what one batch needs while it runs, besides the model's weights."""
     model, each = source.model, prompts * length
     shapes = {site: math.prod(model.shape_at(site)) for site in source.read}
@@ -137,7 +148,7 @@ def largest_site(part: Activations) -> int:
     )
 
 
-def refuse_batch(source: Reader, prompts: int, length: int) -> None:
+def refuse_batch(source: CapturePlan, prompts: int, length: int) -> None:
     """Refuse a batch for which there is no memory."""
     # A far model's values come to this machine, so that they are counted here too.
     needed = batch_bytes(source, prompts, length)
@@ -151,7 +162,7 @@ def refuse_batch(source: Reader, prompts: int, length: int) -> None:
 
 
 def refuse_rest(
-    source: Reader, part: Activations, done: range, length: int, store: Path | None
+    source: CapturePlan, part: Activations, done: range, length: int, store: Path | None
 ) -> None:
     """Refuse a capture whose result or largest batch does not fit, when its first part is there."""
     rest, first = source.lengths[done.start :], source.lengths[done.start : done.stop]

@@ -1,61 +1,37 @@
-"""Reader: some of the prompts of a capture through the model, as sparse feature activations."""
+"""What a capture runs and how: checked first, then run batch by batch as sparse activations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.arguments import as_prompts, described, expect
 from circuit_toolkit.dictionaries import Coordinates, Dictionary, coordinates, shared_bos
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Batch, Model, run, token_mask
 from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks.task import Task
 
-Dictionaries = Mapping[Site, Dictionary] | str | Sequence[Site | str]  # or sites as they are
+Encoders = Mapping[Site, Dictionary] | Dictionary | str | Sequence[Site | str]
+Prompts = Task | Sequence[str] | Sequence[Sequence[int]]
 DENSE = 2**24  # features that are dense at a time: a dictionary encodes so many tokens x features
 
 
-@runtime_checkable
-class Scored(Protocol):
-    """Prompts that can score a model, unless their metric is None; `Task` is one."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def metric(self) -> str | None: ...  # noqa: D102
-
-    @property
-    def labels(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
-
-    @property
-    def positions(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
-
-    @property
-    def directions(self) -> Sequence[int]: ...  # noqa: D102
-
-    @property
-    def texts(self) -> list[str]: ...  # noqa: D102
-
-    @property
-    def groups(self) -> np.ndarray: ...  # noqa: D102
-
-    def score(self, logits: Tensor, rows: Sequence[int]) -> Tensor: ...  # noqa: D102
-
-
 @dataclass(frozen=True, eq=False)
-class Reader:
-    """What a capture runs, and how; made by `reader`, which checks it."""
+class CapturePlan:
+    """What a capture runs, and how; made by `plan_capture`, which checks it."""
 
     model: Model
     prompts: list
-    task: Scored | None
+    task: Task | None
     dictionaries: Mapping[Site, Dictionary | Coordinates]
     positions: str
     bos: bool
@@ -78,18 +54,22 @@ class Reader:
 
     @cached_property
     def settings(self) -> dict:
-        """Return where activations come from, and the shapes of sites that are read as they are."""
+        """Where activations come from, and the shapes of sites that are read as they are."""
         each = self.dictionaries.items()
         shapes = {str(site): list(d.shape) for site, d in each if isinstance(d, Coordinates)}
         return {
             "model": self.model.name,
-            "task": self.task.name if self.task else None,
+            **self.captured_on,
             "positions": self.positions,
             "bos": self.bos,
             "dictionaries": {str(site): each.name for site, each in self.dictionaries.items()},
-            "n_prompts": len(self.prompts),
             **({"shapes": shapes} if shapes else {}),
         }
+
+    @cached_property
+    def captured_on(self) -> dict:
+        """What the prompts are, which evidence says too."""
+        return {"task": self.task.name if self.task else None, "n_prompts": len(self.prompts)}
 
     def tokenize(self, rows: range) -> Batch:
         """Tokenize some of the prompts as the dictionaries want them."""
@@ -124,30 +104,37 @@ class Reader:
         return replace(tokens.pooled(self.positions), features=features)
 
 
-def reader(
+def plan_capture(
     model: Model,
-    dictionaries: Dictionaries,
-    prompts: Scored | Sequence[str] | Sequence[Sequence[int]],
+    encoders: Encoders,
+    prompts: Prompts,
     positions: str,
     bos: bool,
     remote: bool | str,
-) -> Reader:
+) -> CapturePlan:
     """Check what is to be captured."""
-    of_sites = not isinstance(dictionaries, Mapping)
-    chosen = coordinates(model, dictionaries) if of_sites else dictionaries
-    if not chosen:
-        raise InputError("No dictionaries were given: pass load_dictionaries(model).")
-    if isinstance(prompts, str):
-        raise InputError("prompts must be a list of texts or a task, not one text: write [text].")
-    task = prompts if isinstance(prompts, Scored) else None
-    given = task.texts if task else list(prompts)  # type: ignore[arg-type]
-    if not given:
-        raise InputError("No prompts were given. Pass a task or a list of texts.")
+    expect(model, "model", "Model")
+    chosen = _encoders(model, encoders)
+    given = as_prompts(prompts)
+    task = None if isinstance(given, list) else given
     known = ["all", "mean", "last", *(task.positions if task else [])]
     if positions not in known:
-        raise InputError(f"Unknown positions {positions!r}. Use one of {', '.join(known)}.")
+        raise InputError(
+            f"Unknown positions {described(positions)}. Use one of {', '.join(known)}."
+        )
     _begins(chosen)
-    return Reader(model, given, task, chosen, positions, bos, remote)
+    texts = list(task.texts) if task else given
+    return CapturePlan(model, texts, task, chosen, positions, bos, remote)
+
+
+def _encoders(model: Model, given: Any) -> Mapping[Site, Dictionary | Coordinates]:
+    """Return dictionaries by site, or the coordinates of sites."""
+    if isinstance(given, Iterable) and not isinstance(given, str | Mapping):
+        given = list(given)
+    names = given if isinstance(given, list) else [given]
+    if names and all(isinstance(each, Site | str) for each in names):
+        return coordinates(model, given if isinstance(given, str) else names)
+    return as_dictionaries(model, given)
 
 
 def _begins(dictionaries: Mapping[Site, Dictionary | Coordinates]) -> bool | None:
@@ -185,7 +172,7 @@ def _sparse(dictionary: Dictionary | Coordinates, x: Tensor) -> sp.csr_array:
     )
 
 
-def _with_task(part: Activations, task: Scored, rows: np.ndarray) -> Activations:
+def _with_task(part: Activations, task: Task, rows: np.ndarray) -> Activations:
     """Add what the task knows of a batch."""
     pairs = task.groups[rows]
     lengths = np.array([len(words) for words in part.tokens])

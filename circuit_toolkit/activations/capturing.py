@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from circuit_toolkit.activations.activations import Activations, joined
 from circuit_toolkit.activations.budget import refuse_batch, refuse_rest
-from circuit_toolkit.activations.capture_plan import Dictionaries, Reader, Scored, reader
+from circuit_toolkit.activations.capture_plan import CapturePlan, Encoders, Prompts, plan_capture
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.activations.store.fingerprints import inputs_of
-from circuit_toolkit.activations.store.writer import Header, StoreWriter, versions
+from circuit_toolkit.activations.store.manifest import Header
+from circuit_toolkit.activations.store.writer import store_writer, versions
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
-
-Prompts = Scored | Sequence[str] | Sequence[Sequence[int]]
 
 
 @overload
 def capture(
     model: Model,
-    dictionaries: Dictionaries,
+    dictionaries: Encoders,
     prompts: Prompts,
     positions: str = "all",
     *,
@@ -38,7 +38,7 @@ def capture(
 @overload
 def capture(
     model: Model,
-    dictionaries: Dictionaries,
+    dictionaries: Encoders,
     prompts: Prompts,
     positions: str = "all",
     *,
@@ -53,7 +53,7 @@ def capture(
 
 def capture(
     model: Model,
-    dictionaries: Dictionaries,
+    dictionaries: Encoders,
     prompts: Prompts,
     positions: str = "all",
     *,
@@ -64,7 +64,7 @@ def capture(
     remote: bool | str = False,
     progress: bool = True,
 ) -> Activations | ActivationStore:
-    """Run prompts through the model once and keep the features that fire.
+    """Run prompts through the model once and keep the features that they activate.
 
     One trace reads all sites. A capture that does not fit in memory or on the disk is refused when
     its first batch shows it; `estimate_capture` says beforehand what it will take.
@@ -74,9 +74,10 @@ def capture(
     model : Model
         The model.
     dictionaries : dict of Site to Dictionary, or sites
-        From `load_dictionaries`. Or sites to read as they are, every coordinate a feature: a kind
-        of site at all layers, such as `"head_out"`, or a list of sites.
-    prompts : Task or sequence of str or of token ids
+        From `load_dictionaries`; one Dictionary, or objects of sae_lens, are fine. Or sites to read
+        as they are, every coordinate a feature: a kind of site at all layers, such as
+        `"head_out"`, or a list of sites.
+    prompts : Task or iterable of str or of token ids
         What to run. A task gives its clean prompts, then its corrupted prompts, and its metric.
     positions : str
         `all` tokens as rows (from which every other choice can be read later), their `mean`
@@ -87,8 +88,9 @@ def capture(
     batch_size : int
         Prompts in one trace.
     store : path, optional
-        Folder to write to, for activations that outgrow memory. Where one is there, capture goes
-        on with it, if the inputs are the same.
+        Folder to write to, for activations that outgrow memory; `~` is the home folder. Where one
+        is there, capture goes on with it, if the inputs are the same: prompts, dictionaries, and
+        the model with all its weights, its configuration, modules and interventions.
     shard_size : int, optional
         Prompts in one file of the store, a multiple of `batch_size`; by default one batch.
         A shard is what is in memory at a time.
@@ -105,8 +107,9 @@ def capture(
     Raises
     ------
     InputError
-        If there are no prompts or dictionaries, a prompt does not fit the model, the position is
-        unknown, there is not enough memory or disk, or another process writes to the store.
+        If prompts or dictionaries are none or something else, a prompt does not fit the model, the
+        position is unknown, there is not enough memory or disk, or another process writes to the
+        store.
     MismatchError
         If the store is of other inputs, or the dictionaries want other beginnings of a prompt.
     FileFormatError
@@ -114,9 +117,8 @@ def capture(
     """
     from tqdm.auto import tqdm
 
-    source = reader(model, dictionaries, prompts, positions, bos, remote)
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}.")
+    source = plan_capture(model, dictionaries, prompts, positions, bos, remote)
+    batch_size = whole(batch_size, "batch_size", 1)
     with tqdm(
         total=len(source.prompts),
         desc="capture",
@@ -125,14 +127,13 @@ def capture(
         leave=False,
     ) as bar:
         if store is not None:
-            shard_size = batch_size if shard_size is None else shard_size
-            return _to_store(source, batch_size, shard_size, Path(store), bar)
-        rows = range(len(source.prompts))
-        return joined(_parts(source, rows, batch_size, bar))
+            shard_size = whole(batch_size if shard_size is None else shard_size, "shard_size", 1)
+            return _to_store(source, batch_size, shard_size, resolved(store), bar)
+        return joined(_parts(source, range(len(source.prompts)), batch_size, bar))
 
 
 def _parts(
-    source: Reader,
+    source: CapturePlan,
     rows: range,
     batch_size: int,
     bar: Any,
@@ -153,10 +154,10 @@ def _parts(
 
 
 def _to_store(
-    source: Reader, batch_size: int, shard_size: int, folder: Path, bar: Any
+    source: CapturePlan, batch_size: int, shard_size: int, folder: Path, bar: Any
 ) -> ActivationStore:
     """Write what is not there yet, a shard at a time."""
-    if shard_size < 1 or shard_size % batch_size:
+    if shard_size % batch_size:
         raise InputError(
             f"shard_size must be a multiple of batch_size={batch_size}, got {shard_size}."
         )
@@ -174,7 +175,7 @@ def _to_store(
         n_prompts=n,
         n_shards=len(starts),
     )
-    with StoreWriter.opened(folder, header) as writer:
+    with store_writer(folder, header) as writer:
         missing = writer.missing()
         bar.total = sum(min(shard_size, n - starts[index]) for index in missing)
         for index in missing:

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 
 from circuit_toolkit.activations.activations import Activations, joined
 from circuit_toolkit.activations.store import ActivationStore
-from circuit_toolkit.activations.store.manifest import NAME
+from circuit_toolkit.activations.store.manifest import KIND
 from circuit_toolkit.activations.store.shards import shard_name, widths
 from circuit_toolkit.circuit_lasso import cluster_tasks as tasks
 from circuit_toolkit.circuit_lasso.cluster_tasks import Y
@@ -194,7 +194,7 @@ def _threads(client: Any) -> int:
 
 def _check_folder(client: Any, folder: Path) -> None:
     folder = folder.resolve()
-    sees = client.run(tasks.is_file, folder / NAME)
+    sees = client.run(tasks.is_file, folder / KIND.manifest)
     if blind := [worker for worker, there in sees.items() if not there]:
         raise InputError(
             f"{len(blind)} of {len(sees)} workers do not see the store {folder}, such as "

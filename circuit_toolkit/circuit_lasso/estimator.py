@@ -18,7 +18,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.activations.capturing import Scored
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.circuit_lasso.fit import OWN_TARGET, LassoFit, explained
 from circuit_toolkit.errors import InputError
@@ -32,6 +31,7 @@ from circuit_toolkit.regression import (
     screen_features,
 )
 from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks.task import Task
 
 STRENGTHS = tuple(np.geomspace(1, 0.03, 20).round(4).tolist())
 TOL = 1e-11  # tight, so that sums in another order, as over shards, do not show in the results
@@ -205,7 +205,7 @@ class CircuitLasso:
 
 def _target(acts: Activations, target: Any) -> tuple[str, np.ndarray, bool]:
     """Name and values (prompts,) of what is explained, and whether it is a class."""
-    task = target.name if isinstance(target, Scored) else None
+    task = target.name if isinstance(target, Task) else None
     if task is not None and task != acts.settings.get("task"):
         raise InputError(
             f"The activations are of task {acts.settings.get('task')!r}, not of {task!r}. "

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.activations.capturing import Prompts
+from circuit_toolkit.activations.capture_plan import Prompts
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.arguments import as_prompts, expect
 from circuit_toolkit.circuit_lens.activating_examples import sample_examples, strongest_examples

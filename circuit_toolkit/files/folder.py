@@ -143,15 +143,9 @@ class ResumableFolder:
 
     def checked(self, name: str) -> Path:
         """Return the path of a file, after a look at its checksum."""
-        path, listed = self.path / name, self.files[name]
-        if not path.is_file():
-            raise FileFormatError(f"{path} is missing. {self.kind.again}")
-        if path.stat().st_size != listed.get("bytes") or sha256_of(path) != listed["sha256"]:
-            raise FileFormatError(
-                f"{path} is damaged, or of another folder: it is not the file that was written "
-                f"there (its checksum differs). Delete it. {self.kind.again}"
-            )
-        return path
+        listed = self.files[name]
+        check_listed(self.path / name, listed["sha256"], listed.get("bytes"), self.kind.again)
+        return self.path / name
 
     def write(self, name: str, write: Callable[[Path], object], **more: Any) -> None:
         """Write a file whole or not at all, and list it with its checksum and whatever more."""
@@ -168,18 +162,28 @@ class ResumableFolder:
         write_document(self.path / kind.manifest, kind.form, kind.version, self.content)
 
 
+def check_listed(path: Path, sha256: str, n_bytes: int | None, again: str) -> None:
+    """Refuse a file that is not the one that was written."""
+    if not path.is_file():
+        raise FileFormatError(f"{path} is missing. {again}")
+    if path.stat().st_size != n_bytes or sha256_of(path) != sha256:
+        raise FileFormatError(
+            f"{path} is damaged, or of another folder: it is not the file that was written there "
+            f"(its checksum differs). Delete it. {again}"
+        )
+
+
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Return what two descriptions do not share, a few words each."""
     found = []
     for name in dict.fromkeys([*there, *here]):
         a, b = there.get(name), here.get(name)
-        said = name.replace("_", " ")
         if name not in there or name not in here:
-            found.append(f"{said} only {'here' if name in here else 'there'}")
+            found.append(f"{name} only {'here' if name in here else 'there'}")
         elif isinstance(a, dict) and isinstance(b, dict):
-            found += [f"{said} {inner}" for inner in differences(a, b)]
+            found += [f"{name} {inner}" for inner in differences(a, b)]
         elif a != b and isinstance(a, str) and len(a) == 64:  # a checksum says nothing to a reader
-            found.append(f"other {said}")
+            found.append(f"other {name.replace('_', ' ')}")
         elif a != b:
             found.append(f"{name} {a!r:.80} there, {b!r:.80} here")
     if not found and list(there) != list(here):

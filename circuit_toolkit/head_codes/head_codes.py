@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.activations.capturing import Scored
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.autoencoder import CodeAutoencoders, train_autoencoders
 from circuit_toolkit.head_codes.counts import (
@@ -32,6 +31,7 @@ from circuit_toolkit.head_codes.counts import (
     unique_share,
 )
 from circuit_toolkit.head_codes.fit import HeadCodesFit
+from circuit_toolkit.tasks.task import Task
 
 Score = Literal["change", "unique", "unique_share"]
 PIECE = 64  # prompts that are encoded at a time, with every seed
@@ -128,7 +128,7 @@ class HeadCodes:
         }
         return cls(**(published | options))
 
-    def fit(self, acts: Activations, task: Scored) -> HeadCodesFit:
+    def fit(self, acts: Activations, task: Task) -> HeadCodesFit:
         """Train the autoencoders and score the heads.
 
         Parameters
@@ -205,7 +205,7 @@ class HeadCodes:
             },
         )
 
-    def _outputs(self, acts: Activations, task: Scored) -> tuple[Tensor, list[int]]:
+    def _outputs(self, acts: Activations, task: Task) -> tuple[Tensor, list[int]]:
         """Head outputs of all prompts (prompts, heads, D), and the layers that they are of."""
         shapes: Mapping[str, Any] = acts.settings.get("shapes", {})
         if {site.kind for site in acts.sites} != {"head_out"} or not shapes:

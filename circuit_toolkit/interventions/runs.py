@@ -10,6 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuit_toolkit.activations.store.fingerprints import (
+    dictionary_fingerprint,
+    edits_of,
+    fingerprint_of_tensors,
+)
 from circuit_toolkit.arguments import as_prompts, described, expect, is_a
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -261,13 +266,41 @@ def intervened(
     wanted = as_changes(model, known, changes)
     if any(item.how == "resample" for item in wanted):
         raise InputError("Only intervene knows the corrupted prompts to resample from.")
+    yield replace(model, edits=_Edits(model, tuple(wanted), known))
 
-    def of(batch: Batch) -> Mapping[Site, Edit]:
-        placed = [Placed(each, places(model, batch, each.positions, {})) for each in wanted]
-        outer = model.edits(batch) if model.edits else {}
-        return _joined_edits(edits(known, placed), outer)
 
-    yield replace(model, edits=of)
+@dataclass(frozen=True, eq=False)
+class _Edits:
+    """What an intervened model writes in a run."""
+
+    model: Model
+    changes: tuple[Change, ...]
+    dictionaries: Mapping[Site, Dictionary]
+
+    def __call__(self, batch: Batch) -> Mapping[Site, Edit]:
+        placed = [
+            Placed(each, places(self.model, batch, each.positions, {})) for each in self.changes
+        ]
+        outer = self.model.edits(batch) if self.model.edits else {}
+        return _joined_edits(edits(self.dictionaries, placed), outer)
+
+    def described(self) -> dict[str, Any]:
+        """Return all that the edits depend on but the model, for the key of a store."""
+        found = edits_of(self.model)
+        for each in self.changes:
+            tensors = {"value": each.value, "features": each.features, "heads": each.heads}
+            there = [(name, torch.as_tensor(x)) for name, x in tensors.items() if x is not None]
+            of_features = each.features is not None
+            found[str(len(found))] = {
+                "site": each.site.short,
+                "how": each.how,
+                "positions": each.positions,
+                "values": fingerprint_of_tensors(there),
+                "dictionary": dictionary_fingerprint(self.dictionaries[each.site])
+                if of_features
+                else None,
+            }
+        return found
 
 
 class _Plan:

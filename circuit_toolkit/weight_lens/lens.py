@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from numbers import Integral
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,10 +25,11 @@ from circuit_toolkit.features.descriptions.explainer import Explainer
 from circuit_toolkit.features.descriptions.inherited_tokens import Described, describe_site
 from circuit_toolkit.features.descriptions.tables import SiteTables
 from circuit_toolkit.features.descriptions.words import check_language
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens.one_site import PermutationNull, tables_of
-from circuit_toolkit.weight_lens.progress import Progress, inputs_of
+from circuit_toolkit.weight_lens.progress import Progress, inputs_of, progress_in
 from circuit_toolkit.weight_lens.single_token import first_token, of_site, single_token_pass
 from circuit_toolkit.weight_lens.thresholds import Rule, reach, rule_for
 
@@ -197,8 +197,6 @@ class WeightLens:
             would take more calls than are allowed, or one fails: descriptions then come without
             concepts, and what was answered is kept in the explainer.
         """
-        from tqdm.auto import tqdm
-
         if explain is not None:
             check_before_a_run(explain)
         wanted = _wanted(layers)
@@ -208,31 +206,8 @@ class WeightLens:
         n_tokens = model.hf.config.vocab_size
         groups = reach(rule, n_tokens, min(d.n_features for d in order.values()))
         settings = self._settings(model, order, rule, groups)
-        done = Progress.opened(store, lambda: inputs_of(model, order, settings))
-
-        @cache  # made when the first dictionary needs it: not at all where all is done
-        def shared() -> tuple[Any, Tensor]:
-            folder = None if store is None else Path(store) / f"solo_{len(order)}"
-            acts = single_token_pass(model, order, folder, progress)
-            return acts, unembedding_rows(model, final_norm=self.final_norm)
-
-        tables: dict[Site, SiteTables] = {}
-        found: list[Described] = []
-        for site in tqdm(order, desc="describe", unit="site", disable=not progress, leave=False):
-            table = done.read(site)
-            if table is None:
-                acts, unembedding = shared()
-                lots = PermutationNull(self.chance, self.seed)
-                table = tables_of(
-                    model, site, order, rule, of_site(acts, site), unembedding, found, lots
-                )
-                done.write(site, table)
-            tables[site] = table
-            found.append(
-                describe_site(
-                    table, rule.floor_token, rule.floor_feature, found, rule.upstream, n_tokens
-                )
-            )
+        with progress_in(store, lambda: inputs_of(model, order, settings)) as done:
+            tables = self._tables(model, order, rule, done, store, progress)
         result = FeatureDescriptions(
             tables=tables,
             settings=settings,
@@ -250,6 +225,45 @@ class WeightLens:
                 stacklevel=2,
             )
             return result
+
+    def _tables(
+        self,
+        model: Model,
+        order: Mapping[Site, Dictionary],
+        rule: Rule,
+        done: Progress,
+        store: str | os.PathLike | None,
+        progress: bool,
+    ) -> dict[Site, SiteTables]:
+        """Read the tables that are there, and make the others."""
+        from tqdm.auto import tqdm
+
+        @cache  # made when the first dictionary needs it: not at all where all is done
+        def shared() -> tuple[Any, Tensor]:
+            folder = None if store is None else resolved(store) / f"solo_{len(order)}"
+            acts = single_token_pass(model, order, folder, progress)
+            return acts, unembedding_rows(model, final_norm=self.final_norm)
+
+        n_tokens = model.hf.config.vocab_size
+        widths = {site: each.n_features for site, each in order.items()}
+        tables: dict[Site, SiteTables] = {}
+        found: list[Described] = []
+        for site in tqdm(order, desc="describe", unit="site", disable=not progress, leave=False):
+            table = done.read(site, widths, n_tokens)
+            if table is None:
+                acts, unembedding = shared()
+                lots = PermutationNull(self.chance, self.seed)
+                table = tables_of(
+                    model, site, order, rule, of_site(acts, site), unembedding, found, lots
+                )
+                done.write(site, table)
+            tables[site] = table
+            found.append(
+                describe_site(
+                    table, rule.floor_token, rule.floor_feature, found, rule.upstream, n_tokens
+                )
+            )
+        return tables
 
 
 def _wanted(layers: Sequence[int] | int | None) -> list[int] | None:

@@ -19,7 +19,7 @@ from circuit_toolkit.activations.budget import (
     free_disk,
     size,
 )
-from circuit_toolkit.activations.capture_plan import Reader, reader
+from circuit_toolkit.activations.capture_plan import CapturePlan, plan_capture
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.tasks import ioi
 from tests.tiny import FEATURES, TEXTS, WIDTH
@@ -48,13 +48,13 @@ def available(monkeypatch):
 @pytest.fixture
 def batches(monkeypatch):
     """Batches that were run."""
-    run, seen = Reader.activations, []
+    run, seen = CapturePlan.activations, []
 
     def activations(self, rows, batch):
         seen.append(rows)
         return run(self, rows, batch)
 
-    monkeypatch.setattr(Reader, "activations", activations)
+    monkeypatch.setattr(CapturePlan, "activations", activations)
     return seen
 
 
@@ -98,8 +98,8 @@ def test_a_probe_is_spread_over_the_prompts(tiny, tiny_saes, texts, batches):
 
 def test_the_memory_of_a_batch_is_counted_from_shapes(tiny, tiny_saes):
     task = ioi(tiny, n=4)
-    plain = reader(tiny, tiny_saes, TEXTS, "all", False, False)
-    scored = reader(tiny, tiny_saes, task, "all", False, False)
+    plain = plan_capture(tiny, tiny_saes, TEXTS, "all", False, False)
+    scored = plan_capture(tiny, tiny_saes, task, "all", False, False)
     tokens, vocabulary = 5 * 7, tiny.hf.config.vocab_size
     raw = 4 * tokens * WIDTH * len(tiny_saes)  # float32
     encoding = 2 * 4 * tokens * WIDTH + COPIES * 4 * tokens * FEATURES
@@ -108,19 +108,19 @@ def test_the_memory_of_a_batch_is_counted_from_shapes(tiny, tiny_saes):
     more = batch_bytes(scored, 5, 7) - batch_bytes(plain, 5, 7)
     assert more == 2 * 4 * 5 * vocabulary
     labels = replace(task, answers=(), wrong=(), metric=None, labels={"a": tuple("abab")})
-    assert batch_bytes(reader(tiny, tiny_saes, labels, "all", False, False), 5, 7) == (
+    assert batch_bytes(plan_capture(tiny, tiny_saes, labels, "all", False, False), 5, 7) == (
         batch_bytes(plain, 5, 7)
     )
 
 
 def test_small_captures_run_each_batch_once(tiny, tiny_saes, texts, batches, monkeypatch):
-    tokenized, tokenize = [], Reader.tokenize
+    tokenized, tokenize = [], CapturePlan.tokenize
 
     def counted(self, rows):
         tokenized.append(rows)
         return tokenize(self, rows)
 
-    monkeypatch.setattr(Reader, "tokenize", counted)
+    monkeypatch.setattr(CapturePlan, "tokenize", counted)
     capture(tiny, tiny_saes, texts, batch_size=32, progress=False)
     assert batches == tokenized == [range(0, 32), range(32, 64)]
 
@@ -158,7 +158,7 @@ def test_a_batch_that_does_not_fit_is_refused_before_it_runs(
 
 def test_the_largest_batch_is_foreseen(tiny, tiny_saes, texts, available, batches):
     said = estimate_capture(tiny, tiny_saes, texts, batch_size=8)
-    first = batch_bytes(reader(tiny, tiny_saes, texts, "all", False, False), 8, 6)
+    first = batch_bytes(plan_capture(tiny, tiny_saes, texts, "all", False, False), 8, 6)
     assert first < 0.8 * said.batch
     del batches[:]
     available(memory=int(0.8 * said.batch))

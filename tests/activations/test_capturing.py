@@ -11,8 +11,8 @@ import torch
 from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit import capture as package_capture
 from circuit_toolkit.activations.activations import MEAN
-from circuit_toolkit.activations.capture_plan import Reader
-from circuit_toolkit.activations.capturing import Scored, capture
+from circuit_toolkit.activations.capture_plan import CapturePlan
+from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.models import Batch, Conventions, load_model, run, token_mask
 from circuit_toolkit.sites import Site
@@ -191,8 +191,7 @@ def test_only_the_first_token_counts_as_bos(tiny):
     assert token_mask(tiny, batch).int().tolist() == expected
 
 
-def test_a_task_is_scored_and_a_list_is_not(task):
-    assert isinstance(task, Scored) and not isinstance(list(TEXTS), Scored)
+def test_the_front_door_is_the_same_function():
     assert package_capture is capture
 
 
@@ -247,7 +246,7 @@ def test_a_task_of_labels_alone_has_no_metric_and_no_logits(tiny, tiny_saes, mon
         seen.append(set(read))
         return run(model, batch, read, **options)
 
-    monkeypatch.setattr(sys.modules[Reader.__module__], "run", noted)
+    monkeypatch.setattr(sys.modules[CapturePlan.__module__], "run", noted)
     labels = {"place": ("store", "cabinet", "time", "none")}
     task = Task("labels", TEXTS, metric=None, labels=labels)
     acts = capture(tiny, tiny_saes, task, batch_size=3, progress=False)
@@ -265,14 +264,14 @@ def test_logits_and_raw_values_of_a_batch_are_let_go(tiny, tiny_saes, task, monk
         alive.extend(weakref.ref(value) for value in values.values())
         return values
 
-    monkeypatch.setattr(sys.modules[Reader.__module__], "run", noted)
+    monkeypatch.setattr(sys.modules[CapturePlan.__module__], "run", noted)
     acts = capture(tiny, tiny_saes, task, batch_size=3, progress=False)
     assert len(alive) == 4 * (len(tiny_saes) + 1) and len(acts.metric) == 12
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1000])
 def test_many_features_are_encoded_piece_by_piece(tiny, tiny_saes, acts, monkeypatch, rows):
-    monkeypatch.setattr(sys.modules[Reader.__module__], "DENSE", rows * FEATURES)
+    monkeypatch.setattr(sys.modules[CapturePlan.__module__], "DENSE", rows * FEATURES)
     pieces = capture(tiny, tiny_saes, TEXTS, progress=False)
     for site in acts.sites:
         np.testing.assert_allclose(dense(pieces, site), dense(acts, site), **TOL)

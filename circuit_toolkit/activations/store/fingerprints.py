@@ -1,34 +1,38 @@
-"""What a capture depends on, so that it is resumed on the same inputs only."""
+"""What activations depend on, so that they are gone on with for the same inputs only."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from circuit_toolkit.activations.capture_plan import Reader, Scored
+from circuit_toolkit.activations.capture_plan import CapturePlan
 from circuit_toolkit.dictionaries import Coordinates, Dictionary
+from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 
-SAMPLED = 64  # weights of each parameter of the model that its fingerprint looks at
+_LABELS = ("_name_or_path", "name_or_path", "transformers_version")  # say where from, not what
+_OF_USE = ("device", "dtype", "metadata")  # in the configuration of a dictionary
 
 
-def inputs_of(source: Reader, batch_size: int, shard_size: int) -> dict[str, Any]:
+def inputs_of(source: CapturePlan, batch_size: int, shard_size: int) -> dict[str, Any]:
     """Describe a capture: with the same description it gives the same shards."""
     task = source.task
+    content = task and {each.name: getattr(task, each.name) for each in fields(task)}
     return {
-        "model": source.model.name,
-        "model_weights": model_fingerprint(source.model),
+        **model_inputs(source.model),
         "positions": source.positions,
+        "bos": source.bos,
         "task": task.name if task else None,
-        "task_content": _of_json(_content(task)),
+        "task_content": _of_json(content),
         "n_prompts": len(source.prompts),
-        "prompts": _of_json([_plain(prompt) for prompt in source.prompts]),
+        "prompts": _of_json(source.prompts),
         "batch_size": batch_size,
         "shard_size": shard_size,
         "dictionaries": {
@@ -43,34 +47,66 @@ def inputs_of(source: Reader, batch_size: int, shard_size: int) -> dict[str, Any
     }
 
 
+def model_inputs(model: Model) -> dict[str, Any]:
+    """Describe all of a model that decides what it computes; weights that are far by shapes."""
+    config = model.hf.config
+    tensors = chain(model.hf.named_parameters(), model.hf.named_buffers())
+    kept = {name: value for name, value in config.to_dict().items() if name not in _LABELS}
+    kept["attention"] = getattr(config, "_attn_implementation", None)
+    return {
+        "model": model.name,
+        "model_weights": fingerprint_of_tensors(tensors),
+        "model_modules": _of_json([*map(_described, model.hf.named_modules())]),
+        "configuration": json.loads(json.dumps(kept, sort_keys=True, default=str)),
+        "tokenizer": _tokenizer_fingerprint(model),
+        "edits": edits_of(model),
+    }
+
+
+def edits_of(model: Model) -> dict[str, Any]:
+    """Describe the interventions of a model; refuse what cannot be described."""
+    edits: Any = model.edits
+    if edits is None:
+        return {}
+    if not hasattr(edits, "described"):
+        raise InputError(
+            f"{model.name} has edits that no file can describe. Leave store= out, or make them "
+            "by interventions.intervened."
+        )
+    return edits.described()
+
+
 def dictionary_fingerprint(dictionary: Dictionary | Coordinates) -> str:
-    """Checksum of the weights of a dictionary and of its configuration."""
+    """Return a checksum of the weights of a dictionary, its configuration and its modules."""
     if isinstance(dictionary, Coordinates):
         return "none"
-    config = dictionary.sae.cfg.to_dict()
-    kept = {name: config[name] for name in config if name not in ("device", "dtype", "metadata")}
-    weights = sorted(dictionary.sae.state_dict().items())
-    return _of_tensors(weights, json.dumps(kept, sort_keys=True, default=str))
+    sae = dictionary.sae
+    kept = {name: value for name, value in sae.cfg.to_dict().items() if name not in _OF_USE}
+    text = json.dumps(kept, sort_keys=True, default=str)
+    text += str([[name, type(each).__qualname__] for name, each in sae.named_modules()])
+    return fingerprint_of_tensors(sorted(sae.state_dict().items()), text)
 
 
-def model_fingerprint(model: Model) -> str:
-    """Checksum of some weights of every parameter of a model; of shapes, if it is far away."""
-    sample = []
-    for name, weights in model.hf.named_parameters():
-        flat = weights.detach().reshape(-1)
-        some = torch.linspace(0, len(flat) - 1, min(len(flat), SAMPLED)).long()
-        name = f"{name} {tuple(weights.shape)}"
-        sample.append((name, flat[:0].new_empty(0, device="cpu") if flat.is_meta else flat[some]))
-    return _of_tensors(sample, "")
-
-
-def _of_tensors(tensors: Iterable[tuple[str, Tensor]], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
+def fingerprint_of_tensors(tensors: Iterable[tuple[str, Tensor]], text: str = "") -> str:
+    """Return a checksum of a text and of all bytes of some tensors; of shapes, if they are far."""
+    found = hashlib.sha256(text.encode())
     for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().reshape(-1).contiguous()
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _described(named: tuple[str, torch.nn.Module]) -> list[Any]:
+    """Name, class and plain attributes of a module, such as eps, scaling and whether it trains."""
+    name, module = named
+    said = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, str | int | float) and key[0] != "_" and key not in _LABELS
+    }
+    return [name, type(module).__qualname__, said]
 
 
 def _of_json(value: Any) -> str:
@@ -78,14 +114,17 @@ def _of_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _content(task: Scored | None) -> Any:
-    """Return what a task says and scores by; of one that is no dataclass, what all have."""
-    if task is None:
-        return None
-    if is_dataclass(task):
-        return {each.name: getattr(task, each.name) for each in fields(task)}
-    return [task.labels, task.positions, task.directions, task.groups]
-
-
 def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _tokenizer_fingerprint(model: Model) -> str:
+    """Return a checksum of what turns a text into tokens."""
+    tokenizer: Any = model.tokenizer
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    state = json.loads(fast.to_str()) if fast else {"vocabulary": tokenizer.get_vocab()}
+    for name in ("padding", "truncation"):  # of the last call
+        state.pop(name, None)
+    return _of_json([state, type(tokenizer).__name__, model.bos_id, tokenizer.unk_token_id])

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
-from circuit_toolkit.activations.store.shards import Shard, write_whole
+from circuit_toolkit.activations.store.shards import AGAIN, Shard
 from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.folder import FolderKind, ResumableFolder
 from circuit_toolkit.sites import Site
 
-NAME = "manifest.json"
-FORMAT = "circuit_toolkit.activations"
-SCHEMA_VERSION = 1
+KIND = FolderKind("activations", "circuit_toolkit.activations", 1, AGAIN, listing="shards")
 
 
 @dataclass(frozen=True)
@@ -37,86 +31,30 @@ class Manifest:
     """A header, and the shards that are there."""
 
     header: Header
-    shards: Mapping[str, Shard] = field(default_factory=dict)
+    shards: Mapping[str, Shard]
 
-    def having(self, shards: Mapping[str, Shard]) -> Manifest:
-        """Replace the table of shards, in the order of their names."""
-        ordered = sorted(shards, key=lambda name: (len(name), name))  # 100000 after 99999
-        return replace(self, shards={name: shards[name] for name in ordered})
+    @classmethod
+    def of(cls, folder: ResumableFolder) -> Manifest:
+        """Take what the manifest of a folder says, after a look at each part."""
+        content = dict(folder.content)
+        try:
+            shards = {name: Shard(**each) for name, each in content.pop(KIND.listing).items()}
+            header = Header(**content)
+            kinds = [type(getattr(header, each.name)) for each in fields(header)]
+            counts = [*header.sites.values(), header.n_prompts, header.n_shards]
+            for each in shards.values():
+                counts += [each.bytes, each.nbytes, each.prompts, each.rows]
+            if kinds != [dict] * 4 + [int] * 2 or any(type(n) is not int or n < 0 for n in counts):
+                raise ValueError("a number or a table is missing")
+            for name in header.sites:
+                Site.parse(name)
+        except (InputError, AttributeError, TypeError, ValueError) as error:
+            raise FileFormatError(
+                f"{folder.path / KIND.manifest} describes no activations ({error}). {AGAIN}"
+            ) from error
+        return cls(header, shards)
 
     @property
     def complete(self) -> bool:
         """Whether all shards are there."""
         return len(self.shards) == self.header.n_shards
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write a manifest whole or not at all."""
-    content = {
-        **asdict(manifest.header),
-        "shards": {name: shard.as_dict() for name, shard in manifest.shards.items()},
-    }
-    try:
-        content = json.loads(json.dumps(content, default=_plain))
-    except TypeError as error:
-        raise InputError(
-            f"The settings cannot be written as JSON: {error}. Replace them before saving."
-        ) from error
-    document = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "sha256": _digest(content),
-        "content": content,
-    }
-
-    def write(part: Path) -> None:
-        part.write_text(json.dumps(document, indent=1), encoding="utf-8")
-
-    write_whole(folder / NAME, write)
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a store."""
-    path = folder / NAME
-    if not path.is_file():
-        raise FileFormatError(
-            f"{folder} is no store of activations: it has no {NAME}. Pass a folder that "
-            "capture(..., store=) or Activations.save wrote."
-        )
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FileFormatError(f"{path} is damaged: it is not JSON ({error}). {_LOST}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise FileFormatError(
-            f"{path} is not of a store of activations: its `format` is not {FORMAT!r}. Pass a "
-            "folder that capture(..., store=) or Activations.save wrote."
-        )
-    if document.get("schema_version") != SCHEMA_VERSION:
-        raise FileFormatError(
-            f"{path} has schema version {document.get('schema_version')!r}; this release reads "
-            f"version {SCHEMA_VERSION}. Use the release of circuit_toolkit that wrote it."
-        )
-    content = document.get("content")
-    if not isinstance(content, dict) or document.get("sha256") != _digest(content):
-        raise FileFormatError(f"{path} is damaged: its checksum differs. {_LOST}")
-    shards = {name: Shard(**shard) for name, shard in content.pop("shards").items()}
-    return Manifest(Header(**content), shards)
-
-
-def sites_of(header: Header) -> dict[Site, int]:
-    """Sites of a store and their numbers of features."""
-    return {Site.parse(name): width for name, width in header.sites.items()}
-
-
-_LOST = "Without it the shards cannot be trusted: capture into another folder."
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{value!r} is a {type(value).__name__}")

@@ -1,25 +1,25 @@
-"""One shard: activations of some prompts as a safetensors file, with a checksum beside it."""
+"""One shard: activations of some prompts as a safetensors file, checked in full on reading."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.errors import FileFormatError
+from circuit_toolkit.activations.activations import MEAN, Activations
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.folder import check_listed
 from circuit_toolkit.sites import Site
 
-PART = ".part"  # ending of a file that is being written
 OPTIONAL = ("metric", "directions")
+AGAIN = "`capture` with the same inputs and store= makes it anew."
+_PARTS = ("data", "indices", "indptr")
+_PIECE = 2**16  # entries that are looked at together
 
 
 @dataclass(frozen=True)
@@ -32,35 +32,10 @@ class Shard:
     prompts: int
     rows: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as the manifest holds it."""
-        return asdict(self)
-
 
 def shard_name(index: int) -> str:
     """Return the name of the file of a shard."""
     return f"shard-{index:05d}.safetensors"
-
-
-def sha256_of(path: Path) -> str:
-    """Checksum of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
-    try:
-        part.touch(exist_ok=False)
-        mode = part.stat().st_mode  # as the user wants files; safetensors would hide its own
-        write(part)
-        part.chmod(mode)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def widths(acts: Activations) -> dict[str, int]:
@@ -71,16 +46,19 @@ def widths(acts: Activations) -> dict[str, int]:
     return found
 
 
-def write_shard(path: Path, acts: Activations) -> Shard:
+def write_shard(path: Path, acts: Activations) -> None:
     """Write the activations of some prompts."""
     from safetensors.numpy import save_file
 
+    try:
+        _check(acts)
+    except ValueError as error:
+        raise InputError(f"These activations cannot be written: {error}.") from error
     arrays = {"prompt": acts.prompt, "position": acts.position, "groups": acts.groups}
     arrays |= {name: getattr(acts, name) for name in OPTIONAL if getattr(acts, name) is not None}
     arrays |= {f"named.{name}": values for name, values in acts.named.items()}
     for site, matrix in acts.features.items():
-        for part in ("data", "indices", "indptr"):
-            arrays[f"{site}.{part}"] = getattr(matrix, part)
+        arrays |= {f"{site}.{part}": getattr(matrix, part) for part in _PARTS}
     words = {
         "tokens": acts.tokens,
         "labels": {name: np.asarray(values).tolist() for name, values in acts.labels.items()},
@@ -89,42 +67,24 @@ def write_shard(path: Path, acts: Activations) -> Shard:
     }
     # As an array: a header of safetensors has a largest size, and an order that is left to chance.
     arrays["json"] = np.frombuffer(json.dumps(words).encode(), np.uint8)
-    contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-    write_whole(path, lambda part: save_file(contiguous, part))
-    return Shard(
-        sha256_of(path), path.stat().st_size, acts.nbytes, acts.n_prompts, len(acts.prompt)
-    )
-
-
-def check_shard(path: Path, shard: Shard) -> None:
-    """Refuse a file that is not the one that was written."""
-    if not path.is_file():
-        raise FileFormatError(f"{path} is missing. {_AGAIN}")
-    if path.stat().st_size != shard.bytes or sha256_of(path) != shard.sha256:
-        raise FileFormatError(
-            f"{path} is damaged, or of another store: it is not the file that was written there "
-            f"(its checksum differs). Delete it. {_AGAIN}"
-        )
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
 
 
 def read_shard(path: Path, shard: Shard, settings: Mapping[str, Any]) -> Activations:
-    """Read the activations of some prompts, after a look at the checksum."""
+    """Read the activations of some prompts, after a look at the checksum and at every array."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    check_shard(path, shard)
+    check_listed(path, shard.sha256, shard.bytes, AGAIN)
     try:
         arrays = load_file(path)
         words = json.loads(arrays["json"].tobytes())
-        features = {
-            Site.parse(name): sp.csr_array(
-                tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr")),
-                shape=(len(arrays["prompt"]), width),
-            )
-            for name, width in words["features"].items()
-        }
-        return Activations(
-            features=features,
+        rows = len(arrays["prompt"])
+        acts = Activations(
+            features={
+                Site.parse(name): _csr([arrays[f"{name}.{part}"] for part in _PARTS], rows, width)
+                for name, width in words["features"].items()
+            },
             prompt=arrays["prompt"],
             position=arrays["position"],
             tokens=words["tokens"],
@@ -134,11 +94,86 @@ def read_shard(path: Path, shard: Shard, settings: Mapping[str, Any]) -> Activat
             named={name: arrays[f"named.{name}"] for name in words["named"]},
             settings=dict(settings),
         )
+        _require((rows, acts.n_prompts) == (shard.rows, shard.prompts), "its size is another one")
+        _check(acts)
+    # InputError is a ValueError.
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(
             f"{path} is no shard of activations ({type(error).__name__}: {error}). Delete it. "
-            f"{_AGAIN}"
+            f"{AGAIN}"
         ) from error
+    return acts
 
 
-_AGAIN = "`capture` with the same inputs and store= makes it anew."
+def _require(holds: Any, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _csr(parts: list[np.ndarray], rows: int, width: int) -> sp.csr_array:
+    """Return a sparse matrix whose parts fit each other: code in C trusts them."""
+    data, indices, indptr = parts
+    _require(type(width) is int and 0 <= width < 2**31, f"there cannot be {width!r} features")
+    _require(indices.dtype.kind == indptr.dtype.kind == "i", "indices must be whole numbers")
+    _require(indptr.shape == (rows + 1,), "indptr must have an entry more than rows")
+    _require(data.ndim == 1 and indices.shape == data.shape, "data and indices differ in shape")
+    _require(indptr[0] == 0 and indptr[-1] == len(data), "indptr must go from 0 to the end")
+    _require((indptr[:-1] <= indptr[1:]).all(), "indptr must not decrease")
+    _require(_within(indices, 0, width), f"indices must be from 0 to {width - 1}")
+    return sp.csr_array((data, indices, indptr), shape=(rows, width))
+
+
+def _check(acts: Activations) -> None:
+    """Raise ValueError for what no capture gives: all arrays, but the structure of matrices."""
+    n, rows = acts.n_prompts, len(acts.prompt)
+    for site, matrix in acts.features.items():
+        _require(matrix.dtype in (np.float32, np.float64), f"{site} must hold float numbers")
+        _require(np.isfinite(matrix.data).all(), f"{site} holds NaN or infinity")
+        _require(_is_single(matrix), f"{site} holds a feature of a row twice")
+    _require(
+        isinstance(acts.tokens, list)
+        and all(isinstance(words, list) for words in acts.tokens)
+        and all(isinstance(word, str) for words in acts.tokens for word in words),
+        "tokens must be lists of texts",
+    )
+    whole = {"prompt": acts.prompt, "position": acts.position, "groups": acts.groups}
+    whole |= dict(acts.named) | {"directions": acts.directions}
+    sizes = {"prompt": rows, "position": rows}
+    for name, values in whole.items():
+        if values is not None:
+            values = np.asarray(values)
+            _require(values.dtype.kind in "iu", f"{name} must hold whole numbers")
+            _require(values.shape == (sizes.get(name, n),), f"{name} has another length")
+    lengths = np.array([len(words) for words in acts.tokens], dtype=int)
+    _require(_within(acts.prompt, 0, n), f"prompt must be from 0 to {n - 1}")
+    ends = lengths[acts.prompt] if rows else 0
+    _require(_within(acts.position, MEAN, ends), "position must be that of a token, or -1")
+    for name, values in acts.named.items():
+        _require(_within(values, 0, lengths), f"{name} must be the position of a token")
+    if acts.directions is not None:
+        _require(np.isin(acts.directions, [-1, 1]).all(), "directions must be 1 or -1")
+    if acts.metric is not None:
+        _require(acts.metric.shape == (n,), "metric has another length")
+        _require(acts.metric.dtype.kind == "f", "metric must hold float numbers")
+        _require(np.isfinite(acts.metric).all(), "metric holds NaN or infinity")
+    for name, values in acts.labels.items():
+        plain = np.array(np.asarray(values).tolist())
+        _require(plain.shape == (n,), f"{name} has another length")
+        _require(plain.dtype != object, f"{name} must be texts or numbers")
+
+
+def _is_single(matrix: sp.csr_array) -> bool:
+    """Return whether no row holds a column twice; unsorted columns, as of products, are fine."""
+    step = 1 + _PIECE * len(matrix.indptr) // max(1, matrix.nnz)  # rows
+    for start in () if matrix.has_canonical_format else range(0, len(matrix.indptr), step):
+        piece = sp.csr_array(matrix[start : start + step])
+        n = piece.nnz
+        piece.sum_duplicates()
+        if piece.nnz != n:
+            return False
+    return True
+
+
+def _within(values: np.ndarray, low: int, end: Any) -> bool:
+    """Return whether all values are at least `low`, and below `end`."""
+    return bool(((values >= low) & (values < end)).all())

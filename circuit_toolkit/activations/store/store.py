@@ -12,9 +12,10 @@ import numpy as np
 
 from circuit_toolkit.activations.activations import Activations, joined
 from circuit_toolkit.activations.budget import available_memory, size
-from circuit_toolkit.activations.store.manifest import Manifest, read_manifest, sites_of
-from circuit_toolkit.activations.store.shards import check_shard, read_shard, shard_name
+from circuit_toolkit.activations.store.manifest import KIND, Manifest
+from circuit_toolkit.activations.store.shards import AGAIN, read_shard, shard_name, widths
 from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.folder import ResumableFolder
 from circuit_toolkit.sites import Site
 
 
@@ -55,7 +56,7 @@ class ActivationStore:
         Parameters
         ----------
         folder : path
-            That `capture` or `Activations.save` wrote.
+            That `capture` or `Activations.save` wrote; `~` is the home folder.
 
         Returns
         -------
@@ -67,21 +68,22 @@ class ActivationStore:
             If it holds no store, or one that is damaged or not complete, or a shard that does
             not belong to it.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder)
-        n = manifest.header.n_shards
-        if not manifest.complete:
+        there = ResumableFolder.read(folder, KIND)
+        store = cls(there.path, Manifest.of(there))
+        n = len(store)
+        if not store.manifest.complete:
             raise FileFormatError(
-                f"{folder} holds {len(manifest.shards)} of {n} shards. Call `capture` with the "
+                f"{there.path} holds {len(there.files)} of {n} shards. Call `capture` with the "
                 "same inputs and store= to make the rest."
             )
         names = {shard_name(index) for index in range(n)}
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in sorted(there.path.glob("*.safetensors")):
             if path.name not in names:
                 raise FileFormatError(f"{path} does not belong to the store. Move it away.")
-        if lacking := [name for name in sorted(names) if not (folder / name).is_file()]:
-            check_shard(folder / lacking[0], manifest.shards[lacking[0]])
-        return cls(folder, manifest)
+        for name in sorted(names):
+            if name not in there.files or not (there.path / name).is_file():
+                raise FileFormatError(f"{there.path / name} is missing. {AGAIN}")
+        return store
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,7 +93,7 @@ class ActivationStore:
     @property
     def sites(self) -> list[Site]:
         """Sites in order of computation."""
-        return list(sites_of(self.manifest.header))
+        return list(self._widths())
 
     @property
     def n_prompts(self) -> int:
@@ -116,7 +118,7 @@ class ActivationStore:
         )
 
     def shards(self) -> Iterator[Activations]:
-        """Read one shard after the other, each checked against its checksum.
+        """Read one shard after the other, each checked against its checksum and in full.
 
         Yields
         ------
@@ -134,7 +136,13 @@ class ActivationStore:
 
     def _read(self, index: int) -> Activations:
         name = shard_name(index)
-        return read_shard(self.folder / name, self.manifest.shards[name], self.settings)
+        part = read_shard(self.folder / name, self.manifest.shards[name], self.settings)
+        if widths(part) != self.manifest.header.sites:
+            raise FileFormatError(f"{self.folder / name} has other sites than the store. {AGAIN}")
+        return part
+
+    def _widths(self) -> dict[Site, int]:
+        return {Site.parse(name): width for name, width in self.manifest.header.sites.items()}
 
     def load(self) -> Activations:
         """Read all into memory.
@@ -192,7 +200,7 @@ class ActivationStore:
         -------
         dict of Site to ndarray, shape (F,)
         """
-        sums = {site: np.zeros(width) for site, width in sites_of(self.manifest.header).items()}
+        sums = {site: np.zeros(width) for site, width in self._widths().items()}
         for shard in self.shards():
             for site, matrix in shard.features.items():
                 sums[site] += matrix.sum(axis=0, dtype=np.float64)

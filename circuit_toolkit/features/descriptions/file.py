@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_toolkit.errors import FileFormatError, InputError
-from circuit_toolkit.features.descriptions.tables import TABLES, SiteTables
+from circuit_toolkit.features.descriptions.tables import TABLES, SiteTables, check_tables
 from circuit_toolkit.files.checks import check_ending, check_file
 from circuit_toolkit.files.documents import (
     content_of,
@@ -162,7 +162,8 @@ def _flat(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
 
 def _fields(head: dict[str, Any], table: pa.Table) -> dict[str, Any]:
     tables, start, concepts = {}, 0, {}
-    for name, n in head["sites"].items():
+    widths, n_tokens = [*head["sites"].values()], head["settings"]["n_tokens"]
+    for number, (name, n) in enumerate(head["sites"].items()):
         part = table.slice(start, n)
         if part["site"].to_pylist() != [name] * n or part["feature"].to_pylist() != [*range(n)]:
             raise ValueError(f"the rows of {name} are not there")
@@ -173,15 +174,22 @@ def _fields(head: dict[str, Any], table: pa.Table) -> dict[str, Any]:
             **{each: _flat(part[each], dtype) for each, dtype in TABLES.items()},
             **{each: part[each].to_numpy() for each in _NUMBERS},
         )
+        check_tables(tables[Site.parse(name)], number, widths, n_tokens)
         said = enumerate(part["concept"].to_pylist())
         concepts |= {(name, i): text for i, text in said if text is not None}
         start += n
     if start != len(table):
         raise ValueError("there are rows too many")
+    strings = {int(i): text for i, text in head["strings"].items()}
+    shown = tuple(map(Site.parse, head["shown"]))
+    named = [rows["token"] for each in tables.values() for rows in (each.tokens, each.outputs)]
+    named += [each.inherited["token"] for each in tables.values()]
+    if not set(np.concatenate(named).tolist()) <= set(strings) or not set(shown) <= set(tables):
+        raise ValueError("a token or a site is not named")
     return {
         "tables": tables,
         "settings": head["settings"],
-        "strings": {int(i): text for i, text in head["strings"].items()},
-        "shown": tuple(map(Site.parse, head["shown"])),
+        "strings": strings,
+        "shown": shown,
         "concepts": concepts,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,33 @@ class SiteTables:
     def totals(self) -> np.ndarray:
         """What relative contributions are relative to, shape (F,)."""
         return self.embedding_total + self.upstream_total
+
+
+def check_tables(table: SiteTables, number: int, widths: Sequence[int], n_tokens: int) -> None:
+    """Raise ValueError for what no run gives, of the dictionary of that number among some."""
+    ends = {"feature": widths[number], "token": n_tokens, "source": number}
+    for name, dtype in TABLES.items():
+        rows = getattr(table, name)
+        if rows.dtype != dtype or rows.ndim != 1:
+            raise ValueError(f"{name} is of another version")
+        for column in dtype.names or ():
+            values = rows[column]
+            end = np.array(widths)[rows["source"]] if column == "index" else ends.get(column)
+            if not np.isfinite(values).all() if end is None else _outside(values, end):
+                raise ValueError(f"{column} of {name} is out of range")
+        if (rows["feature"][1:] < rows["feature"][:-1]).any():
+            raise ValueError(f"{name} is not sorted by feature")
+    for name in ("embedding_total", "upstream_total", "sampled"):
+        values = getattr(table, name)
+        kind = "b" if name == "sampled" else "f"
+        if values.shape != (widths[number],) or values.dtype.kind != kind:
+            raise ValueError(f"{name} is of other features")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+
+
+def _outside(values: np.ndarray, end: np.ndarray | int) -> bool:
+    return bool(((values < 0) | (values >= end)).any())
 
 
 def rows_of(table: np.ndarray, feature: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import pytest
 
 from circuit_toolkit import capture
-from circuit_toolkit.activations.capture_plan import Reader
+from circuit_toolkit.activations.capture_plan import CapturePlan
 from circuit_toolkit.tasks import ioi
 from tests.activations.store.small_store import BATCH, Interruption
 
@@ -40,7 +40,7 @@ def stop_after(monkeypatch):
     """Let a capture raise after some batches; gives the batches that were run since."""
 
     def after(n):
-        run, seen = Reader.activations, []
+        run, seen = CapturePlan.activations, []
 
         def activations(self, rows, batch):
             if len(seen) == n:
@@ -48,7 +48,7 @@ def stop_after(monkeypatch):
             seen.append(rows)
             return run(self, rows, batch)
 
-        monkeypatch.setattr(Reader, "activations", activations)
+        monkeypatch.setattr(CapturePlan, "activations", activations)
         return seen
 
     return after

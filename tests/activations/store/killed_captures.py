@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from circuit_toolkit.activations.capturing import capture
-from circuit_toolkit.activations.store import shards
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from tests.tiny import random_sae, residual_sites, tiny_model
@@ -47,7 +46,7 @@ def at_the(number: int, ending: str, do: Callable, after: bool = False) -> None:
         if mine and seen == number and after:
             do(part)
 
-    shards.os.replace = replace
+    os.replace = replace
 
 
 def half(part) -> None:
@@ -93,7 +92,7 @@ def main(root: Path) -> None:
         try:
             capture(model, saes, texts, store=folder, batch_size=1, progress=False)
         except InputError as error:
-            os._exit(REFUSED if "Another process captures into" in str(error) else 1)
+            os._exit(REFUSED if "Another process writes to" in str(error) else 1)
         os._exit(0)
 
     def end(child: int) -> int:

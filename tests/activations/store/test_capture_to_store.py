@@ -57,8 +57,8 @@ def test_a_shard_can_hold_several_batches(to, acts, tmp_path):
     store = to(tmp_path, shard_size=3 * BATCH)
     assert [part.n_prompts for part in store.shards()] == [9, 3]
     assert_same(store.load(), acts)
-    for size in (0, BATCH + 1):
-        with pytest.raises(InputError, match=f"multiple of batch_size=3, got {size}"):
+    for size, said in ((0, "at least 1, got 0"), (BATCH + 1, "multiple of batch_size=3, got 4")):
+        with pytest.raises(InputError, match=said):
             to(tmp_path / "other", shard_size=size)
 
 
@@ -108,7 +108,8 @@ def big(n_prompts, tokens=200, features=500, fire=40):
     """Activations of which a shard takes much more than all else does."""
     rng = np.random.default_rng(0)
     rows = n_prompts * tokens
-    indices = rng.integers(features, size=rows * fire, dtype=np.int32)
+    every = np.tile(np.arange(features, dtype=np.int32), (rows, 1))
+    indices = rng.permuted(every, axis=1)[:, :fire].ravel()
     indptr = np.arange(0, rows * fire + 1, fire, dtype=np.int32)
     data = rng.random(rows * fire, dtype=np.float32)
     return Activations(

@@ -73,7 +73,8 @@ def test_a_shard_too_many_is_named(folder):
 def test_a_file_that_is_no_shard_is_refused_even_with_its_checksum(folder, tmp_path):
     from safetensors.numpy import save_file
 
-    from circuit_toolkit.activations.store.shards import Shard, read_shard, sha256_of
+    from circuit_toolkit.activations.store.shards import Shard, read_shard
+    from circuit_toolkit.files.documents import sha256_of
 
     path = tmp_path / "weights.safetensors"
     save_file({"W": np.zeros(3)}, path)
@@ -99,8 +100,11 @@ def listing_less(document):
         (listing_less, "its checksum differs"),
         (lambda d: d.update(content=None), "its checksum differs"),
         (lambda d: d.update(schema_version=2), "has schema version 2; this release reads"),
-        (lambda d: d.update(format="circuit_toolkit.circuit"), "is not of a store of activations"),
-        (lambda d: ["a list"], "is not of a store of activations"),
+        (
+            lambda d: d.update(format="circuit_toolkit.circuit"),
+            "json holds no activations",
+        ),
+        (lambda d: ["a list"], "json holds no activations"),
     ],
 )
 def test_a_damaged_or_foreign_manifest_is_refused(to, folder, change, said):
@@ -114,9 +118,9 @@ def test_a_damaged_or_foreign_manifest_is_refused(to, folder, change, said):
 def test_no_manifest_or_half_of_one(folder, tmp_path):
     path = folder / "manifest.json"
     path.write_bytes(path.read_bytes()[:400])
-    with pytest.raises(FileFormatError, match="manifest.json is damaged: it is not JSON"):
+    with pytest.raises(FileFormatError, match="manifest.json is not readable JSON"):
         ActivationStore.open(folder)
     path.unlink()
     for nothing in (folder, tmp_path / "nowhere"):
-        with pytest.raises(FileFormatError, match="is no store of activations"):
+        with pytest.raises(FileFormatError, match="holds no activations: it has no manifest.json"):
             ActivationStore.open(nothing)

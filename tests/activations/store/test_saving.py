@@ -45,7 +45,7 @@ def test_rows_of_mixed_prompts_keep_their_order(tmp_path, monkeypatch):
 def test_what_is_there_is_not_written_over(acts, folder, tmp_path, to):
     (tmp_path / "file").write_text("words")
     for path in (folder, tmp_path / "file"):
-        with pytest.raises(InputError, match="holds something already"):
+        with pytest.raises(InputError, match="holds something already|is no folder"):
             acts.save(path)
     (tmp_path / "empty").mkdir()
     saved = acts.save(tmp_path / "empty")
