@@ -75,8 +75,8 @@ def main() -> None:
             began, cpu = time.perf_counter(), time.process_time()
             (sae,) = train_dictionaries(
                 model,
-                stories[:900],
                 [f"resid_post {layer}"],
+                stories[:900],
                 **settings,
                 k=16,
                 context=CONTEXT,

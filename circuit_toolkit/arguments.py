@@ -154,7 +154,8 @@ def as_prompts(prompts: Any, name: str = "prompts") -> Any:
             f"{name} must be texts or a task, got a {type(prompts).__name__} with "
             f"{', '.join(map(repr, keys[:5])) or 'nothing in it'}. Pass one column of it: {path}."
         )
-    if is_a(prompts, *_REMEDIES) or not isinstance(prompts, Iterable):
+    is_list = isinstance(prompts, Iterable) and not isinstance(prompts, Mapping)
+    if is_a(prompts, *_REMEDIES) or not is_list:
         raise InputError(
             f"{name} must be a task or a list of texts, got {described(prompts)}. Pass a task, "
             "such as ct.tasks.ioi(model), or a list of str or of token ids."
@@ -171,8 +172,8 @@ def as_prompts(prompts: Any, name: str = "prompts") -> Any:
 
 
 def _columns(value: Any) -> list[str] | None:
-    """Names of the columns of a table, or keys of a mapping; None for what is neither."""
+    """Names of the columns of a table, or of a mapping of these; None for what is neither."""
     if isinstance(value, Mapping):
-        return [str(key) for key in value]
+        return [*value] if all(isinstance(key, str) for key in value) else None
     names = getattr(value, "columns", getattr(value, "column_names", None))
     return None if names is None or callable(names) else [str(each) for each in names]

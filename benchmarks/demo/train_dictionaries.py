@@ -9,20 +9,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from circuit_toolkit.demo.grammar import Grammar
-from circuit_toolkit.dictionaries import (
-    DictionaryConfig,
-    save_dictionary,
-    train_sae,
-    train_transcoder,
-)
+from circuit_toolkit.dictionaries import DictionaryConfig, save_dictionary
 from circuit_toolkit.dictionaries.dictionary import DEMO_DICTIONARIES
+from circuit_toolkit.dictionaries.training.trainers import SAMPLE, SaeTraining, TranscoderTraining
+from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model, load_model, run, token_mask
 from circuit_toolkit.sites import Site
 
@@ -53,6 +53,46 @@ def plan(model: Model) -> list[tuple[str, Site, Site]]:
         (f"transcoder-{layer}", Site("mlp_in", layer), Site("mlp_out", layer)) for layer in layers
     ]
     return saes + transcoders
+
+
+def train_sae(x: Tensor, config: DictionaryConfig, metadata: dict[str, Any]) -> Any:
+    """Train a top-k sparse autoencoder on activations in memory, a row a token."""
+    check_rows(x, config)
+    batches = (x[rows] for rows in row_batches(len(x), config))
+    training = SaeTraining(list(islice(batches, SAMPLE)), config, metadata)
+    for batch in islice(batches, config.steps):
+        training.update(batch)
+    return training.finish()
+
+
+def train_transcoder(
+    x: Tensor, y: Tensor, config: DictionaryConfig, metadata: dict[str, Any]
+) -> Any:
+    """Train a transcoder on what an MLP reads and what it writes, a row a token."""
+    check_rows(x, config)
+    if x.shape != y.shape:
+        raise InputError(f"x and y must agree in shape, got {tuple(x.shape)}, {tuple(y.shape)}.")
+    training = TranscoderTraining(x, y, config, metadata)
+    for rows in islice(row_batches(len(x), config), config.steps):
+        training.update(x[rows], y[rows])
+    return training.finish()
+
+
+def row_batches(n: int, config: DictionaryConfig) -> Iterator[Tensor]:
+    """Endless shuffled row numbers, `batch` at a time."""
+    generator = torch.Generator().manual_seed(config.seed)
+    while True:
+        order = torch.randperm(n, generator=generator)
+        yield from (part for part in order.split(config.batch) if len(part) == config.batch)
+
+
+def check_rows(x: Tensor, config: DictionaryConfig) -> None:
+    """Refuse fewer tokens than one batch."""
+    if x.ndim != 2 or len(x) < config.batch:
+        raise InputError(
+            f"Activations must have shape (n, D) with n >= batch = {config.batch}, got "
+            f"{tuple(x.shape)}. Capture more tokens, or lower the batch."
+        )
 
 
 def train_all(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import as_prompts
 from circuit_toolkit.dictionaries.dictionary import Dictionary, shared_bos, under
 from circuit_toolkit.dictionaries.fidelity import (
     ce_recovered,
     explained_variance,
     next_token_loss,
 )
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import RAW, Batch, Conventions, Model, Shift, run, token_mask
 from circuit_toolkit.models.model import Prompt
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 LOW = 0.8  # explained variance below which prompts are run with and without <bos> too
 BETTER = 0.8  # a reading fits better if it leaves less than this share of what is unexplained,
-NOTABLE = 0.01  # and explains so much more
+CLEAR_GAIN = 0.01  # and explains so much more
 _READINGS = (  # what models were commonly loaded with
     RAW,
     Conventions(center_writing_weights=True),
@@ -87,24 +89,27 @@ class DictionaryCheck:
 
 def check_dictionaries(
     model: Model,
-    dictionaries: Mapping[Site, Dictionary] | Iterable[Dictionary],
-    prompts: Sequence[Prompt],
+    dictionaries: Mapping[Site | str, Dictionary] | Iterable[Dictionary] | Dictionary,
+    prompts: Any,
+    *,
+    progress: bool = True,
 ) -> DictionaryCheck:
     """Check on one batch whether dictionaries read what they were trained on.
 
-    A dictionary that is fed activations of other conventions than its own gives features all the
-    same. Here that shows: in what it reconstructs, in how many features fire, and in the loss once
-    its reconstruction is spliced in. Where something else fits better, a finding names it.
+    A dictionary that reads activations of other conventions than its own gives features all the
+    same. Here that shows: in what it reconstructs, in how many features are active, and in the loss
+    once its reconstruction is spliced in. Where something else fits better, a finding names it.
 
     Parameters
     ----------
     model : Model
         The model.
-    dictionaries : dict of Site to Dictionary, or iterable of Dictionary
-        From `load_dictionaries`.
-    prompts : sequence of str
-        Ordinary text of a kind that the model was trained on, some hundred tokens in all; or
-        lists of token ids.
+    dictionaries : dict of Site to Dictionary, Dictionary, or sae_lens object, or several
+        From `load_dictionaries`; see `as_dictionaries`.
+    prompts : Task, or sequence of str or of token ids
+        Ordinary text of a kind that the model was trained on, some hundred tokens in all.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -113,7 +118,7 @@ def check_dictionaries(
     Raises
     ------
     InputError
-        If there are no dictionaries, or fewer than two tokens to predict.
+        If there are no dictionaries or prompts, or fewer than two tokens to predict.
     MismatchError
         If the dictionaries differ in whether prompts begin with the beginning-of-sequence token.
 
@@ -123,13 +128,15 @@ def check_dictionaries(
     >>> from circuit_toolkit.dictionaries import check_dictionaries
     >>> model = ct.load_model("demo")
     >>> saes = ct.load_dictionaries(model, sites=["resid_post 2"])
-    >>> check_dictionaries(model, saes, ["when Mary and John went to the store , John gave"]).ok
+    >>> texts = ["when Mary and John went to the store , John gave"]
+    >>> check_dictionaries(model, saes, texts, progress=False).ok
     True
     """
-    each = dictionaries.values() if isinstance(dictionaries, Mapping) else dictionaries
-    each = sorted(each, key=lambda dictionary: dictionary.site)
-    if not each:
-        raise InputError("No dictionaries were given: pass load_dictionaries(model).")
+    from tqdm.auto import tqdm
+
+    each = [*as_dictionaries(model, dictionaries).values()]
+    given = as_prompts(prompts)
+    prompts = getattr(given, "texts", given)
     batch = model.tokenize(prompts, bos=shared_bos(each))
     mask = token_mask(model, batch)
     if int(mask.sum()) < 3:
@@ -138,7 +145,7 @@ def check_dictionaries(
     base = next_token_loss(model, [batch])
     flipped: dict[bool, dict[Site, Tensor]] = {}  # run at most once, and only if it is wanted
     figures, findings = {}, {}
-    for dictionary in each:
+    for dictionary in tqdm(each, "check", disable=not progress, leave=False):
         x, y = values[dictionary.site], values[dictionary.out]
         acts = dictionary.encode(x)
         row = {
@@ -177,9 +184,9 @@ def _oddities(row: Mapping[str, float], n_features: int) -> Iterator[str]:
             "unlike those that it was trained on"
         )
     if row["l0"] < 0.5:
-        yield f"hardly a feature fires (L0 {row['l0']:.2f})"
+        yield f"hardly a feature is active (L0 {row['l0']:.2f})"
     if row["l0"] > n_features / 2:
-        yield f"more than half of its {n_features} features fire (L0 {row['l0']:.0f})"
+        yield f"more than half of its {n_features} features are active (L0 {row['l0']:.0f})"
     if row["ce_recovered"] < 0:
         yield (
             f"cross-entropy recovered {row['ce_recovered']:.2f} is below 0: its reconstruction "
@@ -214,21 +221,23 @@ def _better(
     seen = dictionary.reads.apply(x.float()).flatten(1)
     factor = float(seen.shape[1] ** 0.5 / seen.norm(dim=1).mean())
     scaled = replace(
-        dictionary, reads=_times(dictionary.reads, factor), writes=_times(dictionary.writes, factor)
+        dictionary,
+        reads=_divided(dictionary.reads, factor),
+        writes=_divided(dictionary.writes, factor),
     )
     call = f"dictionary.sae.fold_activation_norm_scaling_factor({factor:.4g})"
     tried[f"on activations scaled to norm sqrt(D), {call}"] = (scaled, x, y)
     scores = {said: explained_variance(*args) for said, args in tried.items()}
     best = max(scores, key=lambda said: scores[said])
     gain = scores[best] - now
-    if not (scores[best] > 0 and gain > max(NOTABLE, (1 - BETTER) * (1 - now))):
+    if not (scores[best] > 0 and gain > max(CLEAR_GAIN, (1 - BETTER) * (1 - now))):
         if now >= 0:
             return []
         return ["no other convention fits better: check that model, revision and hook are its own"]
     return [f"it explains {scores[best]:.2f} instead of {now:.2f} of the variance {best}"]
 
 
-def _times(shift: Shift, factor: float) -> Shift:
+def _divided(shift: Shift, factor: float) -> Shift:
     scale = torch.ones(()) if shift.scale is None else shift.scale
     return replace(shift, scale=scale / factor)
 

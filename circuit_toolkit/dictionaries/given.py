@@ -36,45 +36,32 @@ def as_dictionaries(model: Model, given: Any) -> dict[Site, Dictionary]:
     """
     expect(model, "model", "Model")
     if isinstance(given, Mapping):
-        pairs = [(Site.parse(key), _bound(model, each, str(key))) for key, each in given.items()]
-    elif isinstance(given, Iterable) and not isinstance(given, str) and not is_a(given, *_OTHERS):
-        found = [_bound(model, each, f"dictionary {i}") for i, each in enumerate(given)]
-        pairs = [(each.site, each) for each in found]
+        named = [(Site.parse(key), each) for key, each in given.items()]
     else:
-        one = _bound(model, given, "dictionary")
-        pairs = [(one.site, one)]
-    if not pairs:
+        one = isinstance(given, str) or hasattr(given, "encode")  # objects of sae_lens iterate
+        several = isinstance(given, Iterable) and not one
+        named = [(None, each) for each in (given if several else [given])]
+    if not named:
         raise InputError("No dictionaries were given: pass load_dictionaries(model).")
     by_site: dict[Site, Dictionary] = {}
-    for site, each in sorted(pairs, key=lambda pair: pair[0]):
-        if site in by_site:
-            raise InputError(f"Two dictionaries read {site}. Pass one for each site.")
-        if each.site != site:
+    for site, value in named:
+        each = _dictionary(model, value)
+        if site not in (None, each.site):
             raise MismatchError(
                 f"The dictionary under {site} reads {each.site}. Use that as its key."
             )
-        by_site[site] = each
-    return by_site
+        if each.site in by_site:
+            raise InputError(f"Two dictionaries read {each.site}. Pass one for each site.")
+        by_site[each.site] = each
+    return dict(sorted(by_site.items()))
 
 
-_OTHERS = (
-    "Task",
-    "Activations",
-    "ActivationStore",
-    "Circuit",
-    "LassoFit",
-    "Model",
-    "SAE",
-    "Module",
-)
-
-
-def _bound(model: Model, value: Any, name: str) -> Dictionary:
-    if is_a(value, "Dictionary"):
+def _dictionary(model: Model, value: Any) -> Dictionary:
+    if is_a(value, "Dictionary", "Coordinates"):
         return value
     if hasattr(value, "cfg") and hasattr(value, "encode"):  # of sae_lens
-        return bind_dictionary(model, value, name)
+        return bind_dictionary(model, value)
     raise InputError(
-        f"{name} must be a Dictionary or an object of sae_lens, got {described(value)}. Pass what "
-        "load_dictionaries(model) returns."
+        f"dictionaries must be what load_dictionaries(model) returns, or objects of sae_lens, got "
+        f"{described(value)}."
     )

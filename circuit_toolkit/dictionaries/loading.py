@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from circuit_toolkit.arguments import described, expect, is_a
 from circuit_toolkit.dictionaries.dictionary import DEMO_DICTIONARIES, Dictionary
 from circuit_toolkit.dictionaries.locations import (
     Entry,
     folder_entries,
     may_read,
+    nearest,
     release_entries,
 )
 from circuit_toolkit.dictionaries.metadata import Claims, claims_of
 from circuit_toolkit.errors import InputError, MismatchError
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Conventions, Model, shift
 from circuit_toolkit.sites import Site
 
@@ -91,6 +93,7 @@ def load_dictionaries(
     >>> [site.short for site in saes][:2]
     ['resid_pre 0', 'resid_post 0']
     """
+    expect(model, "model", "Model")
     if source is None:
         if model.name != "demo":
             raise InputError(
@@ -100,8 +103,14 @@ def load_dictionaries(
         source = DEMO_DICTIONARIES
     _check_types(source, sites, ids, kind)
     wanted = None if sites is None else {Site.parse(site) for site in sites}
-    is_here = Path(source).exists() or isinstance(source, Path)
-    entries = _entries(source, is_here, wanted, None if ids is None else list(ids))
+    ids = None if ids is None else list(ids)
+    place = resolved(source)
+    is_here = place.exists() or not isinstance(source, str)
+    entries = folder_entries(place) if is_here else release_entries(source, ids)
+    if ids is not None:
+        entries = _with_ids(entries, ids, source)
+    elif not is_here:
+        entries = _not_too_many(entries, wanted, source)
 
     found, refused = [], []
     for each in entries:
@@ -122,9 +131,9 @@ def load_dictionaries(
 
     dictionaries, silent = {}, {}
     for entry, claims in sorted(chosen, key=lambda each: each[1].site):
-        each = _bound(model, entry.load(str(model.device)), entry.id, claims)
+        each = _dictionary_of(model, entry.load(str(model.device)), entry.id, claims)
         dictionaries[claims.site] = each
-        for fault in (*claims.silent, *_unscaled(each)):
+        for fault in _silent(each, claims):
             silent.setdefault(fault, []).append(entry.id)
     for fault, names in silent.items():
         warnings.warn(_sentence(fault, names), UserWarning, stacklevel=2)
@@ -134,7 +143,7 @@ def load_dictionaries(
 def bind_dictionary(
     model: Model,
     sae: Any,
-    name: str,
+    name: str | None = None,
     *,
     conventions: Conventions | None = None,
     check_model: bool = True,
@@ -147,8 +156,8 @@ def bind_dictionary(
         The model that it was trained on.
     sae : sae_lens.SAE
         An autoencoder or transcoder; its metadata say where it belongs.
-    name : str
-        What to call it.
+    name : str, optional
+        What to call it; by default the hook that its metadata name.
     conventions : Conventions, optional
         In place of what its metadata say.
     check_model : bool
@@ -160,6 +169,8 @@ def bind_dictionary(
 
     Raises
     ------
+    InputError
+        If it is no object of sae_lens.
     MismatchError
         If it does not fit the model.
 
@@ -168,18 +179,28 @@ def bind_dictionary(
     UserWarning
         If metadata are silent on something that matters.
     """
-    claims = claims_of(model, name, sae.cfg.to_dict(), conventions, check_model)
-    dictionary = _bound(model, sae, name, claims)
-    for fault in (*claims.silent, *_unscaled(dictionary)):
+    expect(model, "model", "Model")
+    if not hasattr(sae, "cfg") or not hasattr(sae, "encode"):
+        raise InputError(
+            f"sae must be an object of sae_lens, got {described(sae)}. What load_dictionaries or "
+            "train_dictionaries returns is bound already."
+        )
+    config = sae.cfg.to_dict()
+    name = name or str((config.get("metadata") or {}).get("hook_name") or "dictionary")
+    claims = claims_of(model, name, config, conventions, check_model)
+    dictionary = _dictionary_of(model, sae, name, claims)
+    for fault in _silent(dictionary, claims):
         warnings.warn(_sentence(fault, [name]), UserWarning, stacklevel=2)
     return dictionary
 
 
 def _check_types(source: Any, sites: Any, ids: Any, kind: Any) -> None:
+    if is_a(source, "Dictionary") or hasattr(source, "values"):
+        raise InputError(f"{described(source)} is loaded already: use it as it is.")
     if not isinstance(source, str | os.PathLike):
         raise InputError(
-            "source must be a name or a path. Bind an sae_lens object with bind_dictionary, got "
-            f"{type(source).__name__}."
+            f"source must be a name or a path, got {described(source)}. Bind an object of sae_lens "
+            "with bind_dictionary(model, sae); several, with dictionaries.as_dictionaries."
         )
     if kind not in (None, "sae", "transcoder"):
         raise InputError(f"kind must be 'sae' or 'transcoder', or left out, not {kind!r}.")
@@ -188,17 +209,7 @@ def _check_types(source: Any, sites: Any, ids: Any, kind: Any) -> None:
             raise InputError(f"{name} must be a list, not one name: write {name}=[{str(value)!r}].")
 
 
-def _entries(
-    source: str | Path, is_here: bool, wanted: set[Site] | None, ids: list[str] | None
-) -> list[Entry]:
-    """List what may be wanted of a source, by ids alone."""
-    entries = folder_entries(Path(source)) if is_here else release_entries(str(source), ids)
-    if ids is not None:
-        return _with_ids(entries, ids, source)
-    return entries if is_here else _not_too_many(entries, wanted, source)
-
-
-def _bound(model: Model, sae: Any, name: str, claims: Claims) -> Dictionary:
+def _dictionary_of(model: Model, sae: Any, name: str, claims: Claims) -> Dictionary:
     shape = model.shape_at(claims.out)
     return Dictionary(
         sae.eval().requires_grad_(False),
@@ -212,12 +223,14 @@ def _bound(model: Model, sae: Any, name: str, claims: Claims) -> Dictionary:
     )
 
 
-def _unscaled(dictionary: Dictionary) -> list[str]:
+def _silent(dictionary: Dictionary, claims: Claims) -> list[str]:
+    """Return what its files leave out that matters."""
     if dictionary.sae.cfg.normalize_activations in ("none", "layer_norm", "constant_norm_rescale"):
-        return []
+        return [*claims.silent]
     return [
+        *claims.silent,
         "was trained on scaled activations (expected_average_only_in), and the factor is not in "
-        "its files: activations are read unscaled, as sae_lens does"
+        "its files: activations are read unscaled, as sae_lens does",
     ]
 
 
@@ -233,8 +246,9 @@ def _with_ids(entries: list[Entry], ids: list[str], source: Any) -> list[Entry]:
     known = {entry.id: entry for entry in entries}
     for each in ids:
         if each not in known:
-            near = get_close_matches(each, known, n=5, cutoff=0.5) or list(known)[:5]
-            raise InputError(f"{each!r} is not in {str(source)!r}. Nearest: {', '.join(near)}.")
+            raise InputError(
+                f"{each!r} is not in {str(source)!r}. Nearest: {nearest(each, known)}."
+            )
     return [known[each] for each in dict.fromkeys(ids)]
 
 
@@ -266,32 +280,32 @@ def _not_too_large(chosen: list[Claims], source: Any) -> None:
 def _chosen(found: Found, wanted: set[Site] | None, kind: Kind | None, source: Any) -> Found:
     """One dictionary a site."""
     here = [each for each in found if wanted is None or each[1].site in wanted]
-    kinds = {claims.kind for _, claims in here}
-    only = kind or ("sae" if "sae" in kinds and wanted is None else None)
+    if kind is None and wanted is None and any(claims.kind == "sae" for _, claims in here):
+        kind = "sae"
     by_site: dict[Site, Found] = {}
     for each in here:
-        if only in (None, each[1].kind):
+        if kind in (None, each[1].kind):
             by_site.setdefault(each[1].site, []).append(each)
     missing = sorted(set(by_site) ^ wanted) if wanted is not None else []
     if missing or not by_site:
         names = ", ".join(map(str, missing)) or "any site"
         known = dict.fromkeys(str(claims.site) for _, claims in found)
-        near = get_close_matches(names, known, n=5, cutoff=0.5) or list(known)[:5]
         raise InputError(
             f"No {kind or 'dictionary'} for {names} lies in {str(source)!r}. Nearest: "
-            f"{', '.join(near)}."
+            f"{nearest(names, known)}."
         )
+    chosen = []
     for site, several in by_site.items():
-        if len(several) > 1 and only is None:  # an autoencoder goes before a transcoder
-            several = [each for each in several if each[1].kind == "sae"] or several
-            by_site[site] = several
+        saes = [each for each in several if each[1].kind == "sae"]
+        several = saes or several if kind is None else several  # an autoencoder goes first
         if len(several) > 1:
             listed = _listed([entry for entry, _ in several])
             raise InputError(
                 f"{len(several)} dictionaries of {str(source)!r} read {site}: {listed}. Choose "
                 "with ids=[...]."
             )
-    return [each for several in by_site.values() for each in several]
+        chosen += several
+    return chosen
 
 
 def _listed(entries: Sequence[Entry], most: int = 12) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -70,11 +70,7 @@ def _disk_config(folder: Path) -> dict[str, Any]:
         config = loaders.handle_config_defaulting(dict(written))
     except KeyError as error:
         raise FileFormatError(f"{folder / 'cfg.json'}: sae_lens does not know {error}.") from error
-    return _with_metadata(written, config)
-
-
-def _with_metadata(written: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """Keep metadata that sae_lens drops where a file does not say which version wrote it."""
+    # sae_lens drops metadata where a file does not say which version wrote it.
     about = {**(config.get("metadata") or {}), **(written.get("metadata") or {})}
     return {**config, "metadata": about}
 
@@ -114,12 +110,16 @@ def release_entries(name: str, ids: Sequence[str] | None) -> list[Entry]:
         return [_of_hub(name, each) for each in directory[name].saes_map]
     if name.count("/") == 1 and ids:
         return [_of_hub(name, each) for each in ids]
-    near = get_close_matches(name, directory, n=5, cutoff=0.5)
-    hint = f" Nearest: {', '.join(near)}." if near else ""
     repository = " Of a repository of the hub, name the folders: ids=[...]." if "/" in name else ""
     raise InputError(
-        f"{name!r} is no folder, no file and no release that sae_lens knows.{hint}{repository}"
+        f"{name!r} is no folder, no file and no release that sae_lens knows. Nearest: "
+        f"{nearest(name, directory)}.{repository}"
     )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known names that are likest one, or the first of them."""
+    return ", ".join(get_close_matches(name, known, n=5, cutoff=0.5) or [*known][:5])
 
 
 def _of_hub(release: str, sae_id: str) -> Entry:
@@ -129,28 +129,29 @@ def _of_hub(release: str, sae_id: str) -> Entry:
 def _hub_config(release: str, sae_id: str) -> dict[str, Any]:
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
-    try:
+    with _reaching(release, sae_id):
         return load_sae_config_from_huggingface(release, sae_id)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreachable(release, sae_id, error) from error
 
 
 def _from_hub(release: str, sae_id: str, device: str) -> Any:
     from sae_lens import SAE
 
+    with _reaching(release, sae_id), _quiet():
+        return SAE.from_pretrained(release, sae_id, device=device, dtype="float32")
+
+
+@contextmanager
+def _reaching(release: str, sae_id: str) -> Iterator[None]:
+    """Say what to do where the hub cannot be reached."""
     try:
-        with _quiet():
-            return SAE.from_pretrained(release, sae_id, device=device, dtype="float32")
+        yield
     except (OSError, ValueError, KeyError) as error:
-        raise _unreachable(release, sae_id, error) from error
-
-
-def _unreachable(release: str, sae_id: str, error: Exception) -> InputError:
-    cause = str(error).strip().splitlines() or [type(error).__name__]
-    return InputError(
-        f"{sae_id!r} of {release!r} could not be fetched from the Hugging Face hub. It needs the "
-        f"network once, and a token where the repository is gated (HF_TOKEN). Cause: {cause[0]}"
-    )
+        cause = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{sae_id!r} of {release!r} could not be fetched from the Hugging Face hub. It needs "
+            "the network once, and a token where the repository is gated (HF_TOKEN). Cause: "
+            f"{cause[0]}"
+        ) from error
 
 
 @contextmanager
@@ -161,13 +162,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def layer_of(entry: Entry) -> int | None:
-    """Read the layer from the id of an entry of sae_lens's registry, if it is there."""
-    match = _LAYER.search(entry.id)
-    return int(match[1]) if match else None
-
-
 def may_read(entry: Entry, sites: set[Site]) -> bool:
     """Whether an entry of a release can be of one of some sites, by its id alone."""
-    layer = layer_of(entry)
-    return layer is None or layer in {site.layer for site in sites}
+    match = _LAYER.search(entry.id)
+    return match is None or int(match[1]) in {site.layer for site in sites}

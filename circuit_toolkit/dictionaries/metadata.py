@@ -23,7 +23,7 @@ ALIASES = {
     "llama-3.1-8b": "meta-llama-3.1-8b",
     "llama-3.1-8b-instruct": "meta-llama-3.1-8b-instruct",
 }
-ARCHITECTURES = ("standard", "gated", "topk", "jumprelu") + (
+READABLE = ("standard", "gated", "topk", "jumprelu") + (
     "transcoder",
     "skip_transcoder",
     "jumprelu_transcoder",
@@ -105,7 +105,7 @@ def _check_name(model: Model, name: str, trained_on: str | None) -> None:
 
 def _check_architecture(name: str, config: dict[str, Any]) -> None:
     architecture = config.get("architecture")
-    if architecture in ARCHITECTURES:
+    if architecture in READABLE:
         return
     if architecture in ("batchtopk", "matryoshka_batchtopk"):
         raise MismatchError(
@@ -114,7 +114,7 @@ def _check_architecture(name: str, config: dict[str, Any]) -> None:
         )
     raise MismatchError(
         f"{name!r} is of the architecture {architecture!r}, which cannot be read token by token "
-        f"into features that are not negative. Known: {', '.join(ARCHITECTURES)}."
+        f"into features that are not negative. Known: {', '.join(READABLE)}."
     )
 
 

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping
 
 from circuit_toolkit.arguments import whole
-from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.dictionary import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
@@ -33,7 +33,9 @@ def feature_at(
     if dictionaries is None:
         return site, index
     if site not in dictionaries:
-        raise InputError(f"No dictionary was given for {site}, only for {_short(dictionaries)}.")
+        raise InputError(
+            f"No dictionary was given for {site}, only for {_listed_sites(dictionaries)}."
+        )
     if not 0 <= index < dictionaries[site].n_features:
         raise InputError(
             f"{dictionaries[site].name!r} at {site} has features 0 to "
@@ -52,11 +54,11 @@ def _at_layer(layer: int, dictionaries: Mapping[Site, Dictionary]) -> Site:
     example = min(there or dictionaries, default=Site("mlp_in", layer))
     raise InputError(
         f"{len(transcoders)} transcoders were given at layer {layer}; there are dictionaries for "
-        f"{_short(dictionaries)}. Name the site, as in '{example.short}/17'."
+        f"{_listed_sites(dictionaries)}. Name the site, as in '{example.short}/17'."
     )
 
 
-def _short(sites: Iterable[Site], most: int = 8) -> str:
+def _listed_sites(sites: Iterable[Site], most: int = 8) -> str:
     """Name sites in a few words: the first and the last where there are many."""
     names = [site.short for site in sorted(sites)]
     if len(names) > most:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from circuit_toolkit.arguments import described
 from circuit_toolkit.errors import InputError, MismatchError
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models.architectures import Architecture, architecture_of
 from circuit_toolkit.models.model import Model
 
@@ -64,15 +66,26 @@ def load_model(
     import beartype  # noqa: F401  # before nnsight, which puts .save on every object: else it fails
     from nnsight import TransformersModel
 
+    if tokenizer is not None and not hasattr(tokenizer, "pad_token"):
+        raise InputError(
+            f"tokenizer must be one of transformers, got {described(tokenizer)}. Other settings go "
+            "by name: load_model(name, device='cuda')."
+        )
     module: Any  # transformers wraps `to` in a way that type checkers misread
     kept: Any = tokenizer
     if isinstance(name, (str, os.PathLike)):
-        source, label = str(DEMO_FOLDER) if name == "demo" else os.fspath(name), str(name)
+        label = os.fspath(name)
+        source = str(DEMO_FOLDER if name == "demo" else resolved(name))
         kept = kept or _read(source, "AutoTokenizer")
         if remote:
             wrapped = _layout(source, kept)
             return _model(wrapped, wrapped._module, kept, label, architecture)
         module = _read(source, "AutoModelForCausalLM", dtype=dtype, device_map=device_map)
+    elif not hasattr(name, "config") or not hasattr(name, "get_submodule"):
+        raise InputError(
+            f"name must be a name or folder of a model, or a module of transformers with its "
+            f"tokenizer, got {described(name)}. What load_model returned is loaded already."
+        )
     else:
         module, label = name, getattr(name.config, "_name_or_path", "") or type(name).__name__
         if kept is None:

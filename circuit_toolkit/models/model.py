@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import as_prompts
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.architectures import Architecture
 from circuit_toolkit.sites import Site
@@ -179,7 +180,7 @@ class Model:
 
         Parameters
         ----------
-        prompts : sequence of str, or of sequences of int
+        prompts : Task, or sequence of str or of sequences of int
             At least one text, or one list of token ids, to which nothing is added.
         bos : bool, optional
             Whether texts begin with the beginning-of-sequence token: once, or not at all. By
@@ -197,9 +198,8 @@ class Model:
             If there is no prompt, one is empty or too long, or has words that the model's
             vocabulary lacks; or the tokenizer has no token to begin with.
         """
-        prompts = list(prompts)
-        if not prompts:
-            raise InputError("No prompts were given. Pass a task or a list of texts.")
+        given = as_prompts(prompts)
+        prompts = getattr(given, "texts", given)
         if bos and self.bos_id is None:
             raise InputError(f"The tokenizer of {self.name} has no token to begin a prompt with.")
         rows = [

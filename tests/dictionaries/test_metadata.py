@@ -238,7 +238,7 @@ def test_an_object_in_memory_is_bound_by_its_metadata(model, folder):
     x = torch.randn(5, model.width)
     assert torch.equal(dictionary.encode(x), loaded.encode(x)) and dictionary.name == "mine"
     assert dictionary.site == Site("resid_post", 1)
-    with pytest.raises(InputError, match="Bind an sae_lens object with bind_dictionary, got TopKS"):
+    with pytest.raises(InputError, match="got a TopKSAE. Bind an object of sae_lens"):
         load_dictionaries(model, sae)
     del sae.cfg.metadata.prepend_bos
     with pytest.warns(UserWarning, match="'mine': its metadata does not say whether prompts"):

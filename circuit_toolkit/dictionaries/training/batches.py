@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import as_prompts, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model, run, token_mask
 from circuit_toolkit.sites import Site
@@ -28,7 +29,7 @@ Read = Callable[[np.ndarray], tuple[Tensor, ...]]  # numbers of sequences -> the
 
 
 @dataclass(frozen=True, eq=False)
-class Corpus:
+class TokenRows:
     """Sequences of tokens."""
 
     rows: list[list[int]]
@@ -54,48 +55,32 @@ class Corpus:
         return digest.hexdigest()
 
 
-def corpus(
+def token_rows(
     model: Model,
-    given: Sequence[str] | Sequence[Sequence[int]] | np.ndarray | Tensor,
+    prompts: Any,
     bos: bool | None = None,
     context: int | None = None,
     packed: bool = False,
-) -> Corpus:
+) -> TokenRows:
     """Turn texts, or token ids, into sequences that the model takes."""
-    context = min(model.context, 1024) if context is None else context
+    context = min(model.context, 1024) if context is None else whole(context, "context")
     if not 2 <= context <= model.context:
         raise InputError(
             f"context must be from 2 to {model.context}, the context of {model.name}, got {context}"
         )
-    if isinstance(given, str):
-        raise InputError("Pass a list of texts, not one text: write [text].")
-    if isinstance(given, Tensor | np.ndarray):
-        given = given.tolist()
-    items: list[Any] = list(given)
-    if not items:
-        raise InputError("No texts were given to train on. Pass a list of texts or token ids.")
+    given = as_prompts(prompts)
+    items: list[Any] = getattr(given, "texts", given)
     if all(isinstance(item, str) for item in items):
         rows = _rows_of_texts(model, items, bos, context, packed)
     elif bos is not None or packed:
         raise InputError("Token ids are taken as they are: prepend_bos and packed are for texts.")
     else:
-        rows = items
-        size = model.hf.config.vocab_size
-        for row in rows:
-            if (
-                not isinstance(row, list | tuple)
-                or not 0 < len(row) <= model.context
-                or not all(isinstance(token, int) and 0 <= token < size for token in row)
-            ):
-                raise InputError(
-                    f"Pass texts, or rows of 1 to {model.context} token ids from 0 to {size - 1}, "
-                    f"got {row!r:.80}"
-                )
+        rows = [model.tokenize([row]).ids[0].tolist() for row in items]
     if not rows:
         raise InputError("The texts to train on are all empty.")
     begins = [row[0] == model.bos_id for row in rows]
     counts = [len(row) - first for row, first in zip(rows, begins, strict=True)]
-    return Corpus(rows, all(begins), np.array(counts))
+    return TokenRows(rows, all(begins), np.array(counts))
 
 
 def _rows_of_texts(
@@ -118,20 +103,20 @@ def _rows_of_texts(
     return [first + row for row in rows if row]
 
 
-class Source:
-    """Activations of a corpus, in memory as far as they are allowed to be."""
+class ActivationReader:
+    """Activations of sequences, in memory as far as they are allowed to be."""
 
     def __init__(
         self,
         model: Model,
-        corpus: Corpus,
+        tokens: TokenRows,
         wanted: Sequence[tuple[Site, ...]],
         memory: float,
         progress: bool = True,
     ):
-        self.model, self.corpus, self.memory, self.progress = model, corpus, memory, progress
+        self.model, self.tokens, self.memory, self.progress = model, tokens, memory, progress
         every = sorted({site for sites in wanted for site in sites})  # none if all is finished
-        self._together = every if every and corpus.total <= self.capacity(every) else []
+        self._together = every if every and tokens.total <= self.capacity(every) else []
         self._numbers = np.array([], dtype=int)  # of the sequences that are held
         self._held: dict[Site, Tensor] = {}
 
@@ -142,9 +127,9 @@ class Source:
     def batches(
         self, sites: tuple[Site, ...], size: int, seed: int, start: int = 0
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Return shuffled batches of activations for ever, see the function `batches`."""
+        """Return shuffled batches of activations for ever, see `shuffled`."""
         read = partial(self.read, sites)
-        return batches(read, self.corpus.counts, self.capacity(sites), size, seed, start)
+        return shuffled(read, self.tokens.counts, self.capacity(sites), size, seed, start)
 
     def read(self, sites: Sequence[Site], numbers: np.ndarray) -> tuple[Tensor, ...]:
         """Return the activations of some sequences, from memory if these were the last."""
@@ -158,9 +143,9 @@ class Source:
         from tqdm.auto import tqdm
 
         model = self.model
-        total, filled = int(self.corpus.counts[numbers].sum()), 0
+        total, filled = int(self.tokens.counts[numbers].sum()), 0
         values = {site: torch.empty(total, prod(model.shape_at(site))) for site in sites}
-        rows = [self.corpus.rows[i] for i in numbers]
+        rows = [self.tokens.rows[i] for i in numbers]
         with tqdm(
             total=total, desc="read", unit="token", disable=not self.progress, leave=False
         ) as bar:
@@ -175,7 +160,7 @@ class Source:
         return values
 
 
-def batches(
+def shuffled(
     read: Read, counts: np.ndarray, capacity: int, size: int, seed: int, start: int = 0
 ) -> Iterator[tuple[Tensor, ...]]:
     """Return shuffled batches for ever."""

@@ -27,15 +27,15 @@ from circuit_toolkit.files.folder import check_replaceable, remove_files, replac
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
-Stream = Callable[[int], Iterator[tuple[Tensor, ...]]]  # step -> batches from there on
+Batches = Callable[[int], Iterator[tuple[Tensor, ...]]]  # step -> batches from there on
 _CHECKPOINT_FILES = ("cfg.json", "weights.pt", "trainer_state.pt", "activation_scaler.json") + (
     "state.pt",
 )
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
+_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """The training of one dictionary."""
 
     name: str
@@ -60,14 +60,14 @@ class Run:
         if self.parent is not None:
             check_replaceable(self.parent / self.name, DICTIONARY_FILES)
 
-    def train(self, stream: Stream, every: int, progress: bool) -> Any:
+    def train(self, batches: Batches, every: int, progress: bool) -> Any:
         """Train from the last checkpoint on."""
         from tqdm.auto import tqdm
 
-        training, steps = self._started(stream), self.config.steps
-        batches = islice(stream(training.step), steps - training.step)
+        training, steps = self._started(batches), self.config.steps
+        rest = islice(batches(training.step), steps - training.step)
         with tqdm(
-            batches,
+            rest,
             total=steps,
             initial=training.step,
             desc=self.sites[0].short,
@@ -124,10 +124,10 @@ class Run:
         for each in older:
             remove_files(each, _CHECKPOINT_FILES)
 
-    def _started(self, stream: Stream) -> SaeTraining | TranscoderTraining:
+    def _started(self, batches: Batches) -> SaeTraining | TranscoderTraining:
         """Begin, or go back to the last checkpoint."""
         checkpoints = self._checkpoints()
-        sample = list(islice(stream(0), 1 if checkpoints else SAMPLE))
+        sample = list(islice(batches(0), 1 if checkpoints else SAMPLE))
         columns = list(zip(*sample, strict=True))
         if len(self.sites) == 1:
             training = SaeTraining(columns[0], self.config, self.metadata)
@@ -137,7 +137,7 @@ class Run:
         if checkpoints:
             try:
                 training.load(checkpoints[-1])
-            except _DAMAGE as error:
+            except _UNREADABLE as error:
                 raise FileFormatError(
                     f"The checkpoint {str(checkpoints[-1])!r} is damaged ({error!r:.80}). Delete "
                     f"{str(checkpoints[-1].parent)!r}: this dictionary is trained anew."
@@ -149,7 +149,7 @@ class Run:
             there = json.loads(place.read_text(encoding="utf-8")).get("metadata") or {}
         except ValueError as error:
             raise FileFormatError(f"{place} is not JSON ({error}). Delete its folder.") from error
-        ours, there = _flat(self.metadata), _flat(there)
+        ours, there = _settings(self.metadata), _settings(there)
         other = [f"{k}={there.get(k)!r} (now {v!r})" for k, v in ours.items() if there.get(k) != v]
         if other:
             raise MismatchError(
@@ -158,5 +158,5 @@ class Run:
             )
 
 
-def _flat(metadata: dict[str, Any]) -> dict[str, Any]:
+def _settings(metadata: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in metadata.items() if k != "training"} | metadata.get("training", {})

@@ -9,12 +9,10 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from torch import Tensor
-
+from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.dictionaries.dictionary import Dictionary
-from circuit_toolkit.dictionaries.training.batches import Corpus, Source, corpus
-from circuit_toolkit.dictionaries.training.checkpoints import Run
+from circuit_toolkit.dictionaries.training.batches import ActivationReader, TokenRows, token_rows
+from circuit_toolkit.dictionaries.training.checkpoints import TrainingRun
 from circuit_toolkit.dictionaries.training.trainers import DictionaryConfig
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
@@ -24,8 +22,8 @@ from circuit_toolkit.sites import Site
 
 def train_dictionaries(
     model: Model,
-    texts: Sequence[str] | Sequence[Sequence[int]] | np.ndarray | Tensor,
     sites: Iterable[Site | str],
+    prompts: Any,
     kind: Literal["sae", "transcoder"] = "sae",
     *,
     n_features: int | None = None,
@@ -55,11 +53,11 @@ def train_dictionaries(
     ----------
     model : Model
         The model.
-    texts : sequence of str, or of sequences of int, or integers of shape (n, T)
-        Texts; or token ids, which are taken as they are.
     sites : iterable of Site or str
         What autoencoders read and reconstruct (heads in a row); what transcoders read, `mlp_in` or
         `mlp_norm`, to reconstruct `mlp_out` of that layer.
+    prompts : sequence of str, or of sequences of int, or integers of shape (n, T), or Task
+        Texts; or token ids, which are taken as they are.
     kind : {"sae", "transcoder"}
         What to train.
     n_features : int, optional
@@ -105,8 +103,8 @@ def train_dictionaries(
     Raises
     ------
     InputError
-        If there are no texts or fewer tokens than a batch, a setting makes no sense, or a site does
-        not exist or is not of this kind.
+        If there are no prompts or fewer tokens than a batch, a setting makes no sense, a site does
+        not exist or is not of this kind, or the folder of a dictionary holds something else.
     MismatchError
         If the folder holds a run with other settings.
     FileFormatError
@@ -118,45 +116,38 @@ def train_dictionaries(
     >>> from circuit_toolkit.dictionaries import train_dictionaries
     >>> model = ct.load_model("demo")
     >>> texts = ct.tasks.ioi(model, n=64).texts
-    >>> train_dictionaries(model, texts, ["resid_post 2"], steps=20, batch=256, progress=False)
+    >>> train_dictionaries(model, ["resid_post 2"], texts, steps=20, batch=256, progress=False)
     {Site(kind='resid_post', layer=2): Dictionary('sae-resid_post-2', sae at ...)}
     """
+    expect(model, "model", "Model")
     if model.remote:
         raise InputError("Training wants the model here: load_model(name), without remote=True.")
     plan = _plan(model, sites, kind)
-    for name, value in {
-        "n_features": n_features,
-        "k": k,
-        "steps": steps,
-        "batch": batch,
-        "checkpoint_every": checkpoint_every,
-    }.items():
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}.")
-    tokens = corpus(model, texts, prepend_bos, context, packed)
+    k, steps, batch = whole(k, "k", 1), whole(steps, "steps", 1), whole(batch, "batch", 1)
+    seed, every = whole(seed, "seed"), whole(checkpoint_every, "checkpoint_every", 1)
+    width = None if n_features is None else whole(n_features, "n_features", k)
+    tokens = token_rows(model, prompts, prepend_bos, context, packed)
     if tokens.total < batch:
         raise InputError(
-            f"The texts have {tokens.total} tokens to train on, fewer than one batch of {batch}. "
-            "Pass more texts, or a smaller batch."
+            f"The prompts have {tokens.total} tokens to train on, fewer than one batch of {batch}. "
+            "Pass more, or a smaller batch."
         )
     parent = None if folder is None else resolved(folder)
     runs = {}
     for site, pair in plan.items():
-        width = n_features or 8 * prod(model.shape_at(site))
-        if k > width:
-            raise InputError(f"n_features must be at least k = {k}, got {width}.")
-        rate = 5e-4 * (2**14 / width) ** 0.5 if learning_rate is None else learning_rate
-        config = DictionaryConfig(width, k, steps, batch, rate, seed)
+        size = width or whole(8 * prod(model.shape_at(site)), "n_features", k)
+        rate = 5e-4 * (2**14 / size) ** 0.5 if learning_rate is None else learning_rate
+        config = DictionaryConfig(size, k, steps, batch, rate, seed)
         held = min(_capacity(model, pair, tokens, batch, memory), tokens.total)
         about = _metadata(model, tokens, pair, config, held)
-        runs[site] = Run(
+        runs[site] = TrainingRun(
             f"{kind}-{site.short.replace(' ', '-')}", pair, config, about, parent, half
         )
     finished = {site for site, run in runs.items() if resume and run.is_finished()}
     todo = {site: run for site, run in runs.items() if site not in finished}
     for run in todo.values():
         run.check_folder()
-    source = Source(model, tokens, [run.sites for run in todo.values()], memory, progress)
+    reader = ActivationReader(model, tokens, [run.sites for run in todo.values()], memory, progress)
     found = {}
     for site, run in runs.items():
         if site in finished:
@@ -164,8 +155,8 @@ def train_dictionaries(
         if site in finished or not resume:
             run.forget()
         if site in todo:
-            stream = partial(source.batches, run.sites, batch, seed)
-            found[site] = run.keep(model, run.train(stream, checkpoint_every, progress))
+            batches = partial(reader.batches, run.sites, batch, seed)
+            found[site] = run.keep(model, run.train(batches, every, progress))
     return found
 
 
@@ -193,7 +184,7 @@ def _plan(model: Model, sites: Iterable[Site | str], kind: str) -> dict[Site, tu
 
 
 def _capacity(
-    model: Model, sites: Sequence[Site], tokens: Corpus, batch: int, memory: float
+    model: Model, sites: Sequence[Site], tokens: TokenRows, batch: int, memory: float
 ) -> int:
     """Tokens that memory holds: all, or at least a batch and the longest sequence."""
     each = 4 * sum(prod(model.shape_at(site)) for site in sites)
@@ -207,7 +198,7 @@ def _capacity(
 
 
 def _metadata(
-    model: Model, tokens: Corpus, sites: tuple[Site, ...], config: DictionaryConfig, held: int
+    model: Model, tokens: TokenRows, sites: tuple[Site, ...], config: DictionaryConfig, held: int
 ) -> dict[str, Any]:
     """Write what a dictionary says of its training."""
     return {

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from circuit_toolkit.errors import InputError
 
 SAMPLE = 20  # batches from which the scale of activations is estimated
 
@@ -140,7 +137,7 @@ class TranscoderTraining:
         weights = [encoder, -self.mean @ encoder, decoder, y.mean(0) / self.scale_y]
         self.weights = [w.clone().requires_grad_() for w in weights]  # W_enc, b_enc, W_dec, b_dec
         self.optimizer = torch.optim.Adam(self.weights, lr=config.learning_rate)
-        self.silent = torch.zeros(width, device=x.device)  # steps since a feature last fired
+        self.silent = torch.zeros(width, device=x.device)  # steps since a feature was last active
         self.threshold = 0.0
 
     def update(self, x: Tensor, y: Tensor) -> Tensor:
@@ -172,7 +169,7 @@ class TranscoderTraining:
 
     @torch.no_grad()
     def _resample(self, centred: Tensor, error: Tensor, smallest: float) -> None:
-        """Point dead features at badly reconstructed tokens, so that they just fire there."""
+        """Point dead features at badly reconstructed tokens, so that they are just active there."""
         dead = (self.silent >= 100).nonzero().flatten()
         if not len(dead):
             return
@@ -233,82 +230,3 @@ class TranscoderTraining:
         transcoder.W_dec.copy_(W_dec)
         transcoder.b_dec.copy_(b_dec * self.scale_y)
         return transcoder.eval().requires_grad_(False)
-
-
-def train_sae(x: Tensor, config: DictionaryConfig, metadata: dict[str, Any]) -> Any:
-    """Train a top-k sparse autoencoder on activations in memory, see `SaeTraining`.
-
-    Parameters
-    ----------
-    x : Tensor, shape (n, D)
-        Activations at one site, a row a token.
-    config : DictionaryConfig
-        Size and schedule.
-    metadata : dict
-        Goes into its `cfg.json`: `model_name`, `hook_name`, ...
-
-    Returns
-    -------
-    sae_lens.SAE
-        Ready for use and for `save_model`.
-
-    Raises
-    ------
-    InputError
-        If there are fewer tokens than one batch.
-    """
-    _check(x, config)
-    batches = (x[rows] for rows in _batches(len(x), config))
-    training = SaeTraining(list(islice(batches, SAMPLE)), config, metadata)
-    for batch in islice(batches, config.steps):
-        training.update(batch)
-    return training.finish()
-
-
-def train_transcoder(
-    x: Tensor, y: Tensor, config: DictionaryConfig, metadata: dict[str, Any]
-) -> Any:
-    """Train a transcoder on activations in memory, see `TranscoderTraining`.
-
-    Parameters
-    ----------
-    x, y : Tensor, shape (n, D)
-        What the MLP reads and what it writes, a row a token.
-    config : DictionaryConfig
-        Size and schedule.
-    metadata : dict
-        Goes into its `cfg.json`: `model_name`, `hook_name`, `hook_name_out`, ...
-
-    Returns
-    -------
-    sae_lens.SAE
-        A `JumpReLUTranscoder`, ready for use and for `save_model`.
-
-    Raises
-    ------
-    InputError
-        If there are fewer tokens than one batch, or `x` and `y` differ in shape.
-    """
-    _check(x, config)
-    if x.shape != y.shape:
-        raise InputError(f"x and y must agree in shape, got {tuple(x.shape)}, {tuple(y.shape)}.")
-    training = TranscoderTraining(x, y, config, metadata)
-    for rows in islice(_batches(len(x), config), config.steps):
-        training.update(x[rows], y[rows])
-    return training.finish()
-
-
-def _batches(n: int, config: DictionaryConfig) -> Iterator[Tensor]:
-    """Endless shuffled row numbers, `batch` at a time."""
-    generator = torch.Generator().manual_seed(config.seed)
-    while True:
-        order = torch.randperm(n, generator=generator)
-        yield from (part for part in order.split(config.batch) if len(part) == config.batch)
-
-
-def _check(x: Tensor, config: DictionaryConfig) -> None:
-    if x.ndim != 2 or len(x) < config.batch:
-        raise InputError(
-            f"Activations must have shape (n, D) with n >= batch = {config.batch}, got "
-            f"{tuple(x.shape)}. Capture more tokens, or lower the batch."
-        )

@@ -13,8 +13,8 @@ from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.dictionaries import load_dictionaries, train_dictionaries
 from circuit_toolkit.dictionaries.check import check_dictionaries
 from circuit_toolkit.dictionaries.training import checkpoints
-from circuit_toolkit.dictionaries.training.batches import Source, batches, corpus
-from circuit_toolkit.dictionaries.training.checkpoints import Run
+from circuit_toolkit.dictionaries.training.batches import ActivationReader, shuffled, token_rows
+from circuit_toolkit.dictionaries.training.checkpoints import TrainingRun
 from circuit_toolkit.dictionaries.training.trainers import SaeTraining, TranscoderTraining
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.models import load_model
@@ -39,9 +39,9 @@ def equal(one, two):
 
 
 def test_activations_are_those_of_every_token_but_bos(tiny):
-    tokens = corpus(tiny, TEXTS)
+    tokens = token_rows(tiny, TEXTS)
     sites = (SITE, Site("attn_z", 0))
-    source = Source(tiny, tokens, [sites], memory=1e9, progress=False)
+    source = ActivationReader(tiny, tokens, [sites], memory=1e9, progress=False)
     x, y = source.read(sites, np.arange(len(TEXTS)))
     wanted = []
     for row in sorted(tokens.rows, key=len):  # as they are read
@@ -57,20 +57,20 @@ def test_activations_are_those_of_every_token_but_bos(tiny):
 def test_texts_are_cut_or_packed_and_tokens_taken_as_they_are(tiny):
     bos, eos = tiny.bos_id, tiny.tokenizer.eos_token_id
     whole = [tiny.tokenizer(text)["input_ids"] for text in TEXTS]
-    assert corpus(tiny, TEXTS).rows == whole
-    cut = corpus(tiny, TEXTS, context=6)
+    assert token_rows(tiny, TEXTS).rows == whole
+    cut = token_rows(tiny, TEXTS, context=6)
     assert cut.rows == [row[:6] for row in whole] and cut.longest == 6
-    bare = corpus(tiny, TEXTS, bos=False)
+    bare = token_rows(tiny, TEXTS, bos=False)
     assert bare.rows == [row[1:] for row in whole] and not bare.begin
-    packed = corpus(tiny, TEXTS, context=6, packed=True)
+    packed = token_rows(tiny, TEXTS, context=6, packed=True)
     assert {len(row) for row in packed.rows[:-1]} == {6} and packed.begin
     assert sum((row[1:] for row in packed.rows), []) == sum((row[1:] + [eos] for row in whole), [])
     given = torch.tensor([[5, 6, 7], [bos, 6, 7]])
     for form in (given, given.numpy(), given.tolist()):
-        kept = corpus(tiny, form)
+        kept = token_rows(tiny, form)
         assert kept.rows == given.tolist() and not kept.begin and kept.total == 5
-    assert corpus(tiny, given[1:]).begin
-    checksums = {c.sha256 for c in (cut, bare, packed, kept, corpus(tiny, [[5, 6], [7, bos]]))}
+    assert token_rows(tiny, given[1:]).begin
+    checksums = {c.sha256 for c in (cut, bare, packed, kept, token_rows(tiny, [[5, 6], [7, bos]]))}
     assert len(checksums) == 5
 
 
@@ -88,7 +88,7 @@ def numbered(block):
 @pytest.mark.parametrize("capacity", [10, 17, 1000])
 def test_an_epoch_gives_every_token_at_most_once_and_drops_less_than_a_batch_a_block(capacity):
     size, blocks, seen = 4, [], []
-    stream = batches(lambda b: blocks.append(b) or numbered(b), COUNTS, capacity, size, seed=0)
+    stream = shuffled(lambda b: blocks.append(b) or numbered(b), COUNTS, capacity, size, seed=0)
     while sum(map(len, blocks)) <= len(COUNTS):  # until the second epoch begins
         (batch,) = next(stream)
         assert len(batch) == size
@@ -108,7 +108,7 @@ def test_an_epoch_gives_every_token_at_most_once_and_drops_less_than_a_batch_a_b
 def test_a_stream_goes_on_from_any_batch_without_reading_what_came_before(capacity):
     def take(start, n):
         read = []
-        stream = batches(
+        stream = shuffled(
             lambda b: read.append(b) or numbered(b), COUNTS, capacity, 4, seed=1, start=start
         )
         return [next(stream)[0].tolist() for _ in range(n)], read
@@ -123,15 +123,15 @@ def test_a_stream_goes_on_from_any_batch_without_reading_what_came_before(capaci
 
 def test_the_model_runs_once_if_all_fits_and_else_streams_the_same_tokens(tiny, monkeypatch):
     passes = []
-    original = Source._gathered
+    original = ActivationReader._gathered
     monkeypatch.setattr(
-        Source, "_gathered", lambda *args: passes.append(args[1:]) or original(*args)
+        ActivationReader, "_gathered", lambda *args: passes.append(args[1:]) or original(*args)
     )
-    tokens = corpus(tiny, TEXTS)
+    tokens = token_rows(tiny, TEXTS)
     sites = [SITE, Site("resid_pre", 0)]
     one = 4 * WIDTH * tokens.total
     found = {
-        memory: train_dictionaries(tiny, TEXTS, sites, **SHORT, memory=memory)
+        memory: train_dictionaries(tiny, sites, TEXTS, **SHORT, memory=memory)
         for memory in (2 * one, one, one // 3)
     }
     everything, each, streamed = found.values()
@@ -173,17 +173,17 @@ def test_interrupted_training_ends_as_if_it_had_not_been(
     settings = {**SHORT, "memory": memory, "checkpoint_every": 7}
     if kind == "transcoder":
         settings["memory"] = 2 * memory
-    whole = train_dictionaries(tiny, TEXTS, [site], kind, **settings)[site]
+    whole = train_dictionaries(tiny, [site], TEXTS, kind, **settings)[site]
     with monkeypatch.context() as patch:
         stopping(patch, training, "update", at=25)
         with pytest.raises(Stop):
-            train_dictionaries(tiny, TEXTS, [site], kind, **settings, folder=tmp_path)
+            train_dictionaries(tiny, [site], TEXTS, kind, **settings, folder=tmp_path)
     assert [each.name for each in tmp_path.glob("checkpoints/*/[0-9]*")] == ["000000021"]
     assert not list(tmp_path.glob("*/cfg.json"))  # nothing half-trained can be loaded
     torch.rand(5)  # the global generator is elsewhere now
     with monkeypatch.context() as patch:
         steps = stopping(patch, training, "update", at=0)
-        resumed = train_dictionaries(tiny, TEXTS, [site], kind, **settings, folder=tmp_path)[site]
+        resumed = train_dictionaries(tiny, [site], TEXTS, kind, **settings, folder=tmp_path)[site]
     assert len(steps) == 40 - 21
     assert equal(resumed, whole)
     assert not (tmp_path / "checkpoints").exists()
@@ -193,16 +193,16 @@ def test_an_interruption_while_a_checkpoint_is_written_leaves_the_one_before(
     tiny, tmp_path, monkeypatch
 ):
     settings = {**SHORT, "checkpoint_every": 7, "folder": tmp_path}
-    whole = train_dictionaries(tiny, TEXTS, [SITE], **SHORT)[SITE]
+    whole = train_dictionaries(tiny, [SITE], TEXTS, **SHORT)[SITE]
     with monkeypatch.context() as patch:
         stopping(patch, SaeTraining, "save", at=3)
         with pytest.raises(Stop):
-            train_dictionaries(tiny, TEXTS, [SITE], **settings)
+            train_dictionaries(tiny, [SITE], TEXTS, **settings)
     with monkeypatch.context() as patch:  # interrupted again, when the old one is let go
         stopping(patch, checkpoints, "remove_files", at=1)
         with pytest.raises(Stop):
-            train_dictionaries(tiny, TEXTS, [SITE], **settings)
-    assert equal(train_dictionaries(tiny, TEXTS, [SITE], **settings)[SITE], whole)
+            train_dictionaries(tiny, [SITE], TEXTS, **settings)
+    assert equal(train_dictionaries(tiny, [SITE], TEXTS, **settings)[SITE], whole)
 
 
 @pytest.mark.parametrize(
@@ -214,31 +214,33 @@ def test_an_interruption_while_a_checkpoint_is_written_leaves_the_one_before(
         (checkpoints, "save_dictionary", 1),
         (os, "replace", 5),  # a checkpoint would come to its place
         (os, "replace", 6),  # what is trained would
-        (Run, "forget", 1),  # it is saved; checkpoints are still there
+        (TrainingRun, "forget", 1),  # it is saved; checkpoints are still there
         (checkpoints, "remove_files", 5),  # four checkpoints were let go meanwhile
-        (Run, "load", 1),
+        (TrainingRun, "load", 1),
     ],
 )
 def test_killed_anywhere_it_goes_on_and_ends_the_same(tiny, tmp_path, monkeypatch, owner, name, at):
     settings = {**SHORT, "checkpoint_every": 7, "folder": tmp_path}
-    whole = train_dictionaries(tiny, TEXTS, [SITE], **SHORT)[SITE]
+    whole = train_dictionaries(tiny, [SITE], TEXTS, **SHORT)[SITE]
     with monkeypatch.context() as patch:
         # A process that is killed clears nothing up.
         patch.setattr(tempfile.TemporaryDirectory, "cleanup", lambda self: self._finalizer.detach())
         stopping(patch, owner, name, at=at)
         with pytest.raises(Stop):
-            train_dictionaries(tiny, TEXTS, [SITE], **settings)
-    assert equal(train_dictionaries(tiny, TEXTS, [SITE], **settings)[SITE], whole)
+            train_dictionaries(tiny, [SITE], TEXTS, **settings)
+    assert equal(train_dictionaries(tiny, [SITE], TEXTS, **settings)[SITE], whole)
     assert equal(load_dictionaries(tiny, tmp_path)[SITE], whole)
     assert [each.name for each in tmp_path.iterdir() if each.name[0] != "."] == ["sae-resid_post-1"]
 
 
 def test_a_cell_that_is_run_again_loads_what_is_finished(tiny, tmp_path, monkeypatch):
     sites = [SITE, Site("resid_post", 0)]
-    first = train_dictionaries(tiny, TEXTS, sites, **SHORT, folder=tmp_path)
+    first = train_dictionaries(tiny, sites, TEXTS, **SHORT, folder=tmp_path)
     steps = stopping(monkeypatch, SaeTraining, "update", at=0)
-    monkeypatch.setattr(Source, "_gathered", lambda *_: pytest.fail("nothing is to be read"))
-    again = train_dictionaries(tiny, TEXTS, sites, **SHORT, folder=tmp_path)
+    monkeypatch.setattr(
+        ActivationReader, "_gathered", lambda *_: pytest.fail("nothing is to be read")
+    )
+    again = train_dictionaries(tiny, sites, TEXTS, **SHORT, folder=tmp_path)
     assert list(again) == list(first) and not steps
     assert all(equal(again[site], first[site]) for site in sites)
 
@@ -252,42 +254,42 @@ def test_a_folder_of_something_else_is_refused_before_training(tiny, tmp_path, m
     steps = stopping(monkeypatch, SaeTraining, "update", at=0)
     for resume in (True, False):
         with pytest.raises(InputError, match="'thesis.txt', and is not replaced"):
-            train_dictionaries(tiny, TEXTS, [SITE], **SHORT, folder=tmp_path, resume=resume)
+            train_dictionaries(tiny, [SITE], TEXTS, **SHORT, folder=tmp_path, resume=resume)
     assert not steps
     mine.rename(tmp_path / "thesis.txt")
-    train_dictionaries(tiny, TEXTS, [SITE], **SHORT, folder=tmp_path, resume=False)
+    train_dictionaries(tiny, [SITE], TEXTS, **SHORT, folder=tmp_path, resume=False)
     assert other.read_text() == (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_what_is_finished_is_not_trained_again(tiny, tmp_path, monkeypatch):
-    first = train_dictionaries(tiny, TEXTS, [SITE], **SHORT, folder=tmp_path)
+    first = train_dictionaries(tiny, [SITE], TEXTS, **SHORT, folder=tmp_path)
     other = Site("resid_post", 0)
     with monkeypatch.context() as patch:
         steps = stopping(patch, SaeTraining, "update", at=0)
-        both = train_dictionaries(tiny, TEXTS, [SITE, other], **SHORT, folder=tmp_path)
+        both = train_dictionaries(tiny, [SITE, other], TEXTS, **SHORT, folder=tmp_path)
         assert list(both) == [other, SITE] and len(steps) == 40
-        train_dictionaries(tiny, TEXTS, [SITE], **SHORT, folder=tmp_path, resume=False)
+        train_dictionaries(tiny, [SITE], TEXTS, **SHORT, folder=tmp_path, resume=False)
         assert len(steps) == 80
     assert equal(both[SITE], first[SITE])
     assert equal(load_dictionaries(tiny, tmp_path)[SITE], first[SITE])
 
 
 def test_a_run_with_other_settings_is_refused_and_named(tiny, tmp_path, monkeypatch):
-    train_dictionaries(tiny, TEXTS, [SITE], **SHORT, folder=tmp_path)
+    train_dictionaries(tiny, [SITE], TEXTS, **SHORT, folder=tmp_path)
     with pytest.raises(MismatchError, match=r"'.*sae-resid_post-1'.*: k=4 \(now 5\)\. Pass"):
-        train_dictionaries(tiny, TEXTS, [SITE], **{**SHORT, "k": 5}, folder=tmp_path)
+        train_dictionaries(tiny, [SITE], TEXTS, **{**SHORT, "k": 5}, folder=tmp_path)
     with pytest.raises(MismatchError, match="dataset_sha256"):
-        train_dictionaries(tiny, [*TEXTS, TEXTS[0]], [SITE], **SHORT, folder=tmp_path)
+        train_dictionaries(tiny, [SITE], [*TEXTS, TEXTS[0]], **SHORT, folder=tmp_path)
     settings = {**SHORT, "steps": 30}
     with monkeypatch.context() as patch:  # checkpoints are as particular
         stopping(patch, SaeTraining, "update", at=25)
         with pytest.raises(Stop):
             train_dictionaries(
-                tiny, TEXTS, ["embed"], **SHORT, folder=tmp_path, checkpoint_every=10
+                tiny, ["embed"], TEXTS, **SHORT, folder=tmp_path, checkpoint_every=10
             )
     with pytest.raises(MismatchError, match=r"steps=40 \(now 30\)"):
-        train_dictionaries(tiny, TEXTS, ["embed"], **settings, folder=tmp_path)
-    again = train_dictionaries(tiny, TEXTS, ["embed"], **settings, folder=tmp_path, resume=False)
+        train_dictionaries(tiny, ["embed"], TEXTS, **settings, folder=tmp_path)
+    again = train_dictionaries(tiny, ["embed"], TEXTS, **settings, folder=tmp_path, resume=False)
     assert again[Site("embed")].metadata["training"]["steps"] == 30
 
 
@@ -297,11 +299,11 @@ def test_a_damaged_checkpoint_is_named(tiny, tmp_path, monkeypatch, file):
     with monkeypatch.context() as patch:
         stopping(patch, SaeTraining, "update", at=25)
         with pytest.raises(Stop):
-            train_dictionaries(tiny, TEXTS, [SITE], **settings)
+            train_dictionaries(tiny, [SITE], TEXTS, **settings)
     (damaged,) = tmp_path.glob(f"checkpoints/*/*/{file}")
     damaged.write_bytes(damaged.read_bytes()[:-30])
     with pytest.raises(FileFormatError, match="000000020.*Delete"):
-        train_dictionaries(tiny, TEXTS, [SITE], **settings)
+        train_dictionaries(tiny, [SITE], TEXTS, **settings)
 
 
 # Saved
@@ -321,7 +323,7 @@ def test_what_is_saved_says_all_and_loads_everywhere(tiny, tmp_path, kind, site,
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        trained = train_dictionaries(tiny, TEXTS, [site], kind, **SHORT, folder=tmp_path)[site]
+        trained = train_dictionaries(tiny, [site], TEXTS, kind, **SHORT, folder=tmp_path)[site]
         loaded = load_dictionaries(tiny, tmp_path, kind=kind)[site]
     (folder,) = tmp_path.iterdir()
     theirs = SAE.load_from_disk(folder)
@@ -336,13 +338,13 @@ def test_what_is_saved_says_all_and_loads_everywhere(tiny, tmp_path, kind, site,
     assert said["prepend_bos"] is True and said["model_from_pretrained_kwargs"] == {}
     assert said["context_size"] == max(len(tiny.tokenizer(t)["input_ids"]) for t in TEXTS)
     assert said["sae_lens_version"] == __version__ and said["training_tokens"] == 40 * 64
-    assert said["training"]["dataset_tokens"] == corpus(tiny, TEXTS).total
+    assert said["training"]["dataset_tokens"] == token_rows(tiny, TEXTS).total
 
 
 def test_weights_are_saved_in_full_or_half_precision(tiny, tmp_path):
-    full = train_dictionaries(tiny, TEXTS, [SITE], **SHORT, folder=tmp_path / "full")[SITE]
-    memory = train_dictionaries(tiny, TEXTS, [SITE], **SHORT)[SITE]
-    half = train_dictionaries(tiny, TEXTS, [SITE], **SHORT, folder=tmp_path / "half", half=True)
+    full = train_dictionaries(tiny, [SITE], TEXTS, **SHORT, folder=tmp_path / "full")[SITE]
+    memory = train_dictionaries(tiny, [SITE], TEXTS, **SHORT)[SITE]
+    half = train_dictionaries(tiny, [SITE], TEXTS, **SHORT, folder=tmp_path / "half", half=True)
     assert equal(full, memory)
     assert all(
         torch.equal(value.half().float(), weights(half[SITE])[name])
@@ -352,17 +354,17 @@ def test_weights_are_saved_in_full_or_half_precision(tiny, tmp_path):
 
 def test_training_is_seeded_and_leaves_the_global_generator_and_the_screen_alone(tiny, capfd):
     state = torch.get_rng_state()
-    one = train_dictionaries(tiny, TEXTS, [SITE], **SHORT)[SITE]
+    one = train_dictionaries(tiny, [SITE], TEXTS, **SHORT)[SITE]
     torch.manual_seed(99)
-    two = train_dictionaries(tiny, TEXTS, [SITE], **SHORT)[SITE]
-    three = train_dictionaries(tiny, TEXTS, [SITE], **SHORT, seed=1)[SITE]
+    two = train_dictionaries(tiny, [SITE], TEXTS, **SHORT)[SITE]
+    three = train_dictionaries(tiny, [SITE], TEXTS, **SHORT, seed=1)[SITE]
     assert equal(one, two) and not equal(one, three)
     torch.manual_seed(99)
     assert not torch.equal(state, after := torch.get_rng_state())
-    train_dictionaries(tiny, TEXTS, [MLP], "transcoder", **SHORT)
+    train_dictionaries(tiny, [MLP], TEXTS, "transcoder", **SHORT)
     assert torch.equal(after, torch.get_rng_state())
     assert capfd.readouterr() == ("", "")
-    train_dictionaries(tiny, TEXTS, [SITE], **{**SHORT, "progress": True})
+    train_dictionaries(tiny, [SITE], TEXTS, **{**SHORT, "progress": True})
     assert "resid_post 1" in capfd.readouterr().err
 
 
@@ -372,13 +374,13 @@ def test_training_is_seeded_and_leaves_the_global_generator_and_the_screen_alone
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"texts": []}, "No texts"),
-        ({"texts": "when Mary"}, r"write \[text\]"),
-        ({"texts": ["", ""]}, "all empty"),
-        ({"texts": [[3, 10**6]]}, "token ids from 0 to"),
-        ({"texts": np.zeros((3, 65), int)}, "1 to 64 token ids"),
-        ({"texts": [[3, 4]], "prepend_bos": True}, "as they are"),
-        ({"texts": TEXTS[:2]}, "fewer than one batch of 64"),
+        ({"prompts": []}, "No prompts"),
+        ({"prompts": "when Mary"}, r"write \[text\]"),
+        ({"prompts": ["", ""]}, "all empty"),
+        ({"prompts": [[3, 10**6]]}, "token ids from 0 to"),
+        ({"prompts": np.zeros((3, 65), int)}, "65 tokens, .* takes at most 64"),
+        ({"prompts": [[3, 4]], "prepend_bos": True}, "as they are"),
+        ({"prompts": TEXTS[:2]}, "fewer than one batch of 64"),
         ({"context": 65}, "from 2 to 64"),
         ({"sites": []}, "No sites"),
         ({"sites": "resid_post 1"}, r"write \['resid_post 1'\]"),
@@ -387,20 +389,20 @@ def test_training_is_seeded_and_leaves_the_global_generator_and_the_screen_alone
         ({"sites": ["logits"]}, "not logits"),
         ({"kind": "crosscoder"}, "'sae' or 'transcoder'"),
         ({"kind": "transcoder"}, r"reads what an MLP reads.*Pass \['mlp_in 1'\]"),
-        ({"k": 49}, "at least k = 49, got 48"),
-        ({"n_features": 0}, "n_features must be at least 1"),
+        ({"k": 49}, "n_features must be at least 49, got 48"),
+        ({"n_features": 0}, "n_features must be at least 4"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"memory": 1000}, "pass at least"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tiny, change, message):
-    given = {"texts": TEXTS, "sites": [SITE], **SHORT, **change}
+    given = {"prompts": TEXTS, "sites": [SITE], **SHORT, **change}
     with pytest.raises(InputError, match=message):
-        train_dictionaries(tiny, given.pop("texts"), given.pop("sites"), **given)
+        train_dictionaries(tiny, **given)
 
 
 def test_unused_runs_are_not_touched(tmp_path):
-    nothing = Run("sae-x", (SITE,), None, {}, None, False)  # type: ignore[arg-type]
+    nothing = TrainingRun("sae-x", (SITE,), None, {}, None, False)  # type: ignore[arg-type]
     assert not nothing.is_finished()
     nothing.forget()
 
@@ -412,7 +414,7 @@ def test_an_autoencoder_of_a_small_language_model_keeps_nine_tenths_of_its_loss(
     model = load_model(shared_data / "models/stories260k")
     stories = json.loads((shared_data / "text/tinystories_1000.json").read_text())
     settings = {"n_features": 512, "k": 16, "steps": 300, "batch": 512, "context": 128}
-    saes = train_dictionaries(model, stories[:400], ["resid_post 2"], **settings, progress=False)
+    saes = train_dictionaries(model, ["resid_post 2"], stories[:400], **settings, progress=False)
     held_out = [model.tokenizer(story)["input_ids"][:128] for story in stories[900:940]]
     figures = check_dictionaries(model, saes, held_out).figures[Site("resid_post", 2)]
     assert figures["ce_recovered"] >= 0.9, figures

@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-from circuit_toolkit.dictionaries import (
-    DictionaryConfig,
-    load_dictionaries,
-    save_dictionary,
-    train_sae,
-    train_transcoder,
-)
+from benchmarks.demo.train_dictionaries import train_sae, train_transcoder
+from circuit_toolkit.dictionaries import DictionaryConfig, load_dictionaries, save_dictionary
 from circuit_toolkit.dictionaries.training.trainers import SaeTraining, TranscoderTraining
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site

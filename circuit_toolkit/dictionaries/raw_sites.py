@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from circuit_toolkit.arguments import expect
 from circuit_toolkit.models import RAW, Conventions, Model
 from circuit_toolkit.sites import KINDS, Site
 
@@ -57,14 +58,14 @@ class Coordinates:
         return x.detach().float().flatten(x.ndim - len(self.shape))
 
 
-def coordinates(model: Model, sites: str | Sequence[Site | str]) -> dict[Site, Coordinates]:
-    """Warn that sites are to be read as they are.
+def coordinates(model: Model, sites: str | Site | Sequence[Site | str]) -> dict[Site, Coordinates]:
+    """Return the coordinates of sites, to be captured in the place of features.
 
     Parameters
     ----------
     model : Model
         The model.
-    sites : str or sequence of Site or str
+    sites : str, Site, or sequence of Site or str
         A kind of site, which means all layers (`"head_out"`), or the sites, or names of them.
 
     Returns
@@ -83,8 +84,11 @@ def coordinates(model: Model, sites: str | Sequence[Site | str]) -> dict[Site, C
     >>> list(map(str, coordinates(ct.load_model("demo"), ["resid_mid 1"])))
     ['blocks.1.hook_resid_mid']
     """
+    expect(model, "model", "Model")
     if isinstance(sites, str) and sites in KINDS and sites not in ("embed", "logits"):
         chosen = [Site(sites, layer) for layer in range(model.n_layers)]
     else:
-        chosen = [Site.parse(each) for each in ([sites] if isinstance(sites, str) else sites)]
+        chosen = [
+            Site.parse(each) for each in ([sites] if isinstance(sites, str | Site) else sites)
+        ]
     return {site: Coordinates(site, model.shape_at(site)) for site in sorted(set(chosen))}
