@@ -26,7 +26,8 @@ import psutil
 import scipy.sparse as sp
 import torch
 
-from circuit_toolkit.circuit_lasso.estimator import STRENGTHS, TOL
+from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
+from circuit_toolkit.circuit_lasso.regressions import TOL
 from circuit_toolkit.regression import GramStatistics, lasso_path, screen_features
 
 FIRING, SOURCES, ROWS = 80, 8, 10_000
@@ -91,7 +92,7 @@ def measure(n: int, p: int, q: int) -> dict[str, float]:
     screen_features(stats)
     found["screening"] = time.process_time() - began
     began = time.process_time()
-    path = lasso_path(stats.standardised(), list(STRENGTHS), TOL)
+    path = lasso_path(stats.standardised(), list(CircuitLasso().grid), TOL)
     found["paths"] = time.process_time() - began
     found["bytes"] = peak() - before
     found["sources"] = path.coefficients[-1].nnz / q

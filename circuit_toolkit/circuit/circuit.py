@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuit_toolkit.arguments import number, whole
 from circuit_toolkit.circuit import file
 from circuit_toolkit.circuit.evidence import evidence_lines
 from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET, check_tables, depths
@@ -190,13 +191,15 @@ class Circuit:
         InputError
             If a limit is negative.
         """
-        for name, limit in (("max_features", max_features), ("max_edges", max_edges)):
-            if limit is not None and limit < 0:
-                raise InputError(f"{name} must be 0 or more, got {limit}.")
+        if max_features is not None:
+            max_features = whole(max_features, "max_features", 0)
+        if max_edges is not None:
+            max_edges = whole(max_edges, "max_edges", 0)
+        least = 0.0 if min_score is None else number(min_score, "min_score", 0, np.inf)
         keep = np.append(_best(self.nodes["score"][:-1], max_features), True)  # (n,)
         edges = self.edges
         keep_edge = keep[edges["source"]] & keep[edges["target"]]  # (e,)
-        keep_edge &= edges["score"] >= (0 if min_score is None else min_score)
+        keep_edge &= edges["score"] >= least
         keep_edge[keep_edge] = _best(edges["score"][keep_edge], max_edges)
         keep &= _reaches_target(edges[keep_edge], len(self.nodes))
         return self._cut(keep, keep_edge & keep[edges["source"]] & keep[edges["target"]])

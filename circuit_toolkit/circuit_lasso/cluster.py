@@ -1,49 +1,34 @@
-"""CircuitLasso on a Dask cluster: workers read shards, add up statistics and fit blocks of targets.
+"""CircuitLasso on a Dask cluster: workers read shards, and run the pieces of `regressions`.
 
-Shards -> pooled rows -> statistics of some rows -> their sum, as a tree -> blocks of targets ->
-paths -> one fit. Who does what and when, and again after a worker died, is left to Dask's
-scheduler: here is only what depends on what. Arrays and paths of files travel; no worker needs the
-model.
+Who does what and when, and again after a worker died, is left to Dask's scheduler. Arrays and paths
+of files travel; no worker needs the model.
 """
 
 from __future__ import annotations
 
-import operator
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
-from circuit_toolkit.activations.activations import Activations, joined
+from circuit_toolkit.activations.activations import MEAN, Activations, joined
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.activations.store.manifest import KIND
-from circuit_toolkit.activations.store.shards import shard_name, widths
-from circuit_toolkit.circuit_lasso import cluster_tasks as tasks
-from circuit_toolkit.circuit_lasso.cluster_tasks import Y
-from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
+from circuit_toolkit.activations.store.shards import Shard, read_shard, shard_name
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.regression import (
-    ConvergenceWarning,
-    GramStatistics,
-    LassoPath,
-    LogisticPath,
-    Screening,
-)
-from circuit_toolkit.regression.solvers.screening import DROPPED
+from circuit_toolkit.features.labels import sums_by_word
 from circuit_toolkit.sites import Site
 
 _RETRIES = 2  # of a task that fails, as where a shared disk stalls; deaths are Dask's own matter
 _PIECE = 4 * 2**20  # bytes in one message through the scheduler, which likes them small
-_TASKS = 2  # of a kind for each thread, over all sites: more would send more matrices about
-_TARGETS = 64  # in a block, at least
 
 
 class OnWorkers:
-    """Activations as the workers of a cluster read them."""
+    """Activations as the workers of a cluster read them, and pieces as they run them."""
+
+    light = True
 
     def __init__(self, client: Any, acts: Activations | ActivationStore, progress: bool) -> None:
         self.threads = _threads(client)
@@ -58,7 +43,7 @@ class OnWorkers:
         if isinstance(self.acts, ActivationStore):
             shards = self.acts.manifest.shards
             self.ends = np.cumsum([0, *(shards[name].prompts for name in self._names())])
-            self.parts = self._of_shards(tasks.pooled, positions=positions)
+            self.parts = self._of_shards(pooled, positions=positions)
             self._show(self.parts)
             return joined(self.client.gather(self.parts))
         rows = self.acts.pooled(positions)
@@ -66,7 +51,7 @@ class OnWorkers:
         self.ends = np.linspace(0, rows.n_prompts, n + 1).astype(int)
         # Not scattered: what the scheduler has sent, it can send again when a worker dies.
         self.parts = [
-            self.client.submit(tasks.same, rows.part(a, b), pure=False)
+            self.client.submit(same, rows.part(a, b), pure=False)
             for a, b in zip(self.ends[:-1].tolist(), self.ends[1:].tolist(), strict=True)
         ]
         return rows
@@ -76,69 +61,32 @@ class OnWorkers:
         if not isinstance(self.acts, ActivationStore):
             yield self.acts
             return
-        futures = self._of_shards(tasks.by_word)
+        futures = self._of_shards(by_word)
         self._show(futures)
         while futures:
             yield futures.pop(0).result()
 
-    def regressions(
-        self,
-        estimator: CircuitLasso,
-        rows: Activations,
-        y: np.ndarray,
-        is_label: bool,
-        train: np.ndarray,
-    ) -> tuple[dict[Site, Screening], dict[Site, LassoPath], dict[Site, Any], np.ndarray]:
-        """Screen the features and fit all regressions."""
+    def call(self, piece: Any, *args: Any) -> Any:
+        """Have a piece run by a worker, later."""
         from dask.delayed import delayed
 
-        live = {site: _live(X[train], estimator.min_active) for site, X in rows.features.items()}
-        fitted, held_out = self._folds(live, y, train)
-        sites = list(live)
-        each = ceil(_TASKS * self.threads / len(sites))
-        moments, screening, chain, readout = {}, {}, {}, {}
-        for site, later in zip(sites, [*sites[1:], None], strict=True):
-            moments[site] = _sum(fitted, site, later, each)
-            screening[site] = delayed(estimator._screen)(site, moments[site])
-        for site, later in zip(sites, sites[1:], strict=False):
-            stats = delayed(tasks.selected)(moments[site], screening[site], screening[later])
-            n = max(1, min(each, len(live[later]) // _TARGETS))
-            blocks = [delayed(tasks.path)(estimator, stats, block, n) for block in range(n)]
-            chain[later] = delayed(tasks.side_by_side)(blocks)
-        for site in sites if estimator.reads == "all" else sites[-1:]:
-            if is_label:
-                data = [[(fold[site], fold[Y]) for fold in folds] for folds in (fitted, held_out)]
-                readout[site] = delayed(tasks.classified)(estimator, screening[site], *data)
-            else:
-                both = _sum(fitted, site, Y, each), _sum(held_out, site, Y, each)
-                readout[site] = delayed(tasks.explained)(estimator, screening[site], *both)
-        tables = (screening, chain, readout)
-        futures = self.client.compute(
-            [wanted for table in tables for wanted in table.values()], retries=_RETRIES
-        )
+        return delayed(piece)(*args)
+
+    def send(self, value: Any) -> Any:
+        """Send a value to a worker once, whatever takes it."""
+        from dask.delayed import delayed
+
+        return delayed(value)
+
+    def collect(self, wanted: list[Any]) -> list[Any]:
+        """Run all that is wanted, and wait for it."""
+        futures = self.client.compute(wanted, retries=_RETRIES)
         self._show(futures)
-        found = iter(self.client.gather(futures))
-        screening, chain, readout = ({site: next(found) for site in table} for table in tables)
-        paths = {site: path for site, (path, _) in readout.items()}
-        _warn([*chain.values(), *paths.values()])
-        width = widths(rows)
-        screened = {site: _in_all(screening[site], live[site], width[str(site)]) for site in sites}
-        return screened, chain, paths, readout[sites[-1]][1]
+        return self.client.gather(futures)
 
-    def _folds(self, live: dict, y: np.ndarray, train: np.ndarray) -> tuple[list, list]:
-        """Training rows and held-out rows, as tables of columns: as many parts as threads."""
-        from dask.delayed import delayed
-
-        columns = delayed(live)  # sent once
-        folds: tuple[list, list] = ([], [])
-        n = len(self.parts)
-        for some in np.array_split(np.arange(n), min(n, self.threads)):
-            here = slice(self.ends[some[0]], self.ends[some[-1] + 1])
-            parts = [self.parts[i] for i in some]
-            for fold, chosen in zip(folds, (train, ~train), strict=True):
-                if chosen[here].any():
-                    fold.append(delayed(tasks.columns)(parts, columns, y[here], chosen[here]))
-        return folds
+    def watched(self, sites: list[Site]) -> list[Site]:
+        """Return the sites: Dask has a bar of its own."""
+        return sites
 
     def _names(self) -> list[str]:
         assert isinstance(self.acts, ActivationStore)
@@ -194,7 +142,7 @@ def _threads(client: Any) -> int:
 
 def _check_folder(client: Any, folder: Path) -> None:
     folder = folder.resolve()
-    sees = client.run(tasks.is_file, folder / KIND.manifest)
+    sees = client.run(is_file, folder / KIND.manifest)
     if blind := [worker for worker, there in sees.items() if not there]:
         raise InputError(
             f"{len(blind)} of {len(sees)} workers do not see the store {folder}, such as "
@@ -202,43 +150,31 @@ def _check_folder(client: Any, folder: Path) -> None:
         )
 
 
-def _sum(folds: list, source: Site, target: Site | str | None, n: int) -> Any:
-    """Statistics of all rows: of n sets of folds, added in pairs."""
-    from dask.delayed import delayed
-
-    pairs = [(fold[source], fold[target]) for fold in folds]
-    ends = np.linspace(0, len(pairs), min(n, len(pairs)) + 1).astype(int).tolist()
-    parts = [
-        delayed(GramStatistics.from_blocks)(pairs[a:b])
-        for a, b in zip(ends[:-1], ends[1:], strict=True)
-    ]
-    while len(parts) > 1:
-        odd = parts[-1:] if len(parts) % 2 else []
-        two = zip(parts[::2], parts[1::2], strict=False)
-        parts = [*(delayed(operator.add)(a, b) for a, b in two), *odd]
-    return parts[0]
+def is_file(path: Path) -> bool:
+    """Whether this worker sees a file."""
+    return path.is_file()
 
 
-def _live(X: sp.csr_array, min_active: int) -> np.ndarray:
-    """Columns that are not zero in so many rows; the others need no second moments."""
-    counts = np.bincount(X.indices[X.data != 0], minlength=X.shape[1])  # type: ignore[misc]
-    return np.flatnonzero(counts >= min_active)
+def same(part: Activations) -> Activations:
+    """Return activations that were sent here."""
+    return part
 
 
-def _in_all(screening: Screening, live: np.ndarray, width: int) -> Screening:
-    """Screening of all features, from that of the live ones."""
-    representative = np.full(width, DROPPED)
-    kept = screening.representative != DROPPED
-    representative[live[kept]] = live[screening.representative[kept]]
-    return Screening(live[screening.kept], representative)
+def pooled(path: Path, shard: Shard, settings: Mapping[str, Any], positions: str) -> Activations:
+    """Read a shard and reduce it to one row a prompt."""
+    return read_shard(path, shard, settings).pooled(positions)
 
 
-def _warn(paths: list[LassoPath | LogisticPath]) -> None:
-    converged = np.concatenate([path.converged.ravel() for path in paths])
-    if not converged.all():
-        warnings.warn(
-            f"{np.count_nonzero(~converged)} of {converged.size} solutions are not certified. See "
-            "path.converged; drop sources that are nearly copies.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
+def by_word(path: Path, shard: Shard, settings: Mapping[str, Any]) -> Activations:
+    """Sum a shard over equal tokens, as if these were one prompt: no label needs to know more."""
+    part = read_shard(path, shard, settings)
+    if (part.position == MEAN).any():
+        return part  # which `feature_labels` refuses
+    vocabulary: dict[str, int] = {}
+    return Activations(
+        features=sums_by_word(part, vocabulary),
+        prompt=np.zeros(len(vocabulary), int),
+        position=np.arange(len(vocabulary)),
+        tokens=[list(vocabulary)],
+        groups=np.zeros(1, int),
+    )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,22 +18,22 @@ import scipy.sparse as sp
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.store import ActivationStore
+from circuit_toolkit.arguments import described, expect, is_a, number, whole
 from circuit_toolkit.circuit_lasso.fit import OWN_TARGET, LassoFit, explained
+from circuit_toolkit.circuit_lasso.regressions import Here, Regression, fit_all
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.labels import feature_labels
-from circuit_toolkit.regression import (
-    GramStatistics,
-    LassoPath,
-    Screening,
-    lasso_path,
-    logistic_path,
-    screen_features,
-)
+from circuit_toolkit.regression import fold_labels
+from circuit_toolkit.regression.matrices import as_array
+from circuit_toolkit.regression.settings import check_strengths
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks.task import Task
 
-STRENGTHS = tuple(np.geomspace(1, 0.03, 20).round(4).tolist())
-TOL = 1e-11  # tight, so that sums in another order, as over shards, do not show in the results
+# Adaptive penalties differ a hundredfold between sources, so that weak ones enter late.
+STRENGTHS = {
+    False: tuple(np.geomspace(1, 0.03, 20).round(4).tolist()),
+    True: tuple(np.geomspace(1, 0.001, 30).round(5).tolist()),
+}
 
 
 @dataclass(frozen=True)
@@ -52,23 +51,70 @@ class CircuitLasso:
         Whether the target is regressed on the features of the last site, as in the paper, or on
         those of each site on its own (an extension), which also finds what has done its work
         before the last site.
-    strengths : tuple of float
+    strengths : tuple of float, optional
         Regularisation strengths: shares of the smallest penalty at which a target has no
-        sources, in (0, 1].
+        sources, in (0, 1]; by default 20 from 1 to 0.03, adaptive 30 from 1 to 0.001.
+    adaptive : bool
+        Whether every regression is fitted twice, the second time with penalties that spare the
+        sources which the first found strong (the adaptive lasso of Zou, 2006, an extension): fewer
+        edges, and more of them right. The first fit is read where its Bayesian information
+        criterion is smallest. Weak sources enter late: choose by `circuit("one_se")` or an
+        `edge_budget` rather than by a strength.
     min_active : int
-        Features that fire on fewer training rows are left out.
+        Features that are active on fewer training rows are left out.
     held_out : float
         Share of the prompts (with their corrupted prompts) that the held-out fit is measured on.
+    folds : int
+        Into how many parts the training prompts are divided for `circuit("one_se")`, which fits
+        the target as many times again; fewer where prompts are few. 0: not at all.
     seed : int
-        Decides which these are.
+        Decides which prompts are held out, and the folds.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range.
     """
 
     positions: str = "last"
     reads: Literal["last", "all"] = "last"
-    strengths: tuple[float, ...] = STRENGTHS
+    strengths: tuple[float, ...] | None = None
+    adaptive: bool = False
     min_active: int = 10
     held_out: float = 0.2
+    folds: int = 5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings, and bring numbers of numpy and torch to those of Python."""
+        if not isinstance(self.positions, str) or self.positions == "all":
+            raise InputError(
+                "positions must make one row of a prompt: 'mean', 'last' or a name; got "
+                f"{described(self.positions)}."
+            )
+        if self.reads not in ("last", "all") or not isinstance(self.adaptive, bool | np.bool_):
+            raise InputError(
+                "reads must be 'last' or 'all' and adaptive True or False, got "
+                f"{described(self.reads)} and {described(self.adaptive)}."
+            )
+        given: dict[str, Any] = {
+            "adaptive": bool(self.adaptive),
+            "min_active": whole(self.min_active, "min_active", 1),
+            "folds": whole(self.folds, "folds", 0),
+            "seed": whole(self.seed, "seed", 0),
+            "held_out": number(self.held_out, "held_out", 0, 1, open_low=True),
+        }
+        if given["held_out"] == 1:
+            raise InputError("held_out must be between 0 and 1, got 1: nothing is left to fit on.")
+        if self.strengths is not None:
+            given["strengths"] = tuple(check_strengths(as_array(self.strengths)).tolist())
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Strengths that are fitted, decreasing."""
+        return STRENGTHS[self.adaptive] if self.strengths is None else self.strengths
 
     def fit(
         self,
@@ -87,16 +133,16 @@ class CircuitLasso:
             From `capture`, with `positions="all"` or the ones of this estimator. Of a store one
             shard at a time is in memory, and its pooled rows.
         target : Task, str or ndarray, shape (prompts,)
-            The task that was captured (its metric, by squared loss), `metric`, the name of a
+            The task that was captured (its metric, by squared error), `metric`, the name of a
             label (two classes, or `name=class` for one class against the rest, by
             cross-entropy), or one number for each prompt.
-        labels : dict of Site to list of str, optional
-            Names of the features; by default the words on which they fire.
+        labels : dict of Site or str to list of str, optional
+            Names of the features; by default the words on which they are active.
         client : dask.distributed.Client, optional
             Of a cluster whose workers read the store, add up statistics and fit the regressions;
             the results are the same up to rounding. See docs/scaling.md.
         progress : bool
-            Whether to show Dask's progress bar; without a client there is none.
+            Whether to show a progress bar, with a client that of Dask.
 
         Returns
         -------
@@ -106,81 +152,47 @@ class CircuitLasso:
         Raises
         ------
         InputError
-            If a setting is out of range, the target is unknown or constant, no feature fires
-            often enough, or the cluster cannot be used.
+            If an argument is of the wrong kind, the target is unknown or constant, no feature is
+            active often enough, or the cluster cannot be used.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If some solutions are not certified.
         """
-        if self.reads not in ("last", "all") or not 0 < self.held_out < 1:
-            raise InputError(
-                "reads must be 'last' or 'all' and held_out between 0 and 1, got "
-                f"{self.reads!r} and {self.held_out}."
-            )
-        if self.positions == "all":
-            raise InputError("positions must make one row of a prompt: 'mean', 'last' or a name.")
-        source: Any = acts
+        expect(acts, "acts", "Activations", "ActivationStore")
+        run: Any = Here(acts, progress)
         if client is not None:
             from circuit_toolkit.circuit_lasso.cluster import OnWorkers
 
-            source = OnWorkers(client, acts, progress)
-        rows = source.pooled(self.positions)
+            run = OnWorkers(client, acts, progress)
+        rows = run.pooled(self.positions)
         name, y, is_label = _target(rows, target)
         if labels is None:
-            labels = {} if acts.settings.get("positions") == "mean" else feature_labels(source)
-        train = self._training(rows.groups)
-        fit = self._regressions if client is None else partial(source.regressions, self)
-        screened, chain, readout, held_out = fit(rows, y, is_label, train)
-        fitted = {site: X[train][:, screened[site].kept] for site, X in rows.features.items()}
+            labels = {} if acts.settings.get("positions") == "mean" else feature_labels(run)
+        how = Regression(self.grid, self.adaptive, self.min_active, run.light)
+        fold = self._folds(rows.groups)
+        fitted = fit_all(run, rows, y, is_label, fold, how, self.reads)
+        kept = {
+            site: X[fold >= 0][:, fitted.screening[site].kept] for site, X in rows.features.items()
+        }
         return LassoFit(
-            chain=chain,
-            readout=readout,
-            screening=screened,
-            held_out=held_out,
+            **fitted._asdict(),
             rows=rows if is_label else replace(rows, metric=y, directions=None),
-            scales={site: np.sqrt(_variances(X)) for site, X in fitted.items()},
-            labels=labels,
+            scales={site: np.sqrt(_variances(X)) for site, X in kept.items()},
+            labels=_checked_labels(labels, rows),
             settings={
                 "method": "CircuitLasso",
                 **{key: value for key, value in asdict(self).items() if key != "strengths"},
                 "target": name,
                 "loss": "cross-entropy" if is_label else "squared",
                 **{key: acts.settings.get(key) for key in ("model", "task", "n_prompts")},
-                "sites": [str(site) for site in fitted],
+                "sites": [str(site) for site in kept],
             },
         )
 
-    def _regressions(
-        self, rows: Activations, y: np.ndarray, is_label: bool, train: np.ndarray
-    ) -> tuple[dict[Site, Screening], dict[Site, LassoPath], dict[Site, Any], np.ndarray]:
-        """Screening, chain, readout and held-out fit, as `OnWorkers.regressions` gives them."""
-        X = {site: sp.csr_array(matrix, dtype=np.float64) for site, matrix in rows.features.items()}
-        screened = {}
-        for site, matrix in X.items():
-            nothing = np.zeros((np.count_nonzero(train), 0))
-            screened[site] = self._screen(site, GramStatistics.from_arrays(matrix[train], nothing))
-        X = {site: matrix[:, screened[site].kept] for site, matrix in X.items()}
-        sites = list(X)
-        chain = {
-            later: lasso_path(
-                GramStatistics.from_arrays(X[site][train], X[later][train]).standardised(),
-                list(self.strengths),
-                TOL,
-            )
-            for site, later in zip(sites, sites[1:], strict=False)
-        }
-        readout, scores = {}, {}
-        for site in sites if self.reads == "all" else sites[-1:]:
-            if is_label:
-                path = logistic_path(X[site][train], y[train], list(self.strengths))
-                scores[site] = path.held_out_accuracy(X[site][~train], y[~train])
-            else:
-                stats = GramStatistics.from_arrays(X[site][train], y[train, None])
-                path = lasso_path(stats.standardised(), list(self.strengths), TOL)
-                other = GramStatistics.from_arrays(X[site][~train], y[~train, None])
-                scores[site] = path.held_out_r2(other)[:, 0]
-            readout[site] = path
-        return screened, chain, readout, scores[sites[-1]]
-
-    def _training(self, groups: np.ndarray) -> np.ndarray:
-        """Mask of the training prompts; a prompt and its corrupted prompt stay together."""
+    def _folds(self, groups: np.ndarray) -> np.ndarray:
+        """Fold of each prompt, from 0; -1 for held-out ones. Corrupted prompts stay with theirs."""
         names = np.unique(groups)
         held_out = np.random.default_rng(self.seed).permutation(names)[
             : max(1, round(self.held_out * len(names)))
@@ -191,20 +203,16 @@ class CircuitLasso:
                 f"All {len(names)} groups of prompts would be held out. Capture more prompts, or "
                 f"lower held_out={self.held_out}."
             )
-        return train
-
-    def _screen(self, site: Site, stats: GramStatistics) -> Screening:
-        screening = screen_features(stats, self.min_active)
-        if not len(screening.kept):
-            raise InputError(
-                f"No feature of {site} fires on {self.min_active} of {stats.n} training rows. "
-                "Capture more prompts, or lower min_active."
-            )
-        return screening
+        fold, k = np.where(train, 0, -1), min(self.folds, len(names) - len(held_out))
+        if k > 1:
+            fold[train] = fold_labels(groups[train], k, self.seed)
+        return fold
 
 
 def _target(acts: Activations, target: Any) -> tuple[str, np.ndarray, bool]:
     """Name and values (prompts,) of what is explained, and whether it is a class."""
+    if is_a(target, "Circuit", "LassoFit", "Model", "Activations", "ActivationStore"):
+        expect(target, "target", "Task", "str", "ndarray")
     task = target.name if isinstance(target, Task) else None
     if task is not None and task != acts.settings.get("task"):
         raise InputError(
@@ -222,7 +230,14 @@ def _target(acts: Activations, target: Any) -> tuple[str, np.ndarray, bool]:
     elif isinstance(target, str):
         return target, _is_class(acts, target), True
     else:
-        name, y = OWN_TARGET, np.asarray(target, float)
+        name = OWN_TARGET
+        try:
+            y = as_array(target).astype(float)
+        except (TypeError, ValueError):
+            raise InputError(
+                "target must be a task, the name of a label or one number for each prompt, got "
+                f"{described(target)}."
+            ) from None
         if y.shape != (acts.n_prompts,):
             raise InputError(
                 f"target must have one number for each of {acts.n_prompts} prompts, got shape "
@@ -254,3 +269,15 @@ def _variances(X: sp.csr_array) -> np.ndarray:
     """Variance of each column, in float64."""
     X = sp.csr_array(X, dtype=np.float64)
     return np.asarray(X.power(2).mean(axis=0) - X.mean(axis=0) ** 2).ravel()
+
+
+def _checked_labels(labels: Mapping[Any, Any], rows: Activations) -> dict[Site, list[str]]:
+    """Names by site, as many as there are features."""
+    if not isinstance(labels, Mapping):
+        raise InputError(f"labels must be names by site, got {described(labels)}.")
+    found = {Site.parse(site): list(names) for site, names in labels.items()}
+    for site, names in found.items():
+        width = rows.features[site].shape[1] if site in rows.features else len(names)  # type: ignore[misc]
+        if len(names) != width:
+            raise InputError(f"labels has {len(names)} names for the {width} features of {site}.")
+    return found

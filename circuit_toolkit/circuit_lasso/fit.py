@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
 from circuit_toolkit.circuit_lasso.relevance import propagate_relevance
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.regression import LassoPath, LogisticPath, Screening
+from circuit_toolkit.regression import LassoPath, LogisticPath, Screening, one_standard_error
 from circuit_toolkit.sites import Site
 
 OWN_TARGET = "target"  # name of a target that the caller gave as numbers
@@ -34,14 +35,17 @@ class LassoFit:
 
     Parameters
     ----------
+    screening : dict of Site to Screening
+        Features that were fitted, and those that they stand for.
     chain : dict of Site to LassoPath
         For each site but the first, its features on those of the site before.
     readout : dict of Site to LassoPath or LogisticPath
         The target on the features of the sites that it reads.
-    screening : dict of Site to Screening
-        Features that were fitted, and those that they stand for.
     held_out : ndarray, shape (k,)
         R² of the target on held-out prompts, or accuracy for a class, at each strength.
+    folds : ndarray, shape (folds, k), or None
+        The same on each fold of the training prompts, fitted on the others; None where it was not
+        asked for, or the target is constant on a fold.
     rows : Activations
         The rows that were fitted, one a prompt; their metric is what was explained.
     scales : dict of Site to ndarray
@@ -49,13 +53,14 @@ class LassoFit:
     labels : dict of Site to list of str
         Names of the features.
     settings : dict
-        What was fitted.
+        What was fitted, with the settings of `CircuitLasso`.
     """
 
+    screening: Mapping[Site, Screening]
     chain: Mapping[Site, LassoPath]
     readout: Mapping[Site, LassoPath | LogisticPath]
-    screening: Mapping[Site, Screening]
     held_out: np.ndarray
+    folds: np.ndarray | None
     rows: Activations
     scales: Mapping[Site, np.ndarray]
     labels: Mapping[Site, list[str]]
@@ -73,10 +78,12 @@ class LassoFit:
 
     def __repr__(self) -> str:
         """Return what was fitted and how well; not the tables."""
-        best = self._best()
+        said, best = self.settings, self._best()
+        how = f"positions={said['positions']!r}, reads={said['reads']!r}"
         return (
-            f"LassoFit({self.settings['target']} of {self.settings['task']}, {len(self.strengths)} "
-            f"strengths, best held-out fit {self.held_out[best]:.3f} at {self.strengths[best]:.3g})"
+            f"LassoFit({said['target']} of {said['task']}, {how}, adaptive={said['adaptive']}, "
+            f"{len(self.strengths)} strengths, best held-out fit {self.held_out[best]:.3f} at "
+            f"{self.strengths[best]:.3g})"
         )
 
     @cached_property
@@ -84,13 +91,36 @@ class LassoFit:
         return self.rows.means()
 
     def best_strength(self) -> float:
-        """Return the strength with the best held-out fit.
+        """Return the strength with the best fit on held-out prompts.
 
         Returns
         -------
         float
         """
         return float(self.strengths[self._best()])
+
+    def one_se_strength(self) -> float:
+        """Return the greatest strength whose fit is within a standard error of the best.
+
+        By cross-validation on the training prompts (Hastie, Tibshirani and Friedman, 2009, section
+        7.10), so that the fit on held-out prompts stays a fair one.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        InputError
+            If there is no fit on folds.
+        """
+        if self.folds is None:
+            raise InputError(
+                "This fit knows no standard error: it was fitted without folds, or its target is "
+                "constant on one of them. Use CircuitLasso(folds=5), more prompts, or a strength "
+                "such as 0.1."
+            )
+        return float(self.strengths[one_standard_error(self.folds)])
 
     def _best(self) -> int:
         """Index of the best held-out fit; where there is none, as for a constant target, 0."""
@@ -114,6 +144,7 @@ class LassoFit:
         InputError
             If a site is missing or the dictionaries differ.
         """
+        expect(acts, "acts", "Activations", "ActivationStore")
         for key in ("model", "dictionaries"):
             if acts.settings.get(key) != self.rows.settings.get(key):
                 raise InputError(
@@ -127,13 +158,14 @@ class LassoFit:
 
     def circuit(
         self,
-        strength: float = 0.1,
+        strength: float | Literal["best", "one_se"] = 0.1,
         *,
+        edge_budget: int | None = None,
         prompt: int | None = None,
         max_features: int | None = 40,
         max_edges: int | None = 200,
     ) -> Circuit:
-        """Read off the circuit at the fitted strength nearest to the given one.
+        """Read off the circuit at a fitted strength.
 
         The score of an edge is the relevance that flows over it: the target's, 1, is shared out
         over its sources in proportion to the absolute coefficient (for a prompt: times the
@@ -141,8 +173,13 @@ class LassoFit:
 
         Parameters
         ----------
-        strength : float
-            In (0, 1]; at 1 the circuit is empty.
+        strength : float, "best" or "one_se"
+            A number in (0, 1]: the fitted strength nearest to it; at 1 the circuit is empty.
+            `best`: that with the best fit on held-out prompts. `one_se`: the greatest within one
+            standard error of the best, by cross-validation.
+        edge_budget : int, optional
+            Instead of a strength: the weakest at which the circuit, after `max_features`, has no
+            more edges than this.
         prompt : int, optional
             Number of a prompt, for the circuit of this prompt alone; by default that of all.
         max_features, max_edges : int, optional
@@ -151,33 +188,55 @@ class LassoFit:
         Returns
         -------
         Circuit
-            Weights in standardised units, with the held-out fit as evidence.
+            Weights in standardised units, with the held-out fit as evidence. Its settings say the
+            strength, and what it was `chosen_by`.
 
         Raises
         ------
         InputError
-            If the strength is not in (0, 1], or there is no such prompt.
+            If the strength is neither a word nor in (0, 1], no fitted strength keeps to the
+            budget, there are no folds for `one_se`, or no such prompt.
         """
-        if not 0 < strength <= 1:
-            raise InputError(f"strength must be in (0, 1], got {strength}.")
-        if prompt is not None and not 0 <= prompt < self.rows.n_prompts:
-            raise InputError(
-                f"There is no prompt {prompt}: they are 0 to {self.rows.n_prompts - 1}."
-            )
-        k = int(np.abs(np.log(self.strengths / strength)).argmin())
-        weights = [self.chain[later].standardised(k) for later in self.sites[1:]]
-        direct = [self._readout(site, k) for site in self.sites]
-        present = self._present(prompt)
-        carried = propagate_relevance(
-            [
-                sp.diags_array(here) @ abs(matrix)
-                for here, matrix in zip(present, weights, strict=False)
-            ],
-            [here * abs(column) for here, column in zip(present, direct, strict=True)],
-        )
-        drawn = self._drawn(k, prompt, weights, direct, carried).prune(max_features, max_edges)
+        if prompt is not None:
+            prompt = whole(prompt, "prompt")
+            if not 0 <= prompt < self.rows.n_prompts:
+                raise InputError(
+                    f"There is no prompt {prompt}: they are 0 to {self.rows.n_prompts - 1}."
+                )
+        if edge_budget is not None:
+            k, chosen_by = self._within(whole(edge_budget, "edge_budget", 0), prompt, max_features)
+        elif isinstance(strength, str):
+            words = {"best": self.best_strength, "one_se": self.one_se_strength}
+            if strength not in words:
+                raise InputError(
+                    f"strength must be a number in (0, 1], 'best' or 'one_se', got {strength!r}."
+                )
+            k, chosen_by = self._nearest(words[strength]()), strength
+        else:
+            k = self._nearest(number(strength, "strength", 0, 1, open_low=True))
+            chosen_by = "hand"
+        drawn = self._drawn(k, prompt).prune(max_features, max_edges)
         fit = "held_out_accuracy" if self.settings["loss"] == "cross-entropy" else "held_out_r2"
-        return drawn.with_evidence({"fit": {fit: float(self.held_out[k])}})
+        return replace(
+            drawn,
+            settings={**drawn.settings, "chosen_by": chosen_by},
+            evidence={"fit": {fit: float(self.held_out[k])}},
+        )
+
+    def _nearest(self, strength: float) -> int:
+        return int(np.abs(np.log(self.strengths / strength)).argmin())
+
+    def _within(self, budget: int, prompt: int | None, max_features: int | None) -> tuple[int, str]:
+        """Index of the weakest strength that keeps to a budget of edges, and how to call it."""
+        n = 0
+        for k in reversed(range(len(self.strengths))):
+            n = len(self._drawn(k, prompt).prune(max_features).edges)
+            if n <= budget:
+                return k, f"edge budget of {budget}"
+        raise InputError(
+            f"At strength {self.strengths[0]:.3g} there are {n} edges, more than {budget}. Fit "
+            "greater strengths too: CircuitLasso(strengths=...)."
+        )
 
     def _readout(self, site: Site, k: int) -> np.ndarray:
         """Standardised coefficients (p,) of the target on the features of a site."""
@@ -194,8 +253,18 @@ class LassoFit:
             for site, screening in self.screening.items()
         ]
 
-    def _drawn(self, k, prompt, weights, direct, carried) -> Circuit:
-        """Put what carries relevance into tables."""
+    def _drawn(self, k: int, prompt: int | None) -> Circuit:
+        """Put what carries relevance at a strength into tables."""
+        weights = [self.chain[later].standardised(k) for later in self.sites[1:]]
+        direct = [self._readout(site, k) for site in self.sites]
+        present = self._present(prompt)
+        carried = propagate_relevance(
+            [
+                sp.diags_array(here) @ abs(matrix)
+                for here, matrix in zip(present, weights, strict=False)
+            ],
+            [here * abs(column) for here, column in zip(present, direct, strict=True)],
+        )
         nodes, offset = [], 0
         rows: list[np.ndarray] = []  # position of a fitted feature in the node table, or -1
         for site, relevance in zip(self.sites, carried.nodes, strict=True):

@@ -140,7 +140,7 @@ class Explorer(Panel):
             value=list(self.dictionaries),
             rows=min(8, len(self.dictionaries)),
         )
-        grid = list(self.estimator.strengths)
+        grid = list(self.estimator.grid)
         self._slider = w.SelectionSlider(
             options=[(f"{strength:.3g}", strength) for strength in grid],
             value=min(grid, key=lambda strength: abs(strength - self.strength)),

@@ -2,27 +2,37 @@
 
 from circuit_toolkit.regression.certificate import ConvergenceWarning
 from circuit_toolkit.regression.labels.logistic import LogisticPath, logistic_path
-from circuit_toolkit.regression.paths.choose import CrossValidation, cross_validate, edge_budget
+from circuit_toolkit.regression.paths.adaptive import (
+    adaptive_lasso,
+    adaptive_logistic,
+    adaptive_weights,
+)
+from circuit_toolkit.regression.paths.choose import (
+    cross_validate,
+    fold_labels,
+    one_standard_error,
+    smallest_bic,
+)
 from circuit_toolkit.regression.paths.lasso import LassoPath, lasso_path
-from circuit_toolkit.regression.paths.refit import adaptive_weights, refit
+from circuit_toolkit.regression.paths.refit import refit
 from circuit_toolkit.regression.solvers.screening import Screening, screen_features
-from circuit_toolkit.regression.statistics.folds import Folds, fold_labels
 from circuit_toolkit.regression.statistics.gram import GramStatistics
 
 __all__ = [
     "ConvergenceWarning",
-    "CrossValidation",
-    "Folds",
     "GramStatistics",
     "LassoPath",
     "LogisticPath",
     "Screening",
+    "adaptive_lasso",
+    "adaptive_logistic",
     "adaptive_weights",
     "cross_validate",
-    "edge_budget",
     "fold_labels",
     "lasso_path",
     "logistic_path",
+    "one_standard_error",
     "refit",
     "screen_features",
+    "smallest_bic",
 ]

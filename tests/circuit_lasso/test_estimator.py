@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.regression import GramStatistics, lasso_path
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import BUNDLED
 from tests.tiny import TEXTS
@@ -125,7 +127,7 @@ def assert_regressions_are_sklearns(
     acts = capture(model, dictionaries, task, positions, progress=False)
     estimator = CircuitLasso(positions, min_active=min_active, strengths=(1.0, 0.5, 0.2))
     fit = estimator.fit(acts, task)
-    train = estimator._training(acts.groups)
+    train = estimator._folds(acts.groups) >= 0
     columns = {}
     for site in fit.sites:
         raw = acts.features[site].toarray()[train][:, fit.screening[site].kept].astype(float)
@@ -226,7 +228,7 @@ def test_edges_of_a_prompt_share_out_activation_times_coefficient(acts, fit):
     prompt = int(np.flatnonzero(acts.features[B].toarray()[:, [3, 7]].all(1))[0])
     circuit = fit.circuit(0.1, prompt=prompt)
     k = int(np.abs(np.log(fit.strengths / 0.1)).argmin())
-    train = CircuitLasso()._training(acts.groups)
+    train = CircuitLasso()._folds(acts.groups) >= 0
     X = acts.features[B].toarray()
     kept = fit.screening[B].kept.tolist()
     column = fit.readout[B].standardised(k).toarray().ravel()
@@ -270,6 +272,138 @@ def test_a_chain_of_three_sites_is_regressed_site_by_site():
         (f"{A}/1", f"{B}/3"),
         (f"{A}/4", f"{B}/3"),
     }
+
+
+def planted_chain(relu, seed, n=600, width=16, sites=6):
+    """Activations of a random sparse chain of sites, what drives what in it, and its target."""
+    rng = np.random.default_rng(seed)
+    names = [Site("resid_post", layer) for layer in range(sites)]
+    values = [rng.exponential(size=(n, width)) * (rng.random((n, width)) < 0.4)]
+    true = {(f"{names[-1]}/{source}", TARGET) for source in range(width)}
+    for before, site in zip(names, names[1:], strict=False):
+        weights = np.zeros((width, width))
+        for target in range(width):
+            sources = rng.choice(width, rng.integers(1, 4), replace=False)
+            sign = rng.choice([-1, 1], len(sources))
+            weights[sources, target] = rng.uniform(0.5, 1.5, len(sources)) * sign
+            true |= {(f"{before}/{source}", f"{site}/{target}") for source in sources}
+        driven = values[-1] @ weights
+        driven = driven / driven.std(0) + 0.1 * rng.normal(size=driven.shape)
+        values.append(np.maximum(driven, 0) if relu else driven)
+    metric = values[-1] @ rng.choice([-1, 1], width) + 0.1 * rng.normal(size=n)
+    tables = [sp.csr_array(each.astype(np.float32)) for each in values]
+    return replace(planted(n), features=dict(zip(names, tables, strict=True)), metric=metric), true
+
+
+@pytest.mark.parametrize(("relu", "precision", "lost"), [(False, 0.97, 0.0), (True, 0.75, 0.25)])
+def test_adaptive_weights_find_fewer_edges_and_more_of_them_right(relu, precision, lost):
+    scores = {False: [], True: []}
+    for seed in range(3):
+        acts, true = planted_chain(relu, seed)
+        for adaptive, found in scores.items():
+            fit = CircuitLasso(adaptive=adaptive).fit(acts, progress=False)
+            edges = drawn(fit.circuit("one_se", max_features=None, max_edges=None))
+            found.append([len(edges & true) / len(edges), len(edges & true) / len(true)])
+    (plain, recall), (ours, kept) = (np.mean(scores[adaptive], 0) for adaptive in scores)
+    assert ours > precision > plain + 0.15 and kept > recall - lost
+    assert fit.settings["adaptive"] and "adaptive=True" in repr(fit)
+
+
+@pytest.mark.parametrize("target", ["metric", "sign"])
+def test_one_standard_error_is_that_of_the_folds(acts, target):
+    fit = CircuitLasso(folds=4).fit(acts, target, progress=False)
+    assert fit.folds.shape == (4, 20) and np.isfinite(fit.folds).all()
+    mean, error = fit.folds.mean(0), fit.folds.std(0, ddof=1) / 2
+    chosen = fit.strengths.tolist().index(fit.one_se_strength())
+    assert mean[chosen] >= mean.max() - error[mean.argmax()] > mean[:chosen].max(initial=-1)
+    circuit = fit.circuit("one_se")
+    assert circuit.settings["strength"] == fit.one_se_strength() >= fit.best_strength() * 0.2
+    assert circuit.settings["chosen_by"] == "one_se"
+    best = fit.circuit("best").settings
+    assert (best["strength"], best["chosen_by"]) == (fit.best_strength(), "best")
+    assert fit.circuit(0.1).settings["chosen_by"] == "hand"
+
+
+def test_folds_are_fits_on_the_other_training_prompts(acts):
+    estimator = CircuitLasso(folds=3, strengths=(0.5, 0.1))
+    fit = estimator.fit(acts, progress=False)
+    fold, X = estimator._folds(acts.groups), acts.features[B].toarray()
+    assert set(fold) == {-1, 0, 1, 2} and np.ptp(np.bincount(fold[fold >= 0])) <= 1
+    for number in range(3):
+        rest, here = (fold >= 0) & (fold != number), fold == number
+        stats = [
+            GramStatistics.from_arrays(X[some][:, fit.screening[B].kept], acts.metric[some, None])
+            for some in (rest, here)
+        ]
+        path = lasso_path(stats[0].standardised(), [0.5, 0.1], 1e-11)
+        np.testing.assert_allclose(fit.folds[number], path.held_out_r2(stats[1])[:, 0], atol=1e-6)
+
+
+def test_without_folds_there_is_no_standard_error(acts):
+    once = CircuitLasso(folds=0).fit(acts, progress=False)
+    rare = replace(acts, labels={"rare": np.where(np.arange(600) < 1, "a", "b")})
+    rare.groups[:] = np.arange(600)
+    held_out = CircuitLasso()._folds(acts.groups) < 0
+    rare.labels["rare"][:] = np.where(np.arange(600) == np.flatnonzero(~held_out)[0], "a", "b")
+    for fit in (once, CircuitLasso().fit(rare, "rare=a", progress=False)):
+        assert fit.folds is None and len(fit.circuit(0.03).nodes) > 1
+        with pytest.raises(InputError, match=r"CircuitLasso\(folds=5\), more prompts"):
+            fit.circuit("one_se")
+
+
+@pytest.mark.parametrize("prompt", [None, 3])
+def test_an_edge_budget_takes_the_weakest_strength_within_it(tiny_fit, prompt):
+    sizes = [
+        len(tiny_fit.circuit(s, prompt=prompt, max_edges=None).edges) for s in tiny_fit.strengths
+    ]
+    for budget in (0, 5, 30, 10_000):
+        circuit = tiny_fit.circuit(edge_budget=np.int64(budget), prompt=prompt, max_edges=None)
+        k = tiny_fit.strengths.tolist().index(circuit.settings["strength"])
+        assert len(circuit.edges) == sizes[k] <= budget
+        assert all(size > budget for size in sizes[k + 1 :])
+        assert circuit.settings["chosen_by"] == f"edge budget of {budget}"
+    dense = CircuitLasso(strengths=(0.1,), positions="mean", min_active=5)
+    with pytest.raises(InputError, match="more than 0. Fit greater strengths too"):
+        dense.fit(planted()).circuit(edge_budget=0)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(fit, acts):
+    plain = fit.circuit(0.1, prompt=3, max_features=5)
+    for strength, n in ((np.float32(0.1), np.int64), (torch.tensor(0.1), torch.tensor)):
+        other = fit.circuit(strength, prompt=n(3), max_features=n(5))
+        assert other.ids() == plain.ids() and other.settings == plain.settings
+    estimator = CircuitLasso(
+        strengths=torch.tensor([0.1, 0.5]), min_active=np.int64(10), held_out=np.float64(0.2)
+    )
+    assert estimator == CircuitLasso(strengths=(0.5, float(np.float32(0.1))))
+    assert estimator.fit(acts, torch.tensor(acts.metric)).settings["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda fit, acts, task: CircuitLasso().fit(task, acts), "acts must be .*another order"),
+        (lambda fit, acts, task: CircuitLasso().fit(task), "what capture"),
+        (lambda fit, acts, task: CircuitLasso().fit("ioi"), "acts must be a Activations"),
+        (lambda fit, acts, task: CircuitLasso().fit(fit.circuit(0.1)), "what capture"),
+        (lambda fit, acts, task: CircuitLasso().fit(acts, fit), "target must be a Task"),
+        (lambda fit, acts, task: CircuitLasso().fit(acts, fit.circuit(0.1)), "target must be"),
+        (lambda fit, acts, task: CircuitLasso().fit(acts, acts), "target must be a Task"),
+        (lambda fit, acts, task: CircuitLasso().fit(acts, object()), "one number for each prompt"),
+        (lambda fit, acts, task: CircuitLasso().fit(acts, labels=["a"]), "labels must be names"),
+        (lambda fit, acts, task: CircuitLasso().fit(acts, labels={A: ["a"]}), "1 names for the 12"),
+        (lambda fit, acts, task: fit.on(task), "acts must be"),
+        (lambda fit, acts, task: fit.circuit(task), r"strength must be in \(0, 1\], got a Task"),
+        (lambda fit, acts, task: fit.circuit("weak"), "'best' or 'one_se', got 'weak'"),
+        (lambda fit, acts, task: fit.circuit(0.1, prompt="first"), "prompt must be a whole"),
+        (lambda fit, acts, task: fit.circuit(0.1, prompt=1.5), "prompt must be a whole"),
+        (lambda fit, acts, task: fit.circuit(0.1, max_edges="all"), "max_edges must be a whole"),
+        (lambda fit, acts, task: fit.circuit(edge_budget=-1), "edge_budget must be at least 0"),
+    ],
+)
+def test_wrong_objects_are_refused(fit, acts, tiny_task, call, message):
+    with pytest.raises(InputError, match=message):
+        call(fit, acts, tiny_task)
 
 
 @pytest.mark.parametrize("target", ["sign", "sign=up", "sign=down"])
@@ -321,11 +455,15 @@ def test_the_target_task_must_be_the_one_that_was_captured(tiny, acts, tiny_acts
     ("settings", "message"),
     [
         ({"reads": "first"}, "reads must be 'last' or 'all'"),
-        ({"held_out": 0.0}, "held_out between 0 and 1"),
-        ({"held_out": 1.0}, "held_out between 0 and 1"),
+        ({"held_out": 0.0}, r"held_out must be in \(0, 1\]"),
+        ({"held_out": 1.0}, "nothing is left to fit on"),
+        ({"adaptive": "yes"}, "adaptive True or False"),
+        ({"folds": -1}, "folds must be at least 0"),
+        ({"folds": 2.5}, "folds must be a whole number"),
+        ({"seed": None}, "seed must be a whole number"),
         ({"positions": "all"}, "positions must make one row"),
         ({"positions": "S9"}, "Unknown positions 'S9'"),
-        ({"min_active": 10_000}, "No feature of blocks.0.hook_resid_pre fires on 10000"),
+        ({"min_active": 10_000}, "No feature of blocks.0.hook_resid_pre is active on 10000"),
         ({"strengths": (2.0,)}, "in \\(0, 1\\]"),
     ],
 )
@@ -359,7 +497,7 @@ def test_own_numbers_are_a_target_and_so_is_a_pandas_column(acts):
 @pytest.mark.parametrize("seed", range(5))
 def test_twins_stay_on_one_side(seed):
     acts = planted(n=100, twins=True)
-    train = CircuitLasso(seed=seed, held_out=0.3)._training(acts.groups)
+    train = CircuitLasso(seed=seed, held_out=0.3)._folds(acts.groups) >= 0
     assert not set(acts.groups[train]) & set(acts.groups[~train])
     assert (~train).sum() == 30
     assert (train[:50] == train[50:]).all()
@@ -367,7 +505,7 @@ def test_twins_stay_on_one_side(seed):
 
 def test_held_out_prompts_do_not_move_the_weights():
     acts = planted(n=300)
-    train = CircuitLasso()._training(acts.groups)
+    train = CircuitLasso()._folds(acts.groups) >= 0
     spoilt = acts.metric.copy()
     spoilt[~train] = np.random.default_rng(0).normal(0, 1000, (~train).sum())
     one, two = CircuitLasso().fit(acts), CircuitLasso().fit(acts, spoilt)
@@ -378,7 +516,7 @@ def test_held_out_prompts_do_not_move_the_weights():
 
 def test_a_held_out_part_that_is_constant_leaves_no_fit_to_rank_by():
     acts = planted(n=100)
-    y = np.where(CircuitLasso()._training(acts.groups), acts.metric, 1.0)
+    y = np.where((CircuitLasso()._folds(acts.groups) >= 0), acts.metric, 1.0)
     fit = CircuitLasso().fit(acts, y)
     assert np.isnan(fit.held_out).all()
     assert fit.best_strength() == 1 and "nan" in repr(fit)

@@ -279,15 +279,13 @@ def test_supports_are_those_planted_at_strengths_in_between():
 def test_adaptive_weights_spare_what_was_strong():
     X, Y = awkward("long", 6)
     first = lasso_path(GramStatistics.from_arrays(X, Y).standardised(), [0.01])
-    weights = adaptive_weights(first, 0, gamma=2)
+    weights = adaptive_weights(first, 0)
     size = np.abs(first.standardised(0).toarray())
     assert np.isinf(weights[size == 0]).all()
     on = size > 0
-    np.testing.assert_allclose(weights[on], ((size.max(0) / np.where(on, size, 1)) ** 2)[on])
+    np.testing.assert_allclose(weights[on], (size.max(0) / np.where(on, size, 1))[on])
     second = lasso_path(first.stats, [0.1], weights=weights)
     assert second.converged.all() and not second.standardised(0).toarray()[~on].any()
-    with pytest.raises(InputError, match="gamma"):
-        adaptive_weights(first, 0, gamma=0)
 
 
 def test_rows_and_columns_of_what_is_not_finite_are_named():

@@ -1,85 +1,64 @@
-"""Which strength to look at: by held-out fit, within a standard error of it, or by edges."""
+"""Which strength to look at: by the fit on folds left out, or by an information criterion."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 
 import numpy as np
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.regression.paths.lasso import LassoPath, lasso_path
-from circuit_toolkit.regression.statistics.folds import Folds
+from circuit_toolkit.regression.statistics.gram import GramStatistics
 
 
-@dataclass(frozen=True, eq=False)
-class CrossValidation:
-    """A path on all rows, and how well paths on all folds but one do on that one.
-
-    Parameters
-    ----------
-    path : LassoPath
-        Fitted on all rows.
-    held_out : ndarray, shape (folds, k, q)
-        Share of variance explained on each fold by the fit on the others.
-    """
-
-    path: LassoPath
-    held_out: np.ndarray
-
-    def scores(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the held-out fit at each strength, and its standard error over folds: (k,), (k,).
-
-        Of all targets together: their mean, without those that are constant on some fold.
-
-        Returns
-        -------
-        tuple of ndarray (k,) and ndarray (k,)
-        """
-        usable = np.isfinite(self.held_out).all(axis=(0, 1))
-        if not usable.any():
-            raise InputError("Every target is constant on some fold: use fewer folds.")
-        fold = self.held_out[:, :, usable].mean(axis=2)  # (folds, k)
-        return fold.mean(axis=0), fold.std(axis=0, ddof=1) / np.sqrt(len(fold))
-
-    def best(self) -> int:
-        """Index of the strength with the best held-out fit.
-
-        Returns
-        -------
-        int
-        """
-        return int(self.scores()[0].argmax())
-
-    def one_standard_error(self) -> int:
-        """Index of the greatest strength whose fit is within a standard error of the best.
-
-        Returns
-        -------
-        int
-        """
-        mean, error = self.scores()
-        best = mean.argmax()
-        return int(np.flatnonzero(mean >= mean[best] - error[best])[0])
-
-
-def cross_validate(
-    folds: Folds, strengths: np.ndarray | list[float] | None = None, **settings: Any
-) -> CrossValidation:
-    """Fit on all folds but one, test on that one, for every fold; rows are not needed.
+def fold_labels(groups: np.ndarray | list, k: int, seed: int = 0) -> np.ndarray:
+    """Divide rows into folds; rows of one group stay together.
 
     Parameters
     ----------
-    folds : Folds
-        At least two, in the form to fit.
-    strengths : array of shape (k,), optional
-        As in `lasso_path`; shares of the alpha_max of each fit.
-    **settings
-        Further settings of `lasso_path`.
+    groups : array, shape (n,)
+        What each row belongs to, such as its prompt.
+    k : int
+        Number of folds, from 2 to the number of groups.
+    seed : int
+        Decides which group goes where.
 
     Returns
     -------
-    CrossValidation
+    ndarray of int, shape (n,)
+        From 0 to k - 1; folds differ by one group at most.
+
+    Raises
+    ------
+    InputError
+        If there are fewer groups than folds.
+    """
+    names, rows = np.unique(np.asarray(groups), return_inverse=True)
+    if not 2 <= k <= len(names):
+        raise InputError(f"k must be from 2 to {len(names)}, the number of groups; got {k}.")
+    fold = np.empty(len(names), int)
+    fold[np.random.default_rng(seed).permutation(len(names))] = np.arange(len(names)) % k
+    return fold[rows]
+
+
+def cross_validate(
+    folds: Sequence[GramStatistics], fit: Callable[[GramStatistics], LassoPath] = lasso_path
+) -> np.ndarray:
+    """Fit on all folds but one and test on that one, for every fold; rows are not needed.
+
+    Parameters
+    ----------
+    folds : sequence of GramStatistics
+        Of disjoint sets of rows, in the form to fit; at least two.
+    fit : callable
+        From statistics to a path: `functools.partial(lasso_path, strengths=...)`.
+
+    Returns
+    -------
+    ndarray, shape (folds, k, q)
+        Share of variance explained on each fold; NaN for targets that are constant there.
 
     Raises
     ------
@@ -88,38 +67,50 @@ def cross_validate(
     """
     if len(folds) < 2:
         raise InputError("Cross-validation needs at least two folds.")
-    held_out = [
-        lasso_path(folds.without(each), strengths, **settings).held_out_r2(part)
-        for each, part in enumerate(folds.parts)
-    ]
-    return CrossValidation(lasso_path(folds.total(), strengths, **settings), np.array(held_out))
+    rest = ([part for part in folds if part is not fold] for fold in folds)
+    pairs = zip(folds, rest, strict=True)
+    return np.array([fit(reduce(add, others)).held_out_r2(fold) for fold, others in pairs])
 
 
-def edge_budget(path: LassoPath, edges: int) -> int:
-    """Choose the weakest strength with at most so many edges; counts need not rise all the way.
+def one_standard_error(scores: np.ndarray) -> int:
+    """Index of the greatest strength whose score is within a standard error of the best.
 
     Parameters
     ----------
-    path : LassoPath
-        From strong to weak.
-    edges : int
-        Coefficients that are not zero, of all targets together.
+    scores : ndarray, shape (folds, k)
+        Fit on each fold at each strength, from strong to weak: `cross_validate(...).mean(2)`.
 
     Returns
     -------
     int
-        Index of the strength.
 
     Raises
     ------
     InputError
-        If every point of the path has more.
+        If a score is not finite.
     """
-    counts = np.array([b.nnz for b in path.coefficients])
-    within = np.flatnonzero(counts <= edges)
-    if not len(within):
-        raise InputError(
-            f"At strength {path.strengths[0]:.3g} there are {counts[0]} edges, more than {edges}. "
-            "Fit stronger penalties too."
-        )
-    return int(within[-1])
+    if not np.isfinite(scores).all():
+        raise InputError("A target is constant on some fold: use fewer folds.")
+    mean, error = scores.mean(axis=0), scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
+    best = mean.argmax()
+    return int(np.flatnonzero(mean >= mean[best] - error[best])[0])
+
+
+def smallest_bic(deviance: np.ndarray, sources: np.ndarray, n: int) -> np.ndarray:
+    """Index of the strength with the smallest Bayesian information criterion (Schwarz, 1978).
+
+    Parameters
+    ----------
+    deviance : ndarray, shape (k, q)
+        Minus twice the log likelihood, up to a constant: n log(1 - R²) for a linear model.
+    sources : ndarray of int, shape (k, q)
+        Coefficients that are not zero; points with more than n / 2 do not count.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    ndarray of int, shape (q,)
+        Of each target.
+    """
+    return np.where(sources > n / 2, np.inf, deviance + sources * np.log(n)).argmin(axis=0)

@@ -1,11 +1,10 @@
-"""What to do with a lasso's support: fit it again without the penalty, or weigh a second lasso."""
+"""Fit a lasso's support again, without its penalty."""
 
 from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.errors import InputError
 from circuit_toolkit.regression.paths.lasso import LassoPath
 
 _RIDGE = 1e-6  # in correlation units: keeps sources that are copies apart
@@ -44,35 +43,3 @@ def refit(path: LassoPath, index: int) -> tuple[sp.csc_array, np.ndarray]:
             G = G / np.outer(unit[rows], unit[rows]) + _RIDGE * np.eye(len(rows))
             found.data[here] = np.linalg.solve(G, c / unit[rows]) / unit[rows]
     return found, stats.intercepts(found)
-
-
-def adaptive_weights(path: LassoPath, index: int, gamma: float = 1.0) -> np.ndarray:
-    """Penalty weights that spare the sources which a first fit found strong (Zou, 2006).
-
-    Parameters
-    ----------
-    path : LassoPath
-        The first fit.
-    index : int
-        Point of it, with a weak penalty.
-    gamma : float
-        How much it counts, above 0.
-
-    Returns
-    -------
-    ndarray, shape (p, q)
-        `(largest |b| of the target / |b|) ^ gamma`, in the form of the statistics, for
-        `lasso_path(..., weights=)`; infinite where b is zero.
-
-    Raises
-    ------
-    InputError
-        If gamma is not above 0.
-    """
-    if not gamma > 0:
-        raise InputError(f"gamma must be above 0, got {gamma}.")
-    b = path.standardised(index) if path.stats.form == "standardised" else path.coefficients[index]
-    size = np.abs(b.toarray())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        weights = (size.max(axis=0, initial=0) / size) ** gamma
-    return np.where(size > 0, weights, np.inf)

@@ -1,0 +1,379 @@
+"""The regressions of CircuitLasso: pure pieces, and the plan that puts them together.
+
+Rows -> columns that are alive -> statistics -> blocks of targets -> paths -> one fit. The plan does
+not know where a piece runs: at once in this process (`Here`), or on the workers of a cluster
+(`cluster.OnWorkers`). Pieces take and return arrays, and need no model.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import ceil
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.regression import (
+    ConvergenceWarning,
+    GramStatistics,
+    LassoPath,
+    LogisticPath,
+    Screening,
+    adaptive_lasso,
+    adaptive_logistic,
+    cross_validate,
+    lasso_path,
+    logistic_path,
+    screen_features,
+)
+from circuit_toolkit.regression.solvers.screening import DROPPED
+from circuit_toolkit.sites import Site
+
+TOL = 1e-11  # tight, so that sums in another order, as over shards, do not show in the results
+Y = "target"  # beside the sites, in a table of columns
+_TASKS = 2  # of a kind for each thread, over all sites: more would send more matrices about
+_TARGETS = 64  # in a block, at least
+
+Columns = dict[Any, Any]  # by site; of the target; and of no columns
+FoldScores = np.ndarray | None  # (folds, k)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """How every path is fitted."""
+
+    strengths: tuple[float, ...]
+    adaptive: bool
+    min_active: int
+    light: bool  # whether second moments stay where they are
+
+    def of_features(self, stats: GramStatistics) -> LassoPath:
+        """Fit standardised statistics."""
+        fit = adaptive_lasso if self.adaptive else lasso_path
+        with warnings.catch_warnings():  # the plan warns, once
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return fit(stats.standardised(), list(self.strengths), TOL)
+
+    def of_label(self, X: sp.csr_array, y: np.ndarray) -> LogisticPath:
+        """Fit a class."""
+        fit = adaptive_logistic if self.adaptive else logistic_path
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return fit(X, y, list(self.strengths))
+
+
+class Readout(NamedTuple):
+    """The path of a target, and how well it does on other rows."""
+
+    path: LassoPath | LogisticPath
+    held_out: np.ndarray  # (k,)
+    folds: FoldScores
+
+
+class Fitted(NamedTuple):
+    """All regressions of a fit."""
+
+    screening: dict[Site, Screening]
+    chain: dict[Site, LassoPath]
+    readout: dict[Site, LassoPath | LogisticPath]
+    held_out: np.ndarray
+    folds: FoldScores
+
+
+class Runner(Protocol):
+    """Where pieces run, and the rows that are there."""
+
+    threads: int
+    light: bool
+    parts: list[Any]  # rows, in the order of the prompts
+    ends: np.ndarray  # where they begin and end
+
+    def call(self, piece: Any, *args: Any) -> Any:
+        """Run a piece, or have it run."""
+        ...
+
+    def send(self, value: Any) -> Any:
+        """Send what many pieces take, once."""
+        ...
+
+    def collect(self, wanted: list[Any]) -> list[Any]:
+        """Return what pieces returned."""
+        ...
+
+    def watched(self, sites: list[Site]) -> Iterable[Site]:
+        """Return the sites, with a bar where they are waited for."""
+        ...
+
+
+class Here:
+    """Activations of this process, where pieces run at once."""
+
+    threads, light = 1, False
+
+    def __init__(self, acts: Any, progress: bool) -> None:
+        self.acts, self.progress = acts, progress
+        self.parts: list[Any] = []
+        self.ends = np.zeros(1, int)
+
+    def pooled(self, positions: str) -> Activations:
+        """Reduce to one row a prompt; of a store one shard at a time is in memory."""
+        rows = self.acts.pooled(positions)
+        self.parts, self.ends = [rows], np.array([0, rows.n_prompts])
+        return rows
+
+    def shards(self) -> Iterator[Activations]:
+        """Return the activations, a shard at a time."""
+        return self.acts.shards()
+
+    def call(self, piece: Any, *args: Any) -> Any:
+        """Run a piece."""
+        return piece(*args)
+
+    def send(self, value: Any) -> Any:
+        """Return what is here already."""
+        return value
+
+    def collect(self, wanted: list[Any]) -> list[Any]:
+        """Return what is here already."""
+        return wanted
+
+    def watched(self, sites: list[Site]) -> Iterable[Site]:
+        """Return the sites, with a bar."""
+        from tqdm.auto import tqdm
+
+        return tqdm(sites, "fitting", disable=not self.progress)
+
+
+def fit_all(
+    run: Runner,
+    rows: Activations,
+    y: np.ndarray,
+    is_label: bool,
+    fold: np.ndarray,
+    how: Regression,
+    reads: str,
+) -> Fitted:
+    """Screen the features and fit all regressions; `fold` (prompts,) is -1 for held-out prompts."""
+    live = {site: _live(X[fold >= 0], how.min_active) for site, X in rows.features.items()}
+    *tables, held_out = _tables(run, live, y, fold)
+    training = [each for table in tables for each in table]
+    sites = list(live)
+    each = ceil(_TASKS * run.threads / len(sites))
+    screening, chain, readout = {}, {}, {}
+    before: Any = None  # statistics of the site before on those of this one
+    for previous, site in zip([None, *sites], run.watched(sites), strict=False):
+        later = sites[len(screening) + 1] if site != sites[-1] else None
+        moments = _sum(run, training, site, later, each)
+        screening[site] = run.call(screened, site, moments, how.min_active)
+        if previous is not None:
+            stats = run.call(selected, before, screening[previous], screening[site])
+            n = max(1, min(each, len(live[site]) // _TARGETS))
+            blocks = [run.call(block_path, how, stats, block, n) for block in range(n)]
+            chain[site] = run.call(side_by_side, blocks)
+        before = moments
+        if site == sites[-1] or reads == "all":
+            folds = tables if site == sites[-1] else [training]
+            if is_label:
+                data = [[(part[site], part[Y]) for part in table] for table in (*folds, held_out)]
+                piece = label_readout
+            else:
+                data = [_sum(run, table, site, Y, each) for table in (*folds, held_out)]
+                piece = metric_readout
+            readout[site] = run.call(piece, how, screening[site], data[:-1], data[-1])
+    every = (screening, chain, readout)
+    found = iter(run.collect([wanted for table in every for wanted in table.values()]))
+    screening, chain, readout = ({site: next(found) for site in table} for table in every)
+    paths = {site: each.path for site, each in readout.items()}
+    _warn([*chain.values(), *paths.values()])
+    screened_all = {
+        site: _in_all(screening[site], live[site], X.shape[1])  # type: ignore[misc]
+        for site, X in rows.features.items()
+    }
+    last = readout[sites[-1]]
+    return Fitted(screened_all, chain, paths, last.held_out, last.folds)
+
+
+def _tables(run: Runner, live: Any, y: np.ndarray, fold: np.ndarray) -> list[list[Any]]:
+    """Rows of each fold, then the held-out ones, as tables of columns in as many parts as fit."""
+    alive = run.send(live)
+    n = len(run.parts)
+    found: list[list[Any]] = [[] for _ in range(fold.max() + 2)]
+    for some in np.array_split(np.arange(n), min(n, run.threads)):
+        here = slice(run.ends[some[0]], run.ends[some[-1] + 1])
+        parts = [run.parts[i] for i in some]
+        for number in np.unique(fold[here]).tolist():
+            table = run.call(columns, parts, alive, y[here], fold[here] == number)
+            found[number].append(table)  # -1 is the last
+    return found
+
+
+def _sum(run: Runner, tables: list[Any], source: Site, target: Site | str | None, n: int) -> Any:
+    """Statistics of all rows of some tables: of n sets of these, added in pairs."""
+    pairs = [(table[source], table[target]) for table in tables]
+    ends = np.linspace(0, len(pairs), min(n, len(pairs)) + 1).astype(int).tolist()
+    parts = [
+        run.call(GramStatistics.from_blocks, pairs[a:b])
+        for a, b in zip(ends[:-1], ends[1:], strict=True)
+    ]
+    while len(parts) > 1:
+        odd = parts[-1:] if len(parts) % 2 else []
+        two = zip(parts[::2], parts[1::2], strict=False)
+        parts = [*(run.call(operator.add, a, b) for a, b in two), *odd]
+    return parts[0]
+
+
+def _live(X: sp.csr_array, min_active: int) -> np.ndarray:
+    """Columns that are not zero in so many rows; the others need no second moments."""
+    counts = np.bincount(X.indices[X.data != 0], minlength=X.shape[1])  # type: ignore[misc]
+    return np.flatnonzero(counts >= min_active)
+
+
+def _in_all(screening: Screening, live: np.ndarray, width: int) -> Screening:
+    """Screening of all features, from that of the live ones."""
+    representative = np.full(width, DROPPED)
+    kept = screening.representative != DROPPED
+    representative[live[kept]] = live[screening.representative[kept]]
+    return Screening(live[screening.kept], representative)
+
+
+def _warn(paths: list[LassoPath | LogisticPath]) -> None:
+    converged = np.concatenate([path.converged.ravel() for path in paths])
+    if not converged.all():
+        warnings.warn(
+            f"{np.count_nonzero(~converged)} of {converged.size} solutions are not certified. See "
+            "path.converged; drop sources that are nearly copies.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+# The pieces: what a worker does. They take what the plan calls them with.
+
+
+def columns(
+    parts: list[Activations], live: Mapping[Site, np.ndarray], y: np.ndarray, chosen: np.ndarray
+) -> Columns:
+    """Chosen rows of the features that are alive, by site; of the target; and of no columns."""
+    found: Columns = {Y: y[chosen, None], None: np.zeros((np.count_nonzero(chosen), 0))}
+    for site, features in live.items():
+        rows = sp.csr_array(sp.vstack([part.features[site] for part in parts]))
+        found[site] = rows[chosen][:, features]
+    return found
+
+
+def screened(site: Site, stats: GramStatistics, min_active: int) -> Screening:
+    """Choose the features of a site that are fitted."""
+    screening = screen_features(stats, min_active)
+    if not len(screening.kept):
+        raise InputError(
+            f"No feature of {site} is active on {min_active} of {stats.n} training rows. Capture "
+            "more prompts, or lower min_active."
+        )
+    return screening
+
+
+def selected(moments: GramStatistics, x: Screening, y: Screening) -> GramStatistics:
+    """Statistics of the features that were kept at two sites."""
+    return moments.select(x=x.kept, y=y.kept)
+
+
+def block_path(how: Regression, stats: GramStatistics, block: int, n: int) -> LassoPath:
+    """Fit the targets of one block of n."""
+    targets = np.array_split(np.arange(stats.xy.shape[1]), n)[block]
+    path = how.of_features(stats if n == 1 else stats.select(y=targets))
+    return light(path) if how.light else path
+
+
+def metric_readout(
+    how: Regression, screening: Screening, folds: list[GramStatistics], held_out: GramStatistics
+) -> Readout:
+    """Fit the target; with its R² on the held-out rows, and on each fold by the others."""
+    *folds, held_out = (each.select(x=screening.kept) for each in (*folds, held_out))
+    path = how.of_features(reduce(operator.add, folds))
+    scores = cross_validate(folds, how.of_features)[:, :, 0] if len(folds) > 1 else None
+    return Readout(
+        light(path) if how.light else path, path.held_out_r2(held_out)[:, 0], _finite(scores)
+    )
+
+
+def label_readout(
+    how: Regression, screening: Screening, folds: Sequence[list], held_out: list
+) -> Readout:
+    """Fit a class; with its accuracy on the held-out rows, and on each fold by the others."""
+    parts = [_stacked(fold, screening) for fold in folds]
+
+    def fit(some: list[tuple[sp.csr_array, np.ndarray]]) -> LogisticPath:
+        X = sp.csr_array(sp.vstack([x for x, _ in some]))
+        return how.of_label(X, np.concatenate([y for _, y in some]))
+
+    path, scores = fit(parts), None
+    rest = [[part for part in parts if part is not fold] for fold in parts]
+    if len(parts) > 1 and all(len(np.unique(np.concatenate([y for _, y in r]))) > 1 for r in rest):
+        pairs = zip(parts, rest, strict=True)
+        scores = np.array([fit(others).held_out_accuracy(*fold) for fold, others in pairs])
+    return Readout(path, path.held_out_accuracy(*_stacked(held_out, screening)), scores)
+
+
+def _stacked(tables: list, screening: Screening) -> tuple[sp.csr_array, np.ndarray]:
+    X = sp.csr_array(sp.vstack([x for x, _ in tables]))
+    return X[:, screening.kept], np.concatenate([y[:, 0] for _, y in tables])
+
+
+def _finite(scores: FoldScores) -> FoldScores:
+    """Return scores if there are any on every fold."""
+    return scores if scores is not None and np.isfinite(scores).all() else None
+
+
+@dataclass(frozen=True, eq=False)
+class Absent:
+    """A matrix that is not kept: of 16,384 features each takes 2 GiB."""
+
+    shape: tuple[int, ...]
+    own: np.ndarray | None = None
+
+    def diagonal(self) -> np.ndarray | None:
+        """Return the diagonal: scales of features are made from it."""
+        return self.own
+
+    def __getitem__(self, _: Any) -> Any:
+        """Refuse to return a part."""
+        raise InputError(
+            "The second moments of this path were not kept: it was fitted on a cluster, or read "
+            "from a file. Put the strength among CircuitLasso(strengths=...), or fit it here."
+        )
+
+
+def light(path: LassoPath) -> LassoPath:
+    """Leave the second moments where they are."""
+    stats = path.stats
+    xx: Any = Absent(stats.xx.shape, stats.xx.diagonal().copy())
+    xy: Any = Absent(stats.xy.shape)
+    return replace(path, stats=replace(stats, xx=xx, xy=xy))
+
+
+def side_by_side(blocks: list[LassoPath]) -> LassoPath:
+    """Put light paths of blocks of targets together."""
+    if len(blocks) == 1:
+        return blocks[0]
+    stats = [block.stats for block in blocks]
+    yy = np.concatenate([each.yy for each in stats])
+    xy: Any = Absent((len(stats[0].mean_x), len(yy)))
+    tables = ("alphas", "gap", "kkt", "converged", "r2")
+    return replace(
+        blocks[0],
+        **{name: np.hstack([getattr(block, name) for block in blocks]) for name in tables},
+        coefficients=tuple(
+            sp.csc_array(sp.hstack(each))
+            for each in zip(*(block.coefficients for block in blocks), strict=True)
+        ),
+        stats=replace(
+            stats[0], mean_y=np.concatenate([each.mean_y for each in stats]), yy=yy, xy=xy
+        ),
+    )
