@@ -67,7 +67,7 @@ from circuit_toolkit.interventions.runs import intervened as intervened
 from circuit_toolkit.interventions.generation import generate as generate
 
 ## Evidence
-from circuit_toolkit.evidence.ablation import ablation_evidence as ablation_evidence
+from circuit_toolkit.evidence.evaluation import evaluate as evaluate
 from circuit_toolkit.evidence.curves import faithfulness as faithfulness
 from circuit_toolkit.evidence.edge_curves import edge_faithfulness as edge_faithfulness
 

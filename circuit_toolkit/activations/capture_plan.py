@@ -18,7 +18,7 @@ from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Batch, Model, run, token_mask
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.task import Task
+from circuit_toolkit.tasks.task import Task, trained_on
 
 Encoders = Mapping[Site, Dictionary] | Dictionary | str | Sequence[Site | str]
 Prompts = Task | Sequence[str] | Sequence[Sequence[int]]
@@ -63,6 +63,7 @@ class CapturePlan:
             "positions": self.positions,
             "bos": self.bos,
             "dictionaries": {str(site): each.name for site, each in self.dictionaries.items()},
+            "trained_on": trained_on(self.task),
             **({"shapes": shapes} if shapes else {}),
         }
 

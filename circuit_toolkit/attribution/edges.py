@@ -22,6 +22,7 @@ from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.task import trained_on
 
 Rule = Literal["right", "left", "midpoint"]
 _FIRST = {"right": 1.0, "left": 0.0, "midpoint": 0.5}  # of the points, in steps from clean
@@ -289,5 +290,6 @@ def _settings(
         "model": model.name,
         "task": task.name,
         "n_prompts": len(found),
+        "trained_on": trained_on(task, len(found)),
         **settings,
     }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from circuit_toolkit.circuit.circuit import Circuit
@@ -49,11 +50,26 @@ def component_circuit(
 
 def edge_scores(circuit: Circuit, graph: Graph) -> np.ndarray:
     """Read the scores of all possible edges off a circuit over components."""
-    names = [*circuit.nodes["label"][:-1].tolist(), OUTPUT]
     found = np.zeros(tuple(graph.allowed.shape))
-    for source, target, _, score in circuit.edges.tolist():
-        found[graph.writer(names[source]), graph.reader(names[target])] = score
+    found[_ends(circuit, graph)] = circuit.edges["score"]
     return found
+
+
+def edge_mask(circuit: Circuit, graph: Graph) -> Tensor:
+    """Mark the edges of a circuit over components among all possible ones."""
+    found = torch.zeros_like(graph.allowed)
+    found[_ends(circuit, graph)] = True
+    return found
+
+
+def _ends(circuit: Circuit, graph: Graph) -> tuple[list[int], list[int]]:
+    """Writer and reader of each edge."""
+    names = [*circuit.nodes["label"][:-1].tolist(), OUTPUT]
+    edges = circuit.edges
+    return (
+        [graph.writer(names[i]) for i in edges["source"].tolist()],
+        [graph.reader(names[i]) for i in edges["target"].tolist()],
+    )
 
 
 def place(name: str) -> tuple[Site, int]:

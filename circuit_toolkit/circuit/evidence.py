@@ -27,33 +27,47 @@ def _fit_line(fit: dict[str, Any]) -> str:
 
 
 def _ablation_line(ablation: dict[str, Any]) -> str:
-    if ablation.get("loss") is None:
+    """Return F of the circuit and of all else, each beside random sets, and on what they are."""
+    if ablation.get("faithfulness") is None:
         return ""
-    metric = str(ablation.get("metric") or "metric").replace("_", " ")
-    loss, kind = _percent(ablation["loss"]), ablation.get("ablation") or ""
-    text = f"{kind} ablation removes {loss} of {metric}"
-    draws, mean = ablation.get("random_loss") or [], ablation.get("random_loss_mean")
-    if mean is not None:
-        text += f" ({f'{len(draws)} ' if draws else ''}random circuits: {_percent(mean)})"
-    if ablation.get("kept") is not None:
-        text += f"; alone it keeps {_percent(ablation['kept'])}"
-    return text.strip() + (f"; n = {ablation['n']}" if ablation.get("n") else "")
+    at = ablation.get("ablated_positions") or "all"
+    where = {"all": "all tokens", "last": "the last token"}.get(at, f"position {at!r}")
+    on = ablation.get("evaluated_on") or {}
+    seed = None if on.get("seed") is None else f"seed {on['seed']}"
+    errors = f"errors {ablation['errors']}" if ablation.get("errors") else None
+    notes = ", ".join(filter(None, [seed, errors]))
+    text = f"{ablation.get('ablation') or ''} ablation at {where} of {_prompts(on)}".strip()
+    text += f" ({notes}): " if notes else ": "
+    random = [_mean(ablation.get(f"random_{name}")) for name in ("faithfulness", "completeness")]
+    draws = len(ablation.get("random_faithfulness") or [])
+    text += f"faithfulness {_two(ablation['faithfulness'])}"
+    if random[0] is not None:
+        text += f" ({draws} random set{'s' * (draws != 1)}: {_two(random[0])})"
+    if ablation.get("completeness") is not None:
+        text += f", completeness {_two(ablation['completeness'])}"
+        text += f" ({_two(random[1])})" if random[1] is not None else ""
+    return text
 
 
-def _percent(share: float) -> str:
-    return "0%" if abs(share) < 0.005 else f"{share:.0%}"  # no "-0%"
+def _prompts(on: dict[str, Any]) -> str:
+    """Return which prompts, and whether the circuit was learnt on them."""
+    n, seen = on.get("n"), on.get("seen")
+    parts = [n, on.get("split"), on.get("task"), f"prompt{'s' * (n != 1)}"]
+    text = " ".join(str(part) for part in parts if part is not None)
+    if seen:
+        return text + (f", {seen} of which it was learnt on" if seen != n else "")
+    if on.get("split") is None:
+        return text + (", none of which it was learnt on" if seen == 0 else " of unknown split")
+    return text
 
 
-def _edge_line(edges: dict[str, Any]) -> str:
-    if edges.get("faithfulness") is None:
-        return ""
-    draws = edges.get("random_faithfulness") or []
-    text = f"its {edges.get('n_edges')} edges alone: faithfulness {edges['faithfulness']:.2f}"
-    if draws:
-        text += f" ({len(draws)} random sets: {np.mean(draws):.2f})"
-    if edges.get("completeness") is not None:
-        text += f"; without them {edges['completeness']:.2f}"
-    return text + (f"; n = {edges['n']}" if edges.get("n") else "")
+def _mean(values: list[float | None] | None) -> float | None:
+    known = [value for value in values or [] if value is not None]
+    return float(np.mean(known)) if known else None
 
 
-_LINES = {"fit": _fit_line, "ablation": _ablation_line, "edge ablation": _edge_line}
+def _two(value: float) -> str:
+    return f"{round(value, 2) + 0:.2f}"  # no "-0.00"
+
+
+_LINES = {"fit": _fit_line, "ablation": _ablation_line}

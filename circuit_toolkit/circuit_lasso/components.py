@@ -24,6 +24,7 @@ from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.regression.paths.lasso import lasso_at
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of
+from circuit_toolkit.tasks.task import trained_on
 
 Form = Literal["ours", "paper"]
 Score = Literal["variance", "frobenius"]
@@ -152,6 +153,7 @@ def component_lasso(
         "model": model.name,
         "task": task.name,
         "n_prompts": min(n_prompts or len(task.clean), len(task.clean)),
+        "trained_on": trained_on(task, n_prompts),
         **options,
         "threshold": threshold(scores[1:, graph.allowed], false_edges),
         "seconds": time.perf_counter() - start,

@@ -3,8 +3,7 @@
 Yin et al., "Scalable Circuit Learning for Interpreting Large Language Models", 2026,
 arXiv 2606.16939. No intervention and no backward pass: one capture, then regressions of the
 features of each site on those of the site before, and of the target on the features that it reads.
-Weights are dependency scores, not causal effects; `ablation_evidence` tests a circuit by
-intervention.
+Weights are dependency scores, not causal effects; `evaluate` tests a circuit by intervention.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from circuit_toolkit.regression.settings import check_strengths
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks.task import Task
 
+FROM_CAPTURE = ("model", "task", "n_prompts", "trained_on")
 # Adaptive penalties differ a hundredfold between sources, so that weak ones enter late.
 STRENGTHS = {
     False: tuple(np.geomspace(1, 0.03, 20).round(4).tolist()),
@@ -186,7 +186,7 @@ class CircuitLasso:
                 **{key: value for key, value in asdict(self).items() if key != "strengths"},
                 "target": name,
                 "loss": "cross-entropy" if is_label else "squared",
-                **{key: acts.settings.get(key) for key in ("model", "task", "n_prompts")},
+                **{key: acts.settings.get(key) for key in FROM_CAPTURE},
                 "sites": [str(site) for site in kept],
             },
         )

@@ -40,7 +40,7 @@ def demo(task_name: str, out: Path, as_json: bool) -> None:
         from circuit_toolkit.activations.capturing import capture
         from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
         from circuit_toolkit.dictionaries import load_dictionaries
-        from circuit_toolkit.evidence import ablation_evidence
+        from circuit_toolkit.evidence import evaluate
         from circuit_toolkit.features import named_features
         from circuit_toolkit.files.checks import check_folder
         from circuit_toolkit.models import load_model
@@ -62,7 +62,7 @@ def demo(task_name: str, out: Path, as_json: bool) -> None:
         fit = CircuitLasso().fit(acts, target=task, labels=labels)
         circuit = fit.circuit(strength=0.1)
     with stages.stage("test by ablation, against 20 random sets"):
-        circuit = ablation_evidence(model, saes, held_out, fit.rows, circuit)
+        circuit = evaluate(circuit, model, saes, held_out, fit.rows, progress=not as_json)
     with stages.stage("draw"):
         out.mkdir(parents=True, exist_ok=True)
         files = {

@@ -7,10 +7,9 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "EdgeCurve": "edge_curves",
         "FaithfulnessCurve": "curves",
-        "ablation_evidence": "ablation",
         "edge_faithfulness": "edge_curves",
+        "evaluate": "evaluation",
         "faithfulness": "curves",
-        "head_evidence": "heads",
-        "random_features": "ablation",
+        "random_features": "evaluation",
     },
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,19 +86,9 @@ def kept_edges(
         for name, circuit in circuits.items()
         for size in sizes
     }
-    pairs = tokenized_pairs(model, task, n_prompts)
-    measured = {key: [] for key in [*cut, "clean", "corrupted"]}
-    with torch.no_grad():
-        for part in pairs.batches(batch_size, progress, "keeping edges"):
-            rows, batch = range(part.start, part.stop), rows_of(pairs.clean, part)
-            twins = run_components(model, rows_of(pairs.corrupted, part))
-            measured["corrupted"].append(task.metric_of(twins.logits, rows))
-            whole = run_components(model, batch)
-            measured["clean"].append(task.metric_of(whole.logits, rows))
-            for key, kept in cut.items():
-                got = run_components(model, batch, _corrupting(graph, ~kept, twins.outputs))
-                measured[key].append(task.metric_of(got.logits, rows))
-    found = {key: torch.cat(values).double().cpu().numpy() for key, values in measured.items()}
+    found = with_edges(
+        model, task, cut, n_prompts=n_prompts, batch_size=batch_size, progress=progress
+    )
     clean, corrupted = found["clean"], found["corrupted"]
     if clean.mean() <= corrupted.mean():
         raise InputError(
@@ -107,6 +98,31 @@ def kept_edges(
         )
     curves = {name: np.stack([found[name, size] for size in sizes], 1) for name in circuits}
     return KeptEdges(sizes, curves, clean, corrupted, len(graph.edges))
+
+
+def with_edges(
+    model: Model,
+    task: PromptPairs,
+    kept: Mapping[Any, Tensor],
+    *,
+    n_prompts: int | None = None,
+    batch_size: int = BATCH,
+    progress: bool = False,
+) -> dict[Any, np.ndarray]:
+    """Measure the metric on every prompt, clean, corrupted, and with only some edges kept."""
+    graph, pairs = graph_of(model), tokenized_pairs(model, task, n_prompts)
+    measured: dict[Any, list[Tensor]] = {key: [] for key in [*kept, "clean", "corrupted"]}
+    with torch.no_grad():
+        for part in pairs.batches(batch_size, progress, "ablating edges"):
+            rows, batch = range(part.start, part.stop), rows_of(pairs.clean, part)
+            corrupted = run_components(model, rows_of(pairs.corrupted, part))
+            measured["corrupted"].append(task.metric_of(corrupted.logits, rows))
+            clean = run_components(model, batch)
+            measured["clean"].append(task.metric_of(clean.logits, rows))
+            for key, mask in kept.items():
+                got = run_components(model, batch, _corrupting(graph, ~mask, corrupted.outputs))
+                measured[key].append(task.metric_of(got.logits, rows))
+    return {key: torch.cat(values).double().cpu().numpy() for key, values in measured.items()}
 
 
 def _strongest(graph: Graph, scores: np.ndarray, size: int) -> Tensor:

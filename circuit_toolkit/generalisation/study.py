@@ -14,7 +14,7 @@ import numpy as np
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evidence.ablation import random_features
+from circuit_toolkit.evidence.evaluation import random_features
 from circuit_toolkit.generalisation.groups import TiedLabels
 from circuit_toolkit.generalisation.probes import (
     activation_rows,

@@ -200,7 +200,7 @@ class HeadCodes:
                 "method": "head codes",
                 **asdict(self),
                 "target": task.metric,
-                **{key: acts.settings.get(key) for key in ("model", "task", "bos")},
+                **{key: acts.settings.get(key) for key in ("model", "task", "bos", "trained_on")},
                 "n_prompts": len(outputs),
             },
         )

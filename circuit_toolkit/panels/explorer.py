@@ -19,7 +19,7 @@ from circuit_toolkit.circuit_lasso.fit import LassoFit
 from circuit_toolkit.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evidence import ablation_evidence
+from circuit_toolkit.evidence import evaluate
 from circuit_toolkit.features.card import FeatureCard, feature_card
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.features.labels import described_labels, named_features
@@ -235,8 +235,14 @@ class Explorer(Panel):
         self._say("ablating the circuit and 20 random sets …")
         made = self.tasks[str(self._task.value)]
         task = made if isinstance(made, Task) else made(self.model, n=64, seed=1, test=True)
-        self.circuit = ablation_evidence(
-            self.model, self.dictionaries, task, self.fit.rows, self.circuit, n_prompts=64
+        self.circuit = evaluate(
+            self.circuit,
+            self.model,
+            self.dictionaries,
+            task,
+            self.fit.rows,
+            n_prompts=64,
+            progress=False,
         )
         self._say("")  # the graph has its size and its evidence above it
 

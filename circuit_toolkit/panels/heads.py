@@ -19,7 +19,7 @@ from circuit_toolkit.benchmark.heads.reference import known_heads
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evidence.heads import head_evidence
+from circuit_toolkit.evidence import evaluate
 from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
 from circuit_toolkit.interventions import intervene, resample
 from circuit_toolkit.models import Model, run
@@ -156,7 +156,9 @@ class HeadExplorer(Panel):
         made = self.tasks[str(self._task.value)]
         with self._busy("replacing the heads, all others, 20 random sets …", self._tested):
             task = made if isinstance(made, Task) else made(self.model, n=64, seed=1, test=True)
-            self.circuit = head_evidence(self.model, task, self.circuit)
+            self.circuit = evaluate(
+                self.circuit, self.model, None, task, n_prompts=64, progress=False
+            )
 
     @traitlets.observe("threshold")
     def _draw(self, change: Any = None) -> None:

@@ -21,6 +21,7 @@ from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.task import trained_on
 
 Swap = Literal["corrupted", "other"]
 Response = Literal["metric", "change"]
@@ -265,6 +266,7 @@ def _settings(
         "model": model.name,
         "task": task.name,
         "n_prompts": len(effects),
+        "trained_on": trained_on(task, len(effects)),
         "swap": swap,
         "response": response,
         "average": average,

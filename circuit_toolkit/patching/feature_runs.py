@@ -22,6 +22,7 @@ from circuit_toolkit.models import LOGITS, Batch, Model, run
 from circuit_toolkit.models.ports import LOGITS_PORT, Edit, Port, block_port, run_ports
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of
+from circuit_toolkit.tasks.task import trained_on
 
 Value = Literal["zero", "mean", "corrupted", "other"]
 Bits = Mapping[Site, Tensor]  # (B, p) each: how far a feature goes to its new value, 0 to 1
@@ -62,6 +63,7 @@ class FeatureRuns:
             "model": self.model.name,
             "task": self.task.name,
             "n_prompts": len(self),
+            "trained_on": trained_on(self.task, len(self)),
             "sites": [str(site) for site in self.sites],
             "dictionaries": {str(site): each.name for site, each in self.dictionaries.items()},
             "value": self.value,

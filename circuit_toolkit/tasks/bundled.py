@@ -62,6 +62,8 @@ def from_grammar(
         labels={key: tuple(each.facts[key] for each in said) for key in sorted(said[0].facts)},
         positions={position: each for position, each in places.items() if all(each)},
         directions=tuple(up) if upwards else (),
+        split="held-out" if test else "training",
+        seed=seed,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.tasks.hub import from_hub
 from circuit_toolkit.tasks.tables import Metric, from_pairs, from_table
+
+Split = Literal["training", "held-out"]
+MOST = 20_000  # prompts that a circuit remembers having been learnt on
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +52,10 @@ class Task:
         For each clean prompt +1 or -1, where the metric changes its sense from prompt to prompt:
         "right minus wrong" is "singular minus plural" or the reverse. A regression explains the
         metric times this, which features can add up to. Empty where it is always the same.
+    split : {"training", "held-out"} or None
+        Which part of the material the prompts are of; None where nobody said.
+    seed : int or None
+        Which of its prompts were drawn.
     """
 
     name: str
@@ -58,6 +67,8 @@ class Task:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     positions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     directions: tuple[int, ...] = ()
+    split: Split | None = None
+    seed: int | None = None
 
     from_pairs = classmethod(from_pairs)
     from_table = classmethod(from_table)
@@ -89,6 +100,8 @@ class Task:
             )
         if len(self.directions) not in (0, n) or not set(self.directions) <= {-1, 1}:
             raise InputError(f"directions must be empty or +1 or -1 for each of {n} prompts.")
+        if self.split not in (None, "training", "held-out"):
+            raise InputError(f"split must be 'training', 'held-out' or None, got {self.split!r}.")
         for what, values in [*self.labels.items(), *self.positions.items()]:
             if len(values) != n:
                 raise InputError(f"{what!r} must have one entry for each of {n} prompts.")
@@ -102,6 +115,22 @@ class Task:
         corrupted = f"{'with' if self.corrupted else 'without'} corrupted prompts"
         metric = self.metric or "no metric"
         return f"Task({self.name!r}, {len(self)} prompts {corrupted}, {metric})"
+
+    def record(self) -> dict[str, Any]:
+        """Return which prompts these are: what evidence and circuits say of them.
+
+        Returns
+        -------
+        dict
+            `task` (the name), `metric`, `split`, `seed`, and `n`, the number of clean prompts.
+        """
+        return {
+            "task": self.name,
+            "metric": self.metric,
+            "split": self.split,
+            "seed": self.seed,
+            "n": len(self),
+        }
 
     @property
     def texts(self) -> list[str]:
@@ -269,14 +298,32 @@ class Task:
         def of(values: Sequence) -> tuple:
             return tuple(values[row] for row in index.tolist()) if len(values) else ()
 
-        return Task(
-            self.name,
-            of(self.clean),
-            of(self.corrupted),
-            of(self.answers),
-            of(self.wrong),
-            self.metric,
-            {name: of(values) for name, values in self.labels.items()},
-            {name: of(values) for name, values in self.positions.items()},
-            of(self.directions),
+        return replace(
+            self,
+            clean=of(self.clean),
+            corrupted=of(self.corrupted),
+            answers=of(self.answers),
+            wrong=of(self.wrong),
+            labels={name: of(values) for name, values in self.labels.items()},
+            positions={name: of(values) for name, values in self.positions.items()},
+            directions=of(self.directions),
         )
+
+
+def trained_on(prompts: Any, n: int | None = None) -> dict[str, Any] | None:
+    """Record the first n prompts of a task that something is learnt on; None if it is no task."""
+    if not isinstance(prompts, Task):
+        return None
+    task = prompts if n is None else prompts.subset(n)
+    texts = task.texts if len(task) <= MOST else []
+    return {**task.record(), "digests": " ".join(map(_digest, dict.fromkeys(texts)))}
+
+
+def seen_in(task: Task, trained: Mapping[str, Any] | None) -> int | None:
+    """Count the clean prompts of a task that are in such a record; None if nobody can tell."""
+    known = set(str((trained or {}).get("digests") or "").split())
+    return sum(_digest(text) in known for text in task.clean) if known else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

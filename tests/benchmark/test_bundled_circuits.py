@@ -1,5 +1,6 @@
 """The circuits of the bundled tasks hold when they are ablated, and random ones do not."""
 
+import numpy as np
 import pytest
 
 import circuit_toolkit as ct
@@ -13,12 +14,14 @@ def test_ablating_a_circuit_takes_the_metric_away_and_random_sets_do_not(demo, d
     fit = ct.CircuitLasso().fit(acts, target=task)
     circuit = fit.circuit(strength=0.1)
     assert 0 < len(circuit.nodes) - 1 <= 60
-    circuit = ct.ablation_evidence(
-        demo, demo_saes, held_out, fit.rows, circuit, draws=6, n_prompts=96, seed=3
+    circuit = ct.evaluate(
+        circuit, demo, demo_saes, held_out, fit.rows, draws=6, n_prompts=96, seed=3, progress=False
     )
     found = circuit.evidence["ablation"]
-    assert found["loss"] >= 0.70
-    assert found["random_loss_mean"] <= 0.15
+    assert found["completeness"] <= 0.3
+    assert np.mean(found["random_completeness"]) >= 0.85
+    on = found["evaluated_on"]
+    assert on["split"] == "held-out" and on["seed"] == 2 and on["seen"] == 0 and on["n"] == 96
     assert circuit.evidence["fit"]["held_out_r2"] > 0.3
 
 

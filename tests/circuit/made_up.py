@@ -48,16 +48,17 @@ def made_up_circuit(n=40, e=110, sites=SITES, seed=0, evidence=True, label=None)
     found = {
         "fit": {"held_out_r2": 0.83, "train_r2": 0.86},
         "ablation": {
-            "metric": "logit_difference",
-            "full": 5.1,
-            "ablated": 0.4,
-            "loss": 0.92,
-            "random_loss": np.clip(rng.normal(0.11, 0.04, 20), 0, 1).tolist(),
-            "random_loss_mean": 0.11,
-            "kept": 0.81,
-            "ablation": "mean",
-            "n": 128,
-            "n_features": n,
+            "evaluated_on": {
+                **{"task": "ioi", "metric": "logit_difference", "split": "held-out", "seed": 1},
+                **{"n": 128, "seen": 0, "model": "demo"},
+            },
+            **{"ablation": "mean", "ablated_positions": "last", "errors": "kept"},
+            **{"unit": "feature", "size": n},
+            **{"metric_model": 5.1, "metric_empty": 0.1, "metric_circuit": 4.15},
+            **{"metric_others": 0.5, "faithfulness": 0.81, "completeness": 0.08},
+            "random_faithfulness": np.clip(rng.normal(0.11, 0.04, 20), 0, 1).tolist(),
+            "random_completeness": np.clip(rng.normal(0.89, 0.04, 20), 0, 1).tolist(),
+            "random_seed": 0,
         },
     }
     settings = {"method": "circuit_lasso", "strength": 0.1, "model": "demo", "task": "ioi"}

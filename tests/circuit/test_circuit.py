@@ -229,7 +229,9 @@ def test_settings_and_evidence_become_plain():
 def test_the_repr_is_short_and_escaped():
     circuit = made_up_circuit()
     assert len(repr(circuit)) < 300 and "\n" not in repr(circuit)
-    assert "removes 92% of logit difference (20 random circuits: 11%)" in repr(circuit)
+    assert "ioi prompts (seed 1, errors kept): faithfulness 0.81 (20 random sets: 0." in repr(
+        circuit
+    )
     nodes = changed(circuit.nodes, -1, label="<script>alert(1)</script>")
     shown = Circuit(nodes, circuit.edges)._repr_html_()
     assert "<script" not in shown and "&lt;script" in shown and len(shown) < 500
@@ -241,12 +243,44 @@ def test_the_page_is_written_or_returned(tmp_path):
     assert path.read_text(encoding="utf-8") == circuit.to_html()
 
 
-def test_evidence_by_edge_ablation_is_said_in_words():
-    outcome = {"faithfulness": 0.8, "completeness": 0.1, "random_faithfulness": [0.2, 0.4]}
-    lines = evidence_lines({"edge ablation": outcome | {"n_edges": 7, "n": 64}})
-    assert lines == [
-        "its 7 edges alone: faithfulness 0.80 (2 random sets: 0.30); without them 0.10; n = 64"
-    ]
+ON = {"task": "ioi", "split": "held-out", "seed": 1, "n": 128, "seen": 0}
+FEATURES = {"ablation": "mean", "ablated_positions": "last", "errors": "kept"}
+HEADS = {"ablation": "resample", "ablated_positions": "all", "errors": None}
+FOUND = {"faithfulness": 0.0249, "completeness": 0.19}
+
+
+@pytest.mark.parametrize(
+    "record, said",
+    [
+        (
+            FEATURES | {"random_faithfulness": [-0.001, 0.002], "random_completeness": [0.9, 0.84]},
+            "mean ablation at the last token of 128 held-out ioi prompts (seed 1, errors kept): "
+            "faithfulness 0.02 (2 random sets: 0.00), completeness 0.19 (0.87)",
+        ),
+        (
+            HEADS | {"evaluated_on": ON | {"split": "training", "seen": 128, "seed": None}},
+            "resample ablation at all tokens of 128 training ioi prompts: faithfulness 0.02, "
+            "completeness 0.19",
+        ),
+        (
+            HEADS | {"evaluated_on": ON | {"split": "training", "seen": 3}, "completeness": None},
+            "resample ablation at all tokens of 128 training ioi prompts, 3 of which it was learnt "
+            "on (seed 1): faithfulness 0.02",
+        ),
+        (
+            FEATURES | {"evaluated_on": {"task": "own", "n": 1}, "ablated_positions": "S1"},
+            "mean ablation at position 'S1' of 1 own prompt of unknown split (errors kept): "
+            "faithfulness 0.02, completeness 0.19",
+        ),
+        (
+            HEADS | {"evaluated_on": {"task": "own", "n": 4, "seen": 0}},
+            "resample ablation at all tokens of 4 own prompts, none of which it was learnt on: "
+            "faithfulness 0.02, completeness 0.19",
+        ),
+    ],
+)
+def test_evidence_is_said_in_words_with_what_it_was_measured_on(record, said):
+    assert evidence_lines({"ablation": {"evaluated_on": ON, **FOUND, **record}}) == [said]
 
 
 def test_what_a_circuit_is_made_of_is_called_by_its_name():

@@ -13,8 +13,9 @@ def test_demo_prints_json_and_writes_the_circuit(tmp_path, capsys, demo):
     circuit = Circuit.load(result["files"]["circuit.json"])
     assert result["features"] == len(circuit.nodes) - 1 <= 60
     assert circuit.evidence == result["evidence"]
-    assert result["evidence"]["ablation"]["loss"] >= 0.7
-    assert result["evidence"]["ablation"]["random_loss_mean"] <= 0.15
+    ablation = result["evidence"]["ablation"]
+    assert ablation["completeness"] <= 0.3 and min(ablation["random_completeness"]) >= 0.7
+    assert ablation["evaluated_on"]["split"] == "held-out" and ablation["evaluated_on"]["seen"] == 0
     page = (tmp_path / "new" / "circuit.html").read_text()
     assert circuit.settings["target"] in page
     assert result["top_edges"] and result["top_features"][0]["label"]

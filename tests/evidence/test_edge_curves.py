@@ -9,10 +9,7 @@ from circuit_toolkit.benchmark.interpbench.cases import case_model
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.dictionaries.dictionary import Dictionary
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evidence.edge_curves import (
-    edge_ablation_evidence,
-    edge_faithfulness,
-)
+from circuit_toolkit.evidence.edge_curves import edge_faithfulness
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 
@@ -192,20 +189,6 @@ def test_what_would_fall_below_nothing_is_nothing(chain):
     np.testing.assert_allclose(curve.inside[0], want, atol=2e-4)
 
 
-def test_a_circuit_carries_the_outcome_as_evidence(chain):
-    circuit = chain.fit.circuit(0.001, max_edges=6)
-    found = edge_ablation_evidence(
-        chain.model, chain.saes, chain.task, chain.fit, circuit, draws=2, n_prompts=40
-    ).evidence["edge ablation"]
-    curve = edge_faithfulness(
-        chain.model, chain.saes, chain.task, chain.fit, 0.001, circuit=circuit, draws=2,
-        sizes=[len(circuit.edges)], n_prompts=40,
-    )  # fmt: skip
-    assert found["faithfulness"] == curve.faithfulness[0] and found["n"] == 40
-    assert found["random_faithfulness"] == curve.random_faithfulness[:, 0].tolist()
-    assert found["n_edges"] == len(circuit.edges) <= 6 and found["ablation"] == "mean"
-
-
 def test_what_cannot_be_is_refused(chain):
     from dataclasses import replace
 
@@ -219,6 +202,3 @@ def test_what_cannot_be_is_refused(chain):
     several = replace(chain.fit, readout={site: chain.fit.readout[SITES[-1]] for site in SITES})
     with pytest.raises(InputError, match="reads='last'"):
         edge_faithfulness(chain.model, chain.saes, chain.task, several)
-    empty = replace(chain.fit.circuit(0.001), edges=chain.fit.circuit(0.001).edges[:0])
-    with pytest.raises(InputError, match="circuit with edges"):
-        edge_ablation_evidence(*parts, empty)

@@ -78,8 +78,8 @@ def test_one_prompt_and_a_prompt_of_ones_own(explorer):
 
 def test_testing_adds_evidence(explorer):
     explorer.test()
-    assert explorer.circuit.evidence["ablation"]["n_features"] == len(explorer.circuit.nodes) - 1
-    assert "mean ablation removes" in " ".join(explorer.circuit.summary())
+    assert explorer.circuit.evidence["ablation"]["size"] == len(explorer.circuit.nodes) - 1
+    assert "of 64 held-out ioi prompts (seed 1, errors kept)" in repr(explorer.circuit)
 
 
 def test_another_task_and_fewer_sites_are_learnt(explorer):
@@ -99,4 +99,4 @@ def test_a_task_of_ones_own_and_a_position_that_it_names(demo, demo_saes):
     assert explorer._task.options == ("mine",)
     assert explorer.circuit.settings["positions"] == "attractor"
     explorer.test()
-    assert explorer.circuit.evidence["ablation"]["positions"] == "attractor"
+    assert explorer.circuit.evidence["ablation"]["ablated_positions"] == "attractor"

@@ -34,7 +34,7 @@ def no_model(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("the model ran")
 
-    for name in ("run", "intervene", "capture", "head_evidence"):
+    for name in ("run", "intervene", "capture", "evaluate"):
         monkeypatch.setattr(module, name, fail)
 
 
@@ -96,8 +96,8 @@ def test_controls_are_off_while_the_model_runs(panel, monkeypatch):
 def test_testing_adds_evidence_and_moving_on_drops_it(panel):
     panel.threshold = 0.4
     panel.test()
-    assert panel.circuit.evidence["ablation"]["n_heads"] == len(panel.circuit.nodes) - 1
-    assert "resample ablation removes" in " ".join(panel.circuit.summary())
+    assert panel.circuit.evidence["ablation"]["size"] == len(panel.circuit.nodes) - 1
+    assert "resample ablation at all tokens of 24" in repr(panel.circuit)
     panel.threshold = 0.6
     assert not panel.circuit.evidence
 
@@ -139,7 +139,7 @@ def test_a_test_that_cannot_be_is_said_beside_its_button(tiny, task):
         panel = explore_heads(tiny, given, codes=CODES)
         panel._test.click()
         if panel._tested.value:
-            assert "no better than its corrupted prompts" in panel._tested.value
+            assert "no better than with every head ablated" in panel._tested.value
             assert not panel.circuit.evidence
             return
     raise AssertionError("neither way was refused")

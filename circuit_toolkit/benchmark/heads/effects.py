@@ -90,7 +90,7 @@ class HeadEffects:
         return sure & (abs(self.share(kind)) >= share)
 
     def circuit(self, share: float = SHARE, kind: str = "resample") -> Circuit:
-        """Return the heads of the reference circuit as a circuit, which `head_evidence` tests.
+        """Return the heads of the reference circuit as a circuit, which `evaluate` tests.
 
         Parameters
         ----------

@@ -77,7 +77,7 @@ def agreement(model: Model, n: int, seed: int, *, test: bool) -> Task:
                 direction=(1, -1)[number],
             )
 
-    return to_task("agreement", model, drafts(), n, "logit_difference")
+    return to_task("agreement", model, drafts(), n, "logit_difference", test=test, seed=seed)
 
 
 def _known(

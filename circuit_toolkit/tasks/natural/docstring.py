@@ -61,4 +61,4 @@ def docstring(model: Model, n: int, seed: int, *, test: bool, apart: bool) -> Ta
                 direction=(1 if answer in FIRST_HALF else -1) if apart else 0,
             )
 
-    return to_task("docstring", model, drafts(), n, "logit_difference")
+    return to_task("docstring", model, drafts(), n, "logit_difference", test=test, seed=seed)

@@ -38,7 +38,16 @@ def fill(template: str, words: Mapping[str, str]) -> tuple[str, dict[str, int]]:
     return text, ends
 
 
-def to_task(name: str, model: Model, drafts: Iterator[Draft], n: int, metric: Metric) -> Task:
+def to_task(
+    name: str,
+    model: Model,
+    drafts: Iterator[Draft],
+    n: int,
+    metric: Metric,
+    *,
+    test: bool,
+    seed: int,
+) -> Task:
     """Make a task of the first n drafts that the tokenizer splits alike, clean and corrupted."""
     kept: list[tuple[Draft, str, str, dict[str, int]]] = []
     for tried, draft in enumerate(drafts):
@@ -65,6 +74,8 @@ def to_task(name: str, model: Model, drafts: Iterator[Draft], n: int, metric: Me
         labels={key: tuple(each[0].labels[key] for each in kept) for key in sorted(first.labels)},
         positions={place: tuple(at[place] for *_, at in kept) for place in shared},
         directions=tuple(draft.direction for draft, *_ in kept) if first.direction else (),
+        split="held-out" if test else "training",
+        seed=seed,
     )
 
 

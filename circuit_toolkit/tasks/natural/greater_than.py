@@ -55,7 +55,9 @@ def greater_than(model: Model, n: int, seed: int, *, test: bool, years: tuple[in
                 labels={"start": start},
             )
 
-    return to_task("greater_than", model, drafts(), n, "probability_difference")
+    return to_task(
+        "greater_than", model, drafts(), n, "probability_difference", test=test, seed=seed
+    )
 
 
 def _early(found: dict[str, int], start: str) -> list[str]:

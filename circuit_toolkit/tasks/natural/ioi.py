@@ -76,4 +76,4 @@ def ioi(model: Model, n: int, seed: int, *, test: bool, mixed: bool) -> Task:
                 direction=(1 if io in women else -1) if mixed else 0,
             )
 
-    return to_task("ioi", model, drafts(), n, "logit_difference")
+    return to_task("ioi", model, drafts(), n, "logit_difference", test=test, seed=seed)

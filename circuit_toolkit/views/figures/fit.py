@@ -83,7 +83,7 @@ def path_figure(
 
 
 def evidence_figure(circuit: Circuit) -> go.Figure:
-    """Compare ablating the circuit with ablating random ones, and with keeping it alone.
+    """Compare the circuit alone, and everything but it, with random sets of equal size.
 
     Parameters
     ----------
@@ -93,41 +93,57 @@ def evidence_figure(circuit: Circuit) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Shares of the metric, as `Circuit.evidence` describes them.
+        Faithfulness and completeness, as `evaluate` describes them.
     """
     ablation = circuit.evidence.get("ablation") or {}
-    if ablation.get("loss") is None:
+    if ablation.get("faithfulness") is None:
         text = "no ablation yet" if circuit.evidence else UNVALIDATED
         figure = go.Figure().update_xaxes(visible=False).update_yaxes(visible=False)
         figure.add_annotation(text=text, showarrow=False, font={"size": 15, "color": "#7a4b00"})
         return _finish(figure, height=160)
-    draws = [value for value in ablation.get("random_loss") or [] if value is not None]
-    mean, kept = ablation.get("random_loss_mean"), ablation.get("kept")
-    loss_row, random_row, kept_row = "circuit ablated", "random ablated", "circuit kept alone"
-    if mean is not None:
-        random_row += f"<br>mean {mean:.0%}"  # beside the dots, a number on the bar is unreadable
-    figure = go.Figure()
+    figure, rows, shares = go.Figure(), [], [0.0, 1.0]
     bar = {"orientation": "h", "width": 0.55, "showlegend": False}
-    for row, share, colour, name in [
-        (loss_row, ablation["loss"], NEGATIVE, "lost"),
-        (random_row, mean, "#dde3e9", "lost"),
-        (kept_row, kept, TEAL, "kept"),
+    dots = {"size": 9, "color": INK, "opacity": 0.45}
+    legend = True
+    for key, name, colour in [
+        ("faithfulness", "circuit alone", TEAL),
+        ("completeness", "everything but the circuit", NEGATIVE),
     ]:
-        if share is not None:
-            text = {} if row == random_row else {"texttemplate": "<b>%{x:.0%}</b>"}
-            figure.add_bar(x=[share], y=[row], marker_color=colour, name=name, **text, **bar)
-    if draws:
-        dots = {"size": 9, "color": INK, "opacity": 0.45}
-        name = f"{len(draws)} random circuits of the same size"
-        rows = [random_row] * len(draws)
-        figure.add_scatter(x=draws, y=rows, mode="markers", marker=dots, name=name)
-    metric = str(ablation.get("metric") or "metric").replace("_", " ")
-    how = f" ({ablation['ablation']} ablation)" if ablation.get("ablation") else ""
-    figure.update_xaxes(title=f"share of {html.escape(metric)}{html.escape(how)}")
-    shares = [ablation["loss"], mean or 0, kept or 0, *draws]
-    figure.update_xaxes(tickformat=".0%", range=[min(0, *shares), 1.02 * max(1, *shares)])
-    figure.update_yaxes(categoryarray=[kept_row, random_row, loss_row], categoryorder="array")
-    return _finish(figure, height=260, legend={"orientation": "h", "y": 1.15})
+        if ablation.get(key) is None:
+            continue
+        rows.append(name)
+        figure.add_bar(
+            x=[ablation[key]],
+            y=[name],
+            marker_color=colour,
+            name=key,
+            texttemplate="<b>%{x:.2f}</b>",
+            **bar,
+        )
+        draws = [value for value in ablation.get(f"random_{key}") or [] if value is not None]
+        shares += [ablation[key], *draws]
+        if draws:
+            alone = "random sets alone" if key == "faithfulness" else "everything but random sets"
+            rows.append(f"{alone}<br>mean {np.mean(draws):.2f}")  # a number on dots is unreadable
+            figure.add_bar(
+                x=[float(np.mean(draws))], y=rows[-1:], marker_color="#dde3e9", name=key, **bar
+            )
+            figure.add_scatter(
+                x=draws,
+                y=rows[-1:] * len(draws),
+                mode="markers",
+                marker=dots,
+                name=f"{len(draws)} random sets of the same size",
+                showlegend=legend,
+            )
+            legend = False
+    how = ablation.get("ablation")
+    title = "1: as the model, 0: as with everything ablated" + f" ({how} ablation)" * bool(how)
+    figure.update_xaxes(title=html.escape(title))
+    low, high = min(shares), max(shares)
+    figure.update_xaxes(range=[low - 0.02 * (low < 0), 1.02 * high])
+    figure.update_yaxes(categoryarray=rows[::-1], categoryorder="array")
+    return _finish(figure, height=320, legend={"orientation": "h", "y": 1.15})
 
 
 def highlighted_text_html(

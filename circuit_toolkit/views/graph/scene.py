@@ -74,7 +74,7 @@ def header(circuit: Circuit) -> dict[str, Any]:
     settings = [  # the length of a list will do
         [key, f"{len(value)}" if isinstance(value, list | dict) else _told(key, value)]
         for key, value in circuit.settings.items()
-        if value is not None
+        if value is not None and key != "trained_on"  # its prompts are named already
     ]
     return {
         "title": ": ".join(filter(None, [task, circuit.nodes["label"][-1].item() or "target"])),

@@ -40,13 +40,15 @@ def test_a_path_that_does_not_fit_together_is_refused():
         path_figure(np.array([0.0, 1]), np.zeros(2))
 
 
-def test_evidence_shows_circuit_chance_and_what_is_kept():
+def test_evidence_shows_the_circuit_and_all_else_beside_chance():
     circuit = made_up_circuit()
     figure = evidence_figure(circuit)
+    ablation = circuit.evidence["ablation"]
+    alone, without = ablation["random_faithfulness"], ablation["random_completeness"]
     shares = [trace.x[0] for trace in figure.data if trace.type == "bar"]
-    assert shares == [0.92, 0.11, 0.81]
-    (dots,) = [trace for trace in figure.data if trace.type == "scatter"]
-    assert list(dots.x) == circuit.evidence["ablation"]["random_loss"]
+    assert shares == pytest.approx([0.81, np.mean(alone), 0.08, np.mean(without)])
+    dots = [list(trace.x) for trace in figure.data if trace.type == "scatter"]
+    assert dots == [alone, without]
 
 
 @pytest.mark.parametrize("evidence", [{}, {"fit": {"held_out_r2": 0.2}}, {"ablation": None}])
@@ -58,9 +60,9 @@ def test_a_circuit_that_was_not_ablated_says_so(evidence):
 
 
 def test_partial_evidence_is_drawn_as_far_as_it_goes():
-    evidence = {"ablation": {"loss": 0.5, "random_loss": [None, 0.1]}}
+    evidence = {"ablation": {"faithfulness": 0.5, "random_faithfulness": [None, 0.1]}}
     figure = evidence_figure(made_up_circuit().with_evidence(evidence))
-    assert [trace.x[0] for trace in figure.data] == [0.5, 0.1]
+    assert [trace.x[0] for trace in figure.data] == [0.5, 0.1, 0.1]
 
 
 def test_highlighted_text_is_escaped_and_stronger_where_activation_is():

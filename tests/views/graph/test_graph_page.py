@@ -96,7 +96,13 @@ def test_text_of_others_stays_text(opened):
 def test_the_page_states_evidence_and_settings(opened):
     page = opened(made_up_circuit(6, 6))
     head = page.locator(".ct-graph header").inner_text()
-    for words in ("logit difference", "held-out R² 0.83", "removes 92%", "circuit_lasso", "ioi"):
+    for words in (
+        "logit difference",
+        "R² 0.83",
+        "faithfulness 0.81",
+        "circuit_lasso",
+        "ioi",
+    ):
         assert words in head
 
 

@@ -15,7 +15,7 @@ def test_the_picture_holds_every_node_and_edge():
     assert len(root.findall(f".//{SVG}path")) == len(circuit.edges)
     tips = [title.text or "" for title in root.iter(f"{SVG}title")]
     assert [tip.splitlines()[1] for tip in tips] == circuit.ids()[:-1]
-    assert "removes 92%" in "".join(root.itertext())
+    assert "faithfulness 0.81" in "".join(root.itertext())
 
 
 def test_text_of_others_stays_text():

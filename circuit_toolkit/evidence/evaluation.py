@@ -1,0 +1,315 @@
+"""Does a circuit hold? It alone, and everything but it, while the rest of the model is ablated.
+
+Marks et al., 2025, arXiv 2403.19647: `F(C) = (m(C) - m(empty)) / (m(model) - m(empty))`, where m(C)
+is the mean metric with everything outside C ablated, and m(empty) with all of it ablated. The
+faithfulness of a circuit is F(C), its completeness F of everything but C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.arguments import expect, whole
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.components import edge_mask
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.given import as_dictionaries
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.evidence.component_faithfulness import with_edges
+from circuit_toolkit.interventions import Change, change, intervene, mean_ablation
+from circuit_toolkit.models import Model
+from circuit_toolkit.models.graph import graph_of
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import Task
+from circuit_toolkit.tasks.task import seen_in
+
+LEAST = 1e-6  # a smaller difference between two metrics is none
+
+
+@dataclass(frozen=True)
+class _Ablation:
+    """How circuits of one kind are ablated; `measure` takes (units, whether they are kept)."""
+
+    about: Mapping[str, Any]
+    circuit: Any
+    nothing: Any
+    draw: Callable[[np.random.Generator], Any]
+    measure: Callable[[list[tuple[Any, bool]]], list[float]]
+
+
+def evaluate(
+    circuit: Circuit,
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary] | None,
+    task: Task,
+    acts: Activations | None = None,
+    *,
+    draws: int = 20,
+    n_prompts: int = 128,
+    seed: int = 0,
+    progress: bool = True,
+) -> Circuit:
+    """Test a circuit by intervention, and return it with the outcome as evidence.
+
+    Of a circuit of features, features at its sites are set to their means; what the dictionaries
+    do not explain is kept. Of one of heads, or of edges between components, what is ablated
+    carries what it has on the corrupted prompt.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        Of features, heads (at `head_out`) or components.
+    model : Model
+        The model.
+    dictionaries : dict of Site to Dictionary, or None
+        Those that the circuit was learnt on; None for heads and components.
+    task : Task
+        What the metric is measured on; better one that the circuit was not learnt on. For heads
+        and components with corrupted prompts of equal length.
+    acts : Activations, optional
+        Where the means of features come from; an ablation acts at their positions. By default the
+        task is captured, at the positions of the circuit.
+    draws : int
+        Number of random sets of equal size; of features, as many active ones at each site.
+    n_prompts : int
+        Prompts of the task to use, the first ones.
+    seed : int
+        Of the random sets.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Circuit
+        With `evidence["ablation"]`:
+
+        `evaluated_on`: `task`, `metric`, `split`, `seed`, `n` (prompts), `model`, and `seen`, the
+        number of prompts that the circuit was learnt on (None if unknown). If there are any, the
+        split is `training`.
+        `ablation` (`mean` or `resample`), `ablated_positions`, `errors` (`kept`; None without
+        dictionaries), `unit` (`feature`, `head` or `edge`), `size` (units in the circuit).
+        `metric_model`, `metric_empty`, `metric_circuit`, `metric_others`: the mean metric of the
+        model, with everything ablated, with only the circuit kept, and with only it ablated.
+        `faithfulness`, `completeness`: F of the circuit, 1 is ideal, and of everything but it, 0
+        is ideal. `random_faithfulness`, `random_completeness`: lists of the same for random sets,
+        drawn by `random_seed`.
+
+    Raises
+    ------
+    InputError
+        If the circuit is empty, the task has no metric or no corrupted prompts, or the model does
+        it no better than with everything ablated.
+    """
+    expect(circuit, "circuit", "Circuit")
+    expect(model, "model", "Model")
+    expect(task, "task", "Task")
+    draws, n_prompts = whole(draws, "draws", 1), whole(n_prompts, "n_prompts", 1)
+    if task.metric is None:
+        raise InputError(f"Task {task.name!r} has labels alone, and no metric to measure.")
+    part = task.subset(n_prompts)
+    if circuit.settings.get("level") == "components":
+        how = _components(circuit, model, part, progress)
+    elif {site.kind for site in circuit.features()} == {"head_out"}:
+        how = _heads(circuit, model, part, progress)
+    else:
+        how = _features(circuit, model, dictionaries, task, part, acts, progress)
+    full, empty = how.measure([(how.nothing, False), (how.nothing, True)])
+    if full - empty < LEAST:
+        raise InputError(
+            f"{model.name} does {task.name!r} no better than with every {how.about['unit']} "
+            f"ablated (mean {task.metric} {full:.3f} and {empty:.3f}): there is nothing that a "
+            "circuit could be faithful to."
+        )
+    rng = np.random.default_rng(seed)
+    sets = [how.circuit, *(how.draw(rng) for _ in range(draws))]
+    found = how.measure([(each, kept) for each in sets for kept in (True, False)])
+    inside, outside = np.reshape(found, (-1, 2)).T
+    faithfulness, completeness = ((m - empty) / (full - empty) for m in (inside, outside))
+    outcome = {
+        "evaluated_on": _evaluated_on(circuit, model, part),
+        **how.about,
+        "metric_model": full,
+        "metric_empty": empty,
+        "metric_circuit": inside[0],
+        "metric_others": outside[0],
+        "faithfulness": faithfulness[0],
+        "completeness": completeness[0],
+        "random_faithfulness": faithfulness[1:],
+        "random_completeness": completeness[1:],
+        "random_seed": seed,
+    }
+    return circuit.with_evidence({**circuit.evidence, "ablation": outcome})
+
+
+def _evaluated_on(circuit: Circuit, model: Model, task: Task) -> dict[str, Any]:
+    """Return what the metric was measured on; prompts that the circuit knows are training ones."""
+    record, seen = task.record(), seen_in(task, circuit.settings.get("trained_on"))
+    split = "training" if seen else record["split"]
+    return {**record, "split": split, "seen": seen, "model": model.name}
+
+
+def _measured(
+    model: Model,
+    task: Task,
+    dictionaries: Mapping[Site, Dictionary] | None,
+    each: list[Sequence[Change]],
+    progress: bool,
+) -> list[float]:
+    """Measure the mean metric under each set of changes."""
+    from tqdm.auto import tqdm
+
+    found = []
+    for changes in tqdm(each, "ablating", disable=not progress, leave=False):
+        metric = intervene(model, task, changes, dictionaries).metric
+        assert metric is not None
+        found.append(float(metric.double().mean()))
+    return found
+
+
+def _features(
+    circuit: Circuit,
+    model: Model,
+    given: Any,
+    task: Task,
+    part: Task,
+    acts: Activations | None,
+    progress: bool,
+) -> _Ablation:
+    """Ablate features at the circuit's sites to their means."""
+    features = circuit.features()
+    if not features:
+        raise InputError("The circuit is empty: choose a smaller strength.")
+    if given is None:
+        raise InputError("A circuit of features needs the dictionaries that it was learnt on.")
+    dictionaries = as_dictionaries(model, given)
+    sites = [Site.parse(name) for name in circuit.settings.get("sites") or features]
+    if missing := [str(site) for site in sites if site not in dictionaries]:
+        raise InputError(f"No dictionary was given for {', '.join(missing)} of the circuit.")
+    if acts is None:
+        positions = str(circuit.settings.get("positions", "all"))
+        chosen = {site: dictionaries[site] for site in sites}
+        acts = capture(model, chosen, task, positions, progress=progress)
+    expect(acts, "acts", "Activations")
+    if missing := [str(site) for site in sites if site not in acts.features]:
+        known = ", ".join(map(str, acts.sites))
+        raise InputError(f"{', '.join(missing)} was not captured, only {known}.")
+    rows = replace(acts, features={site: acts.features[site] for site in sites})
+
+    def measure(sets: list[tuple[Any, bool]]) -> list[float]:
+        changes = [mean_ablation(rows, units, complement=kept) for units, kept in sets]
+        return _measured(model, part, dictionaries, changes, progress)
+
+    captured = acts.settings.get("positions", "all")
+    about = {
+        "ablation": "mean",
+        "ablated_positions": "all" if captured == "mean" else captured,
+        "errors": "kept",
+        "unit": "feature",
+        "size": sum(map(len, features.values())),
+    }
+    return _Ablation(about, features, {}, lambda rng: random_features(rows, features, rng), measure)
+
+
+def _heads(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablation:
+    """Ablate heads, of all of the model, to their outputs on the corrupted prompts."""
+    every = set(np.ndindex(model.n_layers, model.n_heads))
+    heads = {(site.layer, int(head)) for site, each in circuit.features().items() for head in each}
+    if not heads <= every:
+        raise InputError(f"{model.name} has no head {sorted(heads - every)[0]}.")
+    _need_corrupted(task)
+    listed = sorted(every)
+
+    def draw(rng: np.random.Generator) -> set[tuple[int, ...]]:
+        return {listed[i] for i in rng.choice(len(listed), len(heads), replace=False)}
+
+    def replaced(these: set[tuple[int, ...]]) -> list[Change]:
+        layers = {layer: [h for at, h in sorted(these) if at == layer] for layer, _ in these}
+        return [
+            change(Site("head_out", layer), "resample", heads=chosen)
+            for layer, chosen in sorted(layers.items())
+        ]
+
+    def measure(sets: list[tuple[Any, bool]]) -> list[float]:
+        changes = [replaced(every - units if kept else units) for units, kept in sets]
+        return _measured(model, task, None, changes, progress)
+
+    return _Ablation(_resampled("head", len(heads)), heads, set(), draw, measure)
+
+
+def _components(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablation:
+    """Ablate edges between components: they carry what they carry on the corrupted prompt."""
+    graph = graph_of(model)
+    own = edge_mask(circuit, graph)
+    if not own.any():
+        raise InputError("The circuit is empty: it has no edges.")
+    _need_corrupted(task)
+    possible, size = graph.allowed.nonzero(), int(own.sum())
+
+    def draw(rng: np.random.Generator) -> torch.Tensor:
+        mask = torch.zeros_like(own)
+        mask[tuple(possible[rng.choice(len(possible), size, replace=False)].T)] = True
+        return mask
+
+    def measure(sets: list[tuple[Any, bool]]) -> list[float]:
+        kept = [units if keep else graph.allowed & ~units for units, keep in sets]
+        found = with_edges(model, task, dict(enumerate(kept)), progress=progress)
+        return [float(found[i].mean()) for i in range(len(kept))]
+
+    return _Ablation(_resampled("edge", size), own, torch.zeros_like(own), draw, measure)
+
+
+def _resampled(unit: str, size: int) -> dict[str, Any]:
+    about = {"ablation": "resample", "ablated_positions": "all", "errors": None}
+    return {**about, "unit": unit, "size": size}
+
+
+def _need_corrupted(task: Task) -> None:
+    if not task.corrupted:
+        raise InputError(
+            f"Task {task.name!r} has no corrupted prompts, whose outputs ablated heads and edges "
+            "carry. Pass one that has."
+        )
+
+
+def random_features(
+    acts: Activations, like: Mapping[Site, np.ndarray], rng: np.random.Generator
+) -> dict[Site, np.ndarray]:
+    """Draw as many features at each site as there are in `like`, of those that are active.
+
+    Parameters
+    ----------
+    acts : Activations
+        Which features are active at all.
+    like : dict of Site to ndarray of int
+        Features of a circuit.
+    rng : numpy.random.Generator
+        Source of chance.
+
+    Returns
+    -------
+    dict of Site to ndarray of int
+
+    Raises
+    ------
+    InputError
+        If a site was not captured, or fewer features are active there than are to be drawn.
+    """
+    drawn = {}
+    for site, features in like.items():
+        if site not in acts.features:
+            raise InputError(f"{site} was not captured, only {', '.join(map(str, acts.sites))}.")
+        active = np.unique(acts.features[site].indices)
+        if len(active) < len(features):
+            raise InputError(
+                f"Only {len(active)} features of {site} are active, {len(features)} are to be "
+                "drawn. Capture more prompts."
+            )
+        drawn[site] = np.sort(rng.choice(active, size=len(features), replace=False))
+    return drawn
