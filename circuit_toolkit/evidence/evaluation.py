@@ -23,7 +23,7 @@ from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.component_faithfulness import with_edges
-from circuit_toolkit.interventions import Change, change, intervene, mean_ablation
+from circuit_toolkit.interventions import Change, intervene, mean_ablation, resample
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.sites import Site
@@ -167,7 +167,7 @@ def _measured(
 
     found = []
     for changes in tqdm(each, "ablating", disable=not progress, leave=False):
-        metric = intervene(model, task, changes, dictionaries).metric
+        metric = intervene(model, task, changes, dictionaries=dictionaries, progress=False).metric
         assert metric is not None
         found.append(float(metric.double().mean()))
     return found
@@ -232,7 +232,7 @@ def _heads(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablat
     def replaced(these: set[tuple[int, ...]]) -> list[Change]:
         layers = {layer: [h for at, h in sorted(these) if at == layer] for layer, _ in these}
         return [
-            change(Site("head_out", layer), "resample", heads=chosen)
+            resample(Site("head_out", layer), heads=chosen)
             for layer, chosen in sorted(layers.items())
         ]
 

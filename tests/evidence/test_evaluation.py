@@ -16,7 +16,7 @@ from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence import evaluate, random_features
-from circuit_toolkit.interventions import change, intervene
+from circuit_toolkit.interventions import intervene, put, resample
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.patching.effects import patching_effects
 from circuit_toolkit.sites import Site
@@ -114,8 +114,8 @@ def test_shares_are_those_of_interventions_by_hand(tiny, tiny_saes, easy, some):
         changes = []
         for site in sites:
             ablated = np.setdiff1d(np.arange(FEATURES), kept.get(site, []))
-            changes.append(change(site, "set", means[site][ablated], features=ablated))
-        outcome = intervene(tiny, task, changes, tiny_saes).metric
+            changes.append(put(site, means[site][ablated], features=ablated))
+        outcome = intervene(tiny, task, changes, dictionaries=tiny_saes).metric
         return float(outcome.double().mean())
 
     every = {site: np.arange(FEATURES) for site in sites}
@@ -293,8 +293,7 @@ def test_completeness_of_one_head_is_what_replacing_it_alone_leaves(tiny, pairs)
     def metric(*heads):
         layers = {layer: [h for at, h in heads if at == layer] for layer, _ in heads}
         changes = [
-            change(Site("head_out", layer), "resample", heads=these)
-            for layer, these in layers.items()
+            resample(Site("head_out", layer), heads=these) for layer, these in layers.items()
         ]
         return float(intervene(tiny, pairs, changes).metric.double().mean())
 
