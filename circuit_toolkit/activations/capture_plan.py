@@ -63,14 +63,17 @@ class CapturePlan:
             "positions": self.positions,
             "bos": self.bos,
             "dictionaries": {str(site): each.name for site, each in self.dictionaries.items()},
-            "trained_on": trained_on(self.task),
             **({"shapes": shapes} if shapes else {}),
         }
 
     @cached_property
     def captured_on(self) -> dict:
         """What the prompts are, which evidence says too."""
-        return {"task": self.task.name if self.task else None, "n_prompts": len(self.prompts)}
+        return {
+            "task": self.task.name if self.task else None,
+            "n_prompts": len(self.prompts),
+            "trained_on": trained_on(self.task),
+        }
 
     def tokenize(self, rows: range) -> Batch:
         """Tokenize some of the prompts as the dictionaries want them."""
