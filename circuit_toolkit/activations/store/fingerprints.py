@@ -77,13 +77,14 @@ def edits_of(model: Model) -> dict[str, Any]:
 
 
 def dictionary_fingerprint(dictionary: Dictionary | Coordinates) -> str:
-    """Return a checksum of the weights of a dictionary, its configuration and its modules."""
+    """Return a checksum of a dictionary: weights, configuration, modules and conventions."""
     if isinstance(dictionary, Coordinates):
         return "none"
     sae = dictionary.sae
     kept = {name: value for name, value in sae.cfg.to_dict().items() if name not in _OF_USE}
     text = json.dumps(kept, sort_keys=True, default=str)
     text += str([[name, type(each).__qualname__] for name, each in sae.named_modules()])
+    text += str(dictionary.conventions)
     return fingerprint_of_tensors(sorted(sae.state_dict().items()), text)
 
 
