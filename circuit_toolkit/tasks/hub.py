@@ -12,6 +12,7 @@ import numpy as np
 
 from circuit_toolkit.arguments import described, expect, whole
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
 from circuit_toolkit.tasks.tokens import encode
 
@@ -143,7 +144,7 @@ def _dataset(name: str, data: Any, config: str | None, split: str) -> Any:
     from datasets.exceptions import DatasetsError
 
     if isinstance(data, str | os.PathLike):
-        path = os.fspath(data)
+        path = str(resolved(data))
         saved = ("state.json", "dataset_dict.json")
         try:
             if any((Path(path) / file).is_file() for file in saved):

@@ -5,12 +5,15 @@ import weakref
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from datasets import Dataset, DatasetDict
 
 from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit import capture as package_capture
 from circuit_toolkit.activations.activations import MEAN
+from circuit_toolkit.activations.budget import estimate_capture
 from circuit_toolkit.activations.capture_plan import CapturePlan
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.errors import InputError, MismatchError
@@ -294,6 +297,78 @@ def test_what_cannot_be_captured_is_refused(tiny, tiny_saes, task):
         capture(tiny, tiny_saes, task, "S9", progress=False)
     with pytest.raises(InputError, match="Unknown positions 'S1'. Use one of all, mean, last"):
         capture(tiny, tiny_saes, TEXTS, "S1", progress=False)
+
+
+TABLES = {
+    "a DataFrame": lambda model: pd.DataFrame({"text": TEXTS}),
+    "a dict of lists": lambda model: {"text": list(TEXTS)},
+    "what a tokenizer returns": lambda model: model.tokenizer(list(TEXTS)),
+    "a dict of splits": lambda model: DatasetDict(train=Dataset.from_dict({"text": list(TEXTS)})),
+}
+OTHERS = {
+    "a model": lambda model, saes, task: (model, saes, model),
+    "dictionaries": lambda model, saes, task: (model, saes, saes),
+    "texts and dictionaries swapped": lambda model, saes, task: (model, list(TEXTS), saes),
+    "a task and dictionaries swapped": lambda model, saes, task: (model, task, saes),
+    "a model and dictionaries swapped": lambda model, saes, task: (saes, model, task),
+    "a module for a model": lambda model, saes, task: (model.hf, saes, task),
+    "numbers for texts": lambda model, saes, task: (model, saes, [1, 2]),
+    "nothing": lambda model, saes, task: (model, saes, None),
+    "a number for dictionaries": lambda model, saes, task: (model, 3, task),
+    "an unknown site": lambda model, saes, task: (model, "resid", task),
+}
+
+
+@pytest.mark.parametrize("verb", [capture, estimate_capture])
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_a_table_is_refused_with_the_column_to_pass(tiny, tiny_saes, verb, table):
+    with pytest.raises(
+        InputError, match=r"one column of it: data\['(text|input_ids|train)'\]"
+    ):
+        verb(tiny, tiny_saes, table(tiny), progress=False)
+
+
+@pytest.mark.parametrize("verb", [capture, estimate_capture])
+@pytest.mark.parametrize("given", OTHERS.values(), ids=OTHERS)
+def test_other_objects_are_refused(tiny, tiny_saes, task, verb, given):
+    with pytest.raises(InputError):
+        verb(*given(tiny, tiny_saes, task), progress=False)
+
+
+def test_columns_arrays_and_iterators_are_texts(tiny, tiny_saes, acts):
+    frame = pd.DataFrame({"text": TEXTS})
+    column = Dataset.from_pandas(frame)["text"]
+    for given in (frame["text"], frame["text"].to_numpy(), iter(TEXTS), column):
+        assert_same(capture(tiny, tiny_saes, given, progress=False), acts)
+
+
+def test_dictionaries_are_taken_as_users_hold_them(tiny, tiny_saes, acts):
+    names = {site.short: each for site, each in tiny_saes.items()}
+    hooks = {str(site): each for site, each in reversed(tiny_saes.items())}
+    for given in (names, hooks, list(tiny_saes.values()), iter(tiny_saes.values())):
+        assert_same(capture(tiny, given, TEXTS, progress=False), acts)
+    one = capture(tiny, tiny_saes[acts.sites[1]], TEXTS, progress=False)
+    assert one.sites == [acts.sites[1]]
+
+
+def test_features_and_prompts_are_named_or_refused(acts):
+    site = acts.sites[1]
+    feature = int(acts.features[site].indices[0])
+    values = acts.of_prompt(0, site, feature)
+    for other in (np.int64(feature), torch.tensor(feature)):
+        np.testing.assert_array_equal(acts.of_prompt(np.int32(0), site.short, other), values)
+    assert acts.examples(str(site), np.int64(feature)) == acts.examples(site, feature)
+    for wrong, said in [
+        ((4, site, feature), "no prompt 4: they are 0 to 3"),
+        ((0, site, FEATURES), f"no feature {FEATURES}: they are 0 to {FEATURES - 1}"),
+        ((0, site, -1), "no feature -1"),
+        ((0, "mlp_out 0", 0), "was not captured, only resid_pre 0"),
+        ((0.5, site, feature), "prompt must be a whole number, got 0.5"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            acts.of_prompt(*wrong)
+    with pytest.raises(InputError, match="was not captured"):
+        acts.examples("mlp_out 0", 0)
 
 
 def test_own_tasks_are_captured_too(tiny, tiny_saes):

@@ -8,7 +8,6 @@ its mean (mean ablation).
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import EDGE
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.evidence.intervals import bootstrap
-from circuit_toolkit.files.documents import write_text
+from circuit_toolkit.files.documents import read_document, write_document
 from circuit_toolkit.head_codes.fit import head_nodes
 from circuit_toolkit.interventions import intervene, intervene_each, put
 from circuit_toolkit.models.graph import OUTPUT, graph_of
@@ -31,6 +30,7 @@ from circuit_toolkit.patching.effects import edges_out_of, patching_effects
 from circuit_toolkit.tasks import Task
 
 KINDS = ("resample", "direct", "mean")
+FORM, VERSION = "circuit_toolkit.head_effects", 1
 SHARE = 0.02  # of the metric, that a head of the reference circuit makes
 
 
@@ -116,7 +116,7 @@ class HeadEffects:
         Parameters
         ----------
         path : path
-            The file.
+            The file; `~` is the home folder.
 
         Returns
         -------
@@ -129,7 +129,7 @@ class HeadEffects:
                 kind: [[float(f"{x:.4g}") for x in row] for row in table.tolist()]
                 for kind, table in tables
             }
-        return write_text(Path(path), json.dumps(document, indent=1) + "\n")
+        return write_document(path, FORM, VERSION, document, flat=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> HeadEffects:
@@ -146,11 +146,13 @@ class HeadEffects:
 
         Raises
         ------
+        InputError
+            If there is no such file.
         FileFormatError
             If the file does not hold head effects.
         """
         try:
-            document = json.loads(Path(path).read_text())
+            document = read_document(path, FORM, VERSION, "Pass what `save` wrote.", flat=True)
             tables = [
                 {kind: np.array(document[name][kind], dtype=float) for kind in KINDS}
                 for name in ("mean", "low", "high")

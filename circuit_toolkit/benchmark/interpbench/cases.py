@@ -28,6 +28,7 @@ from circuit_toolkit.benchmark.interpbench.files import (
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import edge_scores
 from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models.graph import EMBED, OUTPUT, Graph, graph_of
 from circuit_toolkit.models.loading import load_model
 from circuit_toolkit.models.model import Model
@@ -142,7 +143,7 @@ def read_cases(folder: str | Path) -> list[KnownCase]:
     FileFormatError
         If a case is damaged.
     """
-    folder = Path(folder)
+    folder = resolved(folder)
     weights, config, data = FILES
     found = [
         path.parent
@@ -179,7 +180,7 @@ def read_case(folder: str | Path) -> KnownCase:
     FileFormatError
         If a file is missing or damaged, or the three do not fit each other.
     """
-    folder = Path(folder)
+    folder = resolved(folder)
     if not folder.is_dir():
         raise InputError(f"There is no folder {str(folder)!r}. Pass one with {', '.join(FILES)}.")
     missing = [name for name in FILES if not (folder / name).is_file()]

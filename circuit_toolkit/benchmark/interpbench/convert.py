@@ -20,6 +20,7 @@ from circuit_toolkit.benchmark.interpbench.case_prompts import CaseContrast
 from circuit_toolkit.benchmark.interpbench.cases import KnownCase, case_model
 from circuit_toolkit.benchmark.interpbench.files import Edge, check_edges
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import EMBED, OUTPUT, Graph, graph_of
 
@@ -44,7 +45,7 @@ def read_interpbench(
     causal: bool | None = None,
 ) -> KnownCase:
     """Read a model of InterpBench and its circuit."""
-    folder = Path(folder)
+    folder = resolved(folder)
     if not folder.is_dir():
         raise InputError(f"There is no folder {str(folder)!r}.")
     needs = [WEIGHTS, EDGES] + [SETTINGS] * (act_fn is None or causal is None)

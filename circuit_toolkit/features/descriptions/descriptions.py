@@ -18,6 +18,7 @@ from circuit_toolkit.features.descriptions.explainer import Explainer
 from circuit_toolkit.features.descriptions.inherited_tokens import Described, describe_site
 from circuit_toolkit.features.descriptions.tables import SiteTables
 from circuit_toolkit.features.descriptions.words import grouped_words, spelled
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -322,8 +323,8 @@ class FeatureDescriptions:
         Parameters
         ----------
         path : path
-            Ends in `.parquet` or `.json`. One row a feature; what stands out down to the floors is
-            in it too.
+            Ends in `.parquet` or `.json`; `~` is the home folder. One row a feature; what stands
+            out down to the floors is in it too.
 
         Returns
         -------
@@ -336,7 +337,7 @@ class FeatureDescriptions:
         """
         from circuit_toolkit.features.descriptions.file import save
 
-        return save(self, Path(path))
+        return save(self, resolved(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FeatureDescriptions:
@@ -360,4 +361,4 @@ class FeatureDescriptions:
         """
         from circuit_toolkit.features.descriptions.file import load
 
-        return cls(**load(Path(path)))
+        return cls(**load(resolved(path)))

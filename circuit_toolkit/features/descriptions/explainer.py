@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.arguments import whole
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.documents import digest, read_document, write_document
+from circuit_toolkit.files.folder import FolderKind, ResumableFolder
 
 CHARACTERS_A_TOKEN = 4  # roughly, of English
+_AGAIN = "Delete it, and the explainer is asked again."
+_KIND = FolderKind(
+    "answers of an explainer", "circuit_toolkit.answers", 1, _AGAIN, "explainer.json"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,7 +88,8 @@ class Explainer:
     Before the first call of a run the number of calls, their size and the first prompt are shown.
     Every answer is kept in `answers` as it comes: if a call fails, or the run is interrupted, pass
     the same Explainer again, and it goes on where it stopped. `dataclasses.replace(explainer,
-    max_calls=...)` or `call=...` keeps the answers too; a new Explainer begins anew.
+    max_calls=...)` or `call=...` keeps the answers too. A new Explainer begins anew, unless `store`
+    holds the answers.
 
     Parameters
     ----------
@@ -92,20 +103,23 @@ class Explainer:
         Gets the `Cost` before anything is called; by default it is displayed below the cell.
     answers : dict of str to str
         Prompt -> what was said.
+    store : path, optional
+        Folder in which every answer is kept as it comes, for other sessions; `~` is the home
+        folder. It is of one explainer: a `call` of another name is refused.
     """
 
     call: Callable[[str], str]
     max_calls: int | None = None
     show: Callable[[Cost], Any] = field(default_factory=lambda: _displayed)  # else a method
     answers: dict[str, str] = field(default_factory=dict)
+    store: str | os.PathLike | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be called, and a limit that is none."""
         if not callable(self.call):
             raise InputError(f"An explainer must be a callable from text to text, got {self.call}.")
-        limit = self.max_calls
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise InputError(f"max_calls must be a whole number, at least 0, got {limit!r}.")
+        if self.max_calls is not None:
+            whole(self.max_calls, "max_calls", 0)
 
     def __repr__(self) -> str:
         """Limit and number of answers; not the answers."""
@@ -128,21 +142,44 @@ class Explainer:
         ------
         InputError
             If there would be more calls than are allowed, and nothing was called then; if a call
-            fails, or gives no text, and earlier answers are kept then.
+            fails, or returns no text, and earlier answers are kept then; or another process uses
+            the store.
+        MismatchError
+            If the store is of another explainer.
+        FileFormatError
+            If an answer in the store is damaged.
         """
-        left = Cost.of(prompt for prompt in prompts.values() if prompt not in self.answers)
-        if left.calls:
-            self.show(left)
-        if left.calls > (self.max_calls or 0):
-            allowed = "none is" if self.max_calls is None else f"{self.max_calls} are"
-            raise InputError(
-                f"Explanations would take {left.short}, {allowed} allowed; nothing was called. "
-                f"Pass Explainer(..., max_calls={left.calls}), or have less explained."
-            )
-        for name, prompt in prompts.items():
-            if prompt not in self.answers:
-                self.answers[prompt] = self._answer(name, prompt)
-        return {name: self.answers[prompt] for name, prompt in prompts.items()}
+        with self._folder() as folder:
+            if folder is not None:
+                for prompt in prompts.values():
+                    if prompt not in self.answers and _place(folder, prompt).is_file():
+                        self.answers[prompt] = _kept(folder, prompt)
+            left = Cost.of(prompt for prompt in prompts.values() if prompt not in self.answers)
+            if left.calls:
+                self.show(left)
+            if left.calls > (self.max_calls or 0):
+                allowed = "none is" if self.max_calls is None else f"{self.max_calls} are"
+                raise InputError(
+                    f"Explanations would take {left.short}, {allowed} allowed; nothing was called. "
+                    f"Pass Explainer(..., max_calls={left.calls}), or have less explained."
+                )
+            for name, prompt in prompts.items():
+                if prompt not in self.answers:
+                    self.answers[prompt] = self._answer(name, prompt)
+                if folder is not None and not _place(folder, prompt).is_file():
+                    content = {"prompt": prompt, "answer": self.answers[prompt]}
+                    write_document(_place(folder, prompt), _KIND.form, _KIND.version, content)
+            return {name: self.answers[prompt] for name, prompt in prompts.items()}
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path | None]:
+        """Hold the folder of the answers, if there is one."""
+        if self.store is None:
+            yield None
+            return
+        asked = {"explainer": getattr(self.call, "__qualname__", type(self.call).__name__)}
+        with ResumableFolder.opened(self.store, _KIND, {"inputs": asked}) as folder:
+            yield folder.path
 
     def _answer(self, name: str, prompt: str) -> str:
         kept = (
@@ -156,10 +193,22 @@ class Explainer:
             raise InputError(f"The explainer failed on {name} ({said}). {kept}") from error
         if not isinstance(answer, str):
             raise InputError(
-                f"The explainer must give a text, and gave {type(answer).__name__} for {name}. "
+                f"The explainer must return a text, and gave {type(answer).__name__} for {name}. "
                 f"{kept}"
             )
         return answer.strip()
+
+
+def _place(folder: Path, prompt: str) -> Path:
+    return folder / f"answer-{digest(prompt)[:32]}.json"
+
+
+def _kept(folder: Path, prompt: str) -> str:
+    path = _place(folder, prompt)
+    content = read_document(path, _KIND.form, _KIND.version, _AGAIN)
+    if content.get("prompt") != prompt or not isinstance(content.get("answer"), str):
+        raise FileFormatError(f"{path} holds no answer to its prompt. {_AGAIN}")
+    return content["answer"]
 
 
 def as_explainer(given: Explainer | Callable[[str], str], max_calls: int | None) -> Explainer:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.features.descriptions.explainer import Cost, Explainer
 
 PROMPTS = {"a": "one two", "b": "three", "c": "one two", "d": "four"}
@@ -62,3 +62,44 @@ def test_an_interruption_costs_no_answer():
 def test_what_is_no_explainer_is_refused(call, limit):
     with pytest.raises(InputError, match="must be"):
         Explainer(call, limit)
+
+
+def test_answers_are_kept_in_a_folder_as_they_come(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def call(text):
+        if text == "four" and len(asked) == 2:
+            raise ConnectionError
+        asked.append(text)
+        return text.upper()
+
+    asked = []
+    with pytest.raises(InputError, match="failed on d"):
+        Explainer(call, 3, store="~/answers").ask(PROMPTS)
+    assert asked == ["one two", "three"]
+    asked.append("another session")
+    shown = []
+    again = Explainer(call, 1, shown.append, store=tmp_path / "answers")
+    assert again.ask(PROMPTS) == {name: text.upper() for name, text in PROMPTS.items()}
+    assert asked[3:] == ["four"] and shown[0].calls == 1
+    assert len(list((tmp_path / "answers").glob("answer-*.json"))) == 3
+    Explainer(call, 0, store=tmp_path / "answers").ask(PROMPTS)  # none is left to ask
+
+
+def test_answers_of_others_and_damaged_ones_are_refused(tmp_path):
+    Explainer(str.upper, 3, store=tmp_path).ask(PROMPTS)
+    with pytest.raises(MismatchError, match="explainer 'str.upper' there, 'str.lower' here"):
+        Explainer(str.lower, 3, store=tmp_path).ask(PROMPTS)
+    path = min(tmp_path.glob("answer-*.json"))
+    path.write_text(path.read_text().replace('"answer": "', '"answer": "not '))
+    with pytest.raises(FileFormatError, match="damaged.*the explainer is asked again"):
+        Explainer(str.upper, 3, store=tmp_path).ask(PROMPTS)
+    path.unlink()
+    assert Explainer(str.upper, 1, store=tmp_path).ask(PROMPTS)["d"] == "FOUR"
+
+
+def test_earlier_answers_are_written_too(tmp_path):
+    explainer = Explainer(str.upper, 3)
+    explainer.ask(PROMPTS)
+    replace(explainer, store=tmp_path).ask(PROMPTS)
+    assert Explainer(str.upper, 0, store=tmp_path).ask(PROMPTS)["a"] == "ONE TWO"
