@@ -23,7 +23,7 @@ import circuit_toolkit as ct
 from circuit_toolkit.attribution.features import attributed_effects
 from circuit_toolkit.circuit_lasso.feature_swaps import randomised_effects
 from circuit_toolkit.evidence.curves import faithfulness
-from circuit_toolkit.patching.feature_prompts import feature_runs
+from circuit_toolkit.patching.feature_runs import FeatureRuns
 
 TASKS = ("ioi", "greater_than", "agreement")
 N, N_TEST, SEEDS, STEPS = 256, 128, 3, 10
@@ -40,7 +40,7 @@ def scores(model, saes, task, method, seed=0):
         found = fit.circuit(0.03, max_features=None, max_edges=None)
         return found, time.process_time() - began
     randomised = method == "randomised CircuitLasso"
-    runs = feature_runs(
+    runs = FeatureRuns.of(
         model,
         saes,
         task,

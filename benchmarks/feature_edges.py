@@ -21,11 +21,11 @@ import torch
 from scipy.stats import spearmanr
 
 import circuit_toolkit as ct
+from benchmarks.exact_effects import exact_feature_effects
 from circuit_toolkit.attribution.features import attributed_effects
 from circuit_toolkit.benchmark.metrics import average_precision
 from circuit_toolkit.circuit_lasso.feature_swaps import randomised_effects
-from circuit_toolkit.patching.feature_effects import exact_feature_effects, exact_runs
-from circuit_toolkit.patching.feature_prompts import feature_runs
+from circuit_toolkit.patching.feature_runs import FeatureRuns
 
 TASKS = ("ioi", "greater_than", "agreement")
 BUDGETS = (20, 50, 100)
@@ -62,8 +62,8 @@ def main() -> None:
     saes = ct.load_dictionaries(model)
     for name in sys.argv[1:] or TASKS:
         task = ct.tasks.BUNDLED[name](model, n=N, seed=0)
-        runs = feature_runs(model, saes, task, value="zero")
-        few = feature_runs(model, saes, task, value="zero", n_prompts=N_GRADIENT, min_active=1)
+        runs = FeatureRuns.of(model, saes, task, value="zero")
+        few = FeatureRuns.of(model, saes, task, value="zero", n_prompts=N_GRADIENT, min_active=1)
         rng = np.random.default_rng(0)
         usable = {site: np.intersect1d(runs.features[site], few.features[site]) for site in saes}
         early, late = (
@@ -88,7 +88,7 @@ def main() -> None:
             )
 
         exact, seconds = timed(lambda runs=runs, early=early: exact_feature_effects(runs, early))
-        whole = seconds * exact_runs(runs) / exact.settings["runs"]
+        whole = seconds * runs.exact_runs() / exact.settings["runs"]
         truth = pairs(exact.edges)
         print(f"\n{name}: {len(truth)} pairs of {sum(t.size for t in exact.edges.values())}\n")
         heads = " / ".join(map(str, BUDGETS))

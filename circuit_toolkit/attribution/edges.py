@@ -1,7 +1,7 @@
-"""Attribution patching: the effect of a swap, guessed from gradients, for all edges at once.
+"""Attribution patching: effects of patching, approximated by gradients, for all edges at once.
 
 The effect of putting the corrupted output of component i into the input of j is, to first order,
-(f_i(corrupted) - f_i(clean)) . d measure / d x_j. Sources: Nanda, "Attribution patching", 2023
+(f_i(corrupted) - f_i(clean)) . d metric / d x_j. Sources: Nanda, "Attribution patching", 2023
 (nodes); Syed, Rager and Conmy, 2023, arXiv 2310.10348 (EAP, edges); Hanna, Pezzelle and Belinkov,
 2024, arXiv 2403.17806 (EAP-IG: gradients averaged on the way from corrupted to clean).
 """
@@ -15,16 +15,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.components import Average, averaged, component_circuit
+from circuit_toolkit.circuit.components import Average, averaged
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
+from circuit_toolkit.patching.effects import circuit_of_effects
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
-from circuit_toolkit.tasks.task import trained_on
 
-Rule = Literal["right", "left", "midpoint"]
+PathPoints = Literal["right", "left", "midpoint"]
 _FIRST = {"right": 1.0, "left": 0.0, "midpoint": 0.5}  # of the points, in steps from clean
 
 
@@ -36,7 +37,7 @@ def eap(
     batch_size: int | None = None,
     average: Average = "absolute mean",
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Circuit:
     """Score edges by edge attribution patching (Syed et al., 2023).
 
@@ -51,7 +52,7 @@ def eap(
     batch_size : int, optional
         Prompts that run at once; by default what fits into half a gigabyte.
     average : {"absolute mean", "mean of absolutes"}
-        Whether effects on different prompts may cancel (the usual form) or not.
+        Whether effects on different prompts may cancel (the published form) or not.
     seed : int
         Without effect: nothing here is random.
     progress : bool
@@ -65,11 +66,9 @@ def eap(
     Raises
     ------
     InputError
-        If there are no corrupted prompts of equal length.
+        If there are no corrupted prompts of equal length, or an option is unknown.
     """
-    found, seconds = _timed(model, task, n_prompts, batch_size, 0, "right", progress)
-    settings = {"average": average, "seconds": seconds}
-    return _circuit("EAP", model, task, found, average, settings)
+    return _attributed(model, task, n_prompts, batch_size, average, progress, "EAP", {})
 
 
 def eap_ig(
@@ -79,34 +78,22 @@ def eap_ig(
     n_prompts: int | None = None,
     batch_size: int | None = None,
     steps: int = 5,
-    rule: Rule = "right",
+    rule: PathPoints = "right",
     average: Average = "absolute mean",
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Circuit:
     """Score edges by attribution patching with integrated gradients (Hanna et al., 2024).
 
     Parameters
     ----------
-    model : Model
-        The model.
-    task : PromptPairs
-        Prompts with corrupted prompts, and the metric; a `Task` is one.
-    n_prompts : int, optional
-        How many to use, the first ones; by default all.
-    batch_size : int, optional
-        Prompts that run at once; by default what fits into half a gigabyte.
+    model, task, n_prompts, batch_size, average, seed, progress
+        As for `eap`.
     steps : int
         Points between the clean and the corrupted embedding at which gradients are taken.
     rule : {"right", "left", "midpoint"}
         Where these are in equal steps from clean to corrupted: at the end of each (the authors'
         code: the corrupted prompt is one), at its beginning (the clean one is), or in its middle.
-    average : {"absolute mean", "mean of absolutes"}
-        Whether effects on different prompts may cancel (the usual form) or not.
-    seed : int
-        Without effect: nothing here is random.
-    progress : bool
-        Whether to show a progress bar.
 
     Returns
     -------
@@ -118,16 +105,8 @@ def eap_ig(
     InputError
         If there are no corrupted prompts of equal length, fewer than one step, or no such rule.
     """
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, got {steps}.")
-    found, seconds = _timed(model, task, n_prompts, batch_size, steps, rule, progress)
-    settings = {
-        "average": average,
-        "steps": steps,
-        "rule": rule,
-        "seconds": seconds,
-    }
-    return _circuit("EAP-IG", model, task, found, average, settings)
+    points: dict[str, Any] = {"steps": whole(steps, "steps", 1), "rule": rule}
+    return _attributed(model, task, n_prompts, batch_size, average, progress, "EAP-IG", points)
 
 
 def attribution_patching(
@@ -138,48 +117,47 @@ def attribution_patching(
     batch_size: int | None = None,
     average: Average = "absolute mean",
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Circuit:
     """Score components by attribution patching (Nanda, 2023): no edges, only nodes.
 
     Parameters
     ----------
-    model : Model
-        The model.
-    task : PromptPairs
-        Prompts with corrupted prompts, and the metric; a `Task` is one.
-    n_prompts : int, optional
-        How many to use, the first ones; by default all.
-    batch_size : int, optional
-        Prompts that run at once; by default what fits into half a gigabyte.
-    average : {"absolute mean", "mean of absolutes"}
-        Whether effects on different prompts may cancel (the usual form) or not.
-    seed : int
-        Without effect: nothing here is random.
-    progress : bool
-        Whether to show a progress bar.
+    model, task, n_prompts, batch_size, average, seed, progress
+        As for `eap`.
 
     Returns
     -------
     Circuit
-        Scores of its nodes: (f(corrupted) - f(clean)) . d measure / d f, as averaged.
+        Scores of its nodes: (f(corrupted) - f(clean)) . d metric / d f, as averaged.
 
     Raises
     ------
     InputError
-        If there are no corrupted prompts of equal length.
+        If there are no corrupted prompts of equal length, or an option is unknown.
     """
-    found, seconds = _timed(model, task, n_prompts, batch_size, 0, "right", progress)
-    # An output is read only through its edges, so its gradient is the sum of theirs.
-    nodes = averaged(found.sum(2), average)
-    settings = {"average": average, "seconds": seconds}
-    none = torch.zeros(found.shape[1:])
-    return component_circuit(
-        graph_of(model),
-        none,
-        _settings("attribution patching", model, task, found, settings),
-        node_scores=nodes,
-    )
+    method = "attribution patching"
+    return _attributed(model, task, n_prompts, batch_size, average, progress, method, {})
+
+
+def _attributed(
+    model: Model,
+    task: PromptPairs,
+    n_prompts: int | None,
+    batch_size: int | None,
+    average: Average,
+    progress: bool,
+    method: str,
+    points: dict[str, Any],
+) -> Circuit:
+    began = time.perf_counter()
+    averaged(torch.zeros(1, 1), average)  # refuses an unknown one before anything is run
+    sizes = {"n_prompts": n_prompts, "batch_size": batch_size}
+    effects = edge_attributions(model, task, **sizes, **points, progress=progress).cpu()
+    if method == "attribution patching":
+        # An output is read only through its edges, so its gradient is the sum of theirs.
+        effects = effects.sum(2)
+    return circuit_of_effects(method, model, task, effects, average, began, points)
 
 
 def edge_attributions(
@@ -189,10 +167,10 @@ def edge_attributions(
     n_prompts: int | None = None,
     batch_size: int | None = None,
     steps: int = 0,
-    rule: Rule = "right",
+    rule: PathPoints = "right",
     progress: bool = False,
 ) -> Tensor:
-    """Return the attributed effect of every edge on every prompt, for what needs prompts apart."""
+    """Return the attributed effect of every edge on every prompt, shape (n, W, R)."""
     if rule not in _FIRST:
         raise InputError(f"rule must be one of {', '.join(map(repr, _FIRST))}, got {rule!r}.")
     points = [(step + _FIRST[rule]) / steps for step in range(steps)]
@@ -242,54 +220,3 @@ def _gradients(
     for point in points:
         total = total + torch.cat(run(point * difference[:, :1])[1], 1)
     return difference, total / len(points)
-
-
-def _timed(
-    model: Model,
-    task: PromptPairs,
-    n_prompts: int | None,
-    batch_size: int | None,
-    steps: int,
-    rule: Rule,
-    progress: bool,
-) -> tuple[Tensor, float]:
-    start = time.perf_counter()
-    found = edge_attributions(
-        model,
-        task,
-        n_prompts=n_prompts,
-        batch_size=batch_size,
-        steps=steps,
-        rule=rule,
-        progress=progress,
-    ).cpu()
-    return found, time.perf_counter() - start
-
-
-def _circuit(
-    method: str,
-    model: Model,
-    task: PromptPairs,
-    found: Tensor,
-    average: Average,
-    settings: dict[str, Any],
-) -> Circuit:
-    return component_circuit(
-        graph_of(model),
-        averaged(found, average),
-        _settings(method, model, task, found, settings),
-        weights=found.mean(0),
-    )
-
-
-def _settings(
-    method: str, model: Model, task: PromptPairs, found: Tensor, settings: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "method": method,
-        "model": model.name,
-        "task": task.name,
-        "n_prompts": len(found),
-        "trained_on": trained_on(task, len(found)),
-        **settings,
-    }

@@ -9,49 +9,43 @@ unexplained stays in the stream, and gradients flow through it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
-from circuit_toolkit.patching.feature_effects import (
-    FeatureEffects,
-    columns_of,
-    mean_activations,
-    single_changes,
-    stacked,
-)
-from circuit_toolkit.patching.feature_prompts import feature_runs
-from circuit_toolkit.patching.feature_runs import FeatureRuns, Value
+from circuit_toolkit.patching.feature_effects import FeatureEffects
+from circuit_toolkit.patching.feature_runs import SIZE, FeatureRuns, NewValue
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.prompt_pairs import PromptPairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, row_slices
 
 
 def feature_attribution(
     model: Model,
-    dictionaries: Mapping[Site, Dictionary],
+    dictionaries: Mapping[Site, Dictionary] | Iterable[Dictionary],
     task: PromptPairs,
     *,
     steps: int = 0,
-    value: Value = "zero",
+    value: NewValue = "zero",
     positions: Literal["all", "last"] = "all",
     n_prompts: int | None = None,
     min_active: int = 10,
     max_features: int = 100,
     max_edges: int | None = 500,
     seed: int = 0,
-    batch_size: int | None = None,
-    progress: bool = False,
+    batch_size: int = SIZE,
+    progress: bool = True,
 ) -> Circuit:
     """Learn a circuit of features from gradients.
 
-    Features are ranked by their effect on the metric; edges are worked out into the best.
+    Features are ranked by their effect on the metric; edges are attributed into the best.
 
     Parameters
     ----------
@@ -63,13 +57,22 @@ def feature_attribution(
         Prompts and a metric; a `Task` is one.
     steps : int
         0 for attribution patching, else the points of integrated gradients (10 in the paper).
-    value, positions, n_prompts, min_active, seed
-        See `feature_runs`.
+    value : {"zero", "mean", "corrupted", "other"}
+        What features are changed to: zero, their mean, or what they are on the corrupted prompt or
+        on another prompt of the same length.
+    positions : {"all", "last"}
+        At which tokens.
+    n_prompts : int, optional
+        How many to use, the first ones; by default all.
+    min_active : int
+        Leave out features that change on fewer prompts.
     max_features : int
         So many, the best.
     max_edges : int, optional
         Keep at most so many.
-    batch_size : int, optional
+    seed : int
+        Decides which prompt is the other one.
+    batch_size : int
         Prompts that run at once.
     progress : bool
         Whether to show a progress bar.
@@ -85,7 +88,7 @@ def feature_attribution(
         If a setting is out of range, or dictionaries or prompts will not do.
     """
     began = time.perf_counter()
-    runs = feature_runs(
+    runs = FeatureRuns.of(
         model,
         dictionaries,
         task,
@@ -117,27 +120,26 @@ def attributed_effects(
     steps: int = 0,
     edges: bool = True,
     nodes: bool = True,
-    batch_size: int | None = None,
+    batch_size: int = SIZE,
     progress: bool = False,
 ) -> FeatureEffects:
-    """Work out effects of single features from gradients."""
-    if steps < 0:
-        raise InputError(f"steps must be 0 or more, got {steps}.")
+    """Attribute effects of single features by gradients."""
+    steps = whole(steps, "steps", 0)
     began = time.perf_counter()
     points = [(step + 0.5) / steps for step in range(steps)] or [0.0]
     tables: dict[Site, np.ndarray] = {}
     measured: dict[Site, np.ndarray] = {}
     count = 0
     if nodes:
-        measured, count = _node_effects(runs, points, steps, batch_size)
+        measured, count = _attributed_nodes(runs, points, steps, batch_size)
     if edges:
-        tables, more = _edge_effects(runs, later, points, batch_size, progress)
+        tables, more = _attributed_edges(runs, later, points, batch_size, progress)
         count += more
     return FeatureEffects(
         runs.features,
         tables,
         measured,
-        mean_activations(runs),
+        runs.mean_activations(),
         settings={
             "method": "integrated gradients" if steps else "attribution patching",
             **runs.settings,
@@ -148,20 +150,20 @@ def attributed_effects(
     )
 
 
-def _node_effects(
-    runs: FeatureRuns, points: list[float], steps: int, batch_size: int | None
+def _attributed_nodes(
+    runs: FeatureRuns, points: list[float], steps: int, batch_size: int
 ) -> tuple[dict[Site, np.ndarray], int]:
     """Effects on the metric (p,) by site; gradients at no step serve all sites at once."""
     totals = {site: torch.zeros(len(runs.features[site])) for site in runs.sites}
     everything, count = torch.arange(len(runs)), 0
     groups = [[site] for site in runs.sites] if steps else [runs.sites]
-    for part in runs.in_batches(everything, batch_size):
+    for part in row_slices(len(runs), batch_size):
         rows = everything[part]
         for group in groups:
             for point in points:
-                added, _, score = runs.leaves(rows, point, group, afresh=False, measure=True)
-                assert score is not None
-                found = torch.autograd.grad(score.sum(), list(added.values()))
+                added, _, metric = runs.leaves(rows, point, group, afresh=False)
+                assert metric is not None
+                found = torch.autograd.grad(metric.sum(), list(added.values()))
                 count += len(rows)
                 for site, gradient in zip(added, found, strict=True):
                     effect = _effects(runs, site, rows, gradient).sum(0).cpu()
@@ -169,16 +171,14 @@ def _node_effects(
     return {site: total.numpy() for site, total in totals.items()}, count
 
 
-def _edge_effects(
+def _attributed_edges(
     runs: FeatureRuns,
     later: Mapping[Site, np.ndarray] | None,
     points: list[float],
-    batch_size: int | None,
+    batch_size: int,
     progress: bool,
 ) -> tuple[dict[Site, np.ndarray], int]:
     """Effects (p, q) between adjacent sites: a row of a run is one later feature of each site."""
-    from tqdm.auto import tqdm
-
     sites, ends = runs.sites, runs.sites[1:]
     totals = {
         end: torch.zeros(len(runs.features[end]), len(runs.features[site]))
@@ -189,11 +189,11 @@ def _edge_effects(
         for end in ends
     }
     rows, columns = stacked(lists, ends, len(runs))
-    for part in tqdm(list(runs.in_batches(rows, batch_size)), "gradients", disable=not progress):
+    for part in row_slices(len(rows), batch_size, progress, "gradients"):
         column = {end: values[part] for end, values in columns.items()}
         live = {end: (values >= 0).nonzero()[:, 0] for end, values in column.items()}
         for point in points:
-            added, acts, _ = runs.leaves(rows[part], point, sites, afresh=True, measure=False)
+            added, acts, _ = runs.leaves(rows[part], point, sites, afresh=True)
             loss = torch.zeros(())
             for end in ends:
                 chosen = live[end]
@@ -215,3 +215,42 @@ def _effects(runs: FeatureRuns, site: Site, rows: Tensor, gradient: Tensor) -> T
     pull = gradient[runs.where[rows]] @ runs.directions(site).T  # (tokens, p)
     effect = runs.deltas[site][runs.tokens(rows)] * pull
     return runs.summed(effect, rows)
+
+
+def columns_of(
+    runs: FeatureRuns, site: Site, sources: Mapping[Site, np.ndarray] | None
+) -> np.ndarray:
+    """Find the columns that features have in the tables of the runs."""
+    if sources is None:
+        return np.arange(len(runs.features[site]))
+    given = np.asarray(sources.get(site, []), dtype=int)
+    unknown = np.setdiff1d(given, runs.features[site])
+    if len(unknown):
+        raise InputError(
+            f"Feature {unknown[0]} of {site} is not among those that are active on enough prompts. "
+            "Choose from runs.features."
+        )
+    return np.searchsorted(runs.features[site], given)
+
+
+def single_changes(changing: Tensor, columns: np.ndarray) -> Tensor:
+    """List single changes, prompt by prompt."""
+    chosen = torch.zeros(changing.shape[1], dtype=torch.bool)
+    chosen[torch.as_tensor(columns)] = True
+    return (changing.cpu() & chosen).nonzero()
+
+
+def stacked(
+    lists: Mapping[Site, Tensor], sites: list[Site], n: int
+) -> tuple[Tensor, dict[Site, Tensor]]:
+    """Put single changes of several sites side by side, into one list of runs."""
+    counts = torch.stack([torch.bincount(lists[site][:, 0], minlength=n) for site in sites])
+    most = counts.amax(0)  # (n,)
+    first = most.cumsum(0) - most
+    columns = {}
+    for site, count in zip(sites, counts, strict=True):
+        prompt, column = lists[site].T
+        place = first[prompt] + torch.arange(len(prompt)) - (count.cumsum(0) - count)[prompt]
+        columns[site] = torch.full((int(most.sum()),), -1)
+        columns[site][place] = column
+    return torch.repeat_interleave(torch.arange(n), most), columns

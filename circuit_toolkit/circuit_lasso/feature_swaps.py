@@ -23,16 +23,11 @@ from circuit_toolkit.circuit_lasso.token_effects import TokenChanges, token_effe
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
-from circuit_toolkit.patching.feature_effects import (
-    FeatureEffects,
-    exact_runs,
-    mean_activations,
-)
-from circuit_toolkit.patching.feature_prompts import feature_runs
-from circuit_toolkit.patching.feature_runs import Bits, FeatureRuns, Value
+from circuit_toolkit.patching.feature_effects import FeatureEffects
+from circuit_toolkit.patching.feature_runs import SIZE, Bits, FeatureRuns, NewValue
 from circuit_toolkit.regression import GramStatistics, lasso_path
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.prompt_pairs import PromptPairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, row_slices
 
 _LESS = 18  # times fewer runs than exact ablations, so that the regressions too fit into a tenth
 _MOST = 16  # draws, where every feature changes on every prompt
@@ -44,7 +39,7 @@ def randomised_features(
     dictionaries: Mapping[Site, Dictionary],
     task: PromptPairs,
     *,
-    value: Value = "mean",
+    value: NewValue = "mean",
     positions: Literal["all", "last"] = "all",
     n_prompts: int | None = None,
     min_active: int = 10,
@@ -57,7 +52,7 @@ def randomised_features(
     max_features: int | None = 100,
     max_edges: int | None = 500,
     seed: int = 0,
-    batch_size: int | None = None,
+    batch_size: int = SIZE,
     progress: bool = False,
 ) -> Circuit:
     """Learn a circuit of features by changing random subsets of them.
@@ -71,14 +66,14 @@ def randomised_features(
     task : PromptPairs
         Prompts and a metric; a `Task` is one.
     value, positions, n_prompts, min_active
-        See `feature_runs`.
+        See `feature_attribution`.
     share, node_share, draws, node_draws, strength, node_strength
         See `randomised_effects`.
     max_features, max_edges : int, optional
         Keep at most so many; see `FeatureEffects.circuit`.
     seed : int
         Decides what is changed.
-    batch_size : int, optional
+    batch_size : int
         Prompts that run at once.
     progress : bool
         Whether to show a progress bar.
@@ -94,7 +89,7 @@ def randomised_features(
         If a setting is out of range, or dictionaries or prompts will not do.
     """
     began = time.perf_counter()
-    runs = feature_runs(
+    runs = FeatureRuns.of(
         model,
         dictionaries,
         task,
@@ -133,12 +128,12 @@ def randomised_effects(
     edges: bool = True,
     nodes: bool = True,
     seed: int = 0,
-    batch_size: int | None = None,
+    batch_size: int = SIZE,
     progress: bool = False,
 ) -> FeatureEffects:
     """Estimate all effects of single features from runs in which many are changed."""
     if draws is None:
-        draws = min(max(round(exact_runs(runs) / (_LESS * len(runs))), 1), _MOST)
+        draws = min(max(round(runs.exact_runs() / (_LESS * len(runs))), 1), _MOST)
     shares = (share, node_share, strength, node_strength)
     if not all(0 < each < 1 for each in shares) or min(draws, node_draws) < 1:
         raise InputError(
@@ -166,7 +161,7 @@ def randomised_effects(
         runs.features,
         tables,
         measured,
-        mean_activations(runs),
+        runs.mean_activations(),
         chosen,
         {
             "method": "randomised CircuitLasso",
@@ -194,15 +189,13 @@ def _token_changes(
     rows: Tensor,
     share: float,
     rng: torch.Generator,
-    batch_size: int | None,
+    batch_size: int,
     progress: bool,
 ) -> dict[Site, list[TokenChanges]]:
     """Change features of every site but the last, and see what comes of it at the next."""
-    from tqdm.auto import tqdm
-
     sites, lengths = runs.sites, runs.where.sum(1)
     changes: dict[Site, list[TokenChanges]] = {site: [] for site in sites[:-1]}
-    for part in tqdm(list(runs.in_batches(rows, batch_size)), "edges", disable=not progress):
+    for part in row_slices(len(rows), batch_size, progress, "edges"):
         some = rows[part]
         bits = {site: _bits(runs, site, len(some), share, rng) for site in sites[:-1]}
         found, _ = runs.run(some, bits, by_token=True)
@@ -221,16 +214,12 @@ def _token_changes(
     return changes
 
 
-def _logits(
-    runs: FeatureRuns, rows: Tensor, bits: Bits, batch_size: int | None, progress: bool
-) -> Tensor:
+def _logits(runs: FeatureRuns, rows: Tensor, bits: Bits, batch_size: int, progress: bool) -> Tensor:
     """Logits (B, V) at the last token where changes travel on."""
-    from tqdm.auto import tqdm
-
     outcomes = []
-    for part in tqdm(list(runs.in_batches(rows, batch_size)), "nodes", disable=not progress):
+    for part in row_slices(len(rows), batch_size, progress, "nodes"):
         some = {site: values[part] for site, values in bits.items()}
-        _, logits = runs.run(rows[part], some, afresh=False, measure=True)
+        _, logits = runs.run(rows[part], some, afresh=False, logits=True)
         assert logits is not None
         outcomes.append(logits[:, 0])
     return torch.cat(outcomes)

@@ -9,6 +9,5 @@ __getattr__, __dir__, __all__ = lazy(
         "activation_patching": "effects",
         "edge_patching": "effects",
         "path_patching": "paths",
-        "exact_feature_effects": "feature_effects",
     },
 )

@@ -1,8 +1,8 @@
 """Exact patching: outputs of another run are put into nodes or edges, and the rest is recomputed.
 
-Nothing is guessed here, so what this finds is what faster methods are measured by; it takes one
-run of a prompt for each node or edge. Sources: Wang et al., 2022, arXiv 2211.00593 (path
-patching); Zhang and Nanda, 2023, arXiv 2309.16042 (practice).
+Nothing is approximated, so this is what faster methods are held against; it takes one run of a
+prompt for each node or edge. Sources: Wang et al., 2022, arXiv 2211.00593 (path patching); Zhang
+and Nanda, 2023, arXiv 2309.16042 (practice).
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from torch import Tensor
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import Average, averaged, component_circuit
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.models.components import run_components
+from circuit_toolkit.models.components import Offset, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, expect_pairs, rows_of, tokenized_pairs
 from circuit_toolkit.tasks.task import trained_on
 
-Swap = Literal["corrupted", "other"]
+PatchedFrom = Literal["corrupted", "other"]
 Response = Literal["metric", "change"]
-Edge = tuple[str, str]
 
 
 def edge_patching(
@@ -34,11 +33,11 @@ def edge_patching(
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
-    swap: Swap = "corrupted",
+    swap: PatchedFrom = "corrupted",
     response: Response = "metric",
     average: Average = "mean of absolutes",
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Circuit:
     """Score every edge by patching it alone.
 
@@ -49,16 +48,15 @@ def edge_patching(
     model : Model
         The model.
     task : PromptPairs
-        Prompts with corrupted prompts, and what is read off the logits; a `Task` is one.
+        Prompts with corrupted prompts, and the metric; a `Task` is one.
     n_prompts : int, optional
         How many to use, the first ones; by default all.
     batch_size : int, optional
-        Runs at once, each of one edge on one prompt; by default what fits into half a
-        gigabyte.
+        Runs at once, each of one edge on one prompt; by default what fits into half a gigabyte.
     swap : {"corrupted", "other"}
         Outputs of the corrupted prompt, or of another clean prompt of the same length, at random.
-    response : {"measure", "change"}
-        Change of `contrast.measure`, or `contrast.change` against the clean run.
+    response : {"metric", "change"}
+        Change of `task.metric_of`, or `task.change` against the clean run.
     average : {"absolute mean", "mean of absolutes"}
         Whether effects on different prompts may cancel.
     seed : int
@@ -76,24 +74,8 @@ def edge_patching(
     InputError
         If there are no corrupted prompts of equal length, or an option is unknown.
     """
-    graph, start = graph_of(model), time.perf_counter()
-    effects = patching_effects(
-        model,
-        task,
-        [[edge] for edge in graph.edges],
-        n_prompts=n_prompts,
-        batch_size=batch_size,
-        swap=swap,
-        response=response,
-        seed=seed,
-        progress=progress,
-    )
-    scores, weights = torch.zeros(2, *graph.allowed.shape)
-    scores[graph.allowed] = averaged(effects, average)
-    weights[graph.allowed] = effects.mean(0)
-    settings = _settings("edge patching", model, task, effects, swap, response, average, seed)
-    settings["seconds"] = time.perf_counter() - start
-    return component_circuit(graph, scores, settings, weights=weights)
+    options: dict[str, Any] = {"swap": swap, "response": response, "seed": seed}
+    return _patched(model, task, n_prompts, batch_size, average, progress, "edge patching", options)
 
 
 def activation_patching(
@@ -102,11 +84,11 @@ def activation_patching(
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
-    swap: Swap = "corrupted",
+    swap: PatchedFrom = "corrupted",
     response: Response = "metric",
     average: Average = "mean of absolutes",
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Circuit:
     """Score every component by activation patching: no edges, only nodes.
 
@@ -114,25 +96,8 @@ def activation_patching(
 
     Parameters
     ----------
-    model : Model
-        The model.
-    task : PromptPairs
-        Prompts with corrupted prompts, and what is read off the logits; a `Task` is one.
-    n_prompts : int, optional
-        How many to use, the first ones; by default all.
-    batch_size : int, optional
-        Runs at once, each of one component on one prompt; by default what fits into half a
-        gigabyte.
-    swap : {"corrupted", "other"}
-        Outputs of the corrupted prompt, or of another clean prompt of the same length, at random.
-    response : {"measure", "change"}
-        Change of `contrast.measure`, or `contrast.change` against the clean run.
-    average : {"absolute mean", "mean of absolutes"}
-        Whether effects on different prompts may cancel.
-    seed : int
-        Decides which prompt is the other one.
-    progress : bool
-        Whether to show a progress bar.
+    model, task, n_prompts, batch_size, swap, response, average, seed, progress
+        As for `edge_patching`, each run of one component in place of one edge.
 
     Returns
     -------
@@ -144,25 +109,63 @@ def activation_patching(
     InputError
         If there are no corrupted prompts of equal length, or an option is unknown.
     """
-    graph, start = graph_of(model), time.perf_counter()
-    effects = patching_effects(
-        model,
-        task,
-        [edges_out_of(graph, name) for name in graph.writers],
-        n_prompts=n_prompts,
-        batch_size=batch_size,
-        swap=swap,
-        response=response,
-        seed=seed,
-        progress=progress,
-    )
-    settings = _settings("node patching", model, task, effects, swap, response, average, seed)
-    settings["seconds"] = time.perf_counter() - start
+    options: dict[str, Any] = {"swap": swap, "response": response, "seed": seed}
+    return _patched(model, task, n_prompts, batch_size, average, progress, "node patching", options)
+
+
+def _patched(
+    model: Model,
+    task: PromptPairs,
+    n_prompts: int | None,
+    batch_size: int | None,
+    average: Average,
+    progress: bool,
+    method: Literal["edge patching", "node patching"],
+    options: dict[str, Any],
+) -> Circuit:
+    began = time.perf_counter()
+    expect_pairs(model, task)
+    averaged(torch.zeros(1, 1), average)  # refuses an unknown one before anything is run
+    graph, sizes = graph_of(model), {"n_prompts": n_prompts, "batch_size": batch_size}
+    sets = [edges_out_of(graph, name) for name in graph.writers]
+    if method == "edge patching":
+        sets = [[edge] for edge in graph.edges]
+    effects = patching_effects(model, task, sets, **sizes, **options, progress=progress)
+    if method == "edge patching":
+        found = torch.zeros(len(effects), *graph.allowed.shape)
+        found[:, graph.allowed] = effects
+        effects = found
+    return circuit_of_effects(method, model, task, effects, average, began, options)
+
+
+def circuit_of_effects(
+    method: str,
+    model: Model,
+    task: PromptPairs,
+    effects: Tensor,
+    average: Average,
+    began: float,
+    settings: dict[str, Any],
+) -> Circuit:
+    """Return a circuit over components, scored by effects (n, W, R) of edges or (n, W) of nodes."""
+    graph, scores = graph_of(model), averaged(effects, average)
+    settings = {
+        "method": method,
+        "model": model.name,
+        "task": task.name,
+        "n_prompts": len(effects),
+        "trained_on": trained_on(task, len(effects)),
+        "average": average,
+        **settings,
+        "seconds": time.perf_counter() - began,
+    }
+    if effects.ndim == 3:
+        return component_circuit(graph, scores, settings, weights=effects.mean(0))
     none = torch.zeros(graph.allowed.shape)
-    return component_circuit(graph, none, settings, node_scores=averaged(effects, average))
+    return component_circuit(graph, none, settings, node_scores=scores)
 
 
-def edges_out_of(graph: Graph, writer: str) -> list[Edge]:
+def edges_out_of(graph: Graph, writer: str) -> list[tuple[str, str]]:
     """Return all edges out of a component; to patch them all is to patch the component."""
     readers = graph.allowed[graph.writer(writer)].nonzero().flatten().tolist()
     return [(writer, graph.readers[reader]) for reader in readers]
@@ -171,26 +174,26 @@ def edges_out_of(graph: Graph, writer: str) -> list[Edge]:
 def patching_effects(
     model: Model,
     task: PromptPairs,
-    sets: Sequence[Sequence[Edge]],
+    sets: Sequence[Sequence[tuple[str, str]]],
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
-    swap: Swap = "corrupted",
+    swap: PatchedFrom = "corrupted",
     response: Response = "metric",
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """Patch sets of edges, each set in runs of its own, and give its effect on every prompt."""
+    """Return the effects (n, sets) of patching sets of edges, each set in runs of its own."""
     if swap not in ("corrupted", "other") or response not in ("metric", "change"):
         raise InputError(
-            "swap must be 'corrupted' or 'other' and response 'measure' or 'change', got "
+            "swap must be 'corrupted' or 'other' and response 'metric' or 'change', got "
             f"{swap!r} and {response!r}."
         )
+    pairs = tokenized_pairs(model, task, n_prompts)
     graph = graph_of(model)
-    numbers = [_numbers(graph, edges) for edges in sets]
+    numbers = [_edge_numbers(graph, edges) for edges in sets]
     # Sets that patch the same readers run together: elsewhere a run is then the plain one.
     order = sorted(range(len(sets)), key=lambda i: numbers[i][:, 1].tolist())
-    pairs = tokenized_pairs(model, task, n_prompts)
     size = batch_size or pairs.fitting(model)
     partner = pairs.partners(seed) if swap == "other" else None
     found = torch.empty(len(pairs), len(sets))
@@ -198,15 +201,16 @@ def patching_effects(
         # Prompts of a block are run once clean, then with every set.
         for rows in pairs.batches(size, progress, "patching"):
             clean = run_components(model, rows_of(pairs.clean, rows))
-            twins = pairs.corrupted if partner is None else pairs.clean
-            which = rows if partner is None else partner[rows]
-            outputs = run_components(model, rows_of(twins, which)).outputs
+            other = rows_of(pairs.corrupted, rows)
+            if partner is not None:
+                other = rows_of(pairs.clean, partner[rows])
+            outputs = run_components(model, other).outputs
             prompts = torch.arange(rows.start, rows.stop)
             todo = torch.cartesian_prod(torch.tensor(order), torch.arange(len(prompts)))
             for runs in todo.split(size):
                 which, local = runs.T
                 batch = rows_of(pairs.clean, prompts[local])
-                offset = _offset(graph, [numbers[i] for i in which.tolist()], outputs, local)
+                offset = _patch(graph, [numbers[i] for i in which.tolist()], outputs, local)
                 logits = run_components(model, batch, offset).logits
                 count = prompts[local].tolist()
                 if response == "change":
@@ -218,7 +222,7 @@ def patching_effects(
     return found
 
 
-def _numbers(graph: Graph, edges: Sequence[Edge]) -> Tensor:
+def _edge_numbers(graph: Graph, edges: Sequence[tuple[str, str]]) -> Tensor:
     """Numbers of writers and readers, shape (edges, 2), by reader."""
     pairs = [(graph.writer(a), graph.reader(b)) for a, b in edges]
     for (a, b), pair in zip(edges, pairs, strict=True):
@@ -229,7 +233,7 @@ def _numbers(graph: Graph, edges: Sequence[Edge]) -> Tensor:
     return torch.tensor(sorted(pairs, key=lambda p: p[::-1]), dtype=torch.long).reshape(-1, 2)
 
 
-def _offset(graph: Graph, sets: Sequence[Tensor], theirs: Tensor, prompts: Tensor) -> Any:
+def _patch(graph: Graph, sets: Sequence[Tensor], theirs: Tensor, prompts: Tensor) -> Offset:
     """Put the outputs `theirs` (prompts, W, T, D) into the edges of each run's set."""
     run = torch.repeat_interleave(torch.arange(len(sets)), torch.tensor([len(s) for s in sets]))
     writer, reader = torch.cat(list(sets)).T
@@ -245,30 +249,7 @@ def _offset(graph: Graph, sets: Sequence[Tensor], theirs: Tensor, prompts: Tenso
         run, writer, reader = (x.to(outputs.device) for x in entries[slot])
         n = graph.slots[slot].stop - graph.slots[slot].start
         added = outputs.new_zeros(len(outputs), n, *outputs.shape[2:])
-        swapped = theirs[prompts.to(outputs.device)[run], writer] - outputs[run, writer]
-        return added.index_put_((run, reader), swapped, accumulate=True)
+        patched = theirs[prompts.to(outputs.device)[run], writer] - outputs[run, writer]
+        return added.index_put_((run, reader), patched, accumulate=True)
 
     return offset
-
-
-def _settings(
-    method: str,
-    model: Model,
-    task: PromptPairs,
-    effects: Tensor,
-    swap: Swap,
-    response: Response,
-    average: Average,
-    seed: int,
-) -> dict[str, Any]:
-    return {
-        "method": method,
-        "model": model.name,
-        "task": task.name,
-        "n_prompts": len(effects),
-        "trained_on": trained_on(task, len(effects)),
-        "swap": swap,
-        "response": response,
-        "average": average,
-        "seed": seed,
-    }

@@ -8,44 +8,102 @@ unexplained stays as it is throughout.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.dictionaries.directions import decoder_rows
-from circuit_toolkit.models import LOGITS, Batch, Model, run
+from circuit_toolkit.dictionaries.given import as_dictionaries
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models import LOGITS, Batch, Model, run, token_mask
 from circuit_toolkit.models.ports import LOGITS_PORT, Edit, Port, block_port, run_ports
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, row_slices, rows_of, tokenized_pairs
 from circuit_toolkit.tasks.task import trained_on
 
-Value = Literal["zero", "mean", "corrupted", "other"]
+NewValue = Literal["zero", "mean", "corrupted", "other"]
 Bits = Mapping[Site, Tensor]  # (B, p) each: how far a feature goes to its new value, 0 to 1
-PORTS = {"resid_pre": "input", "resid_post": "output"}
+_PORTS = {"resid_pre": "input", "resid_post": "output"}
 SIZE = 128  # prompts in a run: more outgrow the caches of a processor
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureRuns:
-    """Prompts, their features, and what these may be changed to; `feature_runs` makes it."""
+    """n prompts, their features, and what these may be changed to."""
 
     model: Model
     dictionaries: Mapping[Site, Dictionary]
     task: PromptPairs
     batch: Batch
-    where: Tensor
-    streams: Mapping[Site, Tensor]
-    features: Mapping[Site, np.ndarray]
-    acts: Mapping[Site, Tensor]
-    deltas: Mapping[Site, Tensor]
-    logits: Tensor
-    value: Value
+    where: Tensor  # (n, T), the t tokens whose features are changed
+    streams: Mapping[Site, Tensor]  # (n, T, D)
+    features: Mapping[Site, np.ndarray]  # (p,)
+    acts: Mapping[Site, Tensor]  # (t, p)
+    deltas: Mapping[Site, Tensor]  # (t, p), new value minus old
+    logits: Tensor  # (n, 1, V)
+    value: NewValue
     positions: Literal["all", "last"]
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        dictionaries: Any,
+        task: PromptPairs,
+        *,
+        value: NewValue = "zero",
+        positions: Literal["all", "last"] = "all",
+        n_prompts: int | None = None,
+        min_active: int = 10,
+        seed: int = 0,
+    ) -> Self:
+        """Run prompts once, and find what their features may be changed to."""
+        ordered = _of_the_stream(as_dictionaries(model, dictionaries))
+        if value not in ("zero", "mean", "corrupted", "other") or positions not in ("all", "last"):
+            raise InputError(
+                "value must be 'zero', 'mean', 'corrupted' or 'other' and positions 'all' or "
+                f"'last', got {value!r} and {positions!r}."
+            )
+        bos, corrupted = shared_bos(ordered), value == "corrupted"
+        pairs = tokenized_pairs(model, task, n_prompts, bos=bos, corrupted=corrupted)
+        batch, other = pairs.clean, None
+        if value == "other":
+            other = rows_of(batch, pairs.partners(seed))
+        elif corrupted:
+            other = pairs.corrupted
+        where = token_mask(model, batch).clone()
+        if positions == "last":
+            where[:, :-1] = False
+        streams, logits = _streams(model, ordered, batch)
+        others = None if other is None else _streams(model, ordered, other)[0]
+        features, acts, deltas = {}, {}, {}
+        prompt = where.nonzero()[:, 0]
+        for site, dictionary in ordered.items():
+            old = dictionary.encode(streams[site][where])  # (t, F)
+            new = torch.zeros_like(old)
+            if value == "mean":
+                new = old.mean(0, keepdim=True).expand_as(old)
+            elif others is not None:
+                new = dictionary.encode(others[site][where])
+            active = (old != 0) if value == "mean" else (old != 0) | (new != 0)
+            on = torch.zeros(len(batch.ids), old.shape[1], device=old.device)
+            on.index_add_(0, prompt, active.float())
+            kept = ((on > 0).sum(0) >= min_active).nonzero()[:, 0]
+            if not len(kept):
+                raise InputError(
+                    f"No feature of {site} is active on {min_active} of {len(batch.ids)} prompts. "
+                    "Use more prompts, or lower min_active."
+                )
+            features[site] = kept.cpu().numpy()
+            acts[site] = old[:, kept]
+            deltas[site] = new[:, kept] - old[:, kept]
+        found = (streams, features, acts, deltas, logits)
+        return cls(model, ordered, task, batch, where, *found, value, positions)
 
     def __len__(self) -> int:
         """Return the number of prompts."""
@@ -95,9 +153,18 @@ class FeatureRuns:
         """Return how much each feature changes, averaged over tokens, shape (n, p)."""
         return self.pooled(self.deltas[site])
 
-    def fires(self, site: Site) -> Tensor:
+    def changing(self, site: Site) -> Tensor:
         """Return which features are changed at all on which prompts, shape (n, p)."""
         return self.pooled((self.deltas[site] != 0).float()) > 0
+
+    def mean_activations(self) -> dict[Site, np.ndarray]:
+        """Average every feature over tokens, then prompts, (p,)."""
+        return {site: self.pooled(self.acts[site]).mean(0).cpu().numpy() for site in self.sites}
+
+    def exact_runs(self) -> int:
+        """Count the runs of a prompt that changing every feature by itself would take."""
+        each = [self.changing(site).sum(1) for site in self.sites[:-1]]
+        return int(torch.stack(each).amax(0).sum())
 
     def run(
         self,
@@ -105,10 +172,10 @@ class FeatureRuns:
         bits: Bits,
         *,
         afresh: bool = True,
-        measure: bool = False,
+        logits: bool = False,
         by_token: bool = False,
     ) -> tuple[dict[Site, Tensor], Tensor | None]:
-        """Run some prompts with features changed."""
+        """Run some prompts with features changed; return changes of features, and logits."""
         tokens, where = self.tokens(rows), self.where[rows]
         owner, _ = self._owner(rows)
         found: dict[Site, Tensor] = {}
@@ -116,9 +183,7 @@ class FeatureRuns:
         def edit_of(site: Site) -> Edit:
             def edit(x: Tensor) -> Tensor:
                 if afresh and site != self.sites[0]:
-                    acts = self.dictionaries[site].encode(x[where])
-                    acts = acts[:, torch.as_tensor(self.features[site]).to(acts.device)]
-                    change = acts - self.acts[site][tokens]
+                    change = self._encoded(site, x[where]) - self.acts[site][tokens]
                     found[site] = change if by_token else self.pooled(change, rows)
                 new = (self.streams[site][rows] if afresh else x).clone()
                 if site in bits:
@@ -129,12 +194,12 @@ class FeatureRuns:
             return edit
 
         sites = self.sites if afresh else [site for site in self.sites if site in bits]
-        read = [LOGITS] if measure else [self.sites[-1]]
+        read = [LOGITS] if logits else [self.sites[-1]]
         write = {site: edit_of(site) for site in sites}
         out = run(self.model, rows_of(self.batch, rows), read, write, last_logits=True)
-        return found, out[LOGITS] if measure else None
+        return found, out[LOGITS] if logits else None
 
-    def change(self, logits: Tensor, rows: Tensor) -> Tensor:
+    def metric_change(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Return how much the metric changed, shape (B,), from the logits (B, 1, V) of a run."""
         plain = self.task.metric_of(self.logits[rows], rows.tolist())
         return (self.task.metric_of(logits, rows.tolist()) - plain).detach().float()
@@ -153,9 +218,8 @@ class FeatureRuns:
         sites: Sequence[Site],
         *,
         afresh: bool,
-        measure: bool,
     ) -> tuple[dict[Site, Tensor], dict[Site, Tensor], Tensor | None]:
-        """Run with streams that gradients can be taken for."""
+        """Run with streams that gradients can be taken for, of features or else of the metric."""
         tokens, where = self.tokens(rows), self.where[rows]
         added: dict[Site, Tensor] = {}
         found: dict[Site, Tensor] = {}
@@ -163,8 +227,7 @@ class FeatureRuns:
         def edit_of(site: Site) -> Edit:
             def edit(x: Tensor) -> Tensor:
                 if afresh and site != self.sites[0]:
-                    acts = self.dictionaries[site].encode_for_gradients(x[where])
-                    found[site] = acts[:, torch.as_tensor(self.features[site]).to(acts.device)]
+                    found[site] = self._encoded(site, x[where])
                 leaf = torch.zeros_like(x.detach())
                 leaf[where] = point * (self.deltas[site][tokens] @ self.directions(site))
                 added[site] = leaf.requires_grad_()
@@ -174,19 +237,17 @@ class FeatureRuns:
 
         edits: dict[Port, list[Edit]] = {}
         for site in sites:
-            port = block_port(self.model, "", PORTS[site.kind], site.layer)
+            port = block_port(self.model, "", _PORTS[site.kind], site.layer)
             edits.setdefault(port, []).append(edit_of(site))
-        keep = [LOGITS_PORT] if measure else [list(edits)[-1]]
+        keep = [list(edits)[-1]] if afresh else [LOGITS_PORT]
         batch = rows_of(self.batch, rows)
         out = run_ports(self.model, batch, edits, keep, last_logits=True, grad=True)
-        score = self.task.metric_of(out[LOGITS_PORT], rows.tolist()) if measure else None
-        return added, found, score
+        metric = None if afresh else self.task.metric_of(out[LOGITS_PORT], rows.tolist())
+        return added, found, metric
 
-    def in_batches(self, rows: Tensor, size: int | None = None) -> Iterator[slice]:
-        """Go through rows of runs, so many at once."""
-        step = size or SIZE
-        for start in range(0, len(rows), step):
-            yield slice(start, min(start + step, len(rows)))
+    def _encoded(self, site: Site, x: Tensor) -> Tensor:
+        acts = self.dictionaries[site].encode_for_gradients(x)
+        return acts[:, torch.as_tensor(self.features[site]).to(acts.device)]
 
     def _owner(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         counts = self.where.sum(1) if rows is None else self.where[rows].sum(1)
@@ -194,6 +255,26 @@ class FeatureRuns:
         return torch.repeat_interleave(numbers, counts), counts
 
 
-def gathered(parts: Sequence[dict[Site, Tensor]]) -> dict[Site, Tensor]:
-    """Put what several runs found below each other."""
-    return {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
+def _of_the_stream(dictionaries: dict[Site, Dictionary]) -> dict[Site, Dictionary]:
+    if len(dictionaries) < 2:
+        raise InputError("Edges run between sites: pass dictionaries of two or more.")
+    for site, each in dictionaries.items():
+        if site.kind not in _PORTS or each.kind != "sae" or each.needs_input:
+            raise InputError(
+                f"{each.name!r} at {site} is no plain autoencoder of the residual stream between "
+                "blocks. Pass dictionaries at resid_pre and resid_post alone."
+            )
+    return dictionaries
+
+
+def _streams(
+    model: Model, dictionaries: Mapping[Site, Dictionary], batch: Batch
+) -> tuple[dict[Site, Tensor], Tensor]:
+    """Streams (n, T, D) at all sites, and logits at the last token (n, 1, V)."""
+    read = [*dictionaries, LOGITS]
+    parts = [
+        run(model, rows_of(batch, rows), read, last_logits=True)
+        for rows in row_slices(len(batch.ids), SIZE)
+    ]
+    whole = {site: torch.cat([part[site] for part in parts]) for site in read}
+    return whole, whole.pop(LOGITS)

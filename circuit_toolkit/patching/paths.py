@@ -8,23 +8,32 @@ from a head to a feature, from a feature to an MLP, or between two features. Sou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import described, whole
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import Components, Offset, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Batch, Model, token_mask
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import (
+    PromptPairs,
+    TokenPairs,
+    expect_pairs,
+    row_slices,
+    rows_of,
+    tokenized_pairs,
+)
 
-Unit = str | tuple[Site | str, int]  # `a0.h1`, or the site and the number of a feature
-Value = Literal["corrupted", "zero", "mean"]
+PathEnd = str | tuple[Site | str, int]  # `a0.h1`, or the site and the number of a feature
+SenderValue = Literal["corrupted", "zero", "mean"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +78,15 @@ class PathEffect:
 def path_patching(
     model: Model,
     task: PromptPairs,
-    sender: Unit,
-    receiver: Unit,
+    sender: PathEnd,
+    receiver: PathEnd,
     *,
-    value: Value = "corrupted",
+    value: SenderValue = "corrupted",
     through: Sequence[str] = (),
-    dictionaries: Mapping[Site, Dictionary] | None = None,
+    dictionaries: Mapping[Site, Dictionary] | Iterable[Dictionary] | None = None,
     n_prompts: int | None = None,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> PathEffect:
     """Let the receiver see the sender as it is on the corrupted prompt, and nobody else.
 
@@ -130,26 +139,28 @@ def path_patching(
     >>> path_patching(model, task, "a0.h1", "m0").effect.shape
     torch.Size([16])
     """
-    if value not in get_args(Value):
+    if value not in get_args(SenderValue):
         raise InputError(f"value must be 'corrupted', 'zero' or 'mean', got {value!r}.")
+    expect_pairs(model, task)
     graph = graph_of(model)
-    named = {Site.parse(site): each for site, each in (dictionaries or {}).items()}
-    start, end = (_Sender.of(graph, sender, named), _Receiver.of(graph, receiver, named))
+    known = as_dictionaries(model, dictionaries) if dictionaries else {}
+    start, end = _Sender.of(graph, sender, known), _Receiver.of(graph, receiver, known)
+    through = [through] if isinstance(through, str) else through
     middle = sorted({graph.reader(name) for name in through})
-    of = [start.dictionary, end.dictionary]
-    pairs = _pairs(model, task, n_prompts, of, twins=value == "corrupted")
+    bos = shared_bos([each for each in (start.dictionary, end.dictionary) if each is not None])
+    pairs = tokenized_pairs(model, task, n_prompts, bos=bos, corrupted=value == "corrupted")
     size = batch_size or pairs.fitting(model)
     found: list[list[Tensor]] = []
     with torch.no_grad():
-        constant = _mean(model, pairs, start, size) if value == "mean" else torch.zeros(())
+        constant = _sender_mean(model, pairs, start, size) if value == "mean" else torch.zeros(())
         for rows in pairs.batches(size, progress, "path patching"):
             batch, count = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
             # Even a 0 is added where the path ends, so that what changes nothing does so exactly.
             nothing = end.added(torch.zeros(()))
             clean = run_components(model, batch, nothing)
             if value == "corrupted":
-                twin = run_components(model, rows_of(pairs.corrupted, rows), nothing)
-                given = start.difference(clean, start.value(twin))
+                other = run_components(model, rows_of(pairs.corrupted, rows), nothing)
+                given = start.difference(clean, start.value(other))
             else:
                 where = token_mask(model, batch)[..., None]
                 given = start.difference(clean, constant.to(clean.inputs)) * where
@@ -232,19 +243,22 @@ class _End:
     def _feature(self, clean: Components, value: Tensor) -> tuple[Tensor, Tensor]:
         """Set the activation: what that adds to the stream, and its change, (B, T)."""
         assert self.dictionary is not None
-        x = clean.inputs[self.slot]
-        old = self.dictionary.encode(x)
-        new = old.clone()
-        new[..., self.number] = value
-        return self.dictionary.difference(old, new, x).to(x), (new - old)[..., self.number]
+        moved: list[Tensor] = []
+
+        def edit(acts: Tensor) -> Tensor:
+            moved.append(value - acts[..., self.number])
+            acts[..., self.number] = value
+            return acts
+
+        return self.dictionary.added(clean.inputs[self.slot], edit), moved[0]
 
 
 class _Sender(_End):
     @classmethod
-    def of(cls, graph: Graph, unit: Unit, dictionaries: Mapping[Site, Dictionary]) -> _Sender:
+    def of(cls, graph: Graph, unit: PathEnd, dictionaries: Mapping[Site, Dictionary]) -> _Sender:
         if isinstance(unit, str):
             return cls(graph, unit, graph.writer(unit))
-        return cls(graph, *_feature(graph, unit, dictionaries))
+        return cls(graph, *_feature_end(graph, unit, dictionaries))
 
     def is_before(self, slot: int, of_feature: bool) -> bool:
         """Whether readers of a slot, or a feature of the stream that they read, come after it."""
@@ -267,9 +281,9 @@ class _Sender(_End):
 
 class _Receiver(_End):
     @classmethod
-    def of(cls, graph: Graph, unit: Unit, dictionaries: Mapping[Site, Dictionary]) -> _Receiver:
+    def of(cls, graph: Graph, unit: PathEnd, dictionaries: Mapping[Site, Dictionary]) -> _Receiver:
         if not isinstance(unit, str):
-            return cls(graph, *_feature(graph, unit, dictionaries))
+            return cls(graph, *_feature_end(graph, unit, dictionaries))
         number = graph.reader(unit)
         slot = next(i for i, which in enumerate(graph.slots) if number < which.stop)
         return cls(graph, unit, number, slot)
@@ -296,11 +310,16 @@ class _Receiver(_End):
         return offset
 
 
-def _feature(
-    graph: Graph, unit: tuple[Site | str, int], dictionaries: Mapping[Site, Dictionary]
+def _feature_end(
+    graph: Graph, unit: Any, dictionaries: Mapping[Site, Dictionary]
 ) -> tuple[str, int, int, Dictionary]:
     """Name, number, slot and dictionary of a feature."""
-    site, number = Site.parse(unit[0]), unit[1]
+    if not isinstance(unit, tuple | list) or len(unit) != 2:
+        raise InputError(
+            "An end of a path is a component, such as 'a0.h1', or a feature, such as "
+            f"('resid_post 1', 12), not {described(unit)}."
+        )
+    site, number = Site.parse(unit[0]), whole(unit[1], "a feature")
     offsets = {"resid_pre": 0, "resid_mid": 1, "resid_post": 2}
     if graph.parallel:
         del offsets["resid_mid"]
@@ -315,36 +334,14 @@ def _feature(
         )
     if not 0 <= number < dictionary.n_features:
         raise InputError(f"{site} has features 0 to {dictionary.n_features - 1}, not {number}.")
-    assert site.layer is not None
     return f"{site}/{number}", number, 2 * site.layer + offsets[site.kind], dictionary
 
 
-def _mean(model: Model, pairs: TokenPairs, start: _Sender, size: int) -> Tensor:
+def _sender_mean(model: Model, pairs: TokenPairs, start: _Sender, size: int) -> Tensor:
     """Mean over tokens of what the sender is on the prompts, shape (D,) or ()."""
     total, count = torch.zeros(()), 0
-    for rows in pairs.batches(size, False, ""):
+    for rows in row_slices(len(pairs), size):
         batch = rows_of(pairs.clean, rows)
         values = start.value(run_components(model, batch))[token_mask(model, batch)]
         total, count = total + values.sum(0).cpu(), count + len(values)
     return total / max(count, 1)
-
-
-def _pairs(
-    model: Model,
-    task: PromptPairs,
-    n_prompts: int | None,
-    dictionaries: Sequence[Dictionary | None],
-    *,
-    twins: bool,
-) -> TokenPairs:
-    """Tokens as the dictionaries want them to begin."""
-    bos = shared_bos([each for each in dictionaries if each is not None])
-    if not twins:
-        clean = model.tokenize(task.clean[:n_prompts], bos=bos)
-        return TokenPairs(clean, clean)
-    pairs = tokenized_pairs(model, task, n_prompts)  # refuses corrupted prompts of other lengths
-    if bos is None:
-        return pairs
-    n = len(pairs)
-    both = model.tokenize([*task.clean[:n], *task.corrupted[:n]], bos=bos)
-    return TokenPairs(rows_of(both, slice(0, n)), rows_of(both, slice(n, 2 * n)))

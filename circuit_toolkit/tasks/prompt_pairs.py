@@ -99,17 +99,25 @@ def expect_pairs(model: Model, task: Any, n_prompts: Any = None) -> int | None:
 
 
 def tokenized_pairs(
-    model: Model, task: PromptPairs, n_prompts: int | None = None, *, bos: bool | None = None
+    model: Model,
+    task: PromptPairs,
+    n_prompts: int | None = None,
+    *,
+    bos: bool | None = None,
+    corrupted: bool = True,
 ) -> TokenPairs:
-    """Tokenize prompts and their corrupted prompts, which must be of equal lengths."""
+    """Tokenize prompts and their corrupted prompts, of equal lengths; or prompts alone, twice."""
     n_prompts = expect_pairs(model, task, n_prompts)
-    clean, corrupted = task.clean[:n_prompts], task.corrupted[:n_prompts]
-    if len(clean) != len(corrupted):
+    texts = task.clean[:n_prompts], task.corrupted[:n_prompts]
+    if not corrupted:
+        clean = model.tokenize(texts[0], bos=bos)
+        return TokenPairs(clean, clean)
+    if len(texts[0]) != len(texts[1]):
         raise InputError(
-            f"{task.name!r} has {len(clean)} prompts and {len(corrupted)} corrupted prompts. "
+            f"{task.name!r} has {len(texts[0])} prompts and {len(texts[1])} corrupted prompts. "
             "This method needs a corrupted prompt for each."
         )
-    both, n = model.tokenize([*clean, *corrupted], bos=bos), len(clean)
+    both, n = model.tokenize([*texts[0], *texts[1]], bos=bos), len(texts[0])
     pairs = TokenPairs(rows_of(both, slice(0, n)), rows_of(both, slice(n, None)))
     differ = (pairs.clean.mask.sum(1) != pairs.corrupted.mask.sum(1)).nonzero()
     if len(differ):

@@ -1,4 +1,4 @@
-"""Contrasts for tests: two tokens at the end of texts that the tiny model reads."""
+"""Prompt pairs for tests: two tokens at the end of texts that the tiny model reads."""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.exact_effects import exact_feature_effects
 from circuit_toolkit.attribution.features import attributed_effects, feature_attribution
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions import intervene, put
 from circuit_toolkit.models import load_model, run
-from circuit_toolkit.patching.feature_effects import exact_feature_effects, exact_runs
-from circuit_toolkit.patching.feature_prompts import feature_runs
+from circuit_toolkit.patching.feature_runs import FeatureRuns
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import ioi
 from tests.tiny import build_tokenizer, residual_sites, tiny_hf
@@ -27,7 +27,7 @@ def task(tiny):
 @pytest.fixture(scope="module")
 def runs(tiny, tiny_saes, task):
     saes = {site: tiny_saes[site] for site in SITES}
-    return feature_runs(tiny, saes, task, min_active=2)
+    return FeatureRuns.of(tiny, saes, task, min_active=2)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_exact_effects_equal_separate_interventions(tiny, tiny_saes, task, runs,
         np.testing.assert_allclose(exact.edges[site][biggest], theirs, atol=2e-5)
         assert np.abs(theirs).max() > 1e-2
         np.testing.assert_allclose(exact.nodes[site][biggest], node, atol=2e-5)
-    assert exact.settings["runs"] > exact_runs(runs) > 0
+    assert exact.settings["runs"] > runs.exact_runs() > 0
 
 
 def test_a_sample_of_sources_gives_the_same_rows_and_leaves_others_alone(runs, exact):
@@ -68,7 +68,7 @@ def test_a_sample_of_sources_gives_the_same_rows_and_leaves_others_alone(runs, e
     for site in SITES[:-1]:
         np.testing.assert_allclose(part.edges[site][::3], exact.edges[site][::3], atol=1e-6)
         assert not part.edges[site][1::3].any()
-    with pytest.raises(InputError, match="is not among those that fire"):
+    with pytest.raises(InputError, match="is not among those that are active"):
         exact_feature_effects(runs, {SITES[0]: np.array([10_000])})
 
 
@@ -82,7 +82,7 @@ def test_where_blocks_do_nothing_the_effect_is_known(tiny_saes):
     still = load_model(module, build_tokenizer())
     first, second = SITES[0], SITES[1]
     saes = {site: tiny_saes[site] for site in (first, second)}
-    runs = feature_runs(still, saes, ioi(still, n=4, seed=0), min_active=1, positions="last")
+    runs = FeatureRuns.of(still, saes, ioi(still, n=4, seed=0), min_active=1, positions="last")
     found = exact_feature_effects(runs)
     x = run(still, runs.batch, [first])[first][:, -1]  # what every site shows
     for row, feature in enumerate(runs.features[first]):
@@ -95,15 +95,15 @@ def test_where_blocks_do_nothing_the_effect_is_known(tiny_saes):
 
 
 def moved(runs, site, column, small=0.004):
-    """Slopes of features and measure when one feature goes a little to its new value, and back."""
+    """Slopes of features and metric when one feature goes a little to its new value, and back."""
     everything = torch.arange(len(runs))
     features, measured = [], []
     for sign in (1, -1):
         bits = torch.zeros(len(runs), len(runs.features[site]))
         bits[:, column] = sign * small
         features.append(runs.run(everything, {site: bits})[0])
-        _, logits = runs.run(everything, {site: bits}, afresh=False, measure=True)
-        measured.append(float(runs.change(logits, everything).mean()))
+        _, logits = runs.run(everything, {site: bits}, afresh=False, logits=True)
+        measured.append(float(runs.metric_change(logits, everything).mean()))
     slopes = {s: (features[0][s] - x).mean(0) / (2 * small) for s, x in features[1].items()}
     return slopes, (measured[0] - measured[1]) / (2 * small)
 
@@ -128,8 +128,8 @@ def test_integrated_gradients_are_complete(runs):
     """After the last dictionary there is no kink, so midpoints converge with 1 / steps**2."""
     last, everything = SITES[-1], torch.arange(len(runs))
     ones = {last: torch.ones(len(runs), len(runs.features[last]))}
-    _, logits = runs.run(everything, ones, afresh=False, measure=True)
-    whole = float(runs.change(logits, everything).mean())
+    _, logits = runs.run(everything, ones, afresh=False, logits=True)
+    whole = float(runs.metric_change(logits, everything).mean())
     errors = [
         abs(attributed_effects(runs, steps=steps, edges=False).nodes[last].sum() - whole)
         for steps in (1, 16)
@@ -172,16 +172,16 @@ def test_a_circuit_of_the_best_features(tiny, tiny_saes, task, steps):
 def test_what_cannot_be_run_is_refused(tiny, tiny_saes, task):
     saes = {site: tiny_saes[site] for site in SITES}
     with pytest.raises(InputError, match="two or more"):
-        feature_runs(tiny, {SITES[0]: saes[SITES[0]]}, task)
+        FeatureRuns.of(tiny, {SITES[0]: saes[SITES[0]]}, task)
     with pytest.raises(InputError, match="value must be"):
-        feature_runs(tiny, saes, task, value="half")  # type: ignore[arg-type]
+        FeatureRuns.of(tiny, saes, task, value="half")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="No feature of"):
-        feature_runs(tiny, saes, task, min_active=100)
+        FeatureRuns.of(tiny, saes, task, min_active=100)
     moved = {**saes, Site("mlp_out", 0): replace(saes[SITES[0]], site=Site("mlp_out", 0))}
     with pytest.raises(InputError, match="is no plain autoencoder of the residual stream"):
-        feature_runs(tiny, moved, task)
-    runs = feature_runs(tiny, saes, task, min_active=1)
-    with pytest.raises(InputError, match="steps must be 0"):
+        FeatureRuns.of(tiny, moved, task)
+    runs = FeatureRuns.of(tiny, saes, task, min_active=1)
+    with pytest.raises(InputError, match="steps must be at least 0"):
         attributed_effects(runs, steps=-1)
     with pytest.raises(InputError, match="edges alone"):
         exact_feature_effects(runs, {SITES[0]: runs.features[SITES[0]][:1]}).circuit()

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.exact_effects import exact_feature_effects
 from circuit_toolkit.circuit_lasso.feature_swaps import (
     _slopes,
     randomised_effects,
     randomised_features,
 )
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.patching.feature_effects import exact_feature_effects, exact_runs
-from circuit_toolkit.patching.feature_prompts import feature_runs
+from circuit_toolkit.patching.feature_runs import FeatureRuns
 from circuit_toolkit.tasks import agreement
 from tests.tiny import residual_sites, task_it_does
 
@@ -30,7 +30,7 @@ def saes(tiny_saes):
 
 @pytest.fixture(scope="module")
 def runs(tiny, saes, task):
-    return feature_runs(tiny, saes, task, min_active=6)
+    return FeatureRuns.of(tiny, saes, task, min_active=6)
 
 
 def correlation(ours, theirs):
@@ -52,7 +52,7 @@ def test_effects_are_those_of_single_ablations(runs):
 
 def test_draws_follow_what_exact_ablations_would_take(runs):
     found = randomised_effects(runs, nodes=False)
-    assert found.settings["draws"] == max(1, round(exact_runs(runs) / (18 * len(runs))))
+    assert found.settings["draws"] == max(1, round(runs.exact_runs() / (18 * len(runs))))
     assert found.settings["runs"] == len(runs) * found.settings["draws"]
     for site in SITES[:-1]:
         size = np.abs(found.edges[site])
@@ -69,12 +69,12 @@ def test_bits_decide_what_changes(runs):
     found, _ = runs.run(rows, none)
     assert max(float(each.abs().max()) for each in found.values()) < 1e-5
     first = {**none, SITES[0]: torch.ones_like(none[SITES[0]])}
-    found, logits = runs.run(rows, first, measure=True)
+    found, logits = runs.run(rows, first, logits=True)
     assert found[SITES[1]].abs().max() > 0.1
     assert max(float(found[site].abs().max()) for site in SITES[2:]) < 1e-5
-    assert runs.change(logits, rows).abs().max() < 1e-4
-    _, logits = runs.run(rows, first, afresh=False, measure=True)  # travels on
-    assert runs.change(logits, rows).abs().min() > 1e-3
+    assert runs.metric_change(logits, rows).abs().max() < 1e-4
+    _, logits = runs.run(rows, first, afresh=False, logits=True)  # travels on
+    assert runs.metric_change(logits, rows).abs().min() > 1e-3
 
 
 def test_slopes_are_found_without_the_bias_of_the_lasso():

@@ -108,7 +108,7 @@ def test_several_changes_act_in_one_run_and_later_ones_see_earlier_ones(tiny):
     assert (intervene(tiny, [TEXT], changes).logits[0] - theirs).abs().max() <= TOL
 
 
-def test_resampling_takes_what_the_twin_has(tiny, tiny_saes):
+def test_resampling_takes_what_the_corrupted_prompt_has(tiny, tiny_saes):
     task = agreement(tiny, n=6, seed=0)
     lengths = {len(tiny.tokenize([t]).ids[0]) for t in (*task.clean, *task.corrupted)}
     assert len(lengths) > 1  # batches are padded
@@ -119,10 +119,10 @@ def test_resampling_takes_what_the_twin_has(tiny, tiny_saes):
     site = Site("resid_post", 1)
     units = [3, 40, 41]
     ours = intervene(tiny, task, [resample(site, features=units)], dictionaries=tiny_saes).logits
-    twins = capture(tiny, tiny_saes, list(task.corrupted), progress=False)
+    corrupted = capture(tiny, tiny_saes, list(task.corrupted), progress=False)
     for row, text in enumerate(task.clean):
         ids = tiny.tokenize([text]).ids
-        values = torch.tensor(twins.features[site][twins.prompt == row][:, units].toarray())
+        values = torch.tensor(corrupted.features[site][corrupted.prompt == row][:, units].toarray())
 
         def edit(x, values=values):
             acts = tiny_saes[site].encode(x)
@@ -136,7 +136,7 @@ def test_resampling_takes_what_the_twin_has(tiny, tiny_saes):
     assert (intervene(tiny, task, heads).logits - intervene(tiny, task, []).logits).abs().max() > 0
 
 
-def test_resampling_wants_twins_that_correspond(tiny):
+def test_resampling_wants_corrupted_prompts_that_correspond(tiny):
     changes = [resample("resid_post 0")]
     with pytest.raises(InputError, match="pass a task whose prompts have corrupted prompts"):
         intervene(tiny, TEXTS, changes)

@@ -39,8 +39,8 @@ def written_out(tiny, number, edges):
             fresh, _ = head_by_head(module, ids[0], added)
             added[reader] = sum(theirs[w] - fresh[w] for w, r in edges if r == reader)
         _, after = head_by_head(module, ids[0], added)
-    measure = [task.metric_of(logits[None], [number]) for logits in (after, before)]
-    return float(measure[0] - measure[1])
+    metric = [task.metric_of(logits[None], [number]) for logits in (after, before)]
+    return float(metric[0] - metric[1])
 
 
 SETS = [
@@ -117,7 +117,7 @@ def test_a_circuit_holds_every_edge_alone(tiny, graph):
     assert weight[edge] == pytest.approx(mean, abs=TOL)
 
 
-def test_change_is_the_contrasts_own(tiny):
+def test_change_is_the_tasks_own(tiny):
     measured = patching_effects(tiny, TwoTokens(), SETS)
     changed = patching_effects(tiny, TwoTokens(), SETS, response="change", n_prompts=3)
     assert changed.shape == (3, len(SETS))

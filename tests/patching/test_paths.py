@@ -222,7 +222,7 @@ def test_in_a_linear_model_direct_paths_add_up_to_the_whole_effect():
         assert whole.abs().max() > 0.1
 
 
-def test_zero_and_mean_are_those_of_hooks_and_need_no_twins(tiny, saes):
+def test_zero_and_mean_are_those_of_hooks_and_need_no_corrupted_prompts(tiny, saes):
     alone = TwoTokens(corrupted=())
     tokens = [tiny.tokenize([text]).ids[0] for text in CLEAN]
     written = [Hooked(ids).written(0, 1) for ids in tokens]
