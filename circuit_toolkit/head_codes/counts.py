@@ -22,19 +22,18 @@ def discrete_codes(activations: Tensor, *, own_code_for_none: bool = True) -> np
 
 def unique_codes(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Count, for every head, the codes that positives use and negatives do not."""
-    uses, others = _used(positive, negative)
-    return (uses & ~others).sum(1).astype(float)
-
-
-def unique_share(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """Return the same as a share of all codes that a head uses, shape (H,)."""
-    uses, others = _used(positive, negative)
-    return (uses & ~others).sum(1) / (uses | others).sum(1)
+    _expect_same_heads(positive, negative)
+    names = np.unique(np.concatenate([positive.ravel(), negative.ravel()]))
+    heads = np.arange(positive.shape[1])
+    only = np.zeros((len(heads), len(names)), dtype=bool)
+    only[heads, np.searchsorted(names, positive)] = True
+    only[heads, np.searchsorted(names, negative)] = False
+    return only.sum(1).astype(float)
 
 
 def unique_pairs(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Count, for every two heads, the pairs of codes that positives alone have in them together."""
-    _check(positive, negative)
+    _expect_same_heads(positive, negative)
     heads, size = positive.shape[1], int(max(positive.max(), negative.max())) + 1
     found = np.zeros((heads, heads))
     for head in range(heads):  # pairs of `head` with all others at once
@@ -45,30 +44,17 @@ def unique_pairs(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     return found
 
 
-def heads_in_pairs(pairs: np.ndarray, entries: int | None = None) -> np.ndarray:
+def heads_in_pairs(pairs: np.ndarray) -> np.ndarray:
     """Count how often a head is part of the strongest pairs: the published score of "edges"."""
     heads = len(pairs)
     first, second = (index.ravel() for index in np.indices(pairs.shape))
     apart = first != second
     order = np.argsort(-pairs.ravel()[apart], kind="stable")
     listed = np.stack([first[apart][order], second[apart][order]], 1).ravel()
-    entries = heads * heads // 2 if entries is None else entries
-    return np.bincount(listed[:entries], minlength=heads).astype(float)
+    return np.bincount(listed[: heads * heads // 2], minlength=heads).astype(float)
 
 
-def _used(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which codes every head uses on positives and on negatives, each (H, codes) of bool."""
-    _check(positive, negative)
-    names = np.unique(np.concatenate([positive.ravel(), negative.ravel()]))
-    tables = []
-    for codes in (positive, negative):
-        table = np.zeros((codes.shape[1], len(names)), dtype=bool)
-        table[np.arange(codes.shape[1]), np.searchsorted(names, codes)] = True
-        tables.append(table)
-    return tables[0], tables[1]
-
-
-def _check(positive: np.ndarray, negative: np.ndarray) -> None:
+def _expect_same_heads(positive: np.ndarray, negative: np.ndarray) -> None:
     if not len(positive) or not len(negative) or positive.shape[1:] != negative.shape[1:]:
         raise InputError(
             "Codes of positives and negatives must be of the same heads, one prompt or more each, "

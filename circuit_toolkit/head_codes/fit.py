@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuit_toolkit.arguments import number, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
 from circuit_toolkit.display import draw
@@ -96,24 +97,6 @@ class HeadCodesFit:
         layer = np.repeat(self.layers, self.per_seed.shape[2])
         return np.where(layer[:, None] < layer[None, :], self.pairs_per_seed.mean(0), 0.0)
 
-    def softmax(self, *, within_layer: bool = False) -> np.ndarray:
-        """Return the scores as the paper thresholds them.
-
-        Parameters
-        ----------
-        within_layer : bool
-            Let the heads of each layer add up to 1, instead of all heads.
-
-        Returns
-        -------
-        ndarray, shape (L, H)
-            Ranks all heads as the scores do; within layers it does not.
-        """
-        axis = 1 if within_layer else None
-        raised = np.exp(self.scores - self.scores.max(axis, keepdims=True))
-        return raised / raised.sum(axis, keepdims=True)
-
-    # Views stand above circuits; a figure is what a notebook user types, as with Circuit.show().
     def figure(self, truth: np.ndarray | None = None) -> Any:
         """Draw the scores as a heat map.
 
@@ -130,7 +113,8 @@ class HeadCodesFit:
 
     def __repr__(self) -> str:
         """Sizes and the strongest heads; not the tables."""
-        best = ", ".join(f"{layer}.{head}" for layer, head in self._ranked()[:5])
+        order = np.argsort(-self.scores.ravel(), kind="stable")[:5]
+        best = ", ".join("{}.{}".format(*self._place(i)) for i in order)
         return f"HeadCodesFit({self.scores.size} heads, {len(self.per_seed)} seeds; first {best})"
 
     def table(self) -> pd.DataFrame:
@@ -139,20 +123,18 @@ class HeadCodesFit:
         Returns
         -------
         DataFrame
-            Layer, head, score, spread, and how many codes only positives use (first seed).
+            Layer, head, score and spread.
         """
         import pandas as pd
 
-        rows = [
-            {
-                "layer": self.layers[row],
-                "head": head,
-                "score": self.scores[row, head],
-                "spread": self.spread[row, head],
-            }
-            for row, head in np.ndindex(self.scores.shape)
-        ]
-        return pd.DataFrame(rows).sort_values("score", ascending=False, ignore_index=True)
+        layers, heads = np.indices(self.scores.shape)
+        columns = {
+            "layer": np.asarray(self.layers)[layers.ravel()],
+            "head": heads.ravel(),
+            "score": self.scores.ravel(),
+            "spread": self.spread.ravel(),
+        }
+        return pd.DataFrame(columns).sort_values("score", ascending=False, ignore_index=True)
 
     def code_table(self, layer: int, head: int, seed: int = 0) -> pd.DataFrame:
         """Return which codes a head uses, and on how many prompts.
@@ -177,10 +159,16 @@ class HeadCodesFit:
         """
         import pandas as pd
 
-        row = self._row(layer, head)
+        layer, head, seed = whole(layer, "layer"), whole(head, "head"), whole(seed, "seed")
+        heads = self.scores.shape[1]
+        if layer not in self.layers or not 0 <= head < heads:
+            raise InputError(
+                f"There is no head {layer}.{head}: layers are {self.layers[0]} to "
+                f"{self.layers[-1]}, heads 0 to {heads - 1}."
+            )
         if not 0 <= seed < len(self.codes):
             raise InputError(f"There are seeds 0 to {len(self.codes) - 1}, not {seed}.")
-        codes, mask = self.codes[seed, :, row, head], self.counted[seed]
+        codes, mask = self.codes[seed, :, self.layers.index(layer), head], self.counted[seed]
         b, size = len(mask), self.settings["n_features"] + 1
         positives = np.bincount(codes[:b][mask], minlength=size)
         negatives = np.bincount(codes[b:][mask], minlength=size)
@@ -219,44 +207,29 @@ class HeadCodesFit:
         """
         if (threshold is None) == (n_heads is None):
             raise InputError("Pass either threshold, a share of the highest score, or n_heads.")
-        if (threshold is not None and not 0 <= threshold <= 1) or not 0 <= pairs <= 1:
-            raise InputError(f"threshold and pairs must be in [0, 1], got {threshold}, {pairs}.")
-        if n_heads is not None and not 0 <= n_heads <= self.scores.size:
-            raise InputError(f"There are {self.scores.size} heads: n_heads={n_heads}.")
-        best = self.scores.max()
-        ranked = self._ranked()
-        if n_heads is None:
-            assert threshold is not None
-            least = threshold * best
-            kept = [x for x in ranked if self.scores[self._row(*x), x[1]] >= least and best > 0]
+        pairs, flat = number(pairs, "pairs", 0, 1), self.scores.ravel()
+        if threshold is not None:
+            threshold = number(threshold, "threshold", 0, 1)
+            kept = np.flatnonzero((flat >= threshold * flat.max()) & (flat.max() > 0))
         else:
-            kept = ranked[:n_heads]
-        kept = sorted(kept)
-        scores = [float(self.scores[self._row(*head), head[1]]) for head in kept]
-        nodes = head_nodes(kept, scores, str(self.settings.get("target") or "target"))
-        matrix, size = self.pairs, self.scores.shape[1]
-        where = [self._row(layer, head) * size + head for layer, head in kept]
-        mine = matrix[np.ix_(where, where)]
-        source, target = np.nonzero((mine > 0) & (mine >= pairs * matrix.max()))
+            n_heads = whole(n_heads, "n_heads", 0)
+            if n_heads > len(flat):
+                raise InputError(f"There are {len(flat)} heads: n_heads={n_heads}.")
+            kept = np.sort(np.argsort(-flat, kind="stable")[:n_heads])
+        target = str(self.settings.get("target") or "target")
+        nodes = head_nodes([self._place(i) for i in kept], flat[kept].tolist(), target)
+        mine = self.pairs[np.ix_(kept, kept)]
+        source, end = np.nonzero((mine > 0) & (mine >= pairs * self.pairs.max()))
         edges = np.zeros(len(source), dtype=EDGE)
-        edges["source"], edges["target"] = source, target
-        edges["weight"] = edges["score"] = mine[source, target]
+        edges["source"], edges["target"] = source, end
+        edges["weight"] = edges["score"] = mine[source, end]
         chosen = {"threshold": threshold, "n_heads": n_heads, "pairs": pairs}
         return Circuit(nodes, edges, {**self.settings, "level": "heads", **chosen})
 
-    def _ranked(self) -> list[tuple[int, int]]:
-        """Layer and head of all heads, the highest score first."""
-        order = np.argsort(-self.scores.ravel(), kind="stable")
-        size = self.scores.shape[1]
-        return [(self.layers[i // size], int(i % size)) for i in order.tolist()]
-
-    def _row(self, layer: int, head: int) -> int:
-        if layer not in self.layers or not 0 <= head < self.per_seed.shape[2]:
-            raise InputError(
-                f"There is no head {layer}.{head}: layers are {self.layers[0]} to "
-                f"{self.layers[-1]}, heads 0 to {self.per_seed.shape[2] - 1}."
-            )
-        return self.layers.index(layer)
+    def _place(self, i: int) -> tuple[int, int]:
+        """Layer and head of an entry of the scores."""
+        row, head = divmod(int(i), self.scores.shape[1])
+        return self.layers[row], head
 
 
 def head_nodes(
@@ -264,7 +237,7 @@ def head_nodes(
 ) -> np.ndarray:
     """Make the table of nodes of a circuit over heads."""
     nodes = np.zeros(len(heads) + 1, dtype=NODE)
-    for number, ((layer, head), score) in enumerate(zip(heads, scores, strict=True)):
-        nodes[number] = (str(Site("head_out", layer)), head, 0.0, score, f"a{layer}.h{head}")
+    for row, ((layer, head), score) in enumerate(zip(heads, scores, strict=True)):
+        nodes[row] = (str(Site("head_out", layer)), head, 0.0, score, f"a{layer}.h{head}")
     nodes[-1] = (TARGET, 0, 0.0, 0.0, target)
     return nodes

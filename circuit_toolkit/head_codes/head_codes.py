@@ -7,9 +7,8 @@ difference is an option.
 
 What carries the information is the pair of a prompt and its corrupted prompt, at the token where
 the answer is said: the same autoencoder untrained ranks the heads of the bundled model as well, and
-so does the plain difference of a pair's outputs (`evaluation.head_scores.compare_heads`). Codes say
-besides which states of a head are new. A head that acts at earlier tokens alone is not seen at the
-last.
+so does the plain difference of a pair's outputs (`compare_heads`). Codes say besides which states
+of a head are new. A head that acts at earlier tokens alone is not seen at the last.
 """
 
 from __future__ import annotations
@@ -23,18 +22,15 @@ import torch
 from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.autoencoder import CodeAutoencoders, train_autoencoders
-from circuit_toolkit.head_codes.counts import (
-    discrete_codes,
-    unique_codes,
-    unique_share,
-)
+from circuit_toolkit.head_codes.counts import discrete_codes, unique_codes
 from circuit_toolkit.head_codes.fit import HeadCodesFit
 from circuit_toolkit.tasks.task import Task
 
-Score = Literal["change", "unique", "unique_share"]
-PIECE = 64  # prompts that are encoded at a time, with every seed
+HeadScore = Literal["change", "unique"]
+_PAIRS_AT_ONCE = 64  # prompts that are encoded at a time, with every seed
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,10 @@ class HeadCodes:
     positions : str
         What stands for a prompt: the output at the `last` token (where the next word is said), the
         `mean` over tokens (published), or at a position that the task names.
-    score : {"change", "unique", "unique_share"}
+    score : {"change", "unique"}
         `change` (ours): how far the codes move what a head writes when a prompt is exchanged for
         its corrupted prompt, the mean over pairs of the norm of the difference of reconstructions,
-        in units of the residual stream. `unique` (published): how many codes only positives use;
-        `unique_share`: the same as a share of the codes that the head uses.
+        in units of the residual stream. `unique` (published): how many codes only positives use.
     n_train : int
         Prompts that the autoencoder is trained on, drawn from positives and negatives.
     held_out : bool
@@ -67,9 +62,6 @@ class HeadCodes:
         Of Adam, each on all rows; 0 for an autoencoder that was never trained. Published: 500.
     learning_rate : float
         Of Adam. Published: 1e-3; larger with fewer steps, the loss ends about as low.
-    centred : bool
-        Take the mean over the residual stream's coordinates off, as weights are published
-        centred: a LayerNorm does not see it.
     own_code_for_none : bool
         Count "no code is active" as a code of its own; published: as code 0.
     reference : bool
@@ -91,14 +83,13 @@ class HeadCodes:
     n_features: int = 200
     l1: float = 0.02
     positions: str = "last"
-    score: Score = "change"
+    score: HeadScore = "change"
     n_train: int = 10
     held_out: bool = True
     n_count: int | None = None
     n_seeds: int = 3
     steps: int = 110
     learning_rate: float = 5e-3
-    centred: bool = True
     own_code_for_none: bool = True
     reference: bool = False
     seed: int = 0
@@ -149,11 +140,11 @@ class HeadCodes:
             If a setting is out of range, these are no head outputs of this task, or there are too
             few prompts.
         """
-        if self.score not in ("change", "unique", "unique_share") or self.n_seeds < 1:
-            raise InputError(
-                "score must be 'change', 'unique' or 'unique_share' and n_seeds at least 1, got "
-                f"{self.score!r} and {self.n_seeds}."
-            )
+        if self.score not in ("change", "unique"):
+            raise InputError(f"score must be 'change' or 'unique', got {self.score!r}.")
+        whole(self.n_seeds, "n_seeds", 1)
+        if self.n_count is not None:
+            whole(self.n_count, "n_count", 1)
         outputs, layers = self._outputs(acts, task)  # (prompts, heads, D)
         pairs = len(outputs) // 2
         rng = np.random.default_rng(self.seed)
@@ -163,8 +154,6 @@ class HeadCodes:
             mask[rows % pairs] = not self.held_out
             if self.n_count is not None:
                 mask[np.flatnonzero(mask)[self.n_count :]] = False
-        if self.n_count is not None and self.n_count < 1:
-            raise InputError(f"n_count must be at least 1, got {self.n_count}.")
         if not 1 <= self.n_train <= len(outputs) or not counted.any(1).all():
             raise InputError(
                 f"{self.n_train} training prompts of {len(outputs)} leave nothing to count on. "
@@ -182,12 +171,10 @@ class HeadCodes:
         codes, change = self._encoded(coders, outputs)
         scores = []
         for mask, code, moved in zip(counted, codes, change, strict=True):
-            positive, negative = code[:pairs][mask], code[pairs:][mask]
             if self.score == "change":
                 scores.append(moved[mask].mean(0))
             else:
-                count = unique_codes if self.score == "unique" else unique_share
-                scores.append(count(positive, negative))
+                scores.append(unique_codes(code[:pairs][mask], code[pairs:][mask]))
         shape = (self.n_seeds, len(layers), -1)
         return HeadCodesFit(
             layers=tuple(layers),
@@ -207,12 +194,14 @@ class HeadCodes:
 
     def _outputs(self, acts: Activations, task: Task) -> tuple[Tensor, list[int]]:
         """Head outputs of all prompts (prompts, heads, D), and the layers that they are of."""
+        expect(acts, "acts", "Activations")
+        expect(task, "task", "Task")
         shapes: Mapping[str, Any] = acts.settings.get("shapes", {})
         if {site.kind for site in acts.sites} != {"head_out"} or not shapes:
             kinds = ", ".join(dict.fromkeys(site.kind for site in acts.sites))
             raise InputError(
                 f"Head codes read what heads write, not {kinds}: "
-                "capture(model, task, 'head_out', positions='last')."
+                "capture(model, 'head_out', task, positions='last')."
             )
         if acts.settings.get("task") != task.name or acts.n_prompts != len(task.texts):
             raise InputError(
@@ -228,15 +217,15 @@ class HeadCodes:
         found = []
         for site, matrix in rows.features.items():
             x = torch.from_numpy(matrix.toarray()).unflatten(1, tuple(shapes[str(site)]))
-            found.append(x - x.mean(2, keepdim=True) if self.centred else x)
+            found.append(x - x.mean(2, keepdim=True))  # which a LayerNorm does not see
         return torch.cat(found, 1), [site.layer for site in rows.sites]
 
     def _encoded(self, coders: CodeAutoencoders, outputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Codes (S, prompts, heads), and how far pairs are apart (S, b, heads)."""
         pairs, heads = len(outputs) // 2, outputs.shape[1]
         codes, change = [], []
-        for start in range(0, pairs, PIECE):
-            stop = min(start + PIECE, pairs)
+        for start in range(0, pairs, _PAIRS_AT_ONCE):
+            stop = min(start + _PAIRS_AT_ONCE, pairs)
             both = outputs[[*range(start, stop), *range(pairs + start, pairs + stop)]]
             active = coders.encode(both.flatten(0, 1)[None]).unflatten(1, (2, stop - start, heads))
             codes.append(discrete_codes(active, own_code_for_none=self.own_code_for_none))
