@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.attribution.features import attributed_effects
+from circuit_toolkit.attribution.features import attributed_nodes
 from circuit_toolkit.circuit_lasso.feature_swaps import randomised_effects
 from circuit_toolkit.evidence.curves import faithfulness
 from circuit_toolkit.patching.feature_runs import FeatureRuns
@@ -50,13 +50,13 @@ def scores(model, saes, task, method, seed=0):
         seed=seed,
     )
     if randomised:
-        effects = randomised_effects(runs, edges=False, seed=seed)
+        nodes = randomised_effects(runs, edges=False, seed=seed).nodes
     else:
         steps = STEPS if method == "integrated gradients" else 0
-        effects = attributed_effects(runs, steps=steps, edges=False)
+        nodes, _ = attributed_nodes(runs, steps)
     table = {
-        site: np.bincount(chosen, np.abs(effects.nodes[site]), saes[site].n_features)
-        for site, chosen in effects.features.items()
+        site: np.bincount(chosen, np.abs(nodes[site]), saes[site].n_features)
+        for site, chosen in runs.features.items()
     }
     return table, time.process_time() - began
 

@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 
 import circuit_toolkit as ct
 from benchmarks.exact_effects import exact_feature_effects
-from circuit_toolkit.attribution.features import attributed_effects
+from circuit_toolkit.attribution.features import attributed_edges
 from circuit_toolkit.benchmark.metrics import average_precision
 from circuit_toolkit.circuit_lasso.feature_swaps import randomised_effects
 from circuit_toolkit.patching.feature_runs import FeatureRuns
@@ -123,16 +123,14 @@ def main() -> None:
         tables, seconds = timed(lambda task=task, runs=runs: observational(model, saes, task, runs))
         row("CircuitLasso (observational)", [pairs(tables)], seconds)
         for steps in (0, 4):
-            found, seconds = timed(
-                lambda few=few, late=late, steps=steps: attributed_effects(
-                    few, late, steps=steps, nodes=False
-                )
+            (tables, count), seconds = timed(
+                lambda few=few, late=late, steps=steps: attributed_edges(few, late, steps)
             )
             fires = [(few.pooled(few.acts[s]) != 0).sum(1) for s in few.sites[1:]]
             every = int(torch.stack(fires).amax(0).sum()) * max(steps, 1) * N / N_GRADIENT
             label = f"integrated gradients, {steps} steps" if steps else "attribution patching"
-            note = str(seconds * every / found.settings["runs"])
-            row(label, [pairs(found.edges, few)], seconds, note)
+            note = str(seconds * every / count)
+            row(label, [pairs(tables, few)], seconds, note)
 
 
 if __name__ == "__main__":

@@ -98,64 +98,33 @@ def feature_attribution(
         min_active=min_active,
         seed=seed,
     )
-    ranked = attributed_effects(runs, steps=steps, edges=False, batch_size=batch_size)
-    sizes = np.sort(np.concatenate([np.abs(column) for column in ranked.nodes.values()]))
-    least = sizes[-min(max_features, len(sizes))] if max_features > 0 else np.inf
-    later = {
-        site: runs.features[site][np.abs(column) >= least] for site, column in ranked.nodes.items()
-    }
-    between = attributed_effects(
-        runs, later, steps=steps, nodes=False, batch_size=batch_size, progress=progress
-    )
-    settings = {**ranked.settings, "seconds": time.perf_counter() - began}
-    both = FeatureEffects(runs.features, between.edges, ranked.nodes, ranked.activation)
-    circuit = both.circuit(max_features, max_edges)
-    return Circuit(circuit.nodes, circuit.edges, {"level": "dataset", **settings})
-
-
-def attributed_effects(
-    runs: FeatureRuns,
-    later: Mapping[Site, np.ndarray] | None = None,
-    *,
-    steps: int = 0,
-    edges: bool = True,
-    nodes: bool = True,
-    batch_size: int = SIZE,
-    progress: bool = False,
-) -> FeatureEffects:
-    """Attribute effects of single features by gradients."""
     steps = whole(steps, "steps", 0)
-    began = time.perf_counter()
-    points = [(step + 0.5) / steps for step in range(steps)] or [0.0]
-    tables: dict[Site, np.ndarray] = {}
-    measured: dict[Site, np.ndarray] = {}
-    count = 0
-    if nodes:
-        measured, count = _attributed_nodes(runs, points, steps, batch_size)
-    if edges:
-        tables, more = _attributed_edges(runs, later, points, batch_size, progress)
-        count += more
-    return FeatureEffects(
-        runs.features,
-        tables,
-        measured,
-        runs.mean_activations(),
-        settings={
-            "method": "integrated gradients" if steps else "attribution patching",
-            **runs.settings,
-            "steps": steps,
-            "runs": count,
-            "seconds": time.perf_counter() - began,
-        },
+    nodes, count = attributed_nodes(runs, steps, batch_size)
+    sizes = np.sort(np.concatenate([np.abs(column) for column in nodes.values()]))
+    least = sizes[-min(max_features, len(sizes))] if max_features > 0 else np.inf
+    best = {site: runs.features[site][np.abs(column) >= least] for site, column in nodes.items()}
+    edges, more = attributed_edges(runs, best, steps, batch_size, progress)
+    settings = {
+        "method": "integrated gradients" if steps else "attribution patching",
+        **runs.settings,
+        "steps": steps,
+        "runs": count + more,
+        "seconds": time.perf_counter() - began,
+    }
+    effects = FeatureEffects(
+        runs.features, edges, nodes, runs.mean_activations(), settings=settings
     )
+    return effects.circuit(max_features, max_edges)
 
 
-def _attributed_nodes(
-    runs: FeatureRuns, points: list[float], steps: int, batch_size: int
+def attributed_nodes(
+    runs: FeatureRuns, steps: int = 0, batch_size: int = SIZE
 ) -> tuple[dict[Site, np.ndarray], int]:
-    """Effects on the metric (p,) by site; gradients at no step serve all sites at once."""
+    """Return effects on the metric (p,) by site, and the number of runs that they took."""
+    points = _midpoints(steps)
     totals = {site: torch.zeros(len(runs.features[site])) for site in runs.sites}
     everything, count = torch.arange(len(runs)), 0
+    # Without steps, the gradients of one run serve all sites at once.
     groups = [[site] for site in runs.sites] if steps else [runs.sites]
     for part in row_slices(len(runs), batch_size):
         rows = everything[part]
@@ -171,14 +140,15 @@ def _attributed_nodes(
     return {site: total.numpy() for site, total in totals.items()}, count
 
 
-def _attributed_edges(
+def attributed_edges(
     runs: FeatureRuns,
-    later: Mapping[Site, np.ndarray] | None,
-    points: list[float],
-    batch_size: int,
-    progress: bool,
+    later: Mapping[Site, np.ndarray] | None = None,
+    steps: int = 0,
+    batch_size: int = SIZE,
+    progress: bool = False,
 ) -> tuple[dict[Site, np.ndarray], int]:
-    """Effects (p, q) between adjacent sites: a row of a run is one later feature of each site."""
+    """Return effects (p, q) between adjacent sites, and the number of runs that they took."""
+    points = _midpoints(steps)
     sites, ends = runs.sites, runs.sites[1:]
     totals = {
         end: torch.zeros(len(runs.features[end]), len(runs.features[site]))
@@ -188,7 +158,7 @@ def _attributed_edges(
         end: single_changes(runs.pooled(runs.acts[end].abs()) > 0, columns_of(runs, end, later))
         for end in ends
     }
-    rows, columns = stacked(lists, ends, len(runs))
+    rows, columns = stacked(lists, ends, len(runs))  # one later feature of each site in a run
     for part in row_slices(len(rows), batch_size, progress, "gradients"):
         column = {end: values[part] for end, values in columns.items()}
         live = {end: (values >= 0).nonzero()[:, 0] for end, values in column.items()}
@@ -208,6 +178,10 @@ def _attributed_edges(
     scale = len(runs) * len(points)
     tables = {site: totals[end].T.numpy() / scale for site, end in zip(sites, ends, strict=False)}
     return tables, len(rows) * len(points)
+
+
+def _midpoints(steps: int) -> list[float]:
+    return [(step + 0.5) / steps for step in range(steps)] or [0.0]
 
 
 def _effects(runs: FeatureRuns, site: Site, rows: Tensor, gradient: Tensor) -> Tensor:

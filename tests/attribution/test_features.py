@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from benchmarks.exact_effects import exact_feature_effects
-from circuit_toolkit.attribution.features import attributed_effects, feature_attribution
+from circuit_toolkit.attribution.features import (
+    attributed_edges,
+    attributed_nodes,
+    feature_attribution,
+)
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions import intervene, put
 from circuit_toolkit.models import load_model, run
@@ -110,14 +114,14 @@ def moved(runs, site, column, small=0.004):
 
 def test_attributions_are_the_slopes_of_small_changes(runs):
     """Central differences; float32 leaves some 1e-3 of them."""
-    found = attributed_effects(runs)
+    (nodes, _), (edges, _) = attributed_nodes(runs), attributed_edges(runs)
     for number, site in enumerate(SITES):
-        column = int(np.abs(found.nodes[site]).argmax())
+        column = int(np.abs(nodes[site]).argmax())
         _, slope = moved(runs, site, column)
-        np.testing.assert_allclose(found.nodes[site][column], slope, rtol=0.02, atol=1e-4)
+        np.testing.assert_allclose(nodes[site][column], slope, rtol=0.02, atol=1e-4)
         if number + 1 < len(SITES):
-            column = int(np.abs(found.edges[site]).sum(1).argmax())
-            ours = found.edges[site][column]
+            column = int(np.abs(edges[site]).sum(1).argmax())
+            ours = edges[site][column]
             slopes, _ = moved(runs, site, column)
             close = np.isclose(ours, slopes[SITES[number + 1]], rtol=0.02, atol=2e-3)
             assert close.mean() > 0.85  # the others change places in the top k on some token
@@ -130,23 +134,20 @@ def test_integrated_gradients_are_complete(runs):
     ones = {last: torch.ones(len(runs), len(runs.features[last]))}
     _, logits = runs.run(everything, ones, afresh=False, logits=True)
     whole = float(runs.metric_change(logits, everything).mean())
-    errors = [
-        abs(attributed_effects(runs, steps=steps, edges=False).nodes[last].sum() - whole)
-        for steps in (1, 16)
-    ]
+    errors = [abs(attributed_nodes(runs, steps)[0][last].sum() - whole) for steps in (1, 16)]
     assert abs(whole) > 0.05
     assert errors[1] < 2e-3 * abs(whole) + 1e-4
     assert errors[1] < errors[0]
 
 
 def test_only_wanted_edges_are_worked_out(runs):
-    whole = attributed_effects(runs, nodes=False)
+    whole, runs_of_all = attributed_edges(runs)
     some = {site: runs.features[site][:5] for site in SITES}
-    part = attributed_effects(runs, some, nodes=False)
+    part, fewer = attributed_edges(runs, some)
     for site in SITES[:-1]:
-        np.testing.assert_allclose(part.edges[site][:, :5], whole.edges[site][:, :5], atol=1e-6)
-        assert not part.edges[site][:, 5:].any()
-    assert part.settings["runs"] < whole.settings["runs"]
+        np.testing.assert_allclose(part[site][:, :5], whole[site][:, :5], atol=1e-6)
+        assert not part[site][:, 5:].any()
+    assert fewer < runs_of_all
 
 
 @pytest.mark.parametrize("steps", [0, 2])
@@ -182,6 +183,6 @@ def test_what_cannot_be_run_is_refused(tiny, tiny_saes, task):
         FeatureRuns.of(tiny, moved, task)
     runs = FeatureRuns.of(tiny, saes, task, min_active=1)
     with pytest.raises(InputError, match="steps must be at least 0"):
-        attributed_effects(runs, steps=-1)
+        feature_attribution(tiny, saes, task, min_active=1, steps=-1)
     with pytest.raises(InputError, match="edges alone"):
         exact_feature_effects(runs, {SITES[0]: runs.features[SITES[0]][:1]}).circuit()
