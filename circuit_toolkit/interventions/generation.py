@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from circuit_toolkit.arguments import described, number, whole
 from circuit_toolkit.dictionaries import shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions.changes import Change
 from circuit_toolkit.interventions.runs import intervened
-from circuit_toolkit.models import LOGITS, Batch, Model, run
+from circuit_toolkit.models import Model
+from circuit_toolkit.models.continuation import continued
 
 
 @dataclass(frozen=True)
@@ -85,28 +84,8 @@ def generate(
         known = as_dictionaries(model, dictionaries) if dictionaries else {}
         start = model.tokenize([prompt], bos=shared_bos(known))
         before, after = (
-            _continued(each, start, count, temperature, seed, progress) for each in (model, changed)
+            continued(each, start, count, temperature, seed, progress=progress)[0]
+            for each in (model, changed)
         )
-    return Generation(prompt, before, after)
-
-
-def _continued(
-    model: Model, batch: Batch, count: int, temperature: float, seed: int, progress: bool
-) -> str:
-    from tqdm.auto import tqdm
-
-    rng = torch.Generator().manual_seed(seed)
-    ids = batch.ids
-    first = ids.shape[1]
-    steps = range(min(count, model.context - first))
-    for _ in tqdm(steps, "generate", disable=not progress, leave=False):
-        whole = Batch(ids, torch.ones_like(ids))
-        logits = run(model, whole, [LOGITS], last_logits=True)[LOGITS][0, -1].float().cpu()
-        if temperature:
-            token = int(torch.multinomial((logits / temperature).softmax(0), 1, generator=rng))
-        else:
-            token = int(logits.argmax())
-        if token == model.tokenizer.eos_token_id:
-            break
-        ids = torch.cat([ids, ids.new_tensor([[token]])], 1)
-    return str(model.tokenizer.decode(ids[0, first:]))
+    decode = model.tokenizer.decode
+    return Generation(prompt, *(str(decode(ids[ids >= 0])) for ids in (before, after)))

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import torch
+from tqdm.auto import tqdm
 
 from circuit_toolkit.models.model import Batch, Model
 from circuit_toolkit.models.tracing import LOGITS, run
 
 
 def continued(
-    model: Model, start: Batch, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+    model: Model,
+    start: Batch,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    *,
+    progress: bool = False,
 ) -> torch.Tensor:
-    """Let the model go on from prompts, all of them at once."""
+    """Let the model go on from prompts, all at once: token ids, and -1 once a text has ended."""
     rng = torch.Generator().manual_seed(seed)
     ids, mask = start.ids, start.mask
-    end = model.tokenizer.eos_token_id
     over = torch.zeros(len(ids), dtype=torch.bool)
-    said = []
-    for _ in range(min(max_new_tokens, model.context - ids.shape[1])):
+    said = [ids.new_empty(len(ids), 0).cpu()]
+    steps = range(min(max_new_tokens, model.context - ids.shape[1]))
+    for _ in tqdm(steps, "generate", disable=not progress, leave=False):
         logits = run(model, Batch(ids, mask), [LOGITS], last_logits=True)[LOGITS][:, -1]
         logits = logits.float().cpu()
         if temperature:
             chances = (logits / temperature).softmax(-1)
-            token = torch.multinomial(chances, 1, generator=rng)[:, 0]
+            token = torch.multinomial(chances, 1, generator=rng)  # (B, 1)
         else:
-            token = logits.argmax(-1)  # (B,)
-        over |= token == end
-        said.append(torch.where(over, -1, token))
-        ids = torch.cat([ids, token[:, None].to(ids)], 1)
+            token = logits.argmax(-1, keepdim=True)
+        over |= token[:, 0] == model.tokenizer.eos_token_id
+        said.append(torch.where(over[:, None], -1, token))
+        if over.all():
+            break
+        ids = torch.cat([ids, token.to(ids)], 1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-    return torch.stack(said, 1)
+    return torch.cat(said, 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from circuit_toolkit.arguments import as_prompts
 from circuit_toolkit.errors import InputError
@@ -216,14 +217,10 @@ class Model:
                 f"{longest[:80]!r}. Shorten it."
             )
         padding: Any = self.tokenizer.pad_token_id or 0
-        if all(len(row) == length for row in rows):
-            ids = torch.stack(rows)
-            return Batch(ids.to(self.device), torch.ones_like(ids).to(self.device))
-        ids = torch.full((len(rows), length), padding)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, length - len(row) :] = row
-            mask[i, length - len(row) :] = 1
+        ids, mask = (
+            pad_sequence(each, batch_first=True, padding_value=fill, padding_side="left")
+            for each, fill in ((rows, padding), ([torch.ones_like(row) for row in rows], 0))
+        )
         return Batch(ids.to(self.device), mask.to(self.device))
 
     def _of_text(self, prompt: str, bos: bool | None) -> list[int]:

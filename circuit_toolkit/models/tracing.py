@@ -5,7 +5,7 @@ What a site is (z per head, the stream normalised) is worked out from the raw va
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -169,18 +169,18 @@ def _edits(model: Model, write: Mapping[Site, Edit]) -> dict[Port, list[Edit]]:
         if site.kind == "attn_z":
             at("out_proj", "input", layer, _per_head(edit, model))
         elif site.kind == "head_out":
-            peek, add = _through_difference(_of_heads(edit, model, layer))
-            at("out_proj", "input", layer, peek)
-            at("out_proj", "output", layer, add)
+            first, then = _of_heads(edit, model, layer)
+            at("out_proj", "input", layer, first)
+            at("out_proj", "output", layer, then)
         elif site.kind == "resid_mid":
             # The block adds the old stream to the MLP's output: the difference follows there.
-            change, add = _and_difference(edit)
-            at("mlp_norm", "input", layer, change)
-            edits.setdefault(block_port(model, "", "output", layer), []).append(add)
+            first, then = _and_difference(edit)
+            at("mlp_norm", "input", layer, first)
+            at("", "output", layer, then)
         elif site.kind == "mlp_in":
-            peek, replace = _normalised_edit(edit, model, layer)
-            at("mlp_norm", "input", layer, peek)
-            at("mlp_norm", "output", layer, replace)
+            first, then = _of_norm(edit, model, layer)
+            at("mlp_norm", "input", layer, first)
+            at("mlp_norm", "output", layer, then)
         else:
             edits.setdefault(_port(model, site), []).append(edit)
     return edits
@@ -190,25 +190,27 @@ def _per_head(edit: Edit, model: Model) -> Edit:
     return lambda x: edit(x.unflatten(-1, (model.n_heads, model.d_head))).flatten(-2)
 
 
-def _of_heads(edit: Edit, model: Model, layer: int) -> Edit:
-    """From flat z to the sum over heads of what an edit of `head_out` changes."""
+def _handed_on(
+    look: Callable[[Tensor], Tensor], use: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Edit, Edit]:
+    """Two edits: look at one port, which stays, and use what was seen at a later one."""
+    held: list[Tensor] = []
+
+    def first(x: Tensor) -> Tensor:
+        held.append(look(x))
+        return x
+
+    return first, lambda y: use(y, held.pop())
+
+
+def _of_heads(edit: Edit, model: Model, layer: int) -> tuple[Edit, Edit]:
+    """Two edits: from flat z the sum over heads of what an edit of `head_out` changes; add it."""
 
     def difference(x: Tensor) -> Tensor:
         out = _head_out(model, layer, x.unflatten(-1, (model.n_heads, model.d_head)))
         return (edit(out) - out).sum(-2)
 
-    return difference
-
-
-def _through_difference(difference: Edit) -> tuple[Edit, Edit]:
-    """Two edits: look at one port, and add what follows from it at a later one."""
-    held: list[Tensor] = []
-
-    def peek(x: Tensor) -> Tensor:
-        held.append(difference(x))
-        return x
-
-    return peek, lambda y: y + held.pop()
+    return _handed_on(difference, torch.add)
 
 
 def _and_difference(edit: Edit) -> tuple[Edit, Edit]:
@@ -223,22 +225,16 @@ def _and_difference(edit: Edit) -> tuple[Edit, Edit]:
     return change, lambda y: y + held.pop()
 
 
-def _normalised_edit(edit: Edit, model: Model, layer: int) -> tuple[Edit, Edit]:
+def _of_norm(edit: Edit, model: Model, layer: int) -> tuple[Edit, Edit]:
     """Two edits: look at what the norm reads, and write what it would put out."""
     row = model.architecture
     norm = in_block(model, row.mlp_norm, layer)
     weight, bias = norm_weight(norm, row)
-    held: list[Tensor] = []
 
-    def peek(x: Tensor) -> Tensor:
-        held.append(edit(normalised(x, norm, row)))
-        return x
+    def replaced(y: Tensor, new: Tensor) -> Tensor:
+        return (new * weight if bias is None else new * weight + bias).to(y.dtype)
 
-    def replace(y: Tensor) -> Tensor:
-        new = held.pop() * weight
-        return (new if bias is None else new + bias).to(y.dtype)
-
-    return peek, replace
+    return _handed_on(lambda x: edit(normalised(x, norm, row)), replaced)
 
 
 @contextmanager
