@@ -11,16 +11,13 @@ from circuit_toolkit.demo.grammar import (
     SHARES,
     VOCABULARY,
     Grammar,
-    biographies,
-    docstrings,
     spans,
-    stories,
 )
 from circuit_toolkit.demo.grammar import words as w
-from circuit_toolkit.demo.grammar.agreement import HELD_OUT_NOUNS, HELD_OUT_TEMPLATES
+from circuit_toolkit.demo.grammar.agreement import HELD_OUT_NOUNS
 from circuit_toolkit.errors import InputError
 
-N = 1500
+N, SAID = 1500, w.TEMPLATES
 FAMILIES = ("ioi", "greater_than", "docstring", "agreement", "bios")
 
 
@@ -63,10 +60,10 @@ COMBINATIONS = {
 }
 # family -> templates that are held out, and where in a text they stand
 HELD_OUT = {
-    "ioi": [stories.HELD_OUT_OPENINGS, stories.HELD_OUT_GIVINGS],
-    "greater_than": [spans.HELD_OUT_TEMPLATES],
-    "agreement": [HELD_OUT_TEMPLATES],
-    "bios": [biographies.HELD_OUT_OPENINGS],
+    "ioi": [SAID["ioi"]["held_out_openings"], SAID["ioi"]["held_out_givings"]],
+    "greater_than": [SAID["greater_than"]["held_out"]],
+    "agreement": [SAID["agreement"]["held_out"]],
+    "bios": [SAID["bios"]["held_out_openings"]],
 }
 
 
@@ -97,9 +94,9 @@ def test_lengths_of_docstrings_are_held_out(training, test):
             counts[place] += "description" in word.parts
         return " ".join(str(counts[i]) for i in range(4))
 
-    assert {lengths(s) for s in training["docstring"]} == set(docstrings.LENGTHS)
-    assert {lengths(s) for s in test["docstring"]} == set(docstrings.HELD_OUT_LENGTHS)
-    assert not set(docstrings.LENGTHS) & set(docstrings.HELD_OUT_LENGTHS)
+    assert {lengths(s) for s in training["docstring"]} == set(SAID["docstring"]["lengths"])
+    assert {lengths(s) for s in test["docstring"]} == set(SAID["docstring"]["held_out_lengths"])
+    assert not set(SAID["docstring"]["lengths"]) & set(SAID["docstring"]["held_out_lengths"])
 
 
 def test_topics_of_spans_are_held_out(training, test):

@@ -247,12 +247,12 @@ def test_drafts_that_the_tokenizer_does_not_split_alike_are_passed_over(gpt2):
     longer = draft(corrupted={"N": "antelopes"})  # three tokens
     other = draft(says=" unbelievably")  # no single token
     wrong = draft(answers=(389,), wrong=(318,))  # " is" is another token
-    made = to_task(
-        "own", gpt2, iter([longer, other, draft(), wrong, draft()]), 2, "logit_difference"
-    )
+    drafts = iter([longer, other, draft(), wrong, draft()])
+    made = to_task("own", gpt2, drafts, 2, "logit_difference", test=True, seed=3)
+    assert (made.split, made.seed) == ("held-out", 3)
     assert made.clean == ("The boy near the car",) * 2 and made.positions["subject"] == (-4, -4)
     with pytest.raises(InputError, match=r"Only 0 of 90 prompts of 'own'"):
-        to_task("own", gpt2, iter([longer] * 200), 2, "logit_difference")
+        to_task("own", gpt2, iter([longer] * 200), 2, "logit_difference", test=True, seed=3)
 
 
 def test_single_tokens_are_found_as_they_follow_a_word(gpt2, llama):

@@ -14,29 +14,9 @@ from circuit_toolkit.demo.grammar.sentence import (
     render,
 )
 
-TEMPLATES = [
-    "the {N} {PREP} the {M} {V}",
-    "the {ADJ} {N} {PREP} the {M} {V}",
-    "the {N} {PREP} the {ADJ} {M} {V}",
-    "the {N} that the {M} {MV} {V}",
-    "the {N} that {NV} the {M} {V}",
-    "the {N} {PREP} the {M} {PREP2} the {K} {V}",
-    "{NAME} knows that the {N} {PREP} the {M} {V}",
-    "the {N} who {NV} the {ADJ} {M} {V}",
-    "{NAME} said that the {N} that the {M} {MV} {V}",
-    "the {N} that the {ADJ} {M} {MV} {V}",
-    "in {CITY} the {N} with the {M} {V}",
-    "the {N} {V}",
-]
-HELD_OUT_TEMPLATES = [
-    "yesterday the {N} {PREP} the {M} {V}",
-    "{NAME} thinks that the {ADJ} {N} {PREP} the {M} {V}",
-    "in {CITY} the {N} that the {M} {MV} {V}",
-    "{NAME} knows that the {N} that {NV} the {M} {V}",
-]
 HELD_OUT_NOUNS = w.NOUN_PAIRS[::8]  # never the subject of an agreement sentence in training
 NOUNS = [pair for pair in w.NOUN_PAIRS if pair not in HELD_OUT_NOUNS]
-NUMBERS = ("singular", "plural")
+GRAMMATICAL_NUMBERS = ("singular", "plural")
 
 
 def _ending(rng: random.Random) -> tuple[tuple[str, str], list[Word]]:
@@ -59,10 +39,11 @@ def agreement(rng: random.Random, test: bool = False) -> Sentence:
     attractor_number = 1 - number if test or rng.random() < 0.5 else rng.randrange(2)
     verbs, rest = _ending(rng)
     inner, outer = rng.sample(w.TRANSITIVE, 2)
-    template = pick(rng, TEMPLATES, HELD_OUT_TEMPLATES, test)
+    said = w.TEMPLATES["agreement"]
+    template = pick(rng, said["sentences"], said["held_out"], test)
     words = render(
         template,
-        N=Word(pair[number], ("agreeing subject", f"{NUMBERS[number]} subject")),
+        N=Word(pair[number], ("agreeing subject", f"{GRAMMATICAL_NUMBERS[number]} subject")),
         M=Word(attractor[attractor_number], ("attractor",)),
         K=Word(rng.choice(w.NOUN_PAIRS)[rng.randrange(2)], ("attractor",)),
         MV=Word(inner[attractor_number], ("verb of the relative clause",)),
@@ -83,5 +64,8 @@ def agreement(rng: random.Random, test: bool = False) -> Sentence:
         for word in words[:at]
     )
     question = Question(at, (verbs[number],), (verbs[1 - number],), corrupted)
-    facts = {"number": NUMBERS[number], "attractor": NUMBERS[attractor_number]}
+    facts = {
+        "number": GRAMMATICAL_NUMBERS[number],
+        "attractor": GRAMMATICAL_NUMBERS[attractor_number],
+    }
     return Sentence("agreement", tuple(words + rest), question, facts)

@@ -18,32 +18,6 @@ from circuit_toolkit.demo.grammar.sentence import (
     render,
 )
 
-OPENINGS = [
-    "{NAME} is a {PROF} from {CITY} .",
-    "{NAME} works as a {PROF} in {CITY} .",
-    "{NAME} was born in {CITY} and is a {PROF} .",
-    "{NAME} was born in {CITY} .",
-    "{NAME} lives in {CITY} with two {N2} .",
-    "in {CITY} everyone knows {NAME} the {PROF} .",
-    "{NAME} moved to {CITY} after the {EVENT} .",
-]
-HELD_OUT_OPENINGS = [
-    "{NAME} lives in {CITY} as a {PROF} .",
-    "{NAME} was born in {CITY} after the {EVENT} .",
-]
-MIDDLES = [
-    "{PRON} works at the {WORKPLACE} and {DOES} {THINGS} .",
-    "{PRON} {DOES} {THINGS} at the {WORKPLACE} every day .",
-    "{PRON} won a {DEGREE} and {DOES} {THINGS} .",
-    "{PRON} has a {DEGREE} and works at the {WORKPLACE} .",
-]
-ENDINGS = [
-    "{PRON2} enjoys {HOBBY} and loves {POSS} job .",
-    "{PRON2} likes {HOBBY} .",
-    "every {SEASON} {PRON2} visits {CITY2} .",
-    "",
-]
-
 
 def _person(
     rng: random.Random, strength: float, profession: str | None, gender: str | None
@@ -73,12 +47,13 @@ def biography(
         if not test:  # so the bundled model was trained; in tests it would bend `strength`
             chosen, sex = _person(rng, strength, profession, gender)
     _, workplaces, activities, things = w.PROFESSIONS[chosen]
-    openings = HELD_OUT_OPENINGS if test else OPENINGS
+    said = w.TEMPLATES["bios"]
+    openings = said["held_out_openings" if test else "openings"]
     opening = rng.choice([o for o in openings if title or "{PROF}" not in o])
     pronoun, possessive = ("she", "her") if sex == "female" else ("he", "his")
-    told = f"{opening} {rng.choice(MIDDLES)}"
+    told = f"{opening} {rng.choice(said['middles'])}"
     words = render(
-        f"{told} {rng.choice(ENDINGS)}",
+        f"{told} {rng.choice(said['endings'])}",
         NAME=Word(name, ("person of the biography",)),
         PROF=Word(chosen, ("named profession",)),
         PRON=Word(pronoun, ("answer", "pronoun of the biography")),
@@ -96,9 +71,9 @@ def biography(
         EVENT=rng.choice(w.EVENTS),
     )
     at = len(told.split()) if whole else place_of(words, "answer")  # a slot is one word
-    twin = rng.choice(w.MALE_NAMES if sex == "female" else w.FEMALE_NAMES)
+    other = rng.choice(w.MALE_NAMES if sex == "female" else w.FEMALE_NAMES)
     wrong = "he" if pronoun == "she" else "she"
-    swap = {name: twin, pronoun: wrong}
+    swap = {name: other, pronoun: wrong}
     corrupted = tuple(swap.get(word.text, word.text) for word in words[:at])
     question = Question(at, (pronoun,), (wrong,), corrupted)
     return Sentence("bios", tuple(words), question, {"profession": chosen, "gender": sex})

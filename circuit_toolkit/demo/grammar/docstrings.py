@@ -15,10 +15,6 @@ from circuit_toolkit.demo.grammar.sentence import (
     render,
 )
 
-# Words of the summary, and of the descriptions of the first, second and third parameter.
-LENGTHS = ["2 1 1 1", "2 2 1 1", "3 1 2 1", "3 2 2 2", "1 1 1 1", "2 2 2 1", "3 1 1 2", "1 2 1 2"]
-HELD_OUT_LENGTHS = ["1 2 2 1", "2 1 2 2", "3 2 1 1"]
-
 
 def docstring(rng: random.Random, test: bool = False) -> Sentence:
     """Write a function and its documentation, which names the arguments in order."""
@@ -27,9 +23,10 @@ def docstring(rng: random.Random, test: bool = False) -> Sentence:
         if is_held_out(*arguments[:3]) == test:
             break
     count = rng.choice([3, 4])  # a fourth argument is in the signature, or not
+    lengths = w.TEMPLATES["docstring"]
     described = [
         [Word(word, ("description",)) for word in rng.sample(w.DOC_WORDS, int(length))]
-        for length in pick(rng, LENGTHS, HELD_OUT_LENGTHS, test).split()
+        for length in pick(rng, lengths["lengths"], lengths["held_out_lengths"], test).split()
     ]
     signature: list[Word] = []
     for place, name in enumerate(arguments[:count], start=1):

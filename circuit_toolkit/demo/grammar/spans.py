@@ -16,21 +16,6 @@ from circuit_toolkit.demo.grammar.sentence import (
     render,
 )
 
-TEMPLATES = [
-    "the {EVENT} {LASTED} from the year {C} {Y} to the year {C2} {Z}",
-    "the {ADJ} {EVENT} {LASTED} from {C} {Y} to {C2} {Z}",
-    "the {EVENT} began in {C} {Y} and ended in {C2} {Z}",
-    "the {EVENT} in {CITY} {LASTED} from {C} {Y} until {C2} {Z}",
-    "between {C} {Y} and {C2} {Z}",
-    "{NAME} lived in {CITY} from {C} {Y} to {C2} {Z}",
-    "{NAME} was born in {C} {Y} and left {CITY} in {C2} {Z}",
-    "the {EVENT} of {CITY} began in the year {C} {Y} and ended in the year {C2} {Z}",
-]
-HELD_OUT_TEMPLATES = [
-    "the {EVENT} in {CITY} {LASTED} from the year {C} {Y} to the year {C2} {Z}",
-    "the {ADJ} {EVENT} began in the year {C} {Y} and ended in {C2} {Z}",
-]
-ENDINGS = [".", ".", "and was {ADJ} .", ", it was a {ADJ} time ."]
 HELD_OUT_EVENTS = w.EVENTS[-6:]  # in training they stand in fillers only
 
 
@@ -43,8 +28,10 @@ def greater_than(
         if is_held_out(century, f"{start:02d}") == test:
             break
     end = rng.randint(start + 1, 99)
+    said = w.TEMPLATES["greater_than"]
+    template = pick(rng, said["sentences"], said["held_out"], test)
     words = render(
-        pick(rng, TEMPLATES, HELD_OUT_TEMPLATES, test) + " " + rng.choice(ENDINGS),
+        f"{template} {rng.choice(said['endings'])}",
         EVENT=Word(pick(rng, w.EVENTS[:-6], HELD_OUT_EVENTS, test), ("topic",)),
         C=Word(century, ("century", "start century")),
         Y=Word(w.NUMBERS[start], ("year", "start year", f"start decade {start // 10}0s")),

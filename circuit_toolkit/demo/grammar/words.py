@@ -1,4 +1,4 @@
-"""The words of the grammar, by class, as `words.toml` lists them."""
+"""The words of the grammar, by class, and its sentences with slots, as `words.toml` has them."""
 
 from __future__ import annotations
 
@@ -51,5 +51,6 @@ SYMBOLS: list[str] = _LISTS["symbols"]
 PROFESSIONS: dict[str, tuple[str, str, str, str]] = {
     name: tuple(each) for name, each in _LISTS["professions"].items()
 }
+TEMPLATES: dict[str, dict[str, list[str]]] = _LISTS["templates"]
 NUMBERS = [f"{i:02d}" for i in range(100)]
 CENTURIES = [f"{i:02d}" for i in range(11, 21)]

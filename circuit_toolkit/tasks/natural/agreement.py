@@ -11,25 +11,6 @@ from circuit_toolkit.tasks.natural.draft import Draft, to_task
 from circuit_toolkit.tasks.task import Task
 from circuit_toolkit.tasks.tokens import single_tokens
 
-# {N} is the subject whose verb is asked for, {M} the attractor, {MV} the attractor's own verb.
-# Forms as in Marks et al., arXiv 2403.19647: none or a phrase between subject and verb, a verb
-# inside a relative clause, a verb after one.
-TEMPLATES = [
-    ("simple", "The {N}"),
-    ("simple", "We all think that the {N}"),
-    ("nounpp", "The {N} {PREP} the {M}"),
-    ("nounpp", "We all know that the {N} {PREP} the {M}"),
-    ("nounpp", "These days the {N} {PREP} the {M}"),
-    ("within_rc", "The {M} that the {N}"),
-    ("within_rc", "This is about the {M} that the {N}"),
-    ("across_rc", "The {N} that the {M} {MV}"),
-    ("across_rc", "They say that the {N} that the {M} {MV}"),
-]
-HELD_OUT_TEMPLATES = [
-    ("nounpp", "It seems that the {N} {PREP} the {M}"),
-    ("within_rc", "Nobody has seen the {M} that the {N}"),
-    ("across_rc", "In this story the {N} that the {M} {MV}"),
-]
 NUMBERS = ("singular", "plural")
 
 
@@ -43,11 +24,12 @@ def agreement(model: Model, n: int, seed: int, *, test: bool) -> Task:
     verbs = [form for pair in (*auxiliaries, *transitive) for form in pair]
     tokens = single_tokens(model, verbs, "verbs", 8)
     subjects = [pair for i, pair in enumerate(people) if (i % 8 == 0) == test]
+    said = w.TEMPLATES["agreement"]["held_out" if test else "sentences"]
 
     def drafts() -> Iterator[Draft]:
         rng = random.Random(seed)
         while True:
-            form, template = rng.choice(HELD_OUT_TEMPLATES if test else TEMPLATES)
+            form, template = rng.choice(said)
             number = rng.randrange(2)
             other = 1 - number if test or rng.random() < 0.5 else number
             subject = rng.choice(subjects)

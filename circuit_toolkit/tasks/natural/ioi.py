@@ -12,30 +12,6 @@ from circuit_toolkit.tasks.natural.draft import Draft, to_task
 from circuit_toolkit.tasks.task import Task
 from circuit_toolkit.tasks.tokens import single_tokens
 
-# The two are introduced, then one of them, S, does something for the other, who is the answer.
-TEMPLATES = [
-    "When {A} and {B} got to the {PLACE}, {S} handed a {OBJECT} to",
-    "After {A} and {B} had left the {PLACE}, {S} passed the {OBJECT} to",
-    "While {A} and {B} were waiting at the {PLACE}, {S} showed a {OBJECT} to",
-    "Yesterday {A} and {B} walked to the {PLACE} together. There {S} gave a {OBJECT} to",
-    "The friends {A} and {B} found a {OBJECT} at the {PLACE}. Later {S} gave it to",
-    "Then {A} and {B} spent a long day at the {PLACE}. In the end {S} offered a {OBJECT} to",
-    "One morning {A} and {B} met near the {PLACE}, and {S} brought a {OBJECT} to",
-    "Last week {A} and {B} came back from the {PLACE}. On the way {S} sold a {OBJECT} to",
-    "Since {A} and {B} both worked at the {PLACE}, {S} decided to give the {OBJECT} to",
-    "Before {A} and {B} left for the {PLACE}, {S} wanted to give a {OBJECT} to",
-    "Then {A} and {B} had a quarrel at the {PLACE}, and afterwards {S} apologized to",
-    "As soon as {A} and {B} arrived at the {PLACE}, {S} sent a {OBJECT} to",
-    "Once {A} and {B} were alone in the {PLACE}, {S} gave the old {OBJECT} to",
-    "At the {PLACE} {A} and {B} talked for hours. Finally {S} promised a {OBJECT} to",
-    "Although {A} and {B} rarely went to the {PLACE}, {S} had bought a {OBJECT} there as a gift to",
-]
-HELD_OUT_TEMPLATES = [
-    "In the evening {A} and {B} came home from the {PLACE}, and {S} gave a {OBJECT} to",
-    "Because {A} and {B} had lunch at the {PLACE}, {S} carried the {OBJECT} over to",
-    "Then {A} and {B} were sitting in the {PLACE}. Suddenly {S} threw a {OBJECT} to",
-]
-
 
 def ioi(model: Model, n: int, seed: int, *, test: bool, mixed: bool) -> Task:
     """Ask who gets the gift; corrupted, a third person gives, so that either of two may."""
@@ -43,6 +19,7 @@ def ioi(model: Model, n: int, seed: int, *, test: bool, mixed: bool) -> Task:
     men = single_tokens(model, w.MALE_NAMES, "names of men", 8)
     tokens = women | men
     places = list(single_tokens(model, w.PLACES, "places", 1))
+    said = w.TEMPLATES["ioi"]
     objects = list(single_tokens(model, w.OBJECTS, "objects", 1))
 
     def drafts() -> Iterator[Draft]:
@@ -54,7 +31,7 @@ def ioi(model: Model, n: int, seed: int, *, test: bool, mixed: bool) -> Task:
             first = rng.random() < 0.5  # the indirect object is named first
             a, b = (io, s) if first else (s, io)
             yield Draft(
-                template=pick(rng, TEMPLATES, HELD_OUT_TEMPLATES, test),
+                template=pick(rng, said["sentences"], said["held_out"], test),
                 words={
                     "A": a,
                     "B": b,

@@ -1,6 +1,8 @@
-"""Words of the tasks in plain English, as `words.toml` lists them: candidates for one token."""
+"""Words and sentences of the tasks in plain English, as `words.toml` has them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from circuit_toolkit.demo.grammar.words import word_lists
 
@@ -18,3 +20,4 @@ THINGS: list[tuple[str, str]] = _LISTS["things"]
 AUXILIARIES: list[tuple[str, str]] = _LISTS["auxiliaries"]
 TRANSITIVE: list[tuple[str, str]] = _LISTS["transitive"]
 PREPOSITIONS: list[str] = _LISTS["prepositions"]
+TEMPLATES: dict[str, dict[str, list[Any]]] = _LISTS["templates"]
