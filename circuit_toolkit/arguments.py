@@ -119,6 +119,13 @@ def number(value: Any, name: str, low: float, high: float, *, open_low: bool = F
     return given
 
 
+def one_of(value: Any, name: str, *options: Any) -> None:
+    """Refuse a value that is none of some texts, or None among them."""
+    if not isinstance(value, str | None) or value not in options:
+        known = ", ".join(map(repr, options))
+        raise InputError(f"{name} must be one of {known}, got {described(value)}.")
+
+
 def as_prompts(prompts: Any, name: str = "prompts") -> Any:
     """Return a task as it is, and texts or token ids as a list; refuse what is neither.
 

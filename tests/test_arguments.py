@@ -1,9 +1,10 @@
 """Arguments: tables and data sets where prompts belong, and the column that was meant."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from circuit_toolkit.arguments import as_prompts
+from circuit_toolkit.arguments import as_prompts, one_of
 from circuit_toolkit.errors import InputError
 
 TEXTS = ["Once upon a time", "She was happy"]
@@ -47,3 +48,12 @@ def test_that_column_is_taken_whatever_it_is_of():
         tuple(TEXTS),
     ):
         assert as_prompts(given) == TEXTS
+
+
+@pytest.mark.parametrize("value", ["c", 1, True, ["a"], np.array(["a", "b"]), pd.Series(["a"])])
+def test_a_choice_is_one_of_those_that_are_named(value):
+    one_of("a", "way", "a", "b"), one_of(None, "way", None, "a")
+    with pytest.raises(InputError, match="way must be one of None, 'a', 'b', got "):
+        one_of(value, "way", None, "a", "b")
+    with pytest.raises(InputError, match="way must be one of 'a', got None"):
+        one_of(None, "way", "a")

@@ -1,12 +1,8 @@
 """Dictionaries: sparse autoencoders and transcoders, loaded, checked against a model, trained."""
 
 from circuit_toolkit.dictionaries.check import DictionaryCheck, check_dictionaries
-from circuit_toolkit.dictionaries.dictionary import (
-    Dictionary,
-    save_dictionary,
-    shared_bos,
-    under,
-)
+from circuit_toolkit.dictionaries.dictionary import Dictionary, save_dictionary
+from circuit_toolkit.dictionaries.dictionary import shared_bos as shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.dictionaries.loading import bind_dictionary, load_dictionaries
 from circuit_toolkit.dictionaries.raw_sites import Coordinates, coordinates
@@ -24,7 +20,5 @@ __all__ = [
     "coordinates",
     "load_dictionaries",
     "save_dictionary",
-    "shared_bos",
     "train_dictionaries",
-    "under",
 ]

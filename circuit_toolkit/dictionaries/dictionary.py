@@ -237,22 +237,7 @@ class Dictionary:
 
 
 def under(model: Model, dictionary: Dictionary, conventions: Conventions) -> Dictionary:
-    """Return a dictionary as it reads if the model that it was trained on was processed so.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    dictionary : Dictionary
-        Of that model.
-    conventions : Conventions
-        What to assume.
-
-    Returns
-    -------
-    Dictionary
-        With the same weights.
-    """
+    """Return a dictionary as it reads if the model that it was trained on was processed so."""
     return replace(
         dictionary,
         conventions=conventions,
@@ -262,23 +247,7 @@ def under(model: Model, dictionary: Dictionary, conventions: Conventions) -> Dic
 
 
 def shared_bos(dictionaries: Mapping[Site, Dictionary] | Iterable[Dictionary]) -> bool | None:
-    """Return how prompts must begin for all of some dictionaries.
-
-    Parameters
-    ----------
-    dictionaries : dict of Site to Dictionary, or iterable of Dictionary
-        Those that will read the same prompts.
-
-    Returns
-    -------
-    bool or None
-        Whether with the beginning-of-sequence token; None where no dictionary says.
-
-    Raises
-    ------
-    MismatchError
-        If they differ.
-    """
+    """Whether prompts of all these dictionaries begin with the bos token; None: none says so."""
     each = dictionaries.values() if isinstance(dictionaries, Mapping) else dictionaries
     said = {dictionary.conventions.prepend_bos: dictionary.name for dictionary in each}
     said.pop(None, None)

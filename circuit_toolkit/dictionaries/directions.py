@@ -22,7 +22,7 @@ _WRITERS = (*STREAM, "mlp_out", "attn_out", "attn_z")
 
 
 def stream_of(model: Model, dictionary: Dictionary) -> Site:
-    """Describe at which place of the residual stream a dictionary reads."""
+    """Return the place of the residual stream that a dictionary reads."""
     site = dictionary.site
     if site.kind in STREAM:
         return site

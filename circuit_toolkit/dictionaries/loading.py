@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from circuit_toolkit.arguments import described, expect, is_a
+from circuit_toolkit.arguments import described, expect, is_a, one_of
 from circuit_toolkit.dictionaries.dictionary import DEMO_DICTIONARIES, Dictionary
 from circuit_toolkit.dictionaries.locations import (
     Entry,
@@ -202,8 +202,7 @@ def _check_types(source: Any, sites: Any, ids: Any, kind: Any) -> None:
             f"source must be a name or a path, got {described(source)}. Bind an object of sae_lens "
             "with bind_dictionary(model, sae); several, with dictionaries.as_dictionaries."
         )
-    if kind not in (None, "sae", "transcoder"):
-        raise InputError(f"kind must be 'sae' or 'transcoder', or left out, not {kind!r}.")
+    one_of(kind, "kind", None, "sae", "transcoder")
     for name, value in [("sites", sites), ("ids", ids)]:
         if isinstance(value, str | Site):
             raise InputError(f"{name} must be a list, not one name: write {name}=[{str(value)!r}].")

@@ -142,7 +142,7 @@ def _from_hub(release: str, sae_id: str, device: str) -> Any:
 
 @contextmanager
 def _reaching(release: str, sae_id: str) -> Iterator[None]:
-    """Say what to do where the hub cannot be reached."""
+    """Refuse with what to do where the hub cannot be reached."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -64,16 +65,16 @@ def run_components(
     def at(name: str, side: str, layer: int, edit: Edit) -> None:
         edits.setdefault(block_port(model, name, side, layer), []).append(edit)
 
-    at("", "input", 0, notes.wrote_one)  # the embedding
+    at("", "input", 0, notes.one_wrote)  # the embedding
     for layer in range(model.n_layers):
         heads = _Heads(model, layer)
-        at("", "input", layer, notes.readers(2 * layer, heads.see))
+        at("", "input", layer, partial(notes.heads_read, 2 * layer, heads))
         for name in ("queries", "keys", "values"):
-            at(name, "output", layer, heads.projected(name))
-        at("out_proj", "input", layer, notes.wrote_heads(heads))
-        at("mlp_norm", "input", layer, notes.reader(2 * layer + 1))
-        at("mlp_out", "output", layer, notes.wrote_one)
-    edits[(model.architecture.final_norm, "input")] = [notes.reader(2 * model.n_layers)]
+            at(name, "output", layer, partial(heads.projected, name))
+        at("out_proj", "input", layer, partial(notes.heads_wrote, heads))
+        at("mlp_norm", "input", layer, partial(notes.one_reads, 2 * layer + 1))
+        at("mlp_out", "output", layer, notes.one_wrote)
+    edits[(model.architecture.final_norm, "input")] = [partial(notes.one_reads, 2 * model.n_layers)]
     logits = run_ports(model, batch, edits, [LOGITS_PORT], last_logits=last_logits, grad=grad)[
         LOGITS_PORT
     ]
@@ -102,19 +103,15 @@ class _Notes:
         self.whole[:, self.n : self.n + x.shape[1]] = x
         self.n += x.shape[1]
 
-    def wrote_one(self, x: Tensor) -> Tensor:
+    def one_wrote(self, x: Tensor) -> Tensor:
         """Note the output of a component that is a module of its own."""
         self._add(x[:, None])
         return x
 
-    def wrote_heads(self, heads: _Heads) -> Edit:
+    def heads_wrote(self, heads: _Heads, z: Tensor) -> Tensor:
         """Note what heads write, from z."""
-
-        def edit(z: Tensor) -> Tensor:
-            self._add(heads.written(z))
-            return z
-
-        return edit
+        self._add(heads.written(z))
+        return z
 
     def _seen(self, slot: int, x: Tensor) -> Tensor | None:
         """Return what readers of a slot see, (B, readers or 1, T, D); None: the stream as it is."""
@@ -128,23 +125,16 @@ class _Notes:
             return x[:, None] + added
         return None if self.base is None else x[:, None]
 
-    def reader(self, slot: int) -> Edit:
+    def one_reads(self, slot: int, x: Tensor) -> Tensor:
         """Let an MLP or the logits read its own input; the stream beside it stays."""
+        seen = self._seen(slot, x)
+        return x if seen is None else seen[:, 0]
 
-        def edit(x: Tensor) -> Tensor:
-            seen = self._seen(slot, x)
-            return x if seen is None else seen[:, 0]
-
-        return edit
-
-    def readers(self, slot: int, see: Callable[[Tensor | None], None]) -> Edit:
-        """Tell heads what each of them reads."""
-
-        def edit(x: Tensor) -> Tensor:
-            see(self._seen(slot, x))
-            return x
-
-        return edit
+    def heads_read(self, slot: int, heads: _Heads, x: Tensor) -> Tensor:
+        """Let heads read their own inputs, (B, H or 1, T, D); the stream beside them stays."""
+        seen, row = self._seen(slot, x), heads.model.architecture
+        heads.normed = None if seen is None else normed(seen, heads.norm, row)
+        return x
 
 
 class _Heads:
@@ -155,23 +145,13 @@ class _Heads:
         self.norm = in_block(model, model.architecture.attn_norm, layer)
         self.normed: Tensor | None = None  # (B, H or 1, T, D); None: heads read the stream
 
-    def see(self, x: Tensor | None) -> None:
-        """Take the inputs, (B, H or 1, T, D)."""
-        self.normed = None if x is None else normed(x, self.norm, self.model.architecture)
-
-    def projected(self, name: Literal["queries", "keys", "values"]) -> Edit:
+    def projected(self, name: Literal["queries", "keys", "values"], y: Tensor) -> Tensor:
         """Put the queries, keys or values of every head's own input in place of the stream's."""
-
-        def edit(y: Tensor) -> Tensor:
-            if self.normed is None:
-                return y
-            matrices, bias = input_matrices(self.model, self.layer, name)
-            own = torch.einsum(
-                "bhtd,hde->bthe", self.normed.expand(-1, len(bias), -1, -1), matrices
-            )
-            return with_heads(y, own + bias, name, self.model.architecture)
-
-        return edit
+        if self.normed is None:
+            return y
+        matrices, bias = input_matrices(self.model, self.layer, name)
+        own = torch.einsum("bhtd,hde->bthe", self.normed.expand(-1, len(bias), -1, -1), matrices)
+        return with_heads(y, own + bias, name, self.model.architecture)
 
     def written(self, z: Tensor) -> Tensor:
         """Return what each head writes, (B, H, T, D), from z of all, (B, T, H * d_head)."""

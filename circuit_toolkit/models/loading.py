@@ -76,11 +76,11 @@ def load_model(
     if isinstance(name, (str, os.PathLike)):
         label = os.fspath(name)
         source = str(DEMO_FOLDER if name == "demo" else resolved(name))
-        kept = kept or _read(source, "AutoTokenizer")
+        kept = kept or _loaded(source, "AutoTokenizer")
         if remote:
             wrapped = _layout(source, kept)
-            return _model(wrapped, wrapped._module, kept, label, architecture)
-        module = _read(source, "AutoModelForCausalLM", dtype=dtype, device_map=device_map)
+            return _checked(wrapped, wrapped._module, kept, label, architecture)
+        module = _loaded(source, "AutoModelForCausalLM", dtype=dtype, device_map=device_map)
     elif not hasattr(name, "config") or not hasattr(name, "get_submodule"):
         raise InputError(
             f"name must be a name or folder of a model, or a module of transformers with its "
@@ -96,10 +96,10 @@ def load_model(
     if not hasattr(module, "hf_device_map"):
         module = module.to(device)
     wrapped = TransformersModel(module, tokenizer=_prepared(kept), task="text-generation")
-    return _model(wrapped, module, kept, label, architecture)
+    return _checked(wrapped, module, kept, label, architecture)
 
 
-def _model(
+def _checked(
     wrapped: Any,
     module: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -124,7 +124,7 @@ def _prepared(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _read(source: str, what: str, **options: Any) -> Any:
+def _loaded(source: str, what: str, **options: Any) -> Any:
     """Read module or tokenizer, without a progress bar where nothing is downloaded."""
     import transformers
     from transformers.utils import logging

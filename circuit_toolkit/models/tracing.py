@@ -98,7 +98,7 @@ def run(
         )
     written: dict[Site, Tensor] = {}
     edits = _edits(model, {site: _noting(written, site, edit) for site, edit in write.items()})
-    keep = {_port(model, site) for site in read}
+    keep = {_port_of(model, site) for site in read}
     with _eager_attention(model, patterns):
         raw = run_ports(
             model, batch, edits, keep, last_logits=last_logits, skip=skip, remote=remote
@@ -107,12 +107,14 @@ def run(
         raw[LOGITS_PORT] = raw[LOGITS_PORT][:, -1:]
     with torch.no_grad():
         return {
-            site: written[site] if site in written else _value(model, site, raw[_port(model, site)])
+            site: written[site]
+            if site in written
+            else _value_at(model, site, raw[_port_of(model, site)])
             for site in read
         }
 
 
-def _port(model: Model, site: Site) -> Port:
+def _port_of(model: Model, site: Site) -> Port:
     """Where a site is read."""
     if site.kind == "embed":
         return model.architecture.embed, "output"
@@ -121,7 +123,7 @@ def _port(model: Model, site: Site) -> Port:
     return block_port(model, *_IN_BLOCK[site.kind], site.layer)
 
 
-def _value(model: Model, site: Site, value: Any) -> Tensor:
+def _value_at(model: Model, site: Site, value: Any) -> Tensor:
     """Work out a site from the raw value of its port."""
     if site.kind in ("attn_z", "head_out"):
         z = value.unflatten(-1, (model.n_heads, model.d_head))  # (B, T, H, d_head)
@@ -182,7 +184,7 @@ def _edits(model: Model, write: Mapping[Site, Edit]) -> dict[Port, list[Edit]]:
             at("mlp_norm", "input", layer, first)
             at("mlp_norm", "output", layer, then)
         else:
-            edits.setdefault(_port(model, site), []).append(edit)
+            edits.setdefault(_port_of(model, site), []).append(edit)
     return edits
 
 

@@ -72,7 +72,7 @@ def of_ids(
     foreign = [i for i, each in enumerate(found) if isinstance(each, str)]
     if trusted or len(foreign) <= len(found) / 2:
         return found, None
-    names = [_names(prompt) for prompt in prompts]
+    names = [_two_names(prompt) for prompt in prompts]
     if not all(names):
         raise InputError(
             f"The token ids are not of the tokenizer of {model.name} (row {foreign[0] + 1}: "
@@ -110,7 +110,7 @@ def _says(prompt: str, word: str) -> int:
     return len(re.findall(rf"\b{re.escape(word)}\b", prompt)) if word else 0
 
 
-def _names(prompt: str) -> tuple[str, str] | None:
+def _two_names(prompt: str) -> tuple[str, str] | None:
     """Of two names 'A and B', the one that is said once and the one that is said again."""
     for pair in TWO_NAMES.findall(prompt):
         once, again = sorted(pair, key=lambda name: _says(prompt, name))

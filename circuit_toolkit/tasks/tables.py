@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from circuit_toolkit.arguments import described, expect
+from circuit_toolkit.arguments import described, expect, one_of
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
@@ -163,14 +163,14 @@ def from_table(
     rows, file, stem = _rows(table)
     if not rows:
         raise InputError(f"{file} has no rows.")
-    _check_choice("bad_rows", bad_rows, ("refuse", "drop"))
-    _check_choice("answers_as", answers_as, (None, "text", "ids", "start_year"))
-    clean_of = _column(file, rows, "clean", clean)
-    corrupted_of = _column(file, rows, "corrupted", corrupted, needed=False)
-    wrong_of = _column(file, rows, "wrong", wrong, needed=False)
-    answer_of = _column(file, rows, "answer", answer, guesses=None if wrong_of else YEAR_GUESSES)
+    one_of(bad_rows, "bad_rows", "refuse", "drop")
+    one_of(answers_as, "answers_as", None, "text", "ids", "start_year")
+    clean_of = _column_of(file, rows, "clean", clean)
+    corrupted_of = _column_of(file, rows, "corrupted", corrupted, needed=False)
+    wrong_of = _column_of(file, rows, "wrong", wrong, needed=False)
+    answer_of = _column_of(file, rows, "answer", answer, guesses=None if wrong_of else YEAR_GUESSES)
     for label in labels:
-        _column(file, rows, "labels", label)
+        _column_of(file, rows, "labels", label)
     prompts = _texts(file, rows, clean_of)
     corrupted_texts = _texts(file, rows, corrupted_of) if corrupted_of else []
     kind = answers_as or _kind(rows, prompts, answer_of, wrong_of)
@@ -248,12 +248,7 @@ def _jsonl_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _check_choice(what: str, given: str | None, choices: tuple[str | None, ...]) -> None:
-    if given not in choices:
-        raise InputError(f"{what} must be one of {', '.join(map(repr, choices))}, got {given!r}.")
-
-
-def _column(
+def _column_of(
     file: str,
     rows: Sequence[Row],
     part: str,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import whole
+from circuit_toolkit.arguments import one_of, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.tasks.hub import from_hub
 from circuit_toolkit.tasks.tables import Metric, from_pairs, from_table
@@ -93,15 +93,10 @@ class Task:
             raise InputError(
                 f"{n} prompts need {n} corrupted prompts or none: {len(self.corrupted)}"
             )
-        if self.metric not in (None, "logit_difference", "probability_difference"):
-            raise InputError(
-                f"Unknown metric {self.metric!r}: use 'logit_difference' or "
-                "'probability_difference'."
-            )
+        one_of(self.metric, "metric", None, "logit_difference", "probability_difference")
         if len(self.directions) not in (0, n) or not set(self.directions) <= {-1, 1}:
             raise InputError(f"directions must be empty or +1 or -1 for each of {n} prompts.")
-        if self.split not in (None, "training", "held-out"):
-            raise InputError(f"split must be 'training', 'held-out' or None, got {self.split!r}.")
+        one_of(self.split, "split", None, "training", "held-out")
         for what, values in [*self.labels.items(), *self.positions.items()]:
             if len(values) != n:
                 raise InputError(f"{what!r} must have one entry for each of {n} prompts.")

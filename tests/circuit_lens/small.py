@@ -19,7 +19,8 @@ from circuit_toolkit.circuit_lens.frozen_run import (
     frozen_weights,
     upstream_of,
 )
-from circuit_toolkit.dictionaries import Dictionary, under
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.dictionary import under
 from circuit_toolkit.models import Batch, Conventions, Model
 from circuit_toolkit.sites import Site
 from tests.dictionaries.published import about, family_model, write

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from circuit_toolkit.dictionaries import check_dictionaries, load_dictionaries, under
+from circuit_toolkit.dictionaries import check_dictionaries, load_dictionaries
+from circuit_toolkit.dictionaries.dictionary import under
 from circuit_toolkit.dictionaries.fidelity import (
     ce_recovered,
     explained_variance,

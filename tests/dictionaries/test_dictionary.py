@@ -207,5 +207,5 @@ def test_lists_are_wanted_where_lists_are_meant(tiny, folder):
         load_dictionaries(tiny, folder, sites="resid_post 1")
     with pytest.raises(InputError, match=r"write ids=\['sae'\]"):
         load_dictionaries(tiny, folder, ids="sae")
-    with pytest.raises(InputError, match="kind must be 'sae' or 'transcoder'"):
+    with pytest.raises(InputError, match="kind must be one of None, 'sae', 'transcoder'"):
         load_dictionaries(tiny, folder, kind="saes")

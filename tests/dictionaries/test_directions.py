@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.dictionaries import Dictionary, under
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.dictionary import under
 from circuit_toolkit.dictionaries.directions import (
     decoder_rows,
     embedding_rows,

@@ -94,7 +94,7 @@ def test_chosen_prompts_keep_everything_of_theirs_in_the_order_asked_for():
         ({"answers": ((0,),)}, "answers must hold at least one token for each of 2"),
         ({"wrong": ((0,), ())}, "wrong must hold at least one token"),
         ({"corrupted": ("c",)}, "need 2 corrupted prompts or none: 1"),
-        ({"metric": "loss"}, "Unknown metric 'loss'"),
+        ({"metric": "loss"}, "metric must be one of None, .*, got 'loss'"),
         ({"labels": {"kind": ("x",)}}, "'kind' must have one entry for each of 2"),
         ({"positions": {"verb": (-1,)}}, "'verb' must have one entry"),
         ({"directions": (1,)}, "directions must be empty or"),

@@ -33,7 +33,7 @@ __all__ = [
 
 
 def repeated(rng: random.Random) -> Sentence:
-    """Describe random words twice: nothing but induction predicts the second half."""
+    """Return random words twice: nothing but induction predicts the second half."""
     first = rng.sample(VOCABULARY, rng.randint(5, 24))
     halves = [Word(text, ("first half",)) for text in first]
     halves += [Word(text, ("second half",)) for text in first]
@@ -41,7 +41,7 @@ def repeated(rng: random.Random) -> Sentence:
 
 
 def copies(rng: random.Random) -> Sentence:
-    """Describe a few random words three to six times over: the plainest lesson in copying."""
+    """Return a few random words three to six times over: the plainest lesson in copying."""
     words = rng.sample(VOCABULARY, rng.randint(3, 10))
     times = min(rng.randint(3, 6), 60 // len(words))
     first = [Word(text, ("first half",)) for text in words]
@@ -51,7 +51,7 @@ def copies(rng: random.Random) -> Sentence:
 
 
 def far_ioi(rng: random.Random) -> Sentence:
-    """Tell an indirect-object story whose names stand in clauses of their own."""
+    """Return an indirect-object story whose names stand in clauses of their own."""
     return ioi(rng, far=True)
 
 
@@ -109,7 +109,7 @@ class Grammar:
         self.shares = shares
 
     def sentence(self, kind: str | None = None, test: bool = False, **options) -> Sentence:
-        """Describe one sentence.
+        """Return one sentence.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class Grammar:
         return _TESTABLE[kind](self.rng, test=True, **options)
 
     def sentences(self, n: int, kind: str | None = None, test: bool = False) -> Iterator[Sentence]:
-        """Describe several sentences.
+        """Return several sentences.
 
         Parameters
         ----------

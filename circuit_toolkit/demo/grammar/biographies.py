@@ -38,7 +38,7 @@ def biography(
     title: bool = True,
     whole: bool = False,
 ) -> Sentence:
-    """Tell a biography; the question asks for the pronoun that first follows the name."""
+    """Return a biography; the question asks for the pronoun that first follows the name."""
     chosen, sex = _person(rng, strength, profession, gender)
     while True:
         name = rng.choice(w.FEMALE_NAMES if sex == "female" else w.MALE_NAMES)

@@ -22,7 +22,7 @@ HELD_OUT_EVENTS = w.EVENTS[-6:]  # in training they stand in fillers only
 def greater_than(
     rng: random.Random, test: bool = False, years: tuple[int, int] = (2, 98)
 ) -> Sentence:
-    """Describe a span of years in one century."""
+    """Return a span of years in one century."""
     while True:
         century, start = rng.choice(w.CENTURIES), rng.randint(*years)
         if is_held_out(century, f"{start:02d}") == test:

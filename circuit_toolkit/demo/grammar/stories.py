@@ -41,7 +41,7 @@ def _setting(rng: random.Random) -> dict[str, str]:
 
 
 def ioi(rng: random.Random, test: bool = False, far: bool = False) -> Sentence:
-    """Tell how two people meet and one gives something to the other, who is the answer."""
+    """Return how two people meet and one gives something to the other, who is the answer."""
     while True:
         io, s, other = rng.sample(NAMES, 3)
         if is_held_out(io, s) == test:
@@ -72,7 +72,7 @@ def ioi(rng: random.Random, test: bool = False, far: bool = False) -> Sentence:
 
 
 def three_names(rng: random.Random) -> Sentence:
-    """Tell the corrupted form as a text of its own: a third person gives to one of two."""
+    """Return the corrupted form as a text of its own: a third person gives to one of two."""
     a, b, s = rng.sample(NAMES, 3)
     io = rng.choice([a, b])
     said = w.TEMPLATES["ioi"]
@@ -89,7 +89,7 @@ def three_names(rng: random.Random) -> Sentence:
 
 
 def filler(rng: random.Random) -> Sentence:
-    """Describe a plain sentence or two: what words are, without a task."""
+    """Return a plain sentence or two: what words are, without a task."""
     female = rng.random() < 0.5
     n1, n2 = rng.choice(w.NOUN_PAIRS)[0], rng.choice(w.NOUN_PAIRS)[1]
     run1, love1 = rng.choice(w.INTRANSITIVE), rng.choice(w.TRANSITIVE)

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from circuit_toolkit.arguments import expect, whole
+from circuit_toolkit.arguments import expect, one_of, whole
 from circuit_toolkit.dictionaries.dictionary import Dictionary
 from circuit_toolkit.dictionaries.training.batches import ActivationReader, TokenRows, token_rows
 from circuit_toolkit.dictionaries.training.checkpoints import TrainingRun
@@ -162,8 +162,7 @@ def train_dictionaries(
 
 def _plan(model: Model, sites: Iterable[Site | str], kind: str) -> dict[Site, tuple[Site, ...]]:
     """Return what each dictionary reads, and what a transcoder reconstructs."""
-    if kind not in ("sae", "transcoder"):
-        raise InputError(f"kind must be 'sae' or 'transcoder', not {kind!r}.")
+    one_of(kind, "kind", "sae", "transcoder")
     if isinstance(sites, str | Site):
         raise InputError(f"sites must be a list, not one site: write [{str(sites)!r}].")
     found = sorted({Site.parse(site) for site in sites})

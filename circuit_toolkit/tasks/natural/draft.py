@@ -59,8 +59,8 @@ def to_task(
                 f"equal length and an answer of one token with the tokenizer of {model.name}. "
                 "Make prompts of your own: Task.from_pairs."
             )
-        if measured := _measured(model, draft):
-            kept.append((draft, *measured))
+        if placed := _placed(model, draft):
+            kept.append((draft, *placed))
     first = kept[0][0]
     # Each prompt has its own places; a position that only some of them have has no name.
     shared = [place for place in first.places if all(place in each[0].places for each in kept)]
@@ -79,7 +79,7 @@ def to_task(
     )
 
 
-def _measured(model: Model, draft: Draft) -> tuple[str, str, dict[str, int]] | None:
+def _placed(model: Model, draft: Draft) -> tuple[str, str, dict[str, int]] | None:
     """Clean and corrupted text, and places counted from the end; None if they do not fit."""
     slots = list(draft.places.values())
     texts, begun = [], []  # clean and corrupted; each up to the end of each slot

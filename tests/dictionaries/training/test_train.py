@@ -387,7 +387,7 @@ def test_training_is_seeded_and_leaves_the_global_generator_and_the_screen_alone
         ({"sites": ["resid_post 3"]}, "layers 0 to 2"),
         ({"sites": ["attn_pattern 0"]}, "no activation of one token"),
         ({"sites": ["logits"]}, "not logits"),
-        ({"kind": "crosscoder"}, "'sae' or 'transcoder'"),
+        ({"kind": "crosscoder"}, "kind must be one of 'sae', 'transcoder', got"),
         ({"kind": "transcoder"}, r"reads what an MLP reads.*Pass \['mlp_in 1'\]"),
         ({"k": 49}, "n_features must be at least 49, got 48"),
         ({"n_features": 0}, "n_features must be at least 4"),
