@@ -185,7 +185,7 @@ class CircuitLasso:
                 "method": "CircuitLasso",
                 **{key: value for key, value in asdict(self).items() if key != "strengths"},
                 "target": name,
-                "loss": "cross-entropy" if is_label else "squared",
+                "objective": "cross-entropy" if is_label else "squared error",
                 **{key: acts.settings.get(key) for key in FROM_CAPTURE},
                 "sites": [str(site) for site in kept],
             },

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
+from circuit_toolkit.circuit_lasso import fit_file
 from circuit_toolkit.circuit_lasso.relevance import propagate_relevance
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.regression import LassoPath, LogisticPath, Screening, one_standard_error
@@ -122,6 +125,51 @@ class LassoFit:
             )
         return float(self.strengths[one_standard_error(self.folds)])
 
+    def save(self, path: str | PathLike) -> Path:
+        """Write the fit as one safetensors file, whole or not at all.
+
+        All that circuits are read off is in it, the rows among it; second moments are not, so a
+        path that was read cannot `solve` between its strengths.
+
+        Parameters
+        ----------
+        path : path
+            A file of that name is replaced; `~` is the home folder.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        InputError
+            If no file can be written there, or the settings cannot be written as JSON.
+        """
+        return fit_file.write(path, {each.name: getattr(self, each.name) for each in fields(self)})
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> LassoFit:
+        """Read a fit that `save` wrote; needs neither the model nor torch.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        LassoFit
+            Whose circuits are the same at every strength.
+
+        Raises
+        ------
+        InputError
+            If there is no such file.
+        FileFormatError
+            If it is damaged, foreign or of another version.
+        """
+        return cls(**fit_file.read(path))
+
     def _best(self) -> int:
         """Index of the best held-out fit; where there is none, as for a constant target, 0."""
         return int(np.nan_to_num(self.held_out, nan=-np.inf).argmax())
@@ -216,7 +264,9 @@ class LassoFit:
             k = self._nearest(number(strength, "strength", 0, 1, open_low=True))
             chosen_by = "hand"
         drawn = self._drawn(k, prompt).prune(max_features, max_edges)
-        fit = "held_out_accuracy" if self.settings["loss"] == "cross-entropy" else "held_out_r2"
+        fit = (
+            "held_out_accuracy" if self.settings["objective"] == "cross-entropy" else "held_out_r2"
+        )
         return replace(
             drawn,
             settings={**drawn.settings, "chosen_by": chosen_by},
@@ -285,7 +335,7 @@ class LassoFit:
             nodes.append(table)
         end = np.zeros(1, NODE)
         end["site"], end["label"], end["score"] = TARGET, self.settings["target"], 1.0
-        if self.rows.metric is not None and self.settings["loss"] == "squared":
+        if self.rows.metric is not None and self.settings["objective"] == "squared error":
             values = self.rows.metric
             end["activation"] = values.mean() if prompt is None else values[prompt]
         edges = []

@@ -355,7 +355,8 @@ def light(path: LassoPath) -> LassoPath:
     stats = path.stats
     xx: Any = Absent(stats.xx.shape, stats.xx.diagonal().copy())
     xy: Any = Absent(stats.xy.shape)
-    return replace(path, stats=replace(stats, xx=xx, xy=xy))
+    penalty = replace(path.penalty, weights=xy)  # as large, where they are adaptive
+    return replace(path, stats=replace(stats, xx=xx, xy=xy), penalty=penalty)
 
 
 def side_by_side(blocks: list[LassoPath]) -> LassoPath:
@@ -373,6 +374,7 @@ def side_by_side(blocks: list[LassoPath]) -> LassoPath:
             sp.csc_array(sp.hstack(each))
             for each in zip(*(block.coefficients for block in blocks), strict=True)
         ),
+        penalty=replace(blocks[0].penalty, weights=xy),
         stats=replace(
             stats[0], mean_y=np.concatenate([each.mean_y for each in stats]), yy=yy, xy=xy
         ),

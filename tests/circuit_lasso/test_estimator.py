@@ -410,7 +410,7 @@ def test_wrong_objects_are_refused(fit, acts, tiny_task, call, message):
 def test_a_label_is_explained_by_cross_entropy(acts, target):
     fit = CircuitLasso().fit(acts, target)
     circuit = fit.circuit(0.1)
-    assert circuit.settings["loss"] == "cross-entropy"
+    assert circuit.settings["objective"] == "cross-entropy"
     assert circuit.evidence["fit"]["held_out_accuracy"] > 0.85
     assert {edge for edge in drawn(circuit) if edge[1] == TARGET} == {
         (f"{B}/3", TARGET),

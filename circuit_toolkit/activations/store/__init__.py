@@ -1,5 +1,5 @@
 """Store: activations on disk, in shards of which one at a time is in memory."""
 
-from circuit_toolkit.activations.store.store import ActivationStore
+from circuit_toolkit.lazy import lazy
 
-__all__ = ["ActivationStore"]
+__getattr__, __dir__, __all__ = lazy(__name__, {"ActivationStore": "store"})

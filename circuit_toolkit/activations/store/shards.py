@@ -46,10 +46,8 @@ def widths(acts: Activations) -> dict[str, int]:
     return found
 
 
-def write_shard(path: Path, acts: Activations) -> None:
-    """Write the activations of some prompts."""
-    from safetensors.numpy import save_file
-
+def packed(acts: Activations) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return activations as arrays by name, and the texts and sizes that go with them."""
     try:
         _check(acts)
     except ValueError as error:
@@ -65,9 +63,40 @@ def write_shard(path: Path, acts: Activations) -> None:
         "named": list(acts.named),  # a file keeps its arrays in another order
         "features": widths(acts),
     }
+    return {name: np.ascontiguousarray(values) for name, values in arrays.items()}, words
+
+
+def unpacked(
+    arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Activations:
+    """Return what was packed; ValueError, KeyError, TypeError or AttributeError if it was not."""
+    rows = len(arrays["prompt"])
+    acts = Activations(
+        features={
+            Site.parse(name): sparse([arrays[f"{name}.{part}"] for part in _PARTS], rows, width)
+            for name, width in words["features"].items()
+        },
+        prompt=arrays["prompt"],
+        position=arrays["position"],
+        tokens=words["tokens"],
+        groups=arrays["groups"],
+        **{name: arrays.get(name) for name in OPTIONAL},
+        labels={name: np.array(values) for name, values in words["labels"].items()},
+        named={name: arrays[f"named.{name}"] for name in words["named"]},
+        settings=dict(settings),
+    )
+    _check(acts)
+    return acts
+
+
+def write_shard(path: Path, acts: Activations) -> None:
+    """Write the activations of some prompts."""
+    from safetensors.numpy import save_file
+
+    arrays, words = packed(acts)
     # As an array: a header of safetensors has a largest size, and an order that is left to chance.
     arrays["json"] = np.frombuffer(json.dumps(words).encode(), np.uint8)
-    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
+    save_file(arrays, path)
 
 
 def read_shard(path: Path, shard: Shard, settings: Mapping[str, Any]) -> Activations:
@@ -78,24 +107,9 @@ def read_shard(path: Path, shard: Shard, settings: Mapping[str, Any]) -> Activat
     check_listed(path, shard.sha256, shard.bytes, AGAIN)
     try:
         arrays = load_file(path)
-        words = json.loads(arrays["json"].tobytes())
-        rows = len(arrays["prompt"])
-        acts = Activations(
-            features={
-                Site.parse(name): _csr([arrays[f"{name}.{part}"] for part in _PARTS], rows, width)
-                for name, width in words["features"].items()
-            },
-            prompt=arrays["prompt"],
-            position=arrays["position"],
-            tokens=words["tokens"],
-            groups=arrays["groups"],
-            **{name: arrays.get(name) for name in OPTIONAL},
-            labels={name: np.array(values) for name, values in words["labels"].items()},
-            named={name: arrays[f"named.{name}"] for name in words["named"]},
-            settings=dict(settings),
-        )
-        _require((rows, acts.n_prompts) == (shard.rows, shard.prompts), "its size is another one")
-        _check(acts)
+        acts = unpacked(arrays, json.loads(arrays["json"].tobytes()), settings)
+        sizes = len(acts.prompt), acts.n_prompts
+        require(sizes == (shard.rows, shard.prompts), "its size is another one")
     # InputError is a ValueError.
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(
@@ -105,21 +119,22 @@ def read_shard(path: Path, shard: Shard, settings: Mapping[str, Any]) -> Activat
     return acts
 
 
-def _require(holds: Any, otherwise: str) -> None:
+def require(holds: Any, otherwise: str) -> None:
+    """Raise ValueError unless something holds."""
     if not holds:
         raise ValueError(otherwise)
 
 
-def _csr(parts: list[np.ndarray], rows: int, width: int) -> sp.csr_array:
+def sparse(parts: list[np.ndarray], rows: int, width: int) -> sp.csr_array:
     """Return a sparse matrix whose parts fit each other: code in C trusts them."""
     data, indices, indptr = parts
-    _require(type(width) is int and 0 <= width < 2**31, f"there cannot be {width!r} features")
-    _require(indices.dtype.kind == indptr.dtype.kind == "i", "indices must be whole numbers")
-    _require(indptr.shape == (rows + 1,), "indptr must have an entry more than rows")
-    _require(data.ndim == 1 and indices.shape == data.shape, "data and indices differ in shape")
-    _require(indptr[0] == 0 and indptr[-1] == len(data), "indptr must go from 0 to the end")
-    _require((indptr[:-1] <= indptr[1:]).all(), "indptr must not decrease")
-    _require(_within(indices, 0, width), f"indices must be from 0 to {width - 1}")
+    require(type(width) is int and 0 <= width < 2**31, f"there cannot be {width!r} features")
+    require(indices.dtype.kind == indptr.dtype.kind == "i", "indices must be whole numbers")
+    require(indptr.shape == (rows + 1,), "indptr must have an entry more than rows")
+    require(data.ndim == 1 and indices.shape == data.shape, "data and indices differ in shape")
+    require(indptr[0] == 0 and indptr[-1] == len(data), "indptr must go from 0 to the end")
+    require((indptr[:-1] <= indptr[1:]).all(), "indptr must not decrease")
+    require(within(indices, 0, width), f"indices must be from 0 to {width - 1}")
     return sp.csr_array((data, indices, indptr), shape=(rows, width))
 
 
@@ -127,10 +142,10 @@ def _check(acts: Activations) -> None:
     """Raise ValueError for what no capture gives: all arrays, but the structure of matrices."""
     n, rows = acts.n_prompts, len(acts.prompt)
     for site, matrix in acts.features.items():
-        _require(matrix.dtype in (np.float32, np.float64), f"{site} must hold float numbers")
-        _require(np.isfinite(matrix.data).all(), f"{site} holds NaN or infinity")
-        _require(_is_single(matrix), f"{site} holds a feature of a row twice")
-    _require(
+        require(matrix.dtype in (np.float32, np.float64), f"{site} must hold float numbers")
+        require(np.isfinite(matrix.data).all(), f"{site} holds NaN or infinity")
+        require(_is_single(matrix), f"{site} holds a feature of a row twice")
+    require(
         isinstance(acts.tokens, list)
         and all(isinstance(words, list) for words in acts.tokens)
         and all(isinstance(word, str) for words in acts.tokens for word in words),
@@ -142,24 +157,24 @@ def _check(acts: Activations) -> None:
     for name, values in whole.items():
         if values is not None:
             values = np.asarray(values)
-            _require(values.dtype.kind in "iu", f"{name} must hold whole numbers")
-            _require(values.shape == (sizes.get(name, n),), f"{name} has another length")
+            require(values.dtype.kind in "iu", f"{name} must hold whole numbers")
+            require(values.shape == (sizes.get(name, n),), f"{name} has another length")
     lengths = np.array([len(words) for words in acts.tokens], dtype=int)
-    _require(_within(acts.prompt, 0, n), f"prompt must be from 0 to {n - 1}")
+    require(within(acts.prompt, 0, n), f"prompt must be from 0 to {n - 1}")
     ends = lengths[acts.prompt] if rows else 0
-    _require(_within(acts.position, MEAN, ends), "position must be that of a token, or -1")
+    require(within(acts.position, MEAN, ends), "position must be that of a token, or -1")
     for name, values in acts.named.items():
-        _require(_within(values, 0, lengths), f"{name} must be the position of a token")
+        require(within(values, 0, lengths), f"{name} must be the position of a token")
     if acts.directions is not None:
-        _require(np.isin(acts.directions, [-1, 1]).all(), "directions must be 1 or -1")
+        require(np.isin(acts.directions, [-1, 1]).all(), "directions must be 1 or -1")
     if acts.metric is not None:
-        _require(acts.metric.shape == (n,), "metric has another length")
-        _require(acts.metric.dtype.kind == "f", "metric must hold float numbers")
-        _require(np.isfinite(acts.metric).all(), "metric holds NaN or infinity")
+        require(acts.metric.shape == (n,), "metric has another length")
+        require(acts.metric.dtype.kind == "f", "metric must hold float numbers")
+        require(np.isfinite(acts.metric).all(), "metric holds NaN or infinity")
     for name, values in acts.labels.items():
         plain = np.array(np.asarray(values).tolist())
-        _require(plain.shape == (n,), f"{name} has another length")
-        _require(plain.dtype != object, f"{name} must be texts or numbers")
+        require(plain.shape == (n,), f"{name} has another length")
+        require(plain.dtype != object, f"{name} must be texts or numbers")
 
 
 def _is_single(matrix: sp.csr_array) -> bool:
@@ -174,6 +189,6 @@ def _is_single(matrix: sp.csr_array) -> bool:
     return True
 
 
-def _within(values: np.ndarray, low: int, end: Any) -> bool:
+def within(values: np.ndarray, low: int, end: Any) -> bool:
     """Return whether all values are at least `low`, and below `end`."""
     return bool(((values >= low) & (values < end)).all())
