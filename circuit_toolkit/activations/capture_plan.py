@@ -133,7 +133,8 @@ def plan_capture(
 
 def _encoders(model: Model, given: Any) -> Mapping[Site, Dictionary | Coordinates]:
     """Return dictionaries by site, or the coordinates of sites."""
-    if isinstance(given, Iterable) and not isinstance(given, str | Mapping):
+    one = isinstance(given, str | Mapping) or hasattr(given, "encode")  # sae_lens's iterate
+    if isinstance(given, Iterable) and not one:
         given = list(given)
     names = given if isinstance(given, list) else [given]
     if names and all(isinstance(each, Site | str) for each in names):

@@ -15,10 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import whole
+from circuit_toolkit.arguments import one_of, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import Average, averaged
-from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
@@ -171,8 +170,7 @@ def edge_attributions(
     progress: bool = False,
 ) -> Tensor:
     """Return the attributed effect of every edge on every prompt, shape (n, W, R)."""
-    if rule not in _FIRST:
-        raise InputError(f"rule must be one of {', '.join(map(repr, _FIRST))}, got {rule!r}.")
+    one_of(rule, "rule", *_FIRST)
     points = [(step + _FIRST[rule]) / steps for step in range(steps)]
     pairs = tokenized_pairs(model, task, n_prompts)
     graph, found = graph_of(model), []

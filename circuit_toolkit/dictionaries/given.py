@@ -13,7 +13,7 @@ from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
 
-def as_dictionaries(model: Model, given: Any) -> dict[Site, Dictionary]:
+def as_dictionaries(model: Model, given: Any, *, optional: bool = False) -> dict[Site, Dictionary]:
     """Return dictionaries by the site that they read, in order of computation.
 
     Parameters
@@ -22,6 +22,8 @@ def as_dictionaries(model: Model, given: Any) -> dict[Site, Dictionary]:
         The model that they belong to; sae_lens objects are bound to it.
     given : dict, Dictionary, sae_lens object, or iterable of these
         Keys may be sites or their names, `resid_post 3` or `blocks.3.hook_resid_post`.
+    optional : bool
+        Whether there may be none: None, or nothing in it.
 
     Returns
     -------
@@ -35,13 +37,15 @@ def as_dictionaries(model: Model, given: Any) -> dict[Site, Dictionary]:
         If a key names another site than its dictionary reads.
     """
     expect(model, "model", "Model")
+    if optional and given is None:
+        return {}
     if isinstance(given, Mapping):
         named = [(Site.parse(key), each) for key, each in given.items()]
     else:
         one = isinstance(given, str) or hasattr(given, "encode")  # objects of sae_lens iterate
         several = isinstance(given, Iterable) and not one
         named = [(None, each) for each in (given if several else [given])]
-    if not named:
+    if not named and not optional:
         raise InputError("No dictionaries were given: pass load_dictionaries(model).")
     by_site: dict[Site, Dictionary] = {}
     for site, value in named:

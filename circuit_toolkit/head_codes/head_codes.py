@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.arguments import expect, whole
+from circuit_toolkit.arguments import expect, one_of, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.autoencoder import CodeAutoencoders, train_autoencoders
 from circuit_toolkit.head_codes.counts import discrete_codes, unique_codes
@@ -140,8 +140,7 @@ class HeadCodes:
             If a setting is out of range, these are no head outputs of this task, or there are too
             few prompts.
         """
-        if self.score not in ("change", "unique"):
-            raise InputError(f"score must be 'change' or 'unique', got {self.score!r}.")
+        one_of(self.score, "score", "change", "unique")
         whole(self.n_seeds, "n_seeds", 1)
         if self.n_count is not None:
             whole(self.n_count, "n_count", 1)

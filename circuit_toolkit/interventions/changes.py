@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.arguments import described, expect, is_a, whole
+from circuit_toolkit.arguments import described, expect, is_a, one_of, whole
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
@@ -70,8 +70,7 @@ class Change:
             raise InputError(
                 f"{site} is not per head: use attn_z, head_out or attn_pattern {site.layer}."
             )
-        if self.how not in ("put", "add", "scale", "resample"):
-            raise InputError(f"Unknown change {self.how!r}: use put, add, scale or resample.")
+        one_of(self.how, "how", "put", "add", "scale", "resample")
         if (self.value is None) != (self.how == "resample"):
             article = "no" if self.how == "resample" else "a"
             raise InputError(f"To {self.how} takes {article} value.")

@@ -78,10 +78,10 @@ def generate(
     """
     count = whole(max_new_tokens, "max_new_tokens", 1)
     temperature = number(temperature, "temperature", 0.0, 1000.0)
+    known = as_dictionaries(model, dictionaries, optional=True)
     if not isinstance(prompt, str):
         raise InputError(f"prompt must be one text, got {described(prompt)}.")
-    with intervened(model, changes, dictionaries=dictionaries) as changed:
-        known = as_dictionaries(model, dictionaries) if dictionaries else {}
+    with intervened(model, changes, dictionaries=known) as changed:
         start = model.tokenize([prompt], bos=shared_bos(known))
         before, after = (
             continued(each, start, count, temperature, seed, progress=progress)[0]

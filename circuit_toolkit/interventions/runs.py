@@ -15,7 +15,7 @@ from circuit_toolkit.activations.store.fingerprints import (
     edits_of,
     fingerprint_of_tensors,
 )
-from circuit_toolkit.arguments import as_prompts, described, expect, is_a
+from circuit_toolkit.arguments import as_prompts, described, is_a
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
@@ -262,7 +262,7 @@ def intervened(
     ...     bool(run(changed, batch, [Site("attn_out", 0)])[Site("attn_out", 0)][:, 1:].any())
     False
     """
-    known = _known(model, dictionaries)
+    known = as_dictionaries(model, dictionaries, optional=True)
     wanted = as_changes(model, known, changes)
     if any(item.how == "resample" for item in wanted):
         raise InputError("Only intervene knows the corrupted prompts to resample from.")
@@ -307,7 +307,8 @@ class _Plan:
     """Prompts and changes that fit each other."""
 
     def __init__(self, model: Model, dictionaries: Any, prompts: Any, changes: Any):
-        self.model, self.dictionaries = model, _known(model, dictionaries)
+        self.model = model
+        self.dictionaries = as_dictionaries(model, dictionaries, optional=True)
         given = as_prompts(prompts)
         self.task: Task | None = None if isinstance(given, list) else given
         self.texts: list[Prompt] = given if self.task is None else list(self.task.clean)
@@ -347,11 +348,6 @@ class _Plan:
         if self.task is None or self.task.metric is None:
             return None
         return self.task.score(logits, range(len(self.texts)))
-
-
-def _known(model: Model, dictionaries: Any) -> dict[Site, Dictionary]:
-    expect(model, "model", "Model")
-    return as_dictionaries(model, dictionaries) if dictionaries else {}
 
 
 def _joined_edits(*each: Mapping[Site, Edit]) -> dict[Site, Edit]:

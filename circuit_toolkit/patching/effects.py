@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import one_of
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import Average, averaged, component_circuit
 from circuit_toolkit.errors import InputError
@@ -184,11 +185,8 @@ def patching_effects(
     progress: bool = False,
 ) -> Tensor:
     """Return the effects (n, sets) of patching sets of edges, each set in runs of its own."""
-    if swap not in ("corrupted", "other") or response not in ("metric", "change"):
-        raise InputError(
-            "swap must be 'corrupted' or 'other' and response 'metric' or 'change', got "
-            f"{swap!r} and {response!r}."
-        )
+    one_of(swap, "swap", "corrupted", "other")
+    one_of(response, "response", "metric", "change")
     pairs = tokenized_pairs(model, task, n_prompts)
     graph = graph_of(model)
     numbers = [_edge_numbers(graph, edges) for edges in sets]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import one_of
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.dictionaries.directions import decoder_rows
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -64,11 +65,8 @@ class FeatureRuns:
     ) -> Self:
         """Run prompts once, and find what their features may be changed to."""
         ordered = _of_the_stream(as_dictionaries(model, dictionaries))
-        if value not in ("zero", "mean", "corrupted", "other") or positions not in ("all", "last"):
-            raise InputError(
-                "value must be 'zero', 'mean', 'corrupted' or 'other' and positions 'all' or "
-                f"'last', got {value!r} and {positions!r}."
-            )
+        one_of(value, "value", "zero", "mean", "corrupted", "other")
+        one_of(positions, "positions", "all", "last")
         bos, corrupted = shared_bos(ordered), value == "corrupted"
         pairs = tokenized_pairs(model, task, n_prompts, bos=bos, corrupted=corrupted)
         batch, other = pairs.clean, None

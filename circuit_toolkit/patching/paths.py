@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import described, whole
+from circuit_toolkit.arguments import described, one_of, whole
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
@@ -139,11 +139,10 @@ def path_patching(
     >>> path_patching(model, task, "a0.h1", "m0").effect.shape
     torch.Size([16])
     """
-    if value not in get_args(SenderValue):
-        raise InputError(f"value must be 'corrupted', 'zero' or 'mean', got {value!r}.")
+    one_of(value, "value", "corrupted", "zero", "mean")
     expect_pairs(model, task)
     graph = graph_of(model)
-    known = as_dictionaries(model, dictionaries) if dictionaries else {}
+    known = as_dictionaries(model, dictionaries, optional=True)
     start, end = _Sender.of(graph, sender, known), _Receiver.of(graph, receiver, known)
     through = [through] if isinstance(through, str) else through
     middle = sorted({graph.reader(name) for name in through})

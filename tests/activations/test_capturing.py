@@ -322,9 +322,7 @@ OTHERS = {
 @pytest.mark.parametrize("verb", [capture, estimate_capture])
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_a_table_is_refused_with_the_column_to_pass(tiny, tiny_saes, verb, table):
-    with pytest.raises(
-        InputError, match=r"one column of it: data\['(text|input_ids|train)'\]"
-    ):
+    with pytest.raises(InputError, match=r"one column of it: data\['(text|input_ids|train)'\]"):
         verb(tiny, tiny_saes, table(tiny), progress=False)
 
 
