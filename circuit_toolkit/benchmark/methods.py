@@ -31,8 +31,8 @@ METHODS: dict[str, Method] = {
     "eap_usual": eap,
     "eap_ig": partial(eap_ig, average="mean of absolutes"),
     "eap_ig_usual": eap_ig,
-    "circuit_lasso": component_lasso,
-    "circuit_lasso_paper": partial(component_lasso, form="paper"),
+    "circuit_lasso": partial(component_lasso, relevance=True),
+    "circuit_lasso_paper": component_lasso,
     "circuit_lasso_randomised": randomised_lasso,
     "circuit_lasso_randomised_edges": partial(randomised_lasso, design="edge", swap="corrupted"),
     "random": random_circuit,
@@ -96,4 +96,4 @@ def warm_up(model: Model, task: PromptPairs) -> None:
     """Run gradients and a regression once on few prompts: the clock is to see no first time."""
     few = min(16, len(task.clean))
     eap(model, task, n_prompts=few)
-    randomised_lasso(model, task, n_prompts=few, swap="corrupted", draws=2, shuffles=1)
+    randomised_lasso(model, task, n_prompts=few, swap="corrupted", draws=2)

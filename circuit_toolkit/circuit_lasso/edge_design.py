@@ -68,7 +68,7 @@ def direct_design(
         target = task.change(got.logits / block.spread, clean.logits / block.spread, block.rows)
         return bits, torch.cat([nodes, target[:, None].to(nodes)], 1)
 
-    blocks = clean_blocks(model, task, n_prompts, batch_size, swap, rho, draws, seed, progress)
+    blocks = clean_blocks(model, task, n_prompts, batch_size, swap, seed, progress)
     return replace(_gather(blocks, draw, draws, seed), alone=single.means() if alone else None)
 
 
@@ -162,7 +162,7 @@ def edge_design(
         change = task.change(got.logits, clean.logits, block.rows)
         return bits.float(), change[:, None]
 
-    blocks = clean_blocks(model, task, n_prompts, batch_size, swap, rho, draws, seed, progress)
+    blocks = clean_blocks(model, task, n_prompts, batch_size, swap, seed, progress)
     return _gather(blocks, draw, draws, seed)
 
 

@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import one_of
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import Components, run_components
 from circuit_toolkit.models.model import Batch, Model
-from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of, tokenized_pairs
 
 Swap = Literal["prompt", "corrupted"]
 
@@ -65,21 +66,12 @@ def clean_blocks(
     n_prompts: int | None,
     batch_size: int | None,
     swap: Swap,
-    rho: float,
-    draws: int,
     seed: int,
     progress: bool,
 ) -> Iterator[Block]:
     """Run prompts clean, batch by batch, those of one length together."""
-    if swap not in ("prompt", "corrupted"):
-        raise InputError(f"swap must be 'prompt' or 'corrupted', got {swap!r}.")
-    if not 0 < rho < 1 or draws < 1:
-        raise InputError(f"rho must be between 0 and 1 and draws 1 or more, got {rho}, {draws}.")
-    if swap == "corrupted":
-        pairs = tokenized_pairs(model, task, n_prompts)
-    else:  # corrupted prompts need not be there
-        clean = model.tokenize(task.clean[:n_prompts])
-        pairs = TokenPairs(clean, clean)
+    one_of(swap, "swap", "prompt", "corrupted")
+    pairs = tokenized_pairs(model, task, n_prompts, corrupted=swap == "corrupted")
     lengths = pairs.clean.mask.sum(1).cpu()
     rng = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(pairs), generator=rng)
@@ -90,7 +82,8 @@ def clean_blocks(
             "another prompt. Use more prompts, or swap='corrupted'."
         )
     # A batch is cut to the longest prompt in it: padding on the left costs time and no more.
-    for part in pairs.batches(batch_size or pairs.fitting(model), progress, "randomised"):
+    size = pairs.fitting(model) if batch_size is None else batch_size
+    for part in pairs.batches(size, progress, "randomised"):
         rows = order[part]
         longest = int(lengths[rows].max())
         batch = _cut(rows_of(pairs.clean, rows), longest)

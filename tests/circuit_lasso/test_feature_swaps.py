@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks.exact_effects import exact_feature_effects
+from circuit_toolkit.circuit_lasso import feature_swaps
 from circuit_toolkit.circuit_lasso.feature_swaps import (
     _slopes,
     randomised_effects,
@@ -39,8 +40,8 @@ def correlation(ours, theirs):
 
 def test_effects_are_those_of_single_ablations(runs):
     exact = exact_feature_effects(runs)
-    found = randomised_effects(runs, share=0.05, draws=24, nodes=False)
-    few = randomised_effects(runs, share=0.05, draws=1, nodes=False)
+    found = randomised_effects(runs, draws=24, nodes=False)
+    few = randomised_effects(runs, draws=1, nodes=False)
     for site in SITES[:-1]:
         assert correlation(found.edges[site], exact.edges[site]) > 0.85
         assert correlation(found.edges[site], exact.edges[site]) > correlation(
@@ -90,9 +91,11 @@ def test_slopes_are_found_without_the_bias_of_the_lasso():
     assert not slopes[:, q].any() and not support[:, q].any()
 
 
-def test_node_effects_rank_as_single_ablations_do(runs):
+def test_node_effects_rank_as_single_ablations_do(runs, monkeypatch):
+    for name, value in (("NODE_SHARE", 0.05), ("NODE_STRENGTH", 0.1), ("NODE_DRAWS", 24)):
+        monkeypatch.setattr(feature_swaps, name, value)
     exact = exact_feature_effects(runs, edges=False, nodes=True)
-    found = randomised_effects(runs, node_share=0.05, node_strength=0.1, node_draws=24, edges=False)
+    found = randomised_effects(runs, edges=False)
     assert min(correlation(found.nodes[site], exact.nodes[site]) for site in SITES) > 0.5
     last = SITES[-1]  # where nothing comes between a feature and the logits but a norm
     assert correlation(found.nodes[last], exact.nodes[last]) > 0.85
@@ -120,13 +123,9 @@ def test_the_seed_decides(tiny, saes, task):
     assert not np.array_equal(one.nodes["score"], other.nodes["score"])
 
 
-def test_settings_out_of_range_are_refused(runs):
-    for bad in (
-        {"share": 0},
-        {"node_share": 1.5},
-        {"strength": 0},
-        {"draws": 0},
-        {"node_draws": 0},
-    ):
-        with pytest.raises(InputError, match="must be between 0 and 1"):
-            randomised_effects(runs, **bad)
+def test_settings_out_of_range_are_refused(tiny, saes, task, runs):
+    for name, bad in (("draws", 0), ("draws", 1.5), ("seed", -1)):
+        with pytest.raises(InputError, match=f"{name} must be"):
+            randomised_effects(runs, **{name: bad})
+    with pytest.raises(InputError, match="must be"):
+        randomised_features(tiny, task, saes)

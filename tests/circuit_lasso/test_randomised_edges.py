@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from circuit_toolkit.circuit.components import edge_scores
+from circuit_toolkit.circuit_lasso import randomised_edges
 from circuit_toolkit.circuit_lasso.components import component_lasso
 from circuit_toolkit.circuit_lasso.edge_design import direct_design, edge_design
 from circuit_toolkit.circuit_lasso.randomised_edges import (
@@ -18,7 +19,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.patching.effects import activation_patching, edge_patching, patching_effects
-from circuit_toolkit.regression.solvers.nonnegative import chance_level, nonnegative_lasso
+from circuit_toolkit.regression.solvers.nonnegative import nonnegative_lasso, shuffled_effects
 from tests.attribution.prompt_pairs import TwoTokens
 from tests.circuit_lasso.linear import linear_model, values
 
@@ -75,7 +76,7 @@ def test_observation_cannot_tell_twins_apart_and_random_swaps_can():
     seen, swapped = [], []
     for name in ("a0.h0", "a0.h1"):
         model = linear_model(name)
-        observed = table(component_lasso(model, values()), model)
+        observed = table(component_lasso(model, values(), relevance=True), model)
         seen.append([observed["a0.h0", "m0"], observed["a0.h1", "m0"]])
         found = table(randomised_lasso(model, values()), model)
         swapped.append([found["a0.h0", "m0"], found["a0.h1", "m0"]])
@@ -89,12 +90,9 @@ def test_edge_design_estimates_what_edge_patching_measures(tiny):
     exact = edge_scores(
         edge_patching(tiny, task, response="change", swap="corrupted"), graph_of(tiny)
     )
-    found = edge_scores(
-        randomised_lasso(
-            tiny, task, design="edge", swap="corrupted", rho=1 / 40, draws=160, shuffles=2
-        ),
-        graph_of(tiny),
-    )
+    data = edge_design(tiny, task, swap="corrupted", rho=1 / 40, draws=160)
+    found = np.zeros_like(exact)
+    found[graph_of(tiny).allowed] = nonnegative_lasso(data.bits, data.responses)[:, 0]
     allowed = graph_of(tiny).allowed.numpy()
     strongest = exact >= np.sort(exact[allowed])[-5]
     np.testing.assert_allclose(found[strongest], exact[strongest], rtol=0.35)
@@ -151,7 +149,7 @@ def unread_model():
     return model
 
 
-def test_what_moves_a_component_but_no_output_is_left_out():
+def test_what_moves_a_component_but_no_output_is_left_out(monkeypatch):
     model, task = unread_model(), values()
     true = {("embed", "a0.h0"), ("a0.h0", "m0"), ("m0", "logits")}
     found = randomised_lasso(model, task)
@@ -160,7 +158,8 @@ def test_what_moves_a_component_but_no_output_is_left_out():
     every = table(found, model)
     assert every["a0.h0", "m0"] > 0.85  # 1 but for what is spared for the rest
     assert 0 < every["a0.h1", "m0"] < 0.1  # ranked, since it is there
-    alike = randomised_lasso(model, task, necessity=0, operating_point=True)
+    monkeypatch.setattr(randomised_edges, "NECESSITY", 0)
+    alike = randomised_lasso(model, task, operating_point=True)
     assert table(alike, model)["a0.h1", "m0"] > 0.9  # about 100 to 1 in squares
     assert table(alike, model)["a0.h0", "m0"] == 0
 
@@ -173,11 +172,10 @@ def test_components_count_by_what_they_do_alone():
     assert (component_weights(torch.zeros(3), 0.3) == 1).all()
 
 
-def test_batches_change_nothing_but_the_draws(tiny):
-    first = randomised_lasso(tiny, TwoTokens(), swap="corrupted", draws=60, necessity=0)
-    second = randomised_lasso(
-        tiny, TwoTokens(), swap="corrupted", draws=60, necessity=0, batch_size=3
-    )
+def test_batches_change_nothing_but_the_draws(tiny, monkeypatch):
+    monkeypatch.setattr(randomised_edges, "NECESSITY", 0)
+    first = randomised_lasso(tiny, TwoTokens(), swap="corrupted", draws=60)
+    second = randomised_lasso(tiny, TwoTokens(), swap="corrupted", draws=60, batch_size=3)
     a, b = (edge_scores(circuit, graph_of(tiny)) for circuit in (first, second))
     assert np.abs(a - b).max() < 0.2  # of 1; 240 runs
 
@@ -202,7 +200,7 @@ def test_relevance_is_shared_out_and_kept():
 def test_shuffled_responses_give_as_many_edges_as_chosen():
     data = edge_design(linear_model(), values(), draws=5)
     rng = torch.Generator().manual_seed(0)
-    null = chance_level(data.bits, data.responses, shuffles=300, generator=rng)[:, :, 0]
+    null = shuffled_effects(data.bits, data.responses, shuffles=300, generator=rng)[:, :, 0]
     point = threshold(null[:150], 1.0)
     assert float((null[150:] >= point).sum(1).float().mean()) == pytest.approx(1, abs=0.35)
     assert threshold(null, 3.0) < point
@@ -217,7 +215,7 @@ def test_seeds_decide_everything(tiny):
 
 
 def test_settings_are_kept_and_checked(tiny):
-    found = randomised_lasso(tiny, TwoTokens(), draws=5, shuffles=3)
+    found = randomised_lasso(tiny, TwoTokens(), draws=5)
     for key in ("method", "design", "swap", "rho", "draws", "seed", "seconds", "threshold"):
         assert key in found.settings
     cut = at_operating_point(found)
@@ -226,13 +224,16 @@ def test_settings_are_kept_and_checked(tiny):
     for bad, text in (
         ({"design": "cascade"}, "design must be"),
         ({"swap": "zero"}, "swap must be"),
-        ({"rho": 1.0}, "rho must be"),
-        ({"draws": 0}, "draws 1 or more"),
-        ({"false_edges": 0}, "false_edges must be above 0"),
-        ({"necessity": -0.1}, "necessity 0 or more"),
+        ({"draws": 0}, "draws must be at least 1"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"n_prompts": "all"}, "n_prompts must be a whole number"),
     ):
         with pytest.raises(InputError, match=text):
             randomised_lasso(tiny, TwoTokens(), **bad)
+    with pytest.raises(InputError, match="model must be a Model.*another order"):
+        randomised_lasso(found, tiny)
+    with pytest.raises(InputError, match="circuit must be a Circuit"):
+        at_operating_point(tiny)
     exact = edge_patching(tiny, TwoTokens(), n_prompts=1)
     with pytest.raises(InputError, match="no operating point"):
         at_operating_point(exact)

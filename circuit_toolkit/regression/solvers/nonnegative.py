@@ -1,4 +1,4 @@
-"""Non-negative lasso for responses that grow with their causes, and its level under chance.
+"""Non-negative effects on responses that grow with their causes, and those of shuffled responses.
 
 Responses such as "how much did the output change" are 0 without a cause, and their scatter grows
 with their size. So rows are weighted by the inverse square of what is expected of them: small
@@ -22,7 +22,6 @@ def nonnegative_lasso(
     Y: Tensor,
     *,
     allowed: Tensor | None = None,
-    alpha: float = 0.0,
     rounds: int = 5,
 ) -> Tensor:
     """Fit each response as a sum of non-negative effects, with a free intercept."""
@@ -32,14 +31,12 @@ def nonnegative_lasso(
             f"X {tuple(X.shape)}, Y {tuple(Y.shape)} and allowed must have shapes (n, p), (n, q) "
             "and (p, q)."
         )
-    if not 0 <= alpha < 1 or rounds < 1:
-        raise InputError(f"alpha must be in [0, 1) and rounds 1 or more, got {alpha}, {rounds}.")
     mean = Y.mean(0).clamp(min=torch.finfo(Y.dtype).tiny)
     Y = Y / mean  # in means, so that none is too large or small for its square
     mask = torch.ones(p, q, dtype=torch.bool) if allowed is None else allowed
     x_mean, y_mean = X.mean(0), Y.mean(0)
     pull = (X.T @ (Y - y_mean)).T / n  # (q, p); centring Y is enough
-    B = _solve(_covariance(X), pull, mask.T, alpha, Y.new_zeros(q, p)).T
+    B = _solve(_covariance(X), pull, mask.T, Y.new_zeros(q, p)).T
     expected = X @ B + (y_mean - x_mean @ B) if rounds > 1 else Y
     for _ in range(rounds - 1):
         weights = (expected.clamp(min=0) + FLOOR) ** -2
@@ -48,17 +45,16 @@ def nonnegative_lasso(
         pull = (weights * (Y - y_mean)).T @ X
         gram = torch.stack([(X * w[:, None]).T @ X for w in weights.T])  # (q, p, p)
         gram -= x_mean[:, :, None] * x_mean[:, None]
-        B = _solve(gram, pull, mask.T, alpha, B.T).T
+        B = _solve(gram, pull, mask.T, B.T).T
         expected = X @ B + (y_mean - (x_mean * B.T).sum(1))
     return B * mean
 
 
-def chance_level(
+def shuffled_effects(
     X: Tensor,
     Y: Tensor,
     *,
     allowed: Tensor | None = None,
-    alpha: float = 0.0,
     shuffles: int = 20,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -71,7 +67,7 @@ def chance_level(
     few = orders.split(max(256 // q, 1), 1)  # at a time, so that they stay in the cache
     pull = torch.cat([(X.T @ Y[order].flatten(1)).T for order in few]) / n  # (shuffles * q, p)
     mask = torch.ones(p, q, dtype=torch.bool) if allowed is None else allowed
-    B = _solve(_covariance(X), pull, mask.T.repeat(shuffles, 1), alpha, torch.zeros_like(pull))
+    B = _solve(_covariance(X), pull, mask.T.repeat(shuffles, 1), torch.zeros_like(pull))
     return B.unflatten(0, (shuffles, q)).transpose(1, 2) * mean
 
 
@@ -81,19 +77,19 @@ def _covariance(X: Tensor) -> Tensor:
     return (X.T @ X / len(X) - mean[:, None] * mean)[None]
 
 
-def _solve(gram: Tensor, pull: Tensor, mask: Tensor, alpha: float, start: Tensor) -> Tensor:
-    """Minimise b G b / 2 - c b + alpha_k sum b over b >= 0 by accelerated projected gradients."""
+def _solve(gram: Tensor, pull: Tensor, mask: Tensor, start: Tensor) -> Tensor:
+    """Minimise b G b / 2 - c b over b >= 0 by accelerated projected gradients."""
     scale = gram.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()  # (q or 1, p)
     live = mask & (scale > 1e-6)
     inverse = torch.where(scale > 1e-6, 1 / scale.clamp(min=1e-6), 0.0)
     G = gram * inverse[:, :, None] * inverse[:, None]
     c = pull * inverse * live
-    top = c.amax(1, keepdim=True).clamp(min=0)  # penalty at which nothing enters
+    top = c.amax(1, keepdim=True).clamp(min=0)
     step = 1 / (1.1 * _largest_eigenvalue(G))[:, None]
     b = z = start * scale * live
     t = 1.0
     for number in range(500):
-        slope = c - alpha * top - _times(G, z)
+        slope = c - _times(G, z)
         new = ((z + step * slope).clamp(min=0)) * live
         if number % 5 == 4:
             moved = ((new - z).abs() / step).amax(1)  # 0 at a solution

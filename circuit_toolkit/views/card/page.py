@@ -35,7 +35,7 @@ _LABEL = (
 )
 _WEIGHTS = {  # what the weight of an edge is, by method of the circuit
     "CircuitLasso": "regression weight, both ends in standard deviations",
-    "randomised CircuitLasso": "regression weight, both ends in standard deviations",
+    "randomised CircuitLasso over features": "mean effect of changing the source",
 }
 
 
