@@ -24,7 +24,7 @@ from circuit_toolkit.tasks import Task as Task
 from circuit_toolkit.activations.capturing import capture as capture
 from circuit_toolkit.activations.budget import estimate_capture as estimate_capture
 from circuit_toolkit.activations.activations import Activations as Activations
-from circuit_toolkit.activations.store import ActivationStore as ActivationStore
+from circuit_toolkit.activations.store.store import ActivationStore as ActivationStore
 
 ## The circuit, and what learns one
 from circuit_toolkit.circuit.circuit import Circuit as Circuit

@@ -300,7 +300,7 @@ class Activations:
         """
         n, column = whole(n, "n", 0), self._column(site, feature).tocoo()
         found: dict[str, int] = {}
-        for row in column.row[np.argsort(-column.data, kind="stable")]:
+        for row in column.row[np.argsort(-np.asarray(column.data), kind="stable")]:
             if len(found) == n:
                 break
             prompt = int(self.prompt[row])

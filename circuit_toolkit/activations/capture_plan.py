@@ -136,7 +136,7 @@ def _encoders(model: Model, given: Any) -> Mapping[Site, Dictionary | Coordinate
     one = isinstance(given, str | Mapping) or hasattr(given, "encode")  # sae_lens's iterate
     if isinstance(given, Iterable) and not one:
         given = list(given)
-    names = given if isinstance(given, list) else [given]
+    names: list[Any] = given if isinstance(given, list) else [given]
     if names and all(isinstance(each, Site | str) for each in names):
         return coordinates(model, given if isinstance(given, str) else names)
     return as_dictionaries(model, given)

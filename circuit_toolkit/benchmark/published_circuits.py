@@ -125,7 +125,7 @@ def _read(row: dict[str, Any]) -> CanonicalCircuit:
         for role in row["roles"]
     )
     edges = tuple(map(PublishedEdge.parse, row["edges"]))
-    lists = {name: tuple(row[name]) for name in ("models", "mlps")}
+    lists: dict[str, Any] = {name: tuple(row[name]) for name in ("models", "mlps")}
     return CanonicalCircuit(**row | lists | {"roles": tuple(roles), "edges": edges})
 
 

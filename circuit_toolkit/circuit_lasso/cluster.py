@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.activations.activations import MEAN, Activations, joined
-from circuit_toolkit.activations.store import ActivationStore
+from circuit_toolkit.activations.store.store import ActivationStore
 from circuit_toolkit.activations.store.manifest import KIND
 from circuit_toolkit.activations.store.shards import Shard, read_shard, shard_name
 from circuit_toolkit.errors import InputError

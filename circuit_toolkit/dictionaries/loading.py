@@ -106,7 +106,7 @@ def load_dictionaries(
     ids = None if ids is None else list(ids)
     place = resolved(source)
     is_here = place.exists() or not isinstance(source, str)
-    entries = folder_entries(place) if is_here else release_entries(source, ids)
+    entries = folder_entries(place) if is_here else release_entries(str(source), ids)
     if ids is not None:
         entries = _with_ids(entries, ids, source)
     elif not is_here:

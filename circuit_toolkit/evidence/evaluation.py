@@ -159,7 +159,7 @@ def _measured(
     model: Model,
     task: Task,
     dictionaries: Mapping[Site, Dictionary] | None,
-    each: list[Sequence[Change]],
+    each: Sequence[Sequence[Change]],
     progress: bool,
 ) -> list[float]:
     """Measure the mean metric under each set of changes."""

@@ -217,7 +217,7 @@ class HeadCodesFit:
                 raise InputError(f"There are {len(flat)} heads: n_heads={n_heads}.")
             kept = np.sort(np.argsort(-flat, kind="stable")[:n_heads])
         target = str(self.settings.get("target") or "target")
-        nodes = head_nodes([self._place(i) for i in kept], flat[kept].tolist(), target)
+        nodes = head_nodes([self._place(i) for i in kept.tolist()], flat[kept].tolist(), target)
         mine = self.pairs[np.ix_(kept, kept)]
         source, end = np.nonzero((mine > 0) & (mine >= pairs * self.pairs.max()))
         edges = np.zeros(len(source), dtype=EDGE)

@@ -161,7 +161,7 @@ def _dataset(name: str, data: Any, config: str | None, split: str) -> Any:
             ) from error
     if isinstance(data, datasets.DatasetDict):
         if split not in data:
-            raise InputError(f"{name!r} has no split {split!r}, only {', '.join(data)}.")
+            raise InputError(f"{name!r} has no split {split!r}, only {', '.join(map(str, data))}.")
         data = data[split]
     if not isinstance(data, datasets.Dataset):
         raise InputError(

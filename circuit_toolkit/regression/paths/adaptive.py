@@ -36,7 +36,7 @@ def adaptive_weights(
         unexplained = np.clip(1 - np.nan_to_num(path.r2), 1e-12, 1)
         index = smallest_bic(n * np.log(unexplained), _sources(path), n)
     raw = isinstance(path, LassoPath) and path.stats.form != "standardised"
-    p, q = path.coefficients[0].shape
+    p, q = path.coefficients[0].shape  # type: ignore[misc]  # the stub says it may be None
     size = np.zeros((p, q))
     points = np.broadcast_to(index, q)
     for k in np.unique(points).tolist():
