@@ -9,7 +9,7 @@ unexplained stays in the stream, and gradients flow through it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 from circuit_toolkit.patching.feature_effects import FeatureEffects
-from circuit_toolkit.patching.feature_runs import SIZE, FeatureRuns, NewValue
+from circuit_toolkit.patching.feature_runs import SIZE, Bits, FeatureRuns, NewValue
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, row_slices
 
@@ -88,16 +88,7 @@ def feature_attribution(
         If a setting is out of range, or dictionaries or prompts will not do.
     """
     began = time.perf_counter()
-    runs = FeatureRuns.of(
-        model,
-        dictionaries,
-        task,
-        value=value,
-        positions=positions,
-        n_prompts=n_prompts,
-        min_active=min_active,
-        seed=seed,
-    )
+    runs = FeatureRuns.of(model, dictionaries, task, value, positions, n_prompts, min_active, seed)
     steps = whole(steps, "steps", 0)
     nodes, count = attributed_nodes(runs, steps, batch_size)
     sizes = np.sort(np.concatenate([np.abs(column) for column in nodes.values()]))
@@ -130,11 +121,14 @@ def attributed_nodes(
         rows = everything[part]
         for group in groups:
             for point in points:
-                added, _, metric = runs.leaves(rows, point, group, afresh=False)
-                assert metric is not None
-                found = torch.autograd.grad(metric.sum(), list(added.values()))
+                leaves: dict[Site, Tensor] = {}
+                bits = _part_of_the_way(runs, group, len(rows), point)
+                _, logits = runs.run(rows, bits, afresh=False, logits=True, leaves=leaves)
+                assert logits is not None
+                metric = runs.task.metric_of(logits, rows.tolist()).sum()
+                found = torch.autograd.grad(metric, list(leaves.values()))
                 count += len(rows)
-                for site, gradient in zip(added, found, strict=True):
+                for site, gradient in zip(leaves, found, strict=True):
                     effect = _effects(runs, site, rows, gradient).sum(0).cpu()
                     totals[site] += effect / (len(runs) * len(points))
     return {site: total.numpy() for site, total in totals.items()}, count
@@ -163,13 +157,13 @@ def attributed_edges(
         column = {end: values[part] for end, values in columns.items()}
         live = {end: (values >= 0).nonzero()[:, 0] for end, values in column.items()}
         for point in points:
-            added, acts, _ = runs.leaves(rows[part], point, sites, afresh=True)
+            leaves: dict[Site, Tensor] = {}
+            bits = _part_of_the_way(runs, sites[:-1], len(rows[part]), point)
+            changes, _ = runs.run(rows[part], bits, leaves=leaves)
             loss = torch.zeros(())
             for end in ends:
-                chosen = live[end]
-                pooled = runs.pooled(acts[end], rows[part])
-                loss = loss + pooled[chosen, column[end][chosen]].sum().cpu()
-            starts = [added[site] for site in sites[:-1]]
+                loss = loss + changes[end][live[end], column[end][live[end]]].sum().cpu()
+            starts = [leaves[site] for site in sites[:-1]]
             for site, end, gradient in zip(
                 sites, ends, torch.autograd.grad(loss, starts), strict=False
             ):
@@ -178,6 +172,10 @@ def attributed_edges(
     scale = len(runs) * len(points)
     tables = {site: totals[end].T.numpy() / scale for site, end in zip(sites, ends, strict=False)}
     return tables, len(rows) * len(points)
+
+
+def _part_of_the_way(runs: FeatureRuns, sites: Sequence[Site], n: int, point: float) -> Bits:
+    return {site: runs.deltas[site].new_full((n, 1), point) for site in sites}
 
 
 def _midpoints(steps: int) -> list[float]:

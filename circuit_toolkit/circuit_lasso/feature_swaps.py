@@ -88,16 +88,7 @@ def randomised_features(
         If a setting is out of range, or dictionaries or prompts will not do.
     """
     began = time.perf_counter()
-    runs = FeatureRuns.of(
-        model,
-        dictionaries,
-        task,
-        value=value,
-        positions=positions,
-        n_prompts=n_prompts,
-        min_active=min_active,
-        seed=seed,
-    )
+    runs = FeatureRuns.of(model, dictionaries, task, value, positions, n_prompts, min_active, seed)
     effects = randomised_effects(
         runs, draws=draws, seed=seed, batch_size=batch_size, progress=progress
     )

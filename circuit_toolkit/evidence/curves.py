@@ -20,7 +20,8 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.intervals import Interval, bootstrap
-from circuit_toolkit.interventions import Change, intervene, mean_ablation
+from circuit_toolkit.interventions.changes import Change, mean_ablation
+from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task

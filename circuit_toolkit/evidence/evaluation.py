@@ -23,7 +23,8 @@ from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.component_faithfulness import with_edges
-from circuit_toolkit.interventions import Change, intervene, mean_ablation, resample
+from circuit_toolkit.interventions.changes import Change, mean_ablation, resample
+from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.sites import Site

@@ -123,17 +123,19 @@ class WithoutEdges:
             removed = _removed(edges, end, list(self.sites.values()))
             last = cut if end == len(self.sites) - 1 else cut[:0]
 
-            def edit(x: Tensor) -> Tensor:
-                old = site.dictionary.encode(x[where])
-                new = old.clone()
+            def ablated(acts: Tensor) -> Tensor:
                 if removed is not None:
                     before, weights = removed
-                    carried = (current[-1] - before.mean.to(old))[:, before.kept]
-                    new[:, site.kept] = (old[:, site.kept] - carried @ weights.to(old)).clamp(min=0)
-                new[:, last] = site.mean.to(old)[last]
-                current.append(new)
+                    carried = (current[-1] - before.mean.to(acts))[:, before.kept]
+                    left = acts[:, site.kept] - carried @ weights.to(acts)
+                    acts[:, site.kept] = left.clamp(min=0)
+                acts[:, last] = site.mean.to(acts)[last]
+                current.append(acts)
+                return acts
+
+            def edit(x: Tensor) -> Tensor:
                 out = x.clone()
-                out[where] += site.dictionary.difference(old, new, x[where]).to(x)
+                out[where] += site.dictionary.added(x[where], ablated)
                 return out
 
             return edit

@@ -12,7 +12,8 @@ import torch
 
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
-from circuit_toolkit.interventions import intervened, zero
+from circuit_toolkit.interventions.changes import zero
+from circuit_toolkit.interventions.runs import intervened
 from circuit_toolkit.models import Model, run, token_mask
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task

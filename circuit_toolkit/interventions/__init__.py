@@ -1,29 +1,12 @@
 """Interventions: features, heads or sites set, scaled, added to or resampled in a running model."""
 
-from circuit_toolkit.interventions.changes import (
-    Change,
-    add,
-    mean_ablation,
-    put,
-    resample,
-    scale,
-    zero,
-)
-from circuit_toolkit.interventions.generation import Generation, generate
-from circuit_toolkit.interventions.runs import Outcome, intervene, intervene_each, intervened
+from circuit_toolkit.lazy import lazy
 
-__all__ = [
-    "Change",
-    "zero",
-    "put",
-    "add",
-    "scale",
-    "resample",
-    "mean_ablation",
-    "Outcome",
-    "intervene",
-    "intervene_each",
-    "intervened",
-    "Generation",
-    "generate",
-]
+_CHANGES = ("zero", "put", "add", "scale", "resample", "mean_ablation", "Change")
+_RUNS = ("intervene", "intervene_each", "intervened", "Outcome")
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {name: "changes" for name in _CHANGES}
+    | {name: "runs" for name in _RUNS}
+    | {"generate": "generation", "Generation": "generation"},
+)

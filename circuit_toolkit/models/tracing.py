@@ -44,6 +44,7 @@ def run(
     last_logits: bool = False,
     skip: tuple[int, Tensor] | None = None,
     remote: bool | str = False,
+    grad: bool = False,
 ) -> dict[Site, Tensor]:
     """Run the model once on a batch, editing some sites and reading others.
 
@@ -71,6 +72,8 @@ def run(
     remote : bool or "local"
         Run on NDIF through nnsight, which needs a key (`nnsight.CONFIG.set_default_api_key`) and
         a model that is hosted there; `"local"` simulates that here. Reading only.
+    grad : bool
+        Keep the graph, for gradients with respect to what `write` puts in.
 
     Returns
     -------
@@ -101,11 +104,11 @@ def run(
     keep = {_port_of(model, site) for site in read}
     with _eager_attention(model, patterns):
         raw = run_ports(
-            model, batch, edits, keep, last_logits=last_logits, skip=skip, remote=remote
+            model, batch, edits, keep, last_logits=last_logits, skip=skip, remote=remote, grad=grad
         )
     if last_logits and LOGITS_PORT in raw:
         raw[LOGITS_PORT] = raw[LOGITS_PORT][:, -1:]
-    with torch.no_grad():
+    with torch.set_grad_enabled(grad):
         return {
             site: written[site]
             if site in written

@@ -21,7 +21,8 @@ from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence import evaluate
 from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
-from circuit_toolkit.interventions import intervene, resample
+from circuit_toolkit.interventions.changes import resample
+from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model, run
 from circuit_toolkit.panels.graph_widget import GraphWidget
 from circuit_toolkit.panels.panel import Panel

@@ -8,7 +8,7 @@ unexplained stays as it is throughout.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -22,14 +22,13 @@ from circuit_toolkit.dictionaries.directions import decoder_rows
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Batch, Model, run, token_mask
-from circuit_toolkit.models.ports import LOGITS_PORT, Edit, Port, block_port, run_ports
+from circuit_toolkit.models.ports import Edit
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, row_slices, rows_of, tokenized_pairs
 from circuit_toolkit.tasks.task import trained_on
 
 NewValue = Literal["zero", "mean", "corrupted", "other"]
 Bits = Mapping[Site, Tensor]  # (B, p) each: how far a feature goes to its new value, 0 to 1
-_PORTS = {"resid_pre": "input", "resid_post": "output"}
 SIZE = 128  # prompts in a run: more outgrow the caches of a processor
 
 
@@ -56,7 +55,6 @@ class FeatureRuns:
         model: Model,
         dictionaries: Any,
         task: PromptPairs,
-        *,
         value: NewValue = "zero",
         positions: Literal["all", "last"] = "all",
         n_prompts: int | None = None,
@@ -172,8 +170,12 @@ class FeatureRuns:
         afresh: bool = True,
         logits: bool = False,
         by_token: bool = False,
+        leaves: dict[Site, Tensor] | None = None,
     ) -> tuple[dict[Site, Tensor], Tensor | None]:
-        """Run some prompts with features changed; return changes of features, and logits."""
+        """Run some prompts with features changed; return changes of features, and logits.
+
+        For gradients, pass a dict as `leaves`: it is filled with what is added to each stream.
+        """
         tokens, where = self.tokens(rows), self.where[rows]
         owner, _ = self._owner(rows)
         found: dict[Site, Tensor] = {}
@@ -181,20 +183,25 @@ class FeatureRuns:
         def edit_of(site: Site) -> Edit:
             def edit(x: Tensor) -> Tensor:
                 if afresh and site != self.sites[0]:
-                    change = self._encoded(site, x[where]) - self.acts[site][tokens]
+                    acts = self.dictionaries[site].encode_for_gradients(x[where])
+                    kept = torch.as_tensor(self.features[site]).to(acts.device)
+                    change = acts[:, kept] - self.acts[site][tokens]
                     found[site] = change if by_token else self.pooled(change, rows)
-                new = (self.streams[site][rows] if afresh else x).clone()
+                added = torch.zeros_like(x.detach())
                 if site in bits:
                     moved = self.deltas[site][tokens] * bits[site][owner]
-                    new[where] += moved @ self.directions(site)
-                return new
+                    added[where] = moved @ self.directions(site)
+                if leaves is not None:
+                    leaves[site] = added.requires_grad_()
+                return (self.streams[site][rows] if afresh else x) + added
 
             return edit
 
         sites = self.sites if afresh else [site for site in self.sites if site in bits]
         read = [LOGITS] if logits else [self.sites[-1]]
         write = {site: edit_of(site) for site in sites}
-        out = run(self.model, rows_of(self.batch, rows), read, write, last_logits=True)
+        batch, grad = rows_of(self.batch, rows), leaves is not None
+        out = run(self.model, batch, read, write, last_logits=True, grad=grad)
         return found, out[LOGITS] if logits else None
 
     def metric_change(self, logits: Tensor, rows: Tensor) -> Tensor:
@@ -209,44 +216,6 @@ class FeatureRuns:
             total = self.task.metric_of(logits, rows.tolist()).sum()
         return torch.autograd.grad(total, logits)[0][:, 0]
 
-    def leaves(
-        self,
-        rows: Tensor,
-        point: float,
-        sites: Sequence[Site],
-        *,
-        afresh: bool,
-    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor], Tensor | None]:
-        """Run with streams that gradients can be taken for, of features or else of the metric."""
-        tokens, where = self.tokens(rows), self.where[rows]
-        added: dict[Site, Tensor] = {}
-        found: dict[Site, Tensor] = {}
-
-        def edit_of(site: Site) -> Edit:
-            def edit(x: Tensor) -> Tensor:
-                if afresh and site != self.sites[0]:
-                    found[site] = self._encoded(site, x[where])
-                leaf = torch.zeros_like(x.detach())
-                leaf[where] = point * (self.deltas[site][tokens] @ self.directions(site))
-                added[site] = leaf.requires_grad_()
-                return (self.streams[site][rows] if afresh else x) + leaf
-
-            return edit
-
-        edits: dict[Port, list[Edit]] = {}
-        for site in sites:
-            port = block_port(self.model, "", _PORTS[site.kind], site.layer)
-            edits.setdefault(port, []).append(edit_of(site))
-        keep = [list(edits)[-1]] if afresh else [LOGITS_PORT]
-        batch = rows_of(self.batch, rows)
-        out = run_ports(self.model, batch, edits, keep, last_logits=True, grad=True)
-        metric = None if afresh else self.task.metric_of(out[LOGITS_PORT], rows.tolist())
-        return added, found, metric
-
-    def _encoded(self, site: Site, x: Tensor) -> Tensor:
-        acts = self.dictionaries[site].encode_for_gradients(x)
-        return acts[:, torch.as_tensor(self.features[site]).to(acts.device)]
-
     def _owner(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         counts = self.where.sum(1) if rows is None else self.where[rows].sum(1)
         numbers = torch.arange(len(counts), device=counts.device)
@@ -257,7 +226,7 @@ def _of_the_stream(dictionaries: dict[Site, Dictionary]) -> dict[Site, Dictionar
     if len(dictionaries) < 2:
         raise InputError("Edges run between sites: pass dictionaries of two or more.")
     for site, each in dictionaries.items():
-        if site.kind not in _PORTS or each.kind != "sae" or each.needs_input:
+        if site.kind not in ("resid_pre", "resid_post") or each.kind != "sae" or each.needs_input:
             raise InputError(
                 f"{each.name!r} at {site} is no plain autoencoder of the residual stream between "
                 "blocks. Pass dictionaries at resid_pre and resid_post alone."

@@ -143,7 +143,7 @@ def path_patching(
     expect_pairs(model, task)
     graph = graph_of(model)
     known = as_dictionaries(model, dictionaries, optional=True)
-    start, end = _Sender.of(graph, sender, known), _Receiver.of(graph, receiver, known)
+    start, end = _end_of(graph, sender, known), _end_of(graph, receiver, known, reads=True)
     through = [through] if isinstance(through, str) else through
     middle = sorted({graph.reader(name) for name in through})
     bos = shared_bos([each for each in (start.dictionary, end.dictionary) if each is not None])
@@ -184,10 +184,10 @@ def _seen(
     model: Model,
     batch: Batch,
     clean: Components,
-    start: _Sender,
+    start: _End,
     given: Tensor,
     middle: Sequence[int],
-    end: _Receiver,
+    end: _End,
 ) -> Tensor:
     """Return what reaches the receiver, (B, T, D), when the sender writes `given` more."""
     graph = start.graph
@@ -251,14 +251,6 @@ class _End:
 
         return self.dictionary.added(clean.inputs[self.slot], edit), moved[0]
 
-
-class _Sender(_End):
-    @classmethod
-    def of(cls, graph: Graph, unit: PathEnd, dictionaries: Mapping[Site, Dictionary]) -> _Sender:
-        if isinstance(unit, str):
-            return cls(graph, unit, graph.writer(unit))
-        return cls(graph, *_feature_end(graph, unit, dictionaries))
-
     def is_before(self, slot: int, of_feature: bool) -> bool:
         """Whether readers of a slot, or a feature of the stream that they read, come after it."""
         if self.dictionary is None:
@@ -276,16 +268,6 @@ class _Sender(_End):
         if self.dictionary is None:
             return value - clean.outputs[:, self.number]
         return self._feature(clean, value)[0]
-
-
-class _Receiver(_End):
-    @classmethod
-    def of(cls, graph: Graph, unit: PathEnd, dictionaries: Mapping[Site, Dictionary]) -> _Receiver:
-        if not isinstance(unit, str):
-            return cls(graph, *_feature_end(graph, unit, dictionaries))
-        number = graph.reader(unit)
-        slot = next(i for i, which in enumerate(graph.slots) if number < which.stop)
-        return cls(graph, unit, number, slot)
 
     def response(self, clean: Components, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Return what to add when it sees `seen` beside the stream, and its change, (B, T)."""
@@ -309,10 +291,14 @@ class _Receiver(_End):
         return offset
 
 
-def _feature_end(
-    graph: Graph, unit: Any, dictionaries: Mapping[Site, Dictionary]
-) -> tuple[str, int, int, Dictionary]:
-    """Name, number, slot and dictionary of a feature."""
+def _end_of(
+    graph: Graph, unit: Any, dictionaries: Mapping[Site, Dictionary], *, reads: bool = False
+) -> _End:
+    if isinstance(unit, str):
+        number, slot = (graph.reader if reads else graph.writer)(unit), 0
+        if reads:
+            slot = next(i for i, which in enumerate(graph.slots) if number < which.stop)
+        return _End(graph, unit, number, slot)
     if not isinstance(unit, tuple | list) or len(unit) != 2:
         raise InputError(
             "An end of a path is a component, such as 'a0.h1', or a feature, such as "
@@ -333,10 +319,11 @@ def _feature_end(
         )
     if not 0 <= number < dictionary.n_features:
         raise InputError(f"{site} has features 0 to {dictionary.n_features - 1}, not {number}.")
-    return f"{site}/{number}", number, 2 * site.layer + offsets[site.kind], dictionary
+    slot = 2 * site.layer + offsets[site.kind]
+    return _End(graph, f"{site}/{number}", number, slot, dictionary)
 
 
-def _sender_mean(model: Model, pairs: TokenPairs, start: _Sender, size: int) -> Tensor:
+def _sender_mean(model: Model, pairs: TokenPairs, start: _End, size: int) -> Tensor:
     """Mean over tokens of what the sender is on the prompts, shape (D,) or ()."""
     total, count = torch.zeros(()), 0
     for rows in row_slices(len(pairs), size):

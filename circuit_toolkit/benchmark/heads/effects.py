@@ -23,7 +23,8 @@ from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.evidence.intervals import bootstrap
 from circuit_toolkit.files.documents import read_document, write_document
 from circuit_toolkit.head_codes.fit import head_nodes
-from circuit_toolkit.interventions import intervene, intervene_each, put
+from circuit_toolkit.interventions.changes import put
+from circuit_toolkit.interventions.runs import intervene, intervene_each
 from circuit_toolkit.models.graph import OUTPUT, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import edges_out_of, patching_effects
