@@ -66,6 +66,8 @@ REFUSED = {
         lambda g: ct.feature_attribution(g.saes, g.model, g.task),
         MODEL,
     ),
+    "randomised_lasso, swapped": (lambda g: ct.randomised_lasso(g.task, g.model), MODEL),
+    "component_lasso, swapped": (lambda g: ct.component_lasso(g.task, g.model), MODEL),
     "randomised_features, swapped": (
         lambda g: ct.randomised_features(g.model, g.task, g.saes),
         DICTIONARIES,
@@ -100,6 +102,8 @@ REFUSED = {
         lambda g: ct.feature_attribution(g.model, g.saes, g.texts),
         TASK,
     ),
+    "randomised_lasso of a fit": (lambda g: ct.randomised_lasso(g.model, g.fit), TASK),
+    "component_lasso of texts": (lambda g: ct.component_lasso(g.model, g.texts), TASK),
     "evaluate a fit": (lambda g: ct.evaluate(g.fit, g.model, g.saes, g.task), CIRCUIT),
     "evaluate on texts": (lambda g: ct.evaluate(g.circuit, g.model, g.saes, g.texts), TASK),
     "CircuitLasso fit to a task": (lambda g: ct.CircuitLasso().fit(g.task), ACTS),
