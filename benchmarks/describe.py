@@ -1,8 +1,8 @@
 """WeightLens: coverage and agreement on the bundled transcoders, and what large models would cost.
 
 Without an argument both parts, `bundled` or `cost` for one. `bundled`: by preset, share of features
-with a validated description, level of chance, F1 against the grammar, agreement with activations on
-1,000 held-out texts, and CPU seconds of `describe` for all 6 x 384 features. `cost`: the constants
+with a validated description, permutation null, F1 against the grammar, agreement with activations
+on 1,000 held-out texts, and CPU seconds of `describe` for all 6 x 384 features. `cost`: constants
 of the formulas in docs/describing_features.md, measured with random matrices on this machine, one
 thread, and the figures for Gemma-2-2B that follow from them. Prints rows for RESULTS.md.
 """
@@ -19,8 +19,8 @@ from circuit_toolkit.benchmark.feature_roles import activation_scores, lexical_s
 from circuit_toolkit.models import Batch, load_model, run
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import PRESETS, WeightLens
-from circuit_toolkit.weight_lens.thresholds import rule_for
-from circuit_toolkit.weight_lens.weight_outliers import BLOCK, outliers, products
+from circuit_toolkit.weight_lens.thresholds import thresholds_for
+from circuit_toolkit.weight_lens.weight_outliers import BLOCK, products, row_outliers
 
 GEMMA = {"V": 256_000, "D": 2304, "L": 26, "F": 16_384, "N": 2.02e9}  # N: weights in blocks
 # Average number of active features of the 26 published transcoders, on texts.
@@ -63,8 +63,8 @@ def bundled():
             layers = " ".join(f"{share:.2f}" for share in table["validated"])
             print(
                 f"| {name} | {used} | {layers} | {table['validated'].mean():.3f} "
-                f"| {table['candidates'].mean():.2f} | {table['chance_candidates'].mean():.2f} "
-                f"| {table['chance_own'].mean():.3f} | {seconds:.2f} |"
+                f"| {table['candidates'].mean():.2f} | {table['null_candidates'].mean():.2f} "
+                f"| {table['null_own'].mean():.3f} | {seconds:.2f} |"
             )
     print(
         "\n| preset | inherits from | role F1 | several tokens | F1 of these | with classes |",
@@ -93,14 +93,16 @@ def constants():
     rates["reading"] = half.numel() / seconds
     x = torch.randn(64, GEMMA["V"])
     for name in PRESETS:
-        rule = rule_for(name, OWN.get(name, {}), 1.0, "gemma2")
+        rule = thresholds_for(name, OWN.get(name, {}), 1.0, "gemma2")
         found, seconds = timed(
-            lambda rule=rule: outliers(x, rule.floor_token, rule.pool_tokens, rule.robust, low=True)
+            lambda rule=rule: row_outliers(
+                x, rule.floor_token, rule.pool_tokens, rule.robust, low=True
+            )
         )
         rates[f"z of {name}"] = x.numel() / seconds
         rates[f"rows of {name}"] = len(found[0]) / len(x)
         y = x[:, : GEMMA["F"]]
-        rows_up = outliers(y, rule.floor_feature, rule.pool_features, rule.robust)
+        rows_up = row_outliers(y, rule.floor_feature, rule.pool_features, rule.robust)
         rates[f"links of {name}"] = len(rows_up[0]) / len(y)
     rates["pass"] = pass_rate()
     rates["bytes of a block"] = block_bytes()
@@ -112,7 +114,7 @@ def block_bytes():
     rows, matrix = torch.randn(BLOCK // GEMMA["V"], 64), torch.randn(GEMMA["V"], 64)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _, x in products(rows, lambda: matrix.split(7281), GEMMA["V"]):
-        outliers(x, 3.5, None, True, low=True)
+        row_outliers(x, 3.5, None, True, low=True)
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 

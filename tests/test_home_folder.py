@@ -56,7 +56,7 @@ def test_models_dictionaries_and_activations_are_read_and_written_there(home, ti
 
 
 def test_descriptions_are_written_and_read_there(home, demo, demo_transcoders):
-    lens, one = WeightLens("robust", chance=0), dict(list(demo_transcoders.items())[:1])
+    lens, one = WeightLens("robust", n_permuted=0), dict(list(demo_transcoders.items())[:1])
     found = lens.describe(demo, one, store="~/out/lens", progress=False)
     assert (home / "out" / "lens" / "weight_lens.json").is_file()
     assert found.save("~/out/found.parquet") == home / "out" / "found.parquet"

@@ -21,7 +21,7 @@ from circuit_toolkit.arguments import described, expect, is_a, number, whole
 from circuit_toolkit.circuit_lasso.fit import OWN_TARGET, LassoFit, explained
 from circuit_toolkit.circuit_lasso.regressions import Here, Regression, fit_all
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.features.labels import feature_labels
+from circuit_toolkit.features.labels import activating_words, labels_of_words
 from circuit_toolkit.regression import fold_labels
 from circuit_toolkit.regression.matrices import as_array
 from circuit_toolkit.regression.settings import check_strengths
@@ -169,7 +169,8 @@ class CircuitLasso:
         rows = run.pooled(self.positions)
         name, y, is_label = _target(rows, target)
         if labels is None:
-            labels = {} if acts.settings.get("positions") == "mean" else feature_labels(run)
+            pooled = acts.settings.get("positions") == "mean"
+            labels = {} if pooled else labels_of_words(activating_words(run))
         how = Regression(self.grid, self.adaptive, self.min_active, run.light)
         fold = self._folds(rows.groups)
         fitted = fit_all(run, rows, y, is_label, fold, how, self.reads)

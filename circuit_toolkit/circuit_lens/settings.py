@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from circuit_toolkit.arguments import number, settings_alone, whole
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.arguments import number, one_of, settings_alone, whole
 
 FLOOR = 1.0  # z-score from which contributions are kept, and so the lowest threshold
 WITHOUT_A_RUN = ("eps", "min_samples", "rho", "theta_head", "theta_feature", "theta_output")
@@ -50,7 +49,4 @@ class LensSettings:
             value = number(getattr(self, name), name, low, high, open_low=name == "eps")
             object.__setattr__(self, name, value)
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} must be {known[0]!r} or {known[1]!r}, not {getattr(self, name)!r}."
-                )
+            one_of(getattr(self, name), name, *known)

@@ -102,8 +102,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {row['site']} | {row['features']} | {row['validated']:.1%} | {row['own']:.1%} "
             f"| {_number(row['n_tokens'], '.1f')} | {_number(score, '.2f')} "
-            f"| {row['candidates']:.2f} | {_number(row['chance_candidates'], '.2f')} "
-            f"| {_number(row['chance_own'], '.1%')} |"
+            f"| {row['candidates']:.2f} | {_number(row['null_candidates'], '.2f')} "
+            f"| {_number(row['null_own'], '.1%')} |"
         )
     lines.append("")
     for site, words in sorted(result["examples"].items()):

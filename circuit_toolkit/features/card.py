@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.store import ActivationStore
+from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.directions import decoder_rows, unembedding_rows
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.dictionaries.names import FeatureName, feature_at
 from circuit_toolkit.display import draw
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.features.checks import check_whole
 from circuit_toolkit.features.examples import FeatureExamples, feature_examples
 from circuit_toolkit.features.virtual import virtual_weights
 from circuit_toolkit.files.documents import write_text
@@ -173,7 +173,17 @@ def feature_card(
     >>> feature_card(model, transcoders, "mlp_in 0/17", acts)
     FeatureCard('blocks.0.ln2.hook_normalized/17', fires on ... of tokens)
     """
-    check_whole("n_neighbours", n_neighbours, 0)
+    dictionaries = as_dictionaries(model, dictionaries)
+    n_neighbours = whole(n_neighbours, "n_neighbours", 0)
+    layers = None if layers is None else whole(layers, "layers", 0)
+    for value, what, kind in (
+        (descriptions, "descriptions", "FeatureDescriptions"),
+        (circuits, "circuits", "FeatureCircuits"),
+    ):
+        if value is not None and not isinstance(value, Mapping):
+            expect(value, what, kind)
+    if circuit is not None:
+        expect(circuit, "circuit", "Circuit")
     site, index = feature_at(feature, dictionaries)
     dictionary = dictionaries[site]
     name = f"{site}/{index}"
@@ -197,7 +207,7 @@ def feature_card(
     return FeatureCard(
         name,
         dictionary.kind,
-        _label(names, site, index),
+        _label_of(names, site, index),
         feature_examples(acts, site, index, n=n_examples),
         _logit_effects(model, dictionary, index),
         lens,
@@ -244,7 +254,7 @@ def _check_same(part: Mapping[str, Any] | None, site: Site, index: int, what: st
         raise InputError(f"{what} is of {said}, the card of {site}/{index}.")
 
 
-def _label(labels: Labels, site: Site, index: int) -> str:
+def _label_of(labels: Labels, site: Site, index: int) -> str:
     return str(labels[site][index]) if site in labels else ""
 
 
@@ -280,23 +290,22 @@ def _neighbours(
     """Strongest features by direct virtual weight, before and after."""
     if n < 1:
         return (), ()
-    found, one = [], {site: [index]}
-    for end in ("source", "target"):
+    found = []
+    ends: tuple[tuple[Literal["source", "target"], str], ...]
+    ends = ("source", "targets"), ("target", "sources")
+    for end, other in ends:
+        one: Any = {other: {site: [index]}}
         try:
-            if end == "source":
-                weights = virtual_weights(model, near, targets=one, top=n).top(n)
-            else:
-                weights = virtual_weights(model, near, sources=one, top=n).top(n)
+            weights = virtual_weights(model, near, top=n, progress=False, **one).top(n)
         except InputError:  # it does not read the stream, or does not write to it
             found.append(())
             continue
-        places = (weights.sites[place] for place in weights.rows[f"{end}_site"].tolist())
-        labelled = map(_label, repeat(labels), places, weights.rows[end].tolist())
-        columns = weights.names(end), weights.rows["weight"].tolist(), labelled
+        rows = zip(weights.names(end), weights.rows["weight"].tolist(), strict=True)
+        named = [(feature_at(name), name, weight) for name, weight in rows]
         found.append(
             tuple(
-                {"feature": name, "weight": weight, "label": label}
-                for name, weight, label in zip(*columns, strict=True)
+                {"feature": name, "weight": weight, "label": _label_of(labels, *place)}
+                for place, name, weight in named
             )
         )
     return found[0], found[1]

@@ -10,6 +10,7 @@ import numpy as np
 
 from circuit_toolkit.activations.activations import MEAN, Activations
 from circuit_toolkit.activations.store import ActivationStore
+from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
@@ -151,12 +152,13 @@ def feature_examples(
         If the site was not captured, the feature does not exist, rows are not tokens, or a number
         is negative.
     """
-    site = Site.parse(site)
+    expect(acts, "acts", "Activations", "ActivationStore")
+    site, feature = Site.parse(site), whole(feature, "feature")
+    n, n_quantile = whole(n, "n", 0), whole(n_quantile, "n_quantile", 0)
+    window = None if window is None else whole(window, "window", 0)
     if site not in acts.sites:
         known = ", ".join(map(str, acts.sites))
         raise InputError(f"{site} was not captured, only {known}.")
-    if min(n, n_quantile, 0 if window is None else window) < 0:
-        raise InputError("n, n_quantile and window must be 0 or more.")
     active: list[np.ndarray] = []
     texts: dict[bytes, tuple[float, int, int]] = {}  # text -> its maximum, shard, prompt
     n_tokens = n_prompts = n_fired = 0

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.store import ActivationStore
+from circuit_toolkit.arguments import expect, one_of
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.examples import token_rows
 from circuit_toolkit.features.weight_table import VirtualWeights
@@ -64,8 +65,9 @@ def expected_attributions(
     InputError
         If there are weights through heads, a site was not captured, or rows are not tokens.
     """
-    if kind not in ("era", "twera"):
-        raise InputError(f"kind must be 'era' or 'twera', got {kind!r}.")
+    expect(weights, "weights", "VirtualWeights")
+    expect(acts, "acts", "Activations", "ActivationStore")
+    one_of(kind, "kind", "era", "twera")
     used = {weights.kinds[number] for number in np.unique(weights.rows["kind"])}
     if used - {"direct"}:
         raise InputError(

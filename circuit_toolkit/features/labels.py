@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,8 +11,10 @@ import torch
 
 from circuit_toolkit.activations.activations import MEAN, Activations
 from circuit_toolkit.activations.store import ActivationStore
+from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.directions import decoder_rows, unembedding_rows
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.features.descriptions.words import spelled
@@ -20,6 +23,7 @@ from circuit_toolkit.models.special_tokens import is_said
 from circuit_toolkit.sites import Site
 
 LEAST = 1 / 20  # share of a feature's activation from which a word is named
+PROMPTS = 5  # in which a context word must be: of fewer a correlation says little
 
 
 def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dict[Site, list[str]]:
@@ -44,15 +48,18 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
     InputError
         If the rows are not tokens.
     """
-    return {
-        site: [_label(words) for words in those]
-        for site, those in activating_words(acts, n_words).items()
-    }
+    expect(acts, "acts", "Activations", "ActivationStore")
+    return labels_of_words(activating_words(acts, whole(n_words, "n_words", 0)))
 
 
-def activating_words(
-    acts: Activations | ActivationStore, n_words: int = 3
-) -> dict[Site, list[list[tuple[str, float]]]]:
+def labels_of_words(
+    words: Mapping[Site, Sequence[Sequence[tuple[str, float]]]],
+) -> dict[Site, list[str]]:
+    """Return the labels of what `activating_words` found."""
+    return {site: [_label(each) for each in those] for site, those in words.items()}
+
+
+def activating_words(acts: Any, n_words: int = 3) -> dict[Site, list[list[tuple[str, float]]]]:
     """Return which words carry most of the activation of every feature."""
     vocabulary: dict[str, int] = {}  # in order of first use
     mass: dict[Site, sp.csr_array] = {}  # (words, F)
@@ -102,6 +109,7 @@ def described_labels(
     dict of Site to list of str
         For the sites of `names`, as `CircuitLasso.fit` and `feature_card` take them.
     """
+    expect(descriptions, "descriptions", "FeatureDescriptions")
     said = descriptions.labels()
     return {
         site: [
@@ -187,7 +195,7 @@ def context_words(
     )
     present = np.zeros((acts.n_prompts, len(vocabulary)))
     present[rows, columns] = 1
-    present[:, present.sum(axis=0) < 5] = 0
+    present[:, present.sum(axis=0) < PROMPTS] = 0
     fired = acts.features[site].toarray()  # (prompts, F)
     scale = np.outer(present.std(axis=0), fired.std(axis=0)) * acts.n_prompts  # (V, F)
     covariance = (present - present.mean(axis=0)).T @ (fired - fired.mean(axis=0))
@@ -228,8 +236,11 @@ def named_features(
         For example `Emma, Kate … to ⇒ Emma`: fires on "to" in prompts that have Emma or Kate in
         them, and promotes Emma. Where it fires ends in ", …" as in `feature_labels`.
     """
+    dictionaries = as_dictionaries(model, dictionaries)
+    expect(acts, "acts", "Activations", "ActivationStore")
+    promoted_from = number(promoted_from, "promoted_from", 0, 1)
     activating = activating_words(acts)
-    labels = {site: [_label(words) for words in those] for site, those in activating.items()}
+    labels = labels_of_words(activating)
     rows = acts.pooled(positions)
     for site, names in labels.items():
         for i, words in enumerate(context_words(rows, site)):

@@ -19,16 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import described, one_of, whole
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.directions import decoder_rows, encoder_rows, stream_of
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.features.checks import check_whole, feature_numbers
 from circuit_toolkit.features.weight_table import WEIGHT, VirtualWeights
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.weights import in_block, input_matrices, norm_weight, output_matrix
 from circuit_toolkit.sites import Site
 
-Chosen = Mapping[Site, Sequence[int] | np.ndarray]
+ChosenFeatures = Mapping[Site, Sequence[int] | np.ndarray]
 DENSE = 2**24  # numbers of a block of weights in memory at a time
 MOST = 50_000_000  # rows of a table: 1 GB
 
@@ -37,10 +38,11 @@ def virtual_weights(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
     *,
-    sources: Chosen | None = None,
-    targets: Chosen | None = None,
+    sources: ChosenFeatures | None = None,
+    targets: ChosenFeatures | None = None,
     through: Literal["direct", "heads", "both"] = "direct",
     top: int | None = 10,
+    progress: bool = True,
 ) -> VirtualWeights:
     """Return the weights between features of different places of the stream.
 
@@ -62,6 +64,8 @@ def virtual_weights(
     top : int, optional
         For every target, from each site, keep so many of the strongest direct weights, and so many
         through heads, all heads together. None keeps all: for chosen features.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -79,20 +83,23 @@ def virtual_weights(
     >>> import circuit_toolkit as ct
     >>> model = ct.load_model("demo")
     >>> transcoders = ct.load_dictionaries(model, kind="transcoder")
-    >>> weights = virtual_weights(model, transcoders, targets={Site("mlp_in", 2): [5]}, top=3)
+    >>> weights = virtual_weights(model, transcoders, targets={"mlp_in 2": [5]}, top=3)
     >>> weights
     VirtualWeights(6 rows at 6 sites: direct)
     """
-    if through not in ("direct", "heads", "both"):
-        raise InputError(f"through must be 'direct', 'heads' or 'both', got {through!r}.")
+    from tqdm.auto import tqdm
+
+    one_of(through, "through", "direct", "heads", "both")
     if top is not None:
-        check_whole("top", top, 1, other=", or None")
+        top = whole(top, "top", 1)
+    dictionaries = as_dictionaries(model, dictionaries)
     reading = _rows(encoder_rows, model, dictionaries, targets, "targets")
     writing = _rows(decoder_rows, model, dictionaries, sources, "sources")
     sites = tuple(sorted(dictionaries))
     kinds = ("direct", *(f"a{layer}.h{head}" for layer, head in _heads(model)))
     found = [np.empty(0, WEIGHT)]
-    for target, (chosen, encoder) in reading.items():
+    bar = tqdm(reading.items(), "virtual weights", disable=not progress, leave=False)
+    for target, (chosen, encoder) in bar:
         place = stream_of(model, dictionaries[target])
         earlier = {s: rows for s, (_, rows) in writing.items() if dictionaries[s].out < place}
         size = max(1, DENSE // max(map(len, earlier.values()), default=1))
@@ -160,30 +167,43 @@ def _heads(model: Model) -> Iterator[tuple[int, int]]:
 
 
 def _rows(
-    of: Any, model: Model, dictionaries: Mapping[Site, Dictionary], chosen: Chosen | None, what: str
+    of: Any,
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary],
+    chosen: ChosenFeatures | None,
+    what: str,
 ) -> dict[Site, tuple[np.ndarray, Tensor]]:
     """Chosen features of each site and their rows; by default of all sites that have such rows."""
-    if chosen is None:
-        found = {}
-        for site, dictionary in dictionaries.items():
-            try:
-                found[site] = np.arange(dictionary.n_features), of(model, dictionary)
-            except InputError:  # it only writes to the stream, or only reads it
-                continue
-        return found
     found = {}
-    for name, features in chosen.items():
+    if chosen is not None and not isinstance(chosen, Mapping):
+        raise InputError(f"{what} must be features by site, got {described(chosen)}.")
+    for name, features in (dict.fromkeys(dictionaries) if chosen is None else chosen).items():
         site = Site.parse(name)
         if site not in dictionaries:
             known = ", ".join(map(str, dictionaries)) or "none"
             raise InputError(f"No dictionary was given for {site} ({what}), only for {known}.")
-        index = feature_numbers(features)
-        last = dictionaries[site].n_features - 1
-        if len(index) and not 0 <= index.min() <= index.max() <= last:
-            raise InputError(f"{site} has features 0 to {last}, {what} names {index.max()}.")
-        rows = of(model, dictionaries[site])
-        found[site] = index, rows[torch.as_tensor(index, device=rows.device)]
+        try:
+            rows = of(model, dictionaries[site])
+        except InputError:
+            if chosen is None:
+                continue  # it only writes to the stream, or only reads it
+            raise
+        found[site] = np.arange(len(rows)), rows
+        if features is not None:
+            index = _numbers(features, site, len(rows) - 1, what)
+            found[site] = index, rows[torch.as_tensor(index, device=rows.device)]
     return found
+
+
+def _numbers(features: Any, site: Site, last: int, what: str) -> np.ndarray:
+    """Return numbers of features of a site as an array."""
+    index = np.atleast_1d(np.asarray(features))
+    if index.size and (index.ndim > 1 or index.dtype.kind not in "iu"):
+        raise InputError(f"Features are whole numbers such as [3, 17], got {described(features)}.")
+    if index.size and not 0 <= index.min() <= index.max() <= last:
+        wrong = index.max() if index.max() > last else index.min()
+        raise InputError(f"{site} has features 0 to {last}, {what} names {wrong}.")
+    return index.astype(np.int64)
 
 
 class _Strongest:

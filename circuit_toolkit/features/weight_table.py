@@ -83,7 +83,7 @@ class VirtualWeights:
         return replace(self, rows=self.rows[order])
 
     def into(self, site: Site | str, feature: int) -> VirtualWeights:
-        """Keep what feeds one feature.
+        """Keep the weights into one feature.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class VirtualWeights:
         return self._end("target", site, feature)
 
     def out_of(self, site: Site | str, feature: int) -> VirtualWeights:
-        """Keep what one feature feeds.
+        """Keep the weights out of one feature.
 
         Parameters
         ----------

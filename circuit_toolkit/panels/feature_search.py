@@ -203,7 +203,7 @@ def _covered(
     rows = [row for row in coverage if row["site"] in {str(site) for site in shown}]
     n = sum(row["features"] for row in rows)
     own = round(sum(row["own"] * row["features"] for row in rows))
-    chance = sum(row["chance_own"] * row["features"] for row in rows) / n  # NaN where left out
+    chance = sum(row["null_own"] * row["features"] for row in rows) / n  # NaN where left out
     said = (
         f"<b>{validated}</b> of {n} features of {where} have a description that holds in the "
         f"running model (WeightLens, preset {descriptions.settings['preset']!r})"

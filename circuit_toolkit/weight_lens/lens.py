@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
 from circuit_toolkit.activations.store.writer import versions
+from circuit_toolkit.arguments import settings_alone, whole
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.directions import encoder_rows, unembedding_rows
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.features.checks import check_whole
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.features.descriptions.explain import check_before_a_run
 from circuit_toolkit.features.descriptions.explainer import Explainer
@@ -28,10 +27,10 @@ from circuit_toolkit.features.descriptions.words import check_language
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
-from circuit_toolkit.weight_lens.one_site import PermutationNull, tables_of
+from circuit_toolkit.weight_lens.one_site import null_generator, tables_of
 from circuit_toolkit.weight_lens.progress import Progress, inputs_of, progress_in
-from circuit_toolkit.weight_lens.single_token import first_token, of_site, single_token_pass
-from circuit_toolkit.weight_lens.thresholds import Rule, reach, rule_for
+from circuit_toolkit.weight_lens.single_token import alone_at, first_token, single_token_pass
+from circuit_toolkit.weight_lens.thresholds import Thresholds, reach, thresholds_for
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class WeightLens:
     """Describe features by the tokens that their weights single out, and that alone switch them on.
 
     A token stands out for a feature if its embedding's product with the encoder row is an outlier;
-    it is a part of the description if it activates the feature when it is fed alone. Special
+    it is a part of the description if it activates the feature when it is run alone. Special
     tokens, such as padding, which are no text, never are; among the tokens that a feature promotes
     is the end of a text, which is said. A feature whose encoder singles out features of earlier
     layers inherits those of their tokens that activate it, each tested alone.
@@ -60,11 +59,9 @@ class WeightLens:
         Whose descriptions are inherited. The code takes the first layer's alone for GPT-2.
     slack : float
         How far below the thresholds `FeatureDescriptions.at` may go. More is more memory.
-    final_norm : bool
-        Whether the weight of the last norm is part of what decoders add to logits.
-    chance : int
-        Features of each dictionary whose encoder is also taken with its entries permuted, to say
-        how many tokens stand out by chance; 0 for none.
+    n_permuted : int
+        Features of each dictionary whose encoder is also taken with its entries permuted: the
+        permutation null, of how many tokens stand out by chance; 0 for none.
     seed : int
         Seed of these.
     language : str or None
@@ -89,17 +86,19 @@ class WeightLens:
     robust: bool | None = None
     upstream: Literal["first", "all"] | None = None
     slack: float = 1.0
-    final_norm: bool = False
-    chance: int = 512
+    n_permuted: int = 512
     seed: int = 0
     language: str | None = "en"
 
     def __post_init__(self) -> None:
         """Refuse what no model could be described with."""
-        self._rule("")
+        settings_alone(self.preset, "WeightLens().describe(model, dictionaries, ...)")
+        found = asdict(self._thresholds(""))
+        found |= {name: whole(getattr(self, name), name, 0) for name in ("n_permuted", "seed")}
+        for name in ("n_permuted", "seed", "slack", *self.own):  # Python's own numbers
+            if getattr(self, name) != "all":
+                object.__setattr__(self, name, found[name])
         check_language(self.language)
-        check_whole("chance", self.chance, 0)
-        check_whole("seed", self.seed, 0)
 
     @property
     def own(self) -> dict[str, Any]:
@@ -108,14 +107,14 @@ class WeightLens:
         values = {name: getattr(self, name) for name in (*names, "robust", "upstream")}
         return {name: value for name, value in values.items() if value is not None}
 
-    def _rule(self, model_type: str) -> Rule:
-        return rule_for(self.preset, self.own, self.slack, model_type)
+    def _thresholds(self, model_type: str) -> Thresholds:
+        return thresholds_for(self.preset, self.own, self.slack, model_type)
 
     def _settings(
         self,
         model: Model,
         dictionaries: Mapping[Site, Dictionary],
-        rule: Rule,
+        limits: Thresholds,
         groups: Mapping[str, int | None],
     ) -> dict[str, Any]:
         """Return what descriptions depend on, in what JSON can hold."""
@@ -123,15 +122,14 @@ class WeightLens:
             "model": model.name,
             "model_type": model.hf.config.model_type,
             "n_tokens": model.hf.config.vocab_size,
-            **asdict(rule),
-            "floors": {"theta_token": rule.floor_token, "theta_feature": rule.floor_feature},
+            **asdict(limits),
+            "floors": {"theta_token": limits.floor_token, "theta_feature": limits.floor_feature},
             "own": self.own,
             "largest_group": dict(groups),
             "dictionaries": {str(site): each.name for site, each in dictionaries.items()},
             "begins_with": first_token(model, dictionaries),
             "ends_with": model.tokenizer.eos_token_id,  # the one special token that outputs keep
-            "final_norm": self.final_norm,
-            "chance": self.chance,
+            "n_permuted": self.n_permuted,
             "seed": self.seed,
             "language": self.language,
             "versions": versions(),
@@ -199,20 +197,18 @@ class WeightLens:
         """
         if explain is not None:
             check_before_a_run(explain)
-        wanted = _wanted(layers)
-        order = _needed(model, dictionaries, wanted)
-        shown = [site for site in order if wanted is None or site.layer in wanted]
-        rule = self._rule(model.hf.config.model_type)
+        order, shown = _needed(model, as_dictionaries(model, dictionaries), layers)
+        limits = self._thresholds(model.hf.config.model_type)
         n_tokens = model.hf.config.vocab_size
-        groups = reach(rule, n_tokens, min(d.n_features for d in order.values()))
-        settings = self._settings(model, order, rule, groups)
+        groups = reach(limits, n_tokens, min(d.n_features for d in order.values()))
+        settings = self._settings(model, order, limits, groups)
         with progress_in(store, lambda: inputs_of(model, order, settings)) as done:
-            tables = self._tables(model, order, rule, done, store, progress)
+            tables = self._tables(model, order, limits, done, store, progress)
         result = FeatureDescriptions(
             tables=tables,
             settings=settings,
             strings=_strings(model, tables),
-            shown=tuple(shown),
+            shown=shown,
         )
         if explain is None:
             return result
@@ -230,7 +226,7 @@ class WeightLens:
         self,
         model: Model,
         order: Mapping[Site, Dictionary],
-        rule: Rule,
+        limits: Thresholds,
         done: Progress,
         store: str | os.PathLike | None,
         progress: bool,
@@ -240,9 +236,9 @@ class WeightLens:
 
         @cache  # made when the first dictionary needs it: not at all where all is done
         def shared() -> tuple[Any, Tensor]:
-            folder = None if store is None else resolved(store) / f"solo_{len(order)}"
+            folder = None if store is None else resolved(store) / f"single_tokens_{len(order)}"
             acts = single_token_pass(model, order, folder, progress)
-            return acts, unembedding_rows(model, final_norm=self.final_norm)
+            return acts, unembedding_rows(model, final_norm=False)
 
         n_tokens = model.hf.config.vocab_size
         widths = {site: each.n_features for site, each in order.items()}
@@ -252,51 +248,37 @@ class WeightLens:
             table = done.read(site, widths, n_tokens)
             if table is None:
                 acts, unembedding = shared()
-                lots = PermutationNull(self.chance, self.seed)
-                table = tables_of(
-                    model, site, order, rule, of_site(acts, site), unembedding, found, lots
-                )
+                alone, rng = alone_at(acts, site), null_generator(self.seed, site)
+                inputs = limits, alone, unembedding, found, rng, self.n_permuted
+                table = tables_of(model, site, order, *inputs)
                 done.write(site, table)
             tables[site] = table
-            found.append(
-                describe_site(
-                    table, rule.floor_token, rule.floor_feature, found, rule.upstream, n_tokens
-                )
-            )
+            floors = limits.floor_token, limits.floor_feature
+            found.append(describe_site(table, *floors, found, limits.upstream, n_tokens))
         return tables
 
 
-def _wanted(layers: Sequence[int] | int | None) -> list[int] | None:
-    if layers is None:
-        return None
-    some: Any = [layers] if isinstance(layers, Integral) else layers
-    try:
-        return list(map(operator.index, some))
-    except TypeError:
-        raise InputError(
-            f"layers must be a layer or some, such as 2 or [0, 1], got {layers!r:.80}."
-        ) from None
-
-
 def _needed(
-    model: Model, dictionaries: Mapping[Site, Dictionary], layers: list[int] | None
-) -> dict[Site, Dictionary]:
-    """Check dictionaries, and give those up to the last that is wanted, in order."""
-    if not dictionaries:
-        raise InputError("No dictionaries were given: pass load_dictionaries(model, ...).")
+    model: Model, dictionaries: Mapping[Site, Dictionary], layers: Any
+) -> tuple[dict[Site, Dictionary], tuple[Site, ...]]:
+    """Check dictionaries; return those up to the last that is wanted, and the sites wanted."""
     for each in dictionaries.values():
         encoder_rows(model, each)  # refuses, by name, what does not read the stream
     if len({each.kind for each in dictionaries.values()}) > 1:
         raise InputError(
             "Transcoders and autoencoders were given together. Describe them one after the other."
         )
-    known = {site.layer for site in dictionaries}
-    if layers is not None and not (layers and set(layers) <= known):
+    known = sorted({site.layer for site in dictionaries})
+    wanted = known
+    if layers is not None:
+        some = layers if np.ndim(layers) else [layers]
+        wanted = [whole(each, "layers, such as 2 or [0, 1],") for each in some]
+    if not wanted or not set(wanted) <= set(known):
         raise InputError(
-            f"layers must be some of {sorted(known)}, which have dictionaries; got {layers}."
+            f"layers must be some of {known}, which have dictionaries; got {list(wanted)}."
         )
-    last = max(known if layers is None else layers)
-    return {site: each for site, each in sorted(dictionaries.items()) if site.layer <= last}
+    order = {site: each for site, each in dictionaries.items() if site.layer <= max(wanted)}
+    return order, tuple(site for site in order if site.layer in wanted)
 
 
 def _strings(model: Model, tables: Mapping[Site, SiteTables]) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""What every token of the vocabulary does to features when it is fed alone."""
+"""What every token of the vocabulary does to features when it is run alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import scipy.sparse as sp
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.activations.store import ActivationStore
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
@@ -27,8 +29,8 @@ def first_token(model: Model, dictionaries: Mapping[Site, Dictionary]) -> int | 
 def single_token_pass(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
-    folder: Path | None,
-    progress: bool,
+    folder: Path | None = None,
+    progress: bool = False,
 ) -> Activations | ActivationStore:
     """Run every token of the vocabulary alone, behind the beginning of a sequence."""
     begin = first_token(model, dictionaries)
@@ -47,7 +49,7 @@ def single_token_pass(
     )
 
 
-def of_site(acts: Activations | ActivationStore, site: Site) -> sp.csr_array:
+def alone_at(acts: Activations | ActivationStore, site: Site) -> sp.csr_array:
     """Return what each token alone does to the features of one site."""
     parts = [part.features[site] for part in acts.shards()]
     return sp.csr_array(sp.vstack(parts, format="csc").T)
@@ -72,14 +74,9 @@ def single_token_activations(
     dict of Site to ndarray, shape (F,)
         Activations, 0 where a feature is not active.
     """
+    dictionaries = as_dictionaries(model, dictionaries)
+    token = whole(token, "token", 0)
     begin = first_token(model, dictionaries)
     prompt = [token] if begin is None else [begin, token]
     acts = capture(model, dictionaries, [prompt], "last", bos=begin is None, progress=False)
     return {site: matrix.toarray()[0] for site, matrix in acts.features.items()}
-
-
-def looked_up(solo: sp.csr_array, features: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Return the activations of pairs of feature and token, shape (pairs,)."""
-    if not len(features):
-        return np.zeros(0, np.float32)
-    return np.asarray(solo[features, tokens]).ravel().astype(np.float32)

@@ -1,14 +1,15 @@
-"""Which contributions stand out: presets, own thresholds, and how far such a rule reaches."""
+"""Which contributions stand out: presets, own thresholds, and how far they reach."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from circuit_toolkit.arguments import number, one_of, whole
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.features.checks import check_number, check_whole
 
 # `code` is what the authors' released code does, `paper` what the paper states; a value in braces
 # is by `config.model_type`, "" being every other. `robust` is ours,
@@ -43,7 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Rule:
+class Thresholds:
     """What stands out, for one model.
 
     Parameters
@@ -82,31 +83,31 @@ class Rule:
         return self.theta_feature - self.slack
 
 
-def rule_for(preset: str, own: Mapping[str, Any], slack: float, model_type: str) -> Rule:
+def thresholds_for(
+    preset: str, own: Mapping[str, Any], slack: float, model_type: str
+) -> Thresholds:
     """Fill in a preset for a family of models."""
-    if preset not in PRESETS:
-        raise InputError(f"Unknown preset {preset!r}. Use one of {', '.join(PRESETS)}.")
-    known = {each.name for each in fields(Rule)} - {"preset", "slack"}
+    one_of(preset, "preset", *PRESETS)
+    known = {each.name for each in fields(Thresholds)} - {"preset", "slack"}
     values = {}
     for name in known:
         value = own.get(name, PRESETS[preset][name])
         if isinstance(value, dict):
             value = value.get(model_type, value[""])
         values[name] = None if value == "all" and name.startswith("pool") else value
-    check_number("slack", slack)
+    slack = number(slack, "slack", 0, math.inf)
     for name in ("theta_token", "theta_feature"):
-        check_number(name, values[name])
-        if not 0 <= slack < values[name]:
+        values[name] = number(values[name], name, -math.inf, math.inf)
+        if not slack < values[name]:
             raise InputError(
                 f"{name} must be above the slack, which is at least 0: got {values[name]} and "
                 f"slack={slack}."
             )
     for name in ("pool_tokens", "pool_features"):
         if values[name] is not None:
-            check_whole(name, values[name], 3, other=", or 'all'")
-    if values["upstream"] not in ("first", "all"):
-        raise InputError(f"upstream must be 'first' or 'all', got {values['upstream']!r}.")
-    return Rule(preset=preset, slack=slack, **values)
+            values[name] = whole(values[name], f"{name}, unless it is 'all',", 3)
+    one_of(values["upstream"], "upstream", "first", "all")
+    return Thresholds(preset=preset, slack=slack, **values)
 
 
 def largest_group(n: int, theta: float) -> int:
@@ -138,14 +139,14 @@ def largest_group(n: int, theta: float) -> int:
     return max(0, int(bound) - (bound == int(bound)))
 
 
-def reach(rule: Rule, n_tokens: int, n_features: int) -> dict[str, int | None]:
+def reach(thresholds: Thresholds, n_tokens: int, n_features: int) -> dict[str, int | None]:
     """Return how many tokens and features can stand out together; warn where none can."""
-    if rule.robust:
+    if thresholds.robust:
         return {"tokens": None, "features": None}
     found: dict[str, int | None] = {}
     for what, pool, n, theta in (
-        ("tokens", rule.pool_tokens, n_tokens, rule.theta_token),
-        ("features", rule.pool_features, n_features, rule.theta_feature),
+        ("tokens", thresholds.pool_tokens, n_tokens, thresholds.theta_token),
+        ("features", thresholds.pool_features, n_features, thresholds.theta_feature),
     ):
         size = min(pool or n, n)
         found[what] = largest_group(size, theta)

@@ -24,7 +24,7 @@ def z_scores(x: Tensor, robust: bool) -> Tensor:
     return torch.where(spread > 0, (x - middle) / spread, torch.zeros_like(x))
 
 
-def outliers(
+def row_outliers(
     x: Tensor, floor: float, pool: int | None, robust: bool, low: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Find the values that stand out in each row."""

@@ -25,7 +25,7 @@ def test_json_holds_what_was_found_and_by_which_settings(capsys, demo, demo_tran
     assert result["settings"] == json.loads(json.dumps(dict(found.settings)))
     assert result["features"] == 384 and result["validated"] == len(found.validated())
     (row,) = result["coverage"]
-    assert row["validated"] == result["validated"] / 384 and row["chance_candidates"] > 0
+    assert row["validated"] == result["validated"] / 384 and row["null_candidates"] > 0
     assert [each["site"] for each in result["role_f1"]] == [row["site"], "all"]
     assert 0.8 < result["role_f1"][-1]["f1"] < 1 and result["cpu_seconds"] > 0
     assert result["file"] is None

@@ -23,7 +23,7 @@ SITE = Site("mlp_in", 2)
 NAME = f"{SITE}/5"
 
 
-class Descriptions:
+class FeatureDescriptions:
     """What the card asks of descriptions."""
 
     def labels(self):
@@ -54,7 +54,7 @@ def test_a_card_of_a_transcoder_feature(demo, demo_transcoders, acts):
         demo_transcoders,
         NAME,
         acts,
-        descriptions=Descriptions(),
+        descriptions=FeatureDescriptions(),
         circuits=analysis,
         circuit=circuit_of(),
         scores={"clarity": 0.5},
@@ -119,7 +119,9 @@ def test_logit_effects_are_what_the_decoder_does_to_logits(demo, demo_transcoder
 
 def test_a_card_of_an_autoencoder_feature_among_all(demo, demo_saes, demo_transcoders, acts):
     every = {**demo_saes, **demo_transcoders}
-    card = feature_card(demo, every, "resid_post 2/9", acts, descriptions=Descriptions(), layers=1)
+    card = feature_card(
+        demo, every, "resid_post 2/9", acts, descriptions=FeatureDescriptions(), layers=1
+    )
     assert card.kind == "sae" and card.weight_lens is None and card.label == ""
     near = {feature_at(each["feature"])[0].layer for each in (*card.upstream, *card.downstream)}
     assert near <= {1, 2, 3} and card.upstream and card.downstream

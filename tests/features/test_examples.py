@@ -104,5 +104,5 @@ def test_what_cannot_be_is_refused():
         feature_examples(acts.pooled("mean"), SITE, 0)
     with pytest.raises(InputError, match="not every token"):
         feature_examples(acts.pooled("last"), SITE, 0)
-    with pytest.raises(InputError, match="0 or more"):
+    with pytest.raises(InputError, match="n must be at least 0"):
         feature_examples(acts, SITE, 0, n=-1)

@@ -180,10 +180,59 @@ def test_only_words_that_stand_out_are_promoted(tiny, tiny_saes):
 def test_names_that_are_not_by_weights_stand_in_brackets():
     here, there = Site("mlp_in", 0), Site("mlp_in", 1)
 
-    class Described:
+    class FeatureDescriptions:
         def labels(self):
             return {here: ["Mary, Anna", "", ""]}
 
     names = {here: ["to", "with", ""], there: ["the"]}
-    found = described_labels(Described(), names)
+    found = described_labels(FeatureDescriptions(), names)
     assert found == {here: ["Mary, Anna", "(with)", ""], there: ["(the)"]}
+
+
+@pytest.mark.parametrize("promoted_from", [0.0, 0.4, 0.5, 1.0])
+def test_promoted_words_are_told_from_their_depth_on_alone(
+    demo, demo_saes, promoted_from, monkeypatch
+):
+    """Every late site would promote something here, so the depth alone decides."""
+    monkeypatch.setattr(
+        "circuit_toolkit.features.labels.promoted_words",
+        lambda model, dictionary, live, min_z: [["word"]] * len(live),
+    )
+    texts = ["the boys near the cabinet", "Anna went to the store", "Mary met John"]
+    acts = capture(demo, demo_saes, texts, progress=False)
+    named = named_features(demo, demo_saes, acts, promoted_from=promoted_from)
+    told = {site for site, names in named.items() if any("⇒ word" in name for name in names)}
+    assert told == {
+        site
+        for site in demo_saes
+        if site.kind == "resid_post" and (site.layer + 1) / demo.n_layers > promoted_from
+    }
+    assert len(told) == {0.0: 6, 0.4: 4, 0.5: 3, 1.0: 0}[promoted_from]
+
+
+@pytest.mark.parametrize(("n_prompts", "found"), [(4, []), (5, ["Bob"])])
+def test_a_context_word_is_of_five_prompts_at_least(n_prompts, found):
+    who = np.arange(60) < n_prompts
+    hand = Activations(
+        features={SITE: sp.csr_array(who[:, None].astype(np.float32))},
+        prompt=np.arange(60),
+        position=np.full(60, 2),
+        tokens=[["<bos>", "Bob" if w else f"name{i}", "to"] for i, w in enumerate(who)],
+        groups=np.arange(60),
+        settings={"positions": "last"},
+    )
+    assert context_words(hand, SITE) == [found]
+
+
+def test_objects_of_another_kind_are_refused(tiny, tiny_saes, acts):
+    for wrong in (tiny, tiny_saes, ["a text"], None):
+        with pytest.raises(InputError, match="acts must be"):
+            feature_labels(wrong)
+    with pytest.raises(InputError, match="n_words must be"):
+        feature_labels(acts, 1.5)
+    with pytest.raises(InputError, match="model must be a Model"):
+        named_features(tiny_saes, tiny, acts)
+    with pytest.raises(InputError, match="descriptions must be a FeatureDescriptions"):
+        described_labels(acts, feature_labels(acts))
+    by_name = {str(site): each for site, each in tiny_saes.items()}
+    assert named_features(tiny, by_name, acts) == named_features(tiny, tiny_saes, acts)

@@ -91,7 +91,7 @@ def test_the_caption_counts_own_tokens_against_chance_and_inherited_ones_apart(p
     table = panel.descriptions.table().query("layer == 5 and validated")
     words = [panel.descriptions.of(Site("mlp_in", 5), i) for i in table["feature"]]
     own = sum(any(each["solo"] > 0 for each in one["tokens"]["positive"]) for one in words)
-    chance = panel.descriptions.coverage()["chance_own"].iloc[5]
+    chance = panel.descriptions.coverage()["null_own"].iloc[5]
     assert 0 < own < len(table)
     assert said(panel._status) == (
         f"{len(table)} of 384 features of mlp_in 5 have a description that holds in the running "
@@ -241,7 +241,7 @@ def test_sliders_begin_with_what_is_in_force(demo, demo_transcoders, texts, desc
 
 
 def test_a_panel_without_descriptions_or_chance_still_shows_cards(demo, demo_transcoders, texts):
-    lens = ct.WeightLens(chance=0)
+    lens = ct.WeightLens(n_permuted=0)
     first = lens.describe(demo, demo_transcoders, layers=[0], progress=False)
     other = explore_features(demo, demo_transcoders, texts[:20], descriptions=first)
     assert "preset 'code'" in said(other._status) and "chance" not in said(other._status)

@@ -17,7 +17,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Batch, run
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import WeightLens
-from circuit_toolkit.weight_lens.single_token import first_token, of_site, single_token_pass
+from circuit_toolkit.weight_lens.single_token import alone_at, first_token, single_token_pass
 from tests.dictionaries.published import about, family_model, write
 from tests.weight_lens.planted import random_transcoders, scaled
 
@@ -130,7 +130,7 @@ def test_tokens_begin_as_the_dictionaries_want(tmp_path):
 def test_a_batch_of_tokens_gives_what_each_gives_alone(demo, demo_transcoders):
     acts = single_token_pass(demo, demo_transcoders, None, False)
     site = list(demo_transcoders)[3]
-    matrix = of_site(acts, site)  # (F, V)
+    matrix = alone_at(acts, site)  # (F, V)
     for token in (0, 1, 2, 77, 600, 1219):
         ids = torch.tensor([[demo.bos_id, token]])
         out = run(demo, Batch(ids, torch.ones_like(ids)), [site])[site][0, -1]
@@ -193,7 +193,7 @@ def test_small_blocks_and_pieces_change_nothing(still, monkeypatch):
     lens = WeightLens("robust", upstream="all")
     one = lens.describe(still, layers, progress=False)
     package = "circuit_toolkit.weight_lens."
-    monkeypatch.setattr(package + "outliers.BLOCK", 50_000)  # 40 features at a time
+    monkeypatch.setattr(package + "weight_outliers.BLOCK", 50_000)  # 40 features at a time
     monkeypatch.setattr(package + "candidates.PIECE", 70_000)  # 273 tokens
     other = lens.describe(still, layers, progress=False)
     for site, table in one.tables.items():
@@ -205,24 +205,18 @@ def test_small_blocks_and_pieces_change_nothing(still, monkeypatch):
     assert one.table().equals(other.table())
 
 
-def test_logits_with_the_weight_of_the_last_norm_are_an_option(tmp_path):
+def test_outputs_are_read_without_the_last_norm(tmp_path):
     model, transcoders = family("gemma2", tmp_path)
     site = next(iter(transcoders))
-    plain = LENS.describe(model, transcoders, progress=False)
-    whole = WeightLens(
-        "paper", theta_token=1.5, theta_feature=1.8, slack=0.5, final_norm=True
-    ).describe(model, transcoders, progress=False)
-    weight = model.hf.get_submodule(model.architecture.final_norm).weight.detach() + 1
+    found = LENS.describe(model, transcoders, progress=False)
     unembedding = model.hf.get_output_embeddings().weight.detach()
-    decoder = transcoders[site].directions
-    for found, rows in ((plain, unembedding), (whole, unembedding * weight)):
-        logits = (decoder @ rows.T).numpy()
-        outputs = found.tables[site].outputs
-        assert len(outputs) > 50
-        np.testing.assert_allclose(
-            outputs["contribution"], logits[outputs["feature"], outputs["token"]], atol=1e-5
-        )
-    assert LOGITS not in plain.tables
+    logits = (transcoders[site].directions @ unembedding.T).numpy()
+    outputs = found.tables[site].outputs
+    assert len(outputs) > 50
+    np.testing.assert_allclose(
+        outputs["contribution"], logits[outputs["feature"], outputs["token"]], atol=1e-5
+    )
+    assert LOGITS not in found.tables
 
 
 def test_small_vocabularies_are_warned_of(tmp_path):
@@ -242,10 +236,10 @@ def test_what_cannot_be_described_is_refused_by_name(tmp_path, demo, demo_saes, 
         LENS.describe(model, ct.load_dictionaries(model, tmp_path))
     with pytest.raises(InputError, match="one after the other"):
         LENS.describe(demo, {**demo_saes, **demo_transcoders})
-    with pytest.raises(InputError, match="layers must be"):
+    with pytest.raises(InputError, match="layers"):
         LENS.describe(demo, demo_transcoders, layers=[6])
     for wrong in (2.5, "0", ["a"], [0.5]):
-        with pytest.raises(InputError, match="layers must be"):
+        with pytest.raises(InputError, match="layers"):
             LENS.describe(demo, demo_transcoders, layers=wrong)
     with pytest.raises(InputError, match="No dictionaries"):
         LENS.describe(demo, {})

@@ -1,17 +1,22 @@
 """Tables, search, thresholds that move, files, and explanations, on the bundled transcoders."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.features.descriptions.settings import PRESET_NAMES, check_settings
 from circuit_toolkit.features.descriptions.tables import TABLES
+from circuit_toolkit.files.documents import digest
 from circuit_toolkit.weight_lens import (
+    PRESETS,
     Explainer,
     FeatureDescriptions,
     WeightLens,
-    cost,
     prompt_for,
 )
 
@@ -67,7 +72,7 @@ def test_labels_are_short_and_empty_where_nothing_is_validated(found):
     assert max(label.count(",") for site in found.shown for label in labels[site]) == 3
 
 
-def test_search_finds_the_features_that_a_token_feeds(found):
+def test_search_finds_the_features_that_a_token_activates(found):
     token = next(t for t, text in found.strings.items() if text == "year")
     hits = found.search("year")
     expected = {
@@ -163,7 +168,7 @@ def test_explanations_are_counted_before_anything_is_called(found):
         asked.append(prompt)
         return "a concept\n"
 
-    wanted = cost(found)
+    wanted = found.cost()
     prompts = list(dict.fromkeys(prompt_for(found.of(*each)) for each in found.validated()))
     assert 300 < wanted.calls == len(prompts) < len(found.validated())  # equal ones are one call
     with pytest.raises(InputError, match=f"{wanted.calls} calls with {wanted.characters:,} char"):
@@ -208,7 +213,7 @@ def test_describe_takes_an_explainer(demo, demo_transcoders):
         demo, demo_transcoders, layers=[0], explain=explainer, progress=False
     )
     assert found.table()["concept"].notna().sum() == len(found.validated())
-    assert len(explainer.answers) == cost(found).calls
+    assert len(explainer.answers) == found.cost().calls
 
 
 def test_descriptions_are_not_lost_with_their_explanations(demo, demo_transcoders):
@@ -238,7 +243,7 @@ def test_an_unknown_feature_is_refused(found):
     for site, feature in (("resid_pre 0", 0), (found.shown[0], 384), (found.shown[0], -1)):
         with pytest.raises(InputError, match="was not described"):
             found.of(site, feature)
-    with pytest.raises(InputError, match="Feature 1.5 of"):
+    with pytest.raises(InputError, match="feature must be a whole number"):
         found.of(found.shown[0], 1.5)
     for lists in (found.words_of, found.tokens_of):
         with pytest.raises(InputError, match="blocks.0.hook_resid_pre was not described, only"):
@@ -247,3 +252,87 @@ def test_an_unknown_feature_is_refused(found):
 
 def test_repr_says_how_many(found):
     assert repr(found).startswith(f"FeatureDescriptions({len(found.validated())} of 2304")
+
+
+SCRIPT = "<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"preset": SCRIPT}, "preset"),
+        ({"preset": ["paper"]}, "preset"),
+        ({"upstream": SCRIPT}, "upstream"),
+        ({"theta_token": SCRIPT}, "theta_token"),
+        ({"theta_feature": float("inf")}, "theta_feature"),
+        ({"robust": 1}, "robust"),
+        ({"n_tokens": True}, "n_tokens"),
+        ({"pool_tokens": SCRIPT}, "pool_tokens"),
+        ({"floors": {"theta_token": SCRIPT, "theta_feature": 2.0}}, "floors.theta_token"),
+        ({"floors": {"theta_token": 3.0}}, "floors.theta_feature"),
+        ({"floors": [3.0, 2.0]}, "floors"),
+        ({"own": {SCRIPT: 1}}, "own"),
+        ({"own": {"theta_token": SCRIPT}}, "own.theta_token"),
+        ({"language": SCRIPT}, "language"),
+        ({"dictionaries": {"blocks.0": 3}}, "dictionaries"),
+        ({SCRIPT: 1}, "settings"),
+    ],
+)
+def test_settings_that_no_run_has_are_refused(found, change, said):
+    check_settings(dict(found.settings), Path("a.json"))
+    with pytest.raises(FileFormatError, match=f"its {said} is not what WeightLens writes") as error:
+        check_settings({**found.settings, **change}, Path("a.json"))
+    assert SCRIPT not in str(error.value)
+    for name in found.settings:
+        with pytest.raises(FileFormatError):
+            check_settings({k: v for k, v in found.settings.items() if k != name}, Path("a.json"))
+
+
+def test_presets_in_files_are_those_there_are():
+    assert set(PRESET_NAMES) == set(PRESETS)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "json"])
+def test_a_forged_file_is_refused_although_its_checksum_fits(found, tmp_path, ending):
+    import pyarrow.parquet as pq
+
+    few = replace(found, tables=dict([next(iter(found.tables.items()))]), shown=found.shown[:1])
+    path = few.save(tmp_path / f"features.{ending}")
+    assert FeatureDescriptions.load(path).settings == found.settings
+
+    def forged(text):
+        document = json.loads(text)
+        content = document["content"]
+        content = {**content, "settings": {**content["settings"], "preset": SCRIPT}}
+        return json.dumps({**document, "content": content, "sha256": digest(content)})
+
+    if ending == "json":
+        path.write_text(forged(path.read_text()))
+    else:
+        table = pq.read_table(path)
+        text = forged(table.schema.metadata[b"circuit_toolkit"])
+        table = table.replace_schema_metadata({b"circuit_toolkit": text.encode()})
+        pq.write_table(table, path, write_page_checksum=True)
+    with pytest.raises(FileFormatError, match="its preset is not what WeightLens writes"):
+        FeatureDescriptions.load(path)
+
+
+def test_objects_of_another_kind_are_refused(demo, demo_transcoders):
+    with pytest.raises(InputError, match=r"pass it to WeightLens\(\)\.describe"):
+        WeightLens(demo, demo_transcoders)
+    for model, dictionaries in ((demo_transcoders, demo), (demo, None), (demo, demo), (None, {})):
+        with pytest.raises(InputError, match=r"must be an? |dictionaries must be"):
+            WeightLens().describe(model, dictionaries)
+    for layers in ("first", [0.5], {0: 1}, [9], (), range(9)):
+        with pytest.raises(InputError, match="layers"):
+            WeightLens().describe(demo, demo_transcoders, layers)
+    site = next(iter(demo_transcoders))
+    lens = WeightLens("paper", theta_token=np.float32(4.5), n_permuted=np.int64(0))
+    assert json.loads(json.dumps(lens.own)) == {"theta_token": 4.5}
+    by_name = lens.describe(demo, {site.short: demo_transcoders[site]}, progress=False)
+    alone = lens.describe(demo, demo_transcoders[site], np.int64(site.layer), progress=False)
+    listed = lens.describe(demo, demo_transcoders, torch.tensor([0]), progress=False)
+    assert by_name.table().equals(alone.table()) and by_name.table().equals(listed.table())
+    for wrong in (None, 1.5, demo):
+        with pytest.raises(InputError, match="token must be a whole number"):
+            alone.search(wrong)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import WeightLens
-from circuit_toolkit.weight_lens.weight_outliers import outliers
+from circuit_toolkit.weight_lens.weight_outliers import row_outliers
 from tests.weight_lens.planted import (
     embeddings,
     random_rows,
@@ -136,14 +136,14 @@ def test_random_encoders_are_described_at_the_rate_that_thresholds_imply(still):
     expected = expected_count(1220, 3.0)  # 1.6
     error = 4 * math.sqrt(expected / n)  # of counts that are scattered as Poisson's
     assert table["candidates"].mean() == pytest.approx(expected, abs=error)
-    assert table["chance_candidates"].mean() == pytest.approx(expected, abs=error)
+    assert table["null_candidates"].mean() == pytest.approx(expected, abs=error)
     some = 1 - math.exp(-expected)  # share with one at least
     error = 4 * math.sqrt(some * (1 - some) / n)
     assert table["own"].mean() == pytest.approx(some, abs=error)
     assert table["validated"][0] == table["own"][0]
     # Permuted encoders' tokens are others, and half of all tokens activate a feature without bias.
     half = 1 - math.exp(-expected / 2)
-    assert table["chance_own"].mean() == pytest.approx(half, abs=4 * math.sqrt(half / n))
+    assert table["null_own"].mean() == pytest.approx(half, abs=4 * math.sqrt(half / n))
     upstream = expected_count(300, 3.9) * np.arange(3)
     assert np.abs(table["upstream"] - upstream).max() < 4 * math.sqrt(upstream.max() / 300)
 
@@ -152,21 +152,21 @@ def test_the_thresholds_of_the_code_leave_random_encoders_nearly_without_a_descr
     """Inside a pool of 1000 of 1220 normal scores, 5.5 is passed by some tokens in 1000 rows."""
     rows = 10_000
     scores = torch.randn(rows, 1220, generator=torch.Generator().manual_seed(4))
-    rate = len(outliers(scores, 5.5, 1000, robust=False)[0]) / rows
+    rate = len(row_outliers(scores, 5.5, 1000, robust=False)[0]) / rows
     found = WeightLens().describe(still, random_transcoders(still), progress=False)
     expected = 900 * rate
     assert 0 < expected < 10
     assert len(found.validated()) <= expected + 4 * math.sqrt(expected)
 
 
-def test_chance_is_seeded_and_can_be_left_out(still):
+def test_the_permutation_null_is_seeded_and_can_be_left_out(still):
     layers = {FIRST: random_transcoders(still)[FIRST]}
-    options = {"theta_token": 3.0, "chance": 50}
+    options = {"theta_token": 3.0, "n_permuted": 50}
     one, same = (WeightLens(**options).describe(still, layers, progress=False) for _ in range(2))
     other = WeightLens(**options, seed=1).describe(still, layers, progress=False)
-    chance = one.tables[FIRST].chance
-    assert np.array_equal(chance, same.tables[FIRST].chance) and len(chance)
-    assert not np.array_equal(chance, other.tables[FIRST].chance)
+    null = one.tables[FIRST].null
+    assert np.array_equal(null, same.tables[FIRST].null) and len(null)
+    assert not np.array_equal(null, other.tables[FIRST].null)
     assert one.tables[FIRST].sampled.sum() == 50
-    none = WeightLens(chance=0).describe(still, layers, progress=False)
-    assert none.coverage()["chance_candidates"].isna().all()
+    none = WeightLens(n_permuted=0).describe(still, layers, progress=False)
+    assert none.coverage()["null_candidates"].isna().all()

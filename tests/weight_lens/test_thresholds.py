@@ -8,12 +8,12 @@ from scipy import stats
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.weight_lens import PRESETS, WeightLens, largest_group
-from circuit_toolkit.weight_lens.thresholds import reach, rule_for
-from circuit_toolkit.weight_lens.weight_outliers import outliers, products, z_scores
+from circuit_toolkit.weight_lens.thresholds import reach, thresholds_for
+from circuit_toolkit.weight_lens.weight_outliers import products, row_outliers, z_scores
 
 
 def rule(preset, model_type="gemma2", slack=1.0, **own):
-    return rule_for(preset, own, slack, model_type)
+    return thresholds_for(preset, own, slack, model_type)
 
 
 def test_presets_are_those_of_the_code_and_of_the_paper():
@@ -42,14 +42,14 @@ def test_own_thresholds_override_and_are_recorded():
         ({"theta_token": 0.5}, "slack"),
         ({"slack": 6}, "slack"),
         ({"pool_tokens": 2}, "at least 3"),
-        ({"upstream": "last"}, "'first' or 'all'"),
+        ({"upstream": "last"}, "'first', 'all'"),
         ({"language": "klingon"}, "lemmas"),
-        ({"chance": -1}, "chance"),
-        ({"chance": 2.5}, "chance"),
+        ({"n_permuted": -1}, "n_permuted"),
+        ({"n_permuted": 2.5}, "n_permuted"),
         ({"theta_token": "a"}, "theta_token must be a number"),
         ({"theta_feature": float("nan")}, "theta_feature must be a number"),
         ({"slack": "a"}, "slack must be a number"),
-        ({"pool_tokens": 3.5}, "at least 3 and a whole number, or 'all'"),
+        ({"pool_tokens": 3.5}, "pool_tokens, unless it is 'all', must be a whole number"),
     ],
 )
 def test_what_cannot_be_is_refused(options, said):
@@ -70,7 +70,7 @@ def test_the_largest_group_is_what_the_rule_lets_through(n, theta):
         z = z_scores(x, robust=False)[0, 0].item()
         assert z == pytest.approx(math.sqrt((n - group) * (n - 1) / (n * group)), rel=1e-9)
         assert (z > theta) == passes
-        assert (len(outliers(x, theta, None, robust=False)[0]) == group) == passes
+        assert (len(row_outliers(x, theta, None, robust=False)[0]) == group) == passes
 
 
 def test_numbers_of_the_card():
@@ -92,8 +92,8 @@ def test_a_vocabulary_that_is_too_small_is_said():
 def test_robust_scores_see_groups_that_others_miss():
     x = torch.randn(1, 1220, generator=torch.Generator().manual_seed(0))
     x[0, :100] += 8
-    assert len(outliers(x, 4.5, None, robust=False)[0]) == 0
-    assert set(outliers(x, 4.5, None, robust=True)[1].tolist()) >= set(range(100))
+    assert len(row_outliers(x, 4.5, None, robust=False)[0]) == 0
+    assert set(row_outliers(x, 4.5, None, robust=True)[1].tolist()) >= set(range(100))
 
 
 def test_rows_without_spread_have_no_outliers():
@@ -108,7 +108,7 @@ def test_rows_without_spread_have_no_outliers():
 def test_outliers_are_those_of_a_slow_loop(pool, robust):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(7, 200, generator=generator, dtype=torch.float64) ** 3
-    row, column, value, z = outliers(x, 1.5, pool, robust, low=True)
+    row, column, value, z = row_outliers(x, 1.5, pool, robust, low=True)
     found = {(r, c): (v, s) for r, c, v, s in zip(row, column, value, z, strict=True)}
     expected = {}
     for r in range(7):
@@ -143,7 +143,7 @@ def test_products_in_blocks_and_pieces_are_the_product(monkeypatch):
 def test_chance_in_a_pool_is_that_of_the_card(theta, card):
     n = 200
     x = torch.randn(n, 50257, generator=torch.Generator().manual_seed(2))
-    mean = len(outliers(x, theta, 1000, robust=False)[0]) / n
+    mean = len(row_outliers(x, theta, 1000, robust=False)[0]) / n
     # 4 standard errors of counts about as scattered as Poisson's, and the card's rounding
     assert mean == pytest.approx(card, abs=4 * math.sqrt(card / n) + 0.05)
 
@@ -155,7 +155,7 @@ def test_chance_over_all_is_exact(theta):
     x = torch.randn(rows, n, generator=torch.Generator().manual_seed(3))
     t = theta * math.sqrt(n * (n - 2) / ((n - 1) ** 2 - n * theta**2))
     expected = n * stats.t.sf(t, n - 2)
-    mean = len(outliers(x, theta, None, robust=False)[0]) / rows
+    mean = len(row_outliers(x, theta, None, robust=False)[0]) / rows
     assert mean == pytest.approx(expected, abs=4 * math.sqrt(expected / rows))
 
 

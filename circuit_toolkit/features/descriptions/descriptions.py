@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuit_toolkit.arguments import number, whole
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.features.checks import check_number
-from circuit_toolkit.features.descriptions.explain import concepts
-from circuit_toolkit.features.descriptions.explainer import Explainer
-from circuit_toolkit.features.descriptions.inherited_tokens import Described, describe_site
-from circuit_toolkit.features.descriptions.tables import SiteTables
-from circuit_toolkit.features.descriptions.words import grouped_words, spelled
+from circuit_toolkit.features.descriptions.data import DescriptionData
+from circuit_toolkit.features.descriptions.explain import prompt_for
+from circuit_toolkit.features.descriptions.explainer import Cost, Explainer, as_explainer
+from circuit_toolkit.features.descriptions.file import load_descriptions, save_descriptions
+from circuit_toolkit.features.descriptions.overview import (
+    coverage_table,
+    feature_table,
+    token_table,
+)
+from circuit_toolkit.features.descriptions.settings import check_settings
+from circuit_toolkit.features.descriptions.tables import rows_of
+from circuit_toolkit.features.descriptions.words import spelled
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.sites import Site
 
@@ -25,10 +31,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LABEL = 3  # words in a label
+_OF_THE_RUN = ("dictionaries", "n_tokens", "n_permuted", "seed", "largest_group")
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureDescriptions:
+class FeatureDescriptions(DescriptionData):
     """What features mean, by the tokens that their weights single out; from `WeightLens.describe`.
 
     Tokens are told apart by their ids; texts are for reading.
@@ -48,12 +55,6 @@ class FeatureDescriptions:
         What an explainer said of a feature of a site.
     """
 
-    tables: Mapping[Site, SiteTables]
-    settings: Mapping[str, Any]
-    strings: Mapping[int, str]
-    shown: tuple[Site, ...]
-    concepts: Mapping[tuple[str, int], str] = field(default_factory=dict)
-
     def __repr__(self) -> str:
         """Sizes and thresholds; not the tables."""
         n = sum(self.tables[site].n_features for site in self.shown)
@@ -62,90 +63,6 @@ class FeatureDescriptions:
             f"{self.settings['preset']!r}, theta {self.settings['theta_token']:g} and "
             f"{self.settings['theta_feature']:g})"
         )
-
-    @cached_property
-    def described(self) -> dict[Site, Described]:
-        """Descriptions as matrices (F, V) of what tokens do alone, and the soft ones."""
-        found: list[Described] = []
-        for table in self.tables.values():
-            found.append(
-                describe_site(
-                    table,
-                    self.settings["theta_token"],
-                    self.settings["theta_feature"],
-                    found,
-                    self.settings["upstream"],
-                    self.settings["n_tokens"],
-                )
-            )
-        return dict(zip(self.tables, found, strict=True))
-
-    @cached_property
-    def _tokens(self) -> dict[Site, list[list[int]]]:
-        found = {}
-        for site, (tokens, _) in self.described.items():
-            feature = np.repeat(np.arange(len(tokens.indptr) - 1), np.diff(tokens.indptr))
-            order = np.lexsort((tokens.indices, np.negative(tokens.data), feature))
-            found[site] = [
-                each.tolist() for each in np.split(tokens.indices[order], tokens.indptr[1:-1])
-            ]
-        return found
-
-    @cached_property
-    def _words(self) -> dict[Site, list[list[str]]]:
-        language = self.settings["language"]
-        return {
-            site: [grouped_words((self.strings[t] for t in each), language) for each in tokens]
-            for site, tokens in self._tokens.items()
-        }
-
-    def tokens_of(self, site: Site | str) -> list[list[int]]:
-        """Return the description of each feature of a site as token ids.
-
-        Parameters
-        ----------
-        site : Site or str
-            Where.
-
-        Returns
-        -------
-        list of list of int
-            Those first that drive the feature hardest alone; empty where none is validated.
-
-        Raises
-        ------
-        InputError
-            If the site was not described.
-        """
-        return self._tokens[self._known(site)]
-
-    def words_of(self, site: Site | str) -> list[list[str]]:
-        """Return the description of each feature of a site as words, see `grouped_words`.
-
-        Parameters
-        ----------
-        site : Site or str
-            Where.
-
-        Returns
-        -------
-        list of list of str
-
-        Raises
-        ------
-        InputError
-            If the site was not described.
-        """
-        return self._words[self._known(site)]
-
-    def _known(self, site: Site | str) -> Site:
-        site = Site.parse(site)
-        if site not in self.tables:
-            raise InputError(
-                f"{site} was not described, only {', '.join(map(str, self.tables))}. Describe "
-                "with its dictionary."
-            )
-        return site
 
     def at(
         self, *, theta_token: float | None = None, theta_feature: float | None = None
@@ -169,16 +86,18 @@ class FeatureDescriptions:
             If a threshold is no number, or below its floor.
         """
         moved = {"theta_token": theta_token, "theta_feature": theta_feature}
-        moved = {name: value for name, value in moved.items() if value is not None}
+        moved = {
+            name: number(value, name, -np.inf, np.inf)
+            for name, value in moved.items()
+            if value is not None
+        }
         for name, value in moved.items():
-            check_number(name, value)
             floor = self.settings["floors"][name]
             if not value >= floor:
                 raise InputError(
                     f"{name}={value:g} is below {floor:g}, and what stands out less was not kept. "
                     "Describe again with a lower threshold, or a larger slack."
                 )
-        moved = {name: float(value) for name, value in moved.items()}
         own = {**self.settings["own"], **moved}
         return replace(self, settings={**self.settings, **moved, "own": own}, concepts={})
 
@@ -202,7 +121,7 @@ class FeatureDescriptions:
         Returns
         -------
         dict of Site to list of str
-            At most three words, those first that drive it hardest alone; "" where none is
+            At most three words, those first that activate it most alone; "" where none is
             validated.
         """
         return {
@@ -224,31 +143,27 @@ class FeatureDescriptions:
             the soft description that is active as `validation_soft` (both empty where there is
             nothing to test), `negative` tokens, `upstream` features, `concept`.
         """
-        from circuit_toolkit.features.descriptions.overview import table
-
-        return table(self)
+        return feature_table(self)
 
     def coverage(self) -> pd.DataFrame:
-        """Return how many features have a description, site by site, and what chance gives.
+        """Return how many features have a description, site by site, and the permutation null.
 
         Returns
         -------
         DataFrame
             `validated` share of features, and `own` share of those with a validated token of their
             own; `n_tokens` in a description; `candidates`, tokens that stand out for a feature, and
-            `upstream`, features that do, both means over all; the same with the encoder's entries
-            permuted as `chance_candidates` and `chance_upstream`, and as `chance_own` the share of
-            features that one of these chance tokens happens to activate. Empty without a sample.
+            `upstream`, features that do, both means over all. The permutation null is the same with
+            the encoder's entries permuted: `null_candidates`, `null_upstream`, and `null_own`, the
+            share of features that one of these tokens activates. Empty without a sample.
         """
-        from circuit_toolkit.features.descriptions.overview import coverage
-
-        return coverage(self)
+        return coverage_table(self)
 
     def search(self, token: str | int) -> pd.DataFrame:
         """Find the features for which a token stands out, or whose description holds it.
 
         Most tokens stand out for none, and an unknown token cannot be told from these: only those
-        that stand out are kept. A token may drive many features all the same, see
+        that stand out are kept. A token may activate many features all the same, see
         `explore_features`.
 
         Parameters
@@ -264,9 +179,7 @@ class FeatureDescriptions:
             the strongest first), `z` and `contribution` of its embedding (empty where the token is
             inherited), `validated` (whether it is in the description), `words`.
         """
-        from circuit_toolkit.features.descriptions.overview import search
-
-        return search(self, token)
+        return token_table(self, token if isinstance(token, str) else whole(token, "token"))
 
     def of(self, site: Site | str, feature: int) -> dict[str, Any]:
         """Tell all about one feature, in what JSON can hold.
@@ -292,9 +205,89 @@ class FeatureDescriptions:
         InputError
             If there is no such feature.
         """
-        from circuit_toolkit.features.descriptions.record import record
+        site = Site.parse(site)
+        index = whole(feature, "feature")
+        n = self.tables[site].n_features if site in self.shown else 0
+        if not 0 <= index < n:
+            known = ", ".join(f"{self.tables[s].n_features} of {s}" for s in self.shown)
+            raise InputError(f"Feature {index} of {site} was not described. There are {known}.")
+        table, found = self.tables[site], self.described[site]
+        theta, total = self.settings["theta_token"], float(table.totals[index]) or 1.0
+        tokens, outputs = rows_of(table.tokens, index), rows_of(table.outputs, index)
+        links = rows_of(table.links, index)
+        links = links[links["z"] > self.settings["theta_feature"]]
+        links = links[np.argsort(-links["contribution"], kind="stable")]
+        positive = tokens[tokens["z"] > theta]
+        description, words = self.tokens_of(site)[index], self.words_of(site)[index]
+        soft = found.soft[[index]].indices.tolist()
+        sources = list(self.tables)
 
-        return record(self, Site.parse(site), feature)
+        def named(ids: list[int]) -> list[dict[str, Any]]:
+            return [{"id": i, "token": self.strings[i]} for i in ids]
+
+        def entries(rows: np.ndarray) -> list[dict[str, Any]]:
+            """Tokens with their contributions and, of inputs, what they do alone."""
+            made = []
+            for row, entry in zip(rows, named(rows["token"].tolist()), strict=True):
+                entry["contribution"] = value = float(row["contribution"])
+                if "solo" in (rows.dtype.names or ()):
+                    entry |= {"relative": value / total, "solo": float(row["solo"])}
+                made.append(entry)
+            return made
+
+        upstream = []
+        for row in links:
+            source, place, value = sources[row["source"]], row["index"], row["contribution"]
+            upstream.append(
+                {
+                    "site": str(source),
+                    "index": int(place),
+                    "contribution": float(value),
+                    "relative": float(value) / total,
+                    "words": self.words_of(source)[place],
+                }
+            )
+        where = {"site": str(site), "layer": site.layer, "index": index, "kind": table.kind}
+        settings = {k: v for k, v in self.settings.items() if k not in _OF_THE_RUN}
+        n_active = int((positive["solo"] > 0).sum())
+        return {
+            "feature": where,
+            "tokens": {
+                "positive": entries(positive),
+                "negative": entries(tokens[tokens["z"] < -theta][::-1]),
+            },
+            "outputs": {
+                "promoted": entries(outputs[outputs["z"] > theta]),
+                "suppressed": entries(outputs[outputs["z"] < -theta][::-1]),
+            },
+            "upstream": upstream,
+            "totals": {
+                "embedding": float(table.embedding_total[index]),
+                "upstream": float(table.upstream_total[index]),
+            },
+            "description": named(description),
+            "description_soft": named(soft),
+            "words": words,
+            "validation": n_active / len(positive) if len(positive) else None,
+            "validation_soft": len(description) / len(soft) if soft else None,
+            "validated": bool(description),
+            "concept": self.concepts.get((str(site), index)),
+            "provenance": settings | {"dictionary": table.name},
+        }
+
+    def _prompts(self) -> dict[str, str]:
+        """Prompt of each validated feature, by its name."""
+        return {f"{site}/{i}": prompt_for(self.of(site, i)) for site, i in self.validated()}
+
+    def cost(self) -> Cost:
+        """Count what explaining the validated features would take, without calling anything.
+
+        Returns
+        -------
+        Cost
+            A notebook shows it in words, with the first prompt.
+        """
+        return Cost.of(self._prompts().values())
 
     def explained(self, explainer: Explainer | Callable[[str], str]) -> FeatureDescriptions:
         """Add what an explainer says of each validated feature.
@@ -315,7 +308,9 @@ class FeatureDescriptions:
         InputError
             If there would be more calls than are allowed, a call fails, or gives no text.
         """
-        return replace(self, concepts=concepts(self, explainer))
+        said = as_explainer(explainer, max_calls=None).ask(self._prompts())
+        concepts = {(str(site), i): said[f"{site}/{i}"] for site, i in self.validated()}
+        return replace(self, concepts=concepts)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write to a file, whole or not at all.
@@ -335,9 +330,7 @@ class FeatureDescriptions:
         InputError
             If the ending is another, or no file can be written there.
         """
-        from circuit_toolkit.features.descriptions.file import save
-
-        return save(self, resolved(path))
+        return save_descriptions(self, resolved(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FeatureDescriptions:
@@ -357,8 +350,9 @@ class FeatureDescriptions:
         InputError
             If there is no such file, or the ending is another.
         FileFormatError
-            If it is damaged, foreign, or of another version.
+            If it is damaged, foreign, or of another version, or its settings are not what
+            `WeightLens` writes.
         """
-        from circuit_toolkit.features.descriptions.file import load
-
-        return cls(**load(resolved(path)))
+        fields = load_descriptions(resolved(path))
+        check_settings(fields["settings"], resolved(path))
+        return cls(**fields)

@@ -1,15 +1,12 @@
-"""A sentence for each feature, by any callable that takes text and gives text; never needed."""
+"""What an explainer is asked about a feature, and what it must be; never needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.features.descriptions.explainer import Cost, Explainer, as_explainer
-
-if TYPE_CHECKING:
-    from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
+from circuit_toolkit.features.descriptions.explainer import Explainer
 
 _PROMPT = """\
 A feature inside a language model responds to some input tokens and changes the odds of some next \
@@ -46,33 +43,6 @@ def prompt_for(description: Mapping[str, Any], n: int = 20) -> str:
     return _PROMPT.format(**texts)
 
 
-def cost(descriptions: FeatureDescriptions) -> Cost:
-    """Count what explaining the validated features would take, without calling anything.
-
-    Parameters
-    ----------
-    descriptions : FeatureDescriptions
-        Which.
-
-    Returns
-    -------
-    Cost
-        A notebook shows it in words, with the first prompt.
-    """
-    return Cost.of(_prompts(descriptions).values())
-
-
-def concepts(
-    descriptions: FeatureDescriptions, explainer: Explainer | Callable[[str], str]
-) -> dict[tuple[str, int], str]:
-    """Explain the validated features, if that is not dearer than was allowed."""
-    said = as_explainer(explainer, max_calls=None).ask(_prompts(descriptions))
-    return {
-        (str(site), feature): said[f"{site}/{feature}"]
-        for site, feature in descriptions.validated()
-    }
-
-
 def check_before_a_run(explainer: Explainer) -> None:
     """Refuse, before features are described, an explainer that could not be called after it."""
     limit = getattr(explainer, "max_calls", None)
@@ -82,11 +52,3 @@ def check_before_a_run(explainer: Explainer) -> None:
             "takes an Explainer with max_calls. Pass Explainer(call, max_calls=...), or describe "
             "first: found.explained(Explainer(call)) then shows the cost."
         )
-
-
-def _prompts(descriptions: FeatureDescriptions) -> dict[str, str]:
-    """Prompt of each validated feature, by its name."""
-    return {
-        f"{site}/{feature}": prompt_for(descriptions.of(site, feature))
-        for site, feature in descriptions.validated()
-    }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.features.descriptions.data import DescriptionData
 from circuit_toolkit.features.descriptions.tables import TABLES, SiteTables, check_tables
 from circuit_toolkit.files.checks import check_ending, check_file
 from circuit_toolkit.files.documents import (
@@ -23,8 +24,6 @@ from circuit_toolkit.sites import Site
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
-
 FORMAT = "circuit_toolkit.weight_lens"
 SCHEMA_VERSION = 1
 ENDINGS = (".parquet", ".json")
@@ -33,7 +32,7 @@ _KEY = b"circuit_toolkit"
 _REMEDY = "Describe the features again, and save them."
 
 
-def save(descriptions: FeatureDescriptions, path: Path) -> Path:
+def save_descriptions(descriptions: DescriptionData, path: Path) -> Path:
     """Write descriptions, see `FeatureDescriptions.save`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -60,7 +59,7 @@ def save(descriptions: FeatureDescriptions, path: Path) -> Path:
     return write_file(path, write)
 
 
-def load(path: Path) -> dict[str, Any]:
+def load_descriptions(path: Path) -> dict[str, Any]:
     """Read the fields of `FeatureDescriptions`, see `FeatureDescriptions.load`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -117,7 +116,7 @@ def _schema() -> pa.Schema:
     )
 
 
-def _rows(descriptions: FeatureDescriptions, site: Site) -> pa.Table:
+def _rows(descriptions: DescriptionData, site: Site) -> pa.Table:
     """One row a feature. What follows from the rest is written for those who read it elsewhere."""
     import pyarrow as pa
 

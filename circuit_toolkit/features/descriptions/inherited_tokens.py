@@ -18,7 +18,7 @@ class Described(NamedTuple):
     soft: sp.csr_array
 
 
-def pairs(
+def matrix_of_pairs(
     rows: np.ndarray, columns: np.ndarray, values: np.ndarray | None, shape: tuple[int, int]
 ) -> sp.csr_array:
     """Make a sparse matrix of pairs that occur once each; ones where no values are given."""
@@ -39,24 +39,11 @@ def handed_down(
     for source, each in enumerate(described[:1] if upstream == "first" else described):
         here = links[links["source"] == source]
         if len(here) and each.tokens.nnz:
-            reads = pairs(
+            reads = matrix_of_pairs(
                 here["feature"], here["index"], None, (shape[0], len(each.tokens.indptr) - 1)
             )
             found = sp.csr_array(found + reads @ ones(each.tokens))
     return ones(found)
-
-
-def described(
-    tokens: np.ndarray,
-    theta: float,
-    came: sp.csr_array,
-    active: sp.csr_array,
-    shape: tuple[int, int],
-) -> Described:
-    """Put a description together."""
-    own = tokens[(tokens["z"] > theta) & (tokens["solo"] > 0)]
-    soft = ones(sp.csr_array(came + pairs(own["feature"], own["token"], None, shape)))
-    return Described(sp.csr_array(active.multiply(soft)), soft)
 
 
 def describe_site(
@@ -70,16 +57,19 @@ def describe_site(
     """Describe the features of one dictionary at some thresholds, not below the floors."""
     shape = (table.n_features, n_tokens)
     came = handed_down(table.links, theta_feature, earlier, upstream, shape)
-    return described(table.tokens, theta_token, came, held(table, shape), shape)
+    own = table.tokens[(table.tokens["z"] > theta_token) & (table.tokens["solo"] > 0)]
+    own = matrix_of_pairs(own["feature"], own["token"], None, shape)
+    soft = ones(sp.csr_array(came + own))
+    return Described(sp.csr_array(activations_alone(table, shape).multiply(soft)), soft)
 
 
-def held(table: SiteTables, shape: tuple[int, int]) -> sp.csr_array:
+def activations_alone(table: SiteTables, shape: tuple[int, int]) -> sp.csr_array:
     """Return what tokens do alone, for all that can be part of a description, shape (F, V)."""
     own = table.tokens[table.tokens["solo"] > 0]
     both = np.concatenate([own[["feature", "token", "solo"]], table.inherited])
     _, first = np.unique(both[["feature", "token"]], return_index=True)
     both = both[first]  # a token may stand out and be inherited
-    return pairs(both["feature"], both["token"], both["solo"], shape)
+    return matrix_of_pairs(both["feature"], both["token"], both["solo"], shape)
 
 
 def ones(matrix: sp.csr_array) -> sp.csr_array:

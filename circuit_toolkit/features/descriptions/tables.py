@@ -1,4 +1,4 @@
-"""What is kept of one dictionary: all that stands out, down to the floors of the rule."""
+"""What is kept of one dictionary: all that stands out, down to the floors of the thresholds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ LINK = np.dtype(
     [("feature", "i4"), ("source", "i4"), ("index", "i4"), ("contribution", "f4"), ("z", "f4")]
 )
 INHERITED = np.dtype([("feature", "i4"), ("token", "i4"), ("solo", "f4")])
-CHANCE = np.dtype([("feature", "i4"), ("z", "f4"), ("solo", "f4")])
-CHANCE_LINK = np.dtype([("feature", "i4"), ("z", "f4")])
+NULL = np.dtype([("feature", "i4"), ("z", "f4"), ("solo", "f4")])  # of permuted encoders
+NULL_LINK = np.dtype([("feature", "i4"), ("z", "f4")])
 TABLES = {
     "tokens": TOKEN,
     "outputs": OUTPUT,
     "links": LINK,
     "inherited": INHERITED,
-    "chance": CHANCE,
-    "chance_links": CHANCE_LINK,
+    "null": NULL,
+    "null_links": NULL_LINK,
 }
 
 
@@ -37,8 +37,8 @@ class SiteTables:
     outputs: np.ndarray
     links: np.ndarray
     inherited: np.ndarray
-    chance: np.ndarray
-    chance_links: np.ndarray
+    null: np.ndarray
+    null_links: np.ndarray
     embedding_total: np.ndarray
     upstream_total: np.ndarray
     sampled: np.ndarray
@@ -87,8 +87,8 @@ def rows_of(table: np.ndarray, feature: int) -> np.ndarray:
     return table[start:stop]
 
 
-def filled(dtype: np.dtype, **columns: np.ndarray | float) -> np.ndarray:
-    """Make a table of columns of equal length."""
+def table_of_columns(dtype: np.dtype, **columns: np.ndarray | float) -> np.ndarray:
+    """Return a table of columns of equal length."""
     table = np.empty(len(np.atleast_1d(columns["feature"])), dtype)
     for name, values in columns.items():
         table[name] = values

@@ -174,7 +174,7 @@ def test_descriptions_notice_another_model(tmp_path):
         return {site: Dictionary(random_transcoder(model.name, 0), site, out, "random")}
 
     def describe(model):
-        lens = WeightLens("robust", chance=0)
+        lens = WeightLens("robust", n_permuted=0)
         return lens.describe(model, transcoders(model), store=tmp_path, progress=False)
 
     first = describe(tiny_model())
