@@ -136,12 +136,12 @@ def _changed(item: Placed, x: Tensor, where: Tensor, units: Tensor | None = None
             new = new.movedim(per_head, 1)
             new = new if units is None else new[:, units]
     else:
-        value = _spread(item.change.value, x, of_heads=item.change.heads is not None)
+        value = _broadcast(item.change.value, x, of_heads=item.change.heads is not None)
         new = {"put": value.expand_as(x), "add": x + value, "scale": x * value}[how]
     return torch.where(where.to(x.device), new, x)
 
 
-def _spread(value: Any, x: Tensor, *, of_heads: bool) -> Tensor:
+def _broadcast(value: Any, x: Tensor, *, of_heads: bool) -> Tensor:
     value = torch.as_tensor(value).to(x)
     if of_heads and value.ndim == 2:  # (heads, d) -> (heads, T, d)
         return value[:, None]
