@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.demo.head_effects import head_effects
 from benchmarks.demo.reference_command import Reference, run_reference
-from circuit_toolkit.benchmark.heads.effects import KINDS, HeadEffects, head_effects
+from circuit_toolkit.benchmark.heads.effects import KINDS, HeadEffects
 from circuit_toolkit.benchmark.heads.reference import FOLDER, reference_heads
 from circuit_toolkit.models import load_model
 from circuit_toolkit.tasks import BUNDLED

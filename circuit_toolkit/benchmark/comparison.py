@@ -8,16 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.benchmark.methods import Method, Run, chosen, run_methods, warm_up
-from circuit_toolkit.benchmark.structure import Edge
-from circuit_toolkit.benchmark.truth import BUDGETS, Truth, against, scores_nodes_alone, truth_of
+from circuit_toolkit.benchmark.methods import (
+    Method,
+    MethodRun,
+    chosen_methods,
+    run_methods,
+    warm_up,
+)
+from circuit_toolkit.benchmark.truth import (
+    BUDGETS,
+    Edge,
+    Truth,
+    against,
+    scores_nodes_alone,
+    truth_of,
+)
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.component_faithfulness import KeptEdges, default_sizes, kept_edges
 from circuit_toolkit.evidence.intervals import Paired, paired
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import PromptPairs
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, expect_pairs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +43,7 @@ class Comparison:
     ----------
     name : str
         Of the task.
-    runs : dict of str to Run
+    runs : dict of str to MethodRun
         Circuit and seconds of each method.
     truth : Truth or None
         What is right.
@@ -40,7 +52,7 @@ class Comparison:
     """
 
     name: str
-    runs: Mapping[str, Run]
+    runs: Mapping[str, MethodRun]
     truth: Truth | None
     kept: KeptEdges | None
 
@@ -146,7 +158,7 @@ def compare(
     batch_size: int | None = None,
     seed: int = 0,
     repeats: int = 1,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Comparison:
     """Run methods side by side and hold what they find against the truth, or the model itself.
 
@@ -155,7 +167,7 @@ def compare(
     model : Model
         The model.
     task : PromptPairs
-        Prompts with corrupted prompts: a `Task`, or the contrast of a known case.
+        Prompts with corrupted prompts: a `Task`, or that of a known case.
     methods : sequence of str or dict of str to callable, optional
         Names of `METHODS`, or methods of your own by name; by default all but exact edge
         patching. Random scores and the empty graph are always there.
@@ -176,7 +188,7 @@ def compare(
     repeats : int
         Rounds through all methods; the shortest time counts.
     progress : bool
-        Whether to show progress bars.
+        Whether to show which method runs, and its own progress.
 
     Returns
     -------
@@ -188,7 +200,8 @@ def compare(
         If a method is unknown, there are no corrupted prompts of equal length, or the truth does
         not fit.
     """
-    graph, methods = graph_of(model), chosen(methods)
+    n_prompts = expect_pairs(model, task, n_prompts)
+    graph, methods = graph_of(model), chosen_methods(methods)
     known = None if truth is None else truth_of(graph, truth, universe=universe)
     warm_up(model, task)
     runs = run_methods(
@@ -220,7 +233,7 @@ def _sizes(truth: Truth | None) -> list[int]:
     return [] if truth is None else list(range(1, min(3 * len(truth.edges), len(truth.universe))))
 
 
-def _recall(run: Run, truth: Truth, sizes: Sequence[int]) -> list[float]:
+def _recall(run: MethodRun, truth: Truth, sizes: Sequence[int]) -> list[float]:
     """Share of the true edges among so many strongest; edges that score 0 are never among them."""
     scores = truth.scores(run.circuit)
     order = np.argsort(-scores, kind="stable")

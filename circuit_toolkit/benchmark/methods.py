@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from circuit_toolkit.arguments import described, whole
 from circuit_toolkit.attribution.edges import attribution_patching, eap, eap_ig
 from circuit_toolkit.benchmark.trivial_baselines import empty_circuit, random_circuit
 from circuit_toolkit.circuit.circuit import Circuit
@@ -19,20 +20,20 @@ from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 Method = Callable[..., Circuit]
 
-# `method(model, contrast, n_prompts=, batch_size=, seed=, progress=)` gives a circuit. The usual
-# forms of EAP let effects on different prompts cancel; the others, which are better, do not. The
-# plain names of CircuitLasso are our forms; `_paper` is the published one, and `_edges` the design
-# that finds what edge patching would find.
+# `method(model, task, n_prompts=, batch_size=, seed=, progress=)` returns a circuit. Plain names
+# are the published methods. `_absolute` averages sizes of effects, so that those on different
+# prompts do not cancel; `_relevance` scores edges by the relevance that flows over them; `_edges`
+# is the design that finds what edge patching would find.
 METHODS: dict[str, Method] = {
     "edge_patching": edge_patching,
     "activation_patching": activation_patching,
     "attribution_patching": partial(attribution_patching, average="mean of absolutes"),
-    "eap": partial(eap, average="mean of absolutes"),
-    "eap_usual": eap,
-    "eap_ig": partial(eap_ig, average="mean of absolutes"),
-    "eap_ig_usual": eap_ig,
-    "circuit_lasso": partial(component_lasso, relevance=True),
-    "circuit_lasso_paper": component_lasso,
+    "eap": eap,
+    "eap_absolute": partial(eap, average="mean of absolutes"),
+    "eap_ig": eap_ig,
+    "eap_ig_absolute": partial(eap_ig, average="mean of absolutes"),
+    "circuit_lasso": component_lasso,
+    "circuit_lasso_relevance": partial(component_lasso, relevance=True),
     "circuit_lasso_randomised": randomised_lasso,
     "circuit_lasso_randomised_edges": partial(randomised_lasso, design="edge", swap="corrupted"),
     "random": random_circuit,
@@ -42,7 +43,7 @@ EXACT = ("edge_patching",)  # takes a run of a prompt for every edge, so only wh
 BASELINES = ("random", "empty")  # stand in every table
 
 
-class Run(NamedTuple):
+class MethodRun(NamedTuple):
     """What a method found, and what that took."""
 
     circuit: Circuit
@@ -50,13 +51,21 @@ class Run(NamedTuple):
     cpu_seconds: float
 
 
-def chosen(
+def chosen_methods(
     methods: Sequence[str] | Mapping[str, Method] | None = None, *, exact: bool = False
 ) -> dict[str, Method]:
     """Look methods up; those that are trivial baselines are always among them."""
     if methods is None:
         methods = [name for name in METHODS if exact or name not in EXACT]
+    if isinstance(methods, str):
+        methods = [methods]
     if not isinstance(methods, Mapping):
+        if not isinstance(methods, Iterable):
+            raise InputError(
+                f"methods must be names or functions by name, got {described(methods)}. Use some "
+                f"of {', '.join(METHODS)}."
+            )
+        methods = list(methods)
         if unknown := [name for name in methods if name not in METHODS]:
             raise InputError(f"There is no method {unknown[0]!r}. Use {', '.join(METHODS)}.")
         methods = {name: METHODS[name] for name in methods}
@@ -72,23 +81,26 @@ def run_methods(
     batch_size: int | None = None,
     seed: int = 0,
     repeats: int = 1,
-    progress: bool = False,
-) -> dict[str, Run]:
+    progress: bool = True,
+) -> dict[str, MethodRun]:
     """Run methods one after the other in this process, with the same threads and prompts."""
-    if repeats < 1:
-        raise InputError(f"repeats must be at least 1, got {repeats}.")
+    from tqdm.auto import tqdm
+
+    repeats = whole(repeats, "repeats", 1)
     options: dict[str, Any] = {
         "n_prompts": n_prompts, "batch_size": batch_size, "seed": seed, "progress": progress,
     }  # fmt: skip
-    found: dict[str, Run] = {}
-    for _ in range(repeats):
-        for name, method in methods.items():
+    found: dict[str, MethodRun] = {}
+    with tqdm(total=repeats * len(methods), disable=not progress) as bar:
+        for name, method in [*methods.items()] * repeats:
+            bar.set_description(name)
             began, used = time.perf_counter(), time.process_time()
             circuit = method(model, task, **options)
             took = time.perf_counter() - began, time.process_time() - used
             if name in found:
                 took = tuple(map(min, took, found[name][1:]))
-            found[name] = Run(circuit, *took)
+            found[name] = MethodRun(circuit, *took)
+            bar.update()
     return found
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from circuit_toolkit.benchmark.interpbench.case_prompts import Measure
 from circuit_toolkit.benchmark.interpbench.cases import KnownCase
 from circuit_toolkit.benchmark.methods import BASELINES, Method, run_methods, warm_up
-from circuit_toolkit.benchmark.metrics import best_common_threshold, hamming
+from circuit_toolkit.benchmark.metrics import hamming, oracle_threshold
 from circuit_toolkit.benchmark.truth import Truth, against
 from circuit_toolkit.evidence.intervals import bootstrap, paired
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 OWN, ORACLE = "own", "oracle"
+VERSUS = "eap_ig_absolute"  # what other methods are compared with, case by case
 AVERAGED = (
     "edge_auroc", "edge_ap", "ap_10", "ap_20", "ap_40", "node_auroc", "node_ap",
     "shd", "shd_best", "shd_empty", "n_edges", "seconds", "cpu_seconds",
@@ -57,7 +58,6 @@ def bench(
     n_prompts: int | None = None,
     seed: int = 0,
     repeats: int = 1,
-    versus: str = "eap_ig",
     say: Callable[[str, list[dict[str, Any]]], None] | None = None,
 ) -> Bench:
     """Run all methods over all cases."""
@@ -75,6 +75,7 @@ def bench(
             n_prompts=n_prompts,
             seed=seed + number,
             repeats=repeats,
+            progress=False,
         )
         new = []
         for name, run in runs.items():
@@ -91,7 +92,7 @@ def bench(
         mine = [row for row in rows if row["method"] == name]
         if any(row["shd"] is None and row["edge_ap"] is not None for row in mine):
             truths = [trial.truth.mask for trial in trials]
-            shares[name], _ = best_common_threshold(truths, scores[name])
+            shares[name], _ = oracle_threshold(truths, scores[name])
             for row, truth, values in zip(mine, truths, scores[name], strict=True):
                 graph = values > shares[name] * values.max()
                 row |= {"shd": hamming(truth, graph), "n_edges": int(graph.sum())}
@@ -102,10 +103,10 @@ def bench(
         "repeats": repeats,
         "threads": torch.get_num_threads(),
         "oracle_thresholds": shares,
-        "versus": versus,
+        "versus": VERSUS,
     }
     means = [_mean(name, [row for row in rows if row["method"] == name]) for name in methods]
-    return Bench(rows, means, list(_pairs(rows, list(methods), versus)), settings)
+    return Bench(rows, means, list(_pairs(rows, list(methods))), settings)
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
@@ -125,21 +126,19 @@ def _mean(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _pairs(
-    rows: Sequence[Mapping[str, Any]], methods: Sequence[str], versus: str
-) -> Iterator[dict[str, Any]]:
+def _pairs(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Differences of methods to one of them, case by case."""
     of = {name: [row for row in rows if row["method"] == name] for name in methods}
-    named = [name for name in methods if name not in (versus, *BASELINES)]
-    for name in named if versus in methods else ():
+    named = [name for name in methods if name not in (VERSUS, *BASELINES)]
+    for name in named if VERSUS in methods else ():
         for key in ("edge_auroc", "edge_ap", "node_auroc", "shd"):
-            both = _numbers(of[name], key), _numbers(of[versus], key)
+            both = _numbers(of[name], key), _numbers(of[VERSUS], key)
             usable = np.isfinite(both[0]) & np.isfinite(both[1])
             if usable.any():
                 found = paired(both[0][usable], both[1][usable])
                 yield {
                     "method": name,
-                    "versus": versus,
+                    "versus": VERSUS,
                     "score": key,
                     "difference": found.difference.value,
                     "interval": [found.difference.low, found.difference.high],

@@ -31,11 +31,11 @@ INTERVALS = ("edge_auroc", "edge_ap", "node_auroc", "shd")
 
 def run_bench(args: argparse.Namespace) -> None:
     """Run `bench known-circuits` or `bench task` and print what came out."""
-    from circuit_toolkit.benchmark.methods import chosen
+    from circuit_toolkit.benchmark.methods import chosen_methods
     from circuit_toolkit.benchmark.run import Bench, Trial, bench
 
     names = args.methods.split(",") if args.methods else None
-    methods = chosen(names, exact=args.kind == "known-circuits")
+    methods = chosen_methods(names, exact=args.kind == "known-circuits")
     trials: list[Trial] = list(_cases(args) if args.kind == "known-circuits" else _tasks(args))
     shown = [key for key in COLUMNS if args.kind == "task" or not key.startswith("ap_")]
 
@@ -124,9 +124,9 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
 
 def _notes(settings: Mapping[str, Any]) -> list[str]:
     return [
-        "SHD: at the method's own operating point; * an oracle: the one threshold (a share of the",
-        "largest score of a case) that is best over all cases, which only the truth can tell.",
-        "SHD best: at the best threshold of each case, an oracle too. SHD empty: of no edge.",
+        "SHD: at the method's own operating point; * at the oracle threshold (a share of the",
+        "largest score of a case, best over all cases). SHD best: at that of each case.",
+        "SHD empty: of no edge.",
         "Methods run one after the other in one process after a warm-up; each prepares its prompts",
         f"inside the clock. {settings['threads']} threads, {settings['n_prompts']} prompts a case, "
         f"seed {settings['seed']}.",

@@ -11,7 +11,7 @@ from circuit_toolkit.errors import InputError
 
 
 class Interval(NamedTuple):
-    """A number and what it might as well have been."""
+    """A number and the ends of its interval."""
 
     value: float
     low: float
@@ -33,22 +33,29 @@ def bootstrap(
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Return a number with its bootstrap interval (percentiles; Efron, 1979)."""
+    """Return a number with its bootstrap interval over rows (percentiles; Efron, 1979)."""
+    import scipy.stats
+
     values = np.asarray(values)
     if not values.ndim or not len(values) or draws < 1 or not 0 < level < 1:
         raise InputError(
             "bootstrap needs at least one row and one draw and a level between 0 and 1, got shape "
             f"{values.shape}, {draws} draws and level {level}."
         )
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(len(values), size=(draws, len(values)))
-    if statistic is np.mean and values.ndim == 1:
-        found = values[rows].mean(1)
-    else:
-        found = np.array([statistic(values[row]) for row in rows])
-    tail = (1 - level) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
-    return Interval(float(statistic(values)), float(low), float(high))
+    value = float(statistic(values))
+    if len(values) == 1:  # nothing else can be drawn
+        return Interval(value, value, value)
+    fast = statistic is np.mean and values.ndim == 1
+    found = scipy.stats.bootstrap(
+        (values if fast else np.arange(len(values)),),
+        np.mean if fast else lambda rows: statistic(values[rows]),
+        n_resamples=draws,
+        vectorized=fast,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(value, float(found.low), float(found.high))
 
 
 def paired(
@@ -59,7 +66,9 @@ def paired(
     draws: int = 2000,
     seed: int = 0,
 ) -> Paired:
-    """Compare two methods on the same prompts or cases."""
+    """Compare two methods on the same prompts or cases: mean difference and its sign-flip test."""
+    import scipy.stats
+
     first, second = np.asarray(first, float), np.asarray(second, float)
     if first.ndim != 1 or first.shape != second.shape:
         raise InputError(
@@ -68,12 +77,15 @@ def paired(
         )
     differences = first - second
     interval = bootstrap(differences, level=level, draws=draws, seed=seed)
-    n = len(differences)
-    if 2**n <= draws:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        drawn = np.random.default_rng(seed).choice([-1, 1], size=(draws - 1, n))
-        signs = np.vstack([np.ones(n), drawn])  # what was seen is one of the ways
-    means = np.abs((signs * differences).mean(1))
-    reached = means >= np.abs(differences.mean()) - 1e-12
-    return Paired(interval, float(reached.mean()))
+    if len(first) == 1:
+        return Paired(interval, 1.0)
+    test = scipy.stats.permutation_test(
+        (first, second),
+        lambda x, y, axis: np.abs((x - y).mean(axis)),
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=draws if 2 ** len(first) <= draws else draws - 1,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return Paired(interval, float(test.pvalue))

@@ -32,9 +32,20 @@ def test_bench_of_a_folder_never_seen_prints_rows_and_means_as_json(tmp_path, ca
     for name in ("one/7", "two/11"):
         write_case(tmp_path / name)
     command = ["bench", "known-circuits", str(tmp_path), "--n-prompts", "10"]
-    assert main([*command, "--methods", "eap,eap_ig,circuit_lasso_randomised", "--json"]) == 0
+    assert (
+        main(
+            [
+                *command,
+                "--methods",
+                "eap_absolute,eap_ig_absolute,circuit_lasso_randomised",
+                "--json",
+            ]
+        )
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
-    methods = ["eap", "eap_ig", "circuit_lasso_randomised", "random", "empty"]
+    methods = ["eap_absolute", "eap_ig_absolute", "circuit_lasso_randomised"]
+    methods += ["random", "empty"]
     assert [row["method"] for row in result["means"]] == methods
     assert [row["case"] for row in result["cases"]] == ["one/7"] * 5 + ["two/11"] * 5
     for row in result["cases"] + result["means"]:
@@ -47,18 +58,18 @@ def test_bench_prints_tables(tmp_path, capsys):
     write_case(tmp_path / "one" / "7")
     write_case(tmp_path / "one" / "8", numerical=True)
     command = ["bench", "known-circuits", str(tmp_path), "--n-prompts", "10"]
-    assert main([*command, "--methods", "eap,eap_ig,attribution_patching"]) == 0
+    assert main([*command, "--methods", "eap_absolute,eap_ig_absolute,attribution_patching"]) == 0
     said = capsys.readouterr().out
-    assert "| one/8 | eap_ig |" in said and "Means over 2 cases" in said
-    assert "| minus eap_ig |" in said and "oracle" in said
+    assert "| one/8 | eap_ig_absolute |" in said and "Means over 2 cases" in said
+    assert "| minus eap_ig_absolute |" in said and "oracle" in said
 
 
 def test_bench_of_a_task_is_against_exact_patching(capsys):
-    methods = ["--methods", "eap", "--n-prompts", "16", "--json"]
+    methods = ["--methods", "eap_absolute", "--n-prompts", "16", "--json"]
     assert main(["bench", "task", "agreement", *methods]) == 0
     rows = {row["method"]: row for row in json.loads(capsys.readouterr().out)["means"]}
     # Attribution finds the strongest edges of this model well, and chance does not.
-    assert rows["eap"]["ap_20"] > 0.8 and rows["eap"]["edge_auroc"] > 0.95
+    assert rows["eap_absolute"]["ap_20"] > 0.8 and rows["eap_absolute"]["edge_auroc"] > 0.95
     assert rows["random"]["ap_20"] < 0.2 and rows["empty"]["shd"] == 40
 
 

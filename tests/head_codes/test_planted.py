@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import circuit_toolkit as ct
-from circuit_toolkit.benchmark.heads.effects import head_effects
+from benchmarks.demo.head_effects import head_effects
 from circuit_toolkit.benchmark.metrics import roc_auc
 from circuit_toolkit.head_codes import HeadCodes
 from circuit_toolkit.models import Model, load_model

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.demo.head_effects import head_effects
 from benchmarks.demo.tokenizer import build_tokenizer
-from circuit_toolkit.benchmark.heads.effects import KINDS, HeadEffects, head_effects
+from circuit_toolkit.benchmark.heads.effects import KINDS, HeadEffects
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.tasks import Task
 from tests.tiny import LAYERS, task_it_does, tiny_hf

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import gelu, log_softmax
 
+from benchmarks.interpbench import read_interpbench
 from circuit_toolkit.benchmark.interpbench.cases import read_case, read_cases
-from circuit_toolkit.benchmark.interpbench.convert import read_interpbench
 from circuit_toolkit.circuit.components import component_circuit
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.models.components import run_components

@@ -9,21 +9,31 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from circuit_toolkit.benchmark.metrics import (
     at_budget,
     average_precision,
-    best_common_threshold,
-    best_hamming,
     hamming,
-    hamming_at_budget,
+    oracle_threshold,
     roc_auc,
 )
-from circuit_toolkit.benchmark.structure import aligned, node_scores, structure
+from circuit_toolkit.benchmark.truth import against, truth_of
+from circuit_toolkit.circuit.components import component_circuit
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.intervals import bootstrap, paired
+from circuit_toolkit.models.graph import Graph
 
+GRAPH = Graph(1, 2)
 UNIVERSE = [
     ("embed", "a0.h0"), ("embed", "a0.h1"), ("embed", "m0"), ("a0.h0", "m0"), ("a0.h1", "m0"),
     ("a0.h0", "logits"), ("a0.h1", "logits"), ("m0", "logits"),
 ]  # fmt: skip
 TRUE = [("embed", "a0.h1"), ("a0.h1", "m0"), ("m0", "logits")]
+
+
+def compared(scores, **settings):
+    """Scores of a circuit with these scores of edges, against the truth."""
+    matrix = np.zeros(tuple(GRAPH.allowed.shape))
+    for (writer, reader), score in scores.items():
+        matrix[GRAPH.writer(writer), GRAPH.reader(reader)] = score
+    truth = truth_of(GRAPH, TRUE, universe=UNIVERSE)
+    return against(component_circuit(GRAPH, matrix, settings), truth)
 
 
 def drawn(n, ties, seed):
@@ -51,19 +61,19 @@ def test_distances_agree_with_trying_all_thresholds(ties):
         truth, scores = drawn(12, ties, seed)
         levels = [*np.unique(scores), 0.0]
         ways = {level: int((truth != (scores > level)).sum()) for level in levels}
-        best, threshold = best_hamming(truth, scores)
-        assert best == min(ways.values()) == hamming(truth, scores > threshold)
-        assert threshold == max(level for level, found in ways.items() if found == best)
-        share, mean = best_common_threshold([truth], [scores])
-        assert mean == best and share * scores.max() == pytest.approx(threshold)
+        share, best = oracle_threshold([truth], [scores])
+        threshold = share * scores.max()
+        chosen = scores / scores.max() > share
+        assert best == min(ways.values()) == hamming(truth, chosen)
+        assert threshold == pytest.approx(max(at for at, found in ways.items() if found == best))
 
 
 def test_a_common_threshold_is_one_share_of_the_largest_score_for_all():
     truth = [np.array([True, False, False]), np.array([True, True, False])]
     scores = [np.array([10.0, 4.0, 1.0]), np.array([1.0, 0.5, 0.1])]
-    assert best_common_threshold(truth, scores) == (0.4, 0.0)  # .5 is above, .4 is not
+    assert oracle_threshold(truth, scores) == (0.4, 0.0)  # .5 is above, .4 is not
     scores[1] = np.array([1.0, 0.4, 0.1])  # now the two cannot both be right
-    assert best_common_threshold(truth, scores)[1] == 0.5
+    assert oracle_threshold(truth, scores)[1] == 0.5
 
 
 def test_budgets_take_ties_by_their_mean():
@@ -72,47 +82,37 @@ def test_budgets_take_ties_by_their_mean():
     for budget, extra in [(1, 0), (2, 1), (3, 2), (4, 3)]:
         ways = [{0, *more} for more in combinations((1, 2, 3), extra)]
         hits = np.mean([truth[list(way)].sum() for way in ways])
-        distance = np.mean([hamming(truth, np.isin(np.arange(5), list(way))) for way in ways])
         got = at_budget(truth, scores, budget)
         assert got.precision == pytest.approx(hits / budget)
         assert got.recall == pytest.approx(hits / 3)
-        assert hamming_at_budget(truth, scores, budget) == pytest.approx(distance)
     assert at_budget(truth, scores, 9) == at_budget(truth, scores, 4)  # 0 is never chosen
     assert at_budget(truth, scores, 0) == (1.0, 0.0, 0.0)
     assert at_budget(truth, np.array([0, 1.0, 0, 0, 0]), 1) == (0.0, 0.0, 0.0)
 
 
 def test_perfect_scores():
-    scores = {edge: 1.0 + i for i, edge in enumerate(TRUE)}
-    got = structure(UNIVERSE, TRUE, scores)
-    assert (got.edge_auroc, got.edge_ap, got.node_auroc, got.node_ap, got.f1) == (1,) * 5
-    assert (got.shd, got.shd_best, got.shd_at_true_size) == (0, 0, 0)
-    assert (got.shd_empty, got.n_edges) == (3, 3)
-    assert structure(UNIVERSE, TRUE, scores, threshold=1.5).shd == 2 - 1
+    got = compared({edge: 1.0 + i for i, edge in enumerate(TRUE)})
+    assert [got[name] for name in ("edge_auroc", "edge_ap", "node_auroc", "node_ap")] == [1] * 4
+    assert got["shd_best"] == 0 and got["shd_empty"] == 3
+    assert got["shd"] is None and got["n_edges"] is None  # no operating point was said
 
 
-def test_an_empty_graph_knows_nothing():
-    got = structure(UNIVERSE, TRUE, {})
-    assert got.edge_auroc == got.node_auroc == 0.5
-    assert got.edge_ap == pytest.approx(3 / 8) and got.node_ap == pytest.approx(2 / 3)
-    assert got.shd == got.shd_best == got.shd_empty == got.shd_at_true_size == 3
-    assert got.f1 == got.n_edges == 0
+def test_an_empty_graph_is_a_trivial_baseline():
+    got = compared({})
+    assert got["edge_auroc"] == got["node_auroc"] == 0.5
+    assert got["edge_ap"] == pytest.approx(3 / 8) and got["node_ap"] == pytest.approx(2 / 3)
+    assert got["shd"] == got["shd_best"] == got["shd_empty"] == 3 and got["n_edges"] == 0
 
 
 def test_the_opposite_of_the_truth():
-    scores = np.array([0.0 if edge in TRUE else 1.0 for edge in UNIVERSE])
-    got = structure(UNIVERSE, TRUE, scores)
-    assert got.edge_auroc == 0 and got.shd == 8 and got.shd_best == 3
+    got = compared({edge: 1.0 for edge in UNIVERSE if edge not in TRUE})
+    assert got["edge_auroc"] == 0 and got["shd_best"] == 3
 
 
-def test_nodes_are_the_components_between():
-    scores = np.zeros(8)
-    scores[UNIVERSE.index(("a0.h0", "logits"))] = 4
-    scores[UNIVERSE.index(("a0.h1", "m0"))] = 3
-    found = node_scores(UNIVERSE, scores)
-    assert found == {"embed": 0, "a0.h0": 4, "a0.h1": 3, "m0": 3, "logits": 4}
-    got = structure(UNIVERSE, TRUE, scores)  # true nodes a0.h1 and m0, both below a0.h0
-    assert got.node_auroc == 0
+def test_nodes_score_by_their_strongest_edge():
+    # True nodes a0.h1 and m0 get 3, both below a0.h0 with 4.
+    got = compared({("a0.h0", "logits"): 4.0, ("a0.h1", "m0"): 3.0})
+    assert got["node_auroc"] == 0
 
 
 def test_rankings_without_two_classes_are_nan():
@@ -121,14 +121,14 @@ def test_rankings_without_two_classes_are_nan():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(InputError, match=r"\('m0', 'm9'\) is true, but not in the universe of 8"):
-        aligned(UNIVERSE, [("m0", "m9")], {})
-    with pytest.raises(InputError, match="is scored, but"):
-        aligned(UNIVERSE, TRUE, {("m0", "m9"): 1.0})
+    with pytest.raises(InputError, match=r"\('m0', 'm9'\) is true, but no edge that counts"):
+        truth_of(GRAPH, [("m0", "m9")], universe=UNIVERSE)
+    with pytest.raises(InputError, match="no edge"):
+        truth_of(GRAPH, [], universe=UNIVERSE)
     with pytest.raises(InputError, match="one shape"):
-        structure(UNIVERSE, TRUE, np.ones(7))
+        roc_auc(np.ones(8, bool), np.ones(7))
     with pytest.raises(InputError, match="0 or more"):
-        structure(UNIVERSE, TRUE, -np.ones(8))
+        average_precision(np.ones(8, bool), -np.ones(8))
     with pytest.raises(InputError, match="budget"):
         at_budget(np.ones(2, bool), np.ones(2), -1)
 
