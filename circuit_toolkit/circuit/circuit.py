@@ -38,7 +38,8 @@ class Circuit:
         target's. `weight` is signed (a regression coefficient in standardised units), `score` >= 0
         is what pruning ranks by.
     settings : dict
-        What made the circuit: method, strength, model, sites, task, n, level, ...
+        What made the circuit: method, strength, model, sites, task, what its nodes are (`level`:
+        features, heads or components), of all prompts or of one (`scope`: dataset, prompt), ...
     evidence : dict
         What supports it: `fit` (held-out R² or accuracy) and `ablation`. Empty: unvalidated.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from circuit_toolkit.arguments import number, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import component_circuit
-from circuit_toolkit.circuit_lasso.randomised_edges import propagate_relevance, threshold
+from circuit_toolkit.circuit_lasso.randomised_edges import component_relevance, threshold
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
@@ -93,7 +93,7 @@ def component_lasso(
     strengths = _strengths(graph, X, part, [X[rows] for rows in order], strength, relevance)
     scores = torch.from_numpy(strengths)
     if relevance:
-        scores = propagate_relevance(graph, scores)[0]
+        scores = component_relevance(graph, scores)[0]
     settings = {
         "method": "CircuitLasso over components" + ", scored by relevance" * relevance,
         "model": model.name,

@@ -356,7 +356,7 @@ class LassoFit:
             )
         strength = float(self.strengths[k])
         settings = {**self.settings, "strength": strength}
-        settings["level"] = "dataset" if prompt is None else "prompt"
+        settings |= {"level": "features", "scope": "dataset" if prompt is None else "prompt"}
         if prompt is not None:
             settings["prompt"] = " ".join(self.rows.tokens[prompt])
         return Circuit(

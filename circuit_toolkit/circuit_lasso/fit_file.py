@@ -119,7 +119,7 @@ def _packed_path(path: LassoPath | LogisticPath) -> tuple[dict[str, np.ndarray],
     arrays |= {name: getattr(path.stats, name) for name in _OF_STATISTICS}
     arrays["diagonal"] = path.stats.xx.diagonal()
     numbers = {name: getattr(path, name) for name in _NUMBERS}
-    return arrays, numbers | {"n": path.stats.n, "weight": path.stats.weight}
+    return arrays, numbers | {"n": path.stats.n}
 
 
 def _fields(arrays: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,13 +223,12 @@ class _Part:
 
 
 def _lasso(part: _Part, numbers: Mapping[str, Any], k: int, p: int, q: int) -> LassoPath:
-    for name in (*_NUMBERS, "n", "weight"):
+    for name in (*_NUMBERS, "n"):
         require(type(numbers[name]) in (int, float) and numbers[name] > 0, f"{name} is no size")
     xx: Any = Absent((p, p), part.get("diagonal", (p,), least=0))
     absent: Any = Absent((p, q))
     stats = GramStatistics(
         n=numbers["n"],
-        weight=numbers["weight"],
         mean_x=part.get("mean_x", (p,)),
         mean_y=part.get("mean_y", (q,)),
         xx=xx,

@@ -128,13 +128,13 @@ def randomised_lasso(
     rng = torch.Generator().manual_seed(seed)
     null = shuffled_effects(X, Y, allowed=allowed, shuffles=_SHUFFLES, generator=rng)
     if direct:
-        strengths, scores = found, propagate_relevance(graph, found)[0]
+        strengths, scores = found, component_relevance(graph, found)[0]
         if data.alone is not None:
             weights = component_weights(data.alone, NECESSITY)
-            needed = propagate_relevance(graph, found * weights[:, None])[0]
+            needed = component_relevance(graph, found * weights[:, None])[0]
             scores = (1 - SPARE) * needed + SPARE * scores
         # where all components do alike
-        chance = propagate_relevance(graph, null)[0][:, graph.allowed]
+        chance = component_relevance(graph, null)[0][:, graph.allowed]
     else:
         strengths, scores = torch.zeros(2, *graph.allowed.shape)
         strengths[graph.allowed] = scores[graph.allowed] = found[:, 0]
@@ -176,7 +176,7 @@ def at_operating_point(circuit: Circuit) -> Circuit:
     return replace(circuit, edges=kept, settings=circuit.settings | {"operating_point": True})
 
 
-def propagate_relevance(graph: Graph, strengths: Tensor) -> tuple[Tensor, Tensor]:
+def component_relevance(graph: Graph, strengths: Tensor) -> tuple[Tensor, Tensor]:
     """Share out relevance 1 of the target over its parents, theirs over theirs, and so on."""
     share = strengths.double().square() * graph.allowed
     share = share / share.sum(-2, keepdim=True).clamp(min=torch.finfo(torch.double).tiny)

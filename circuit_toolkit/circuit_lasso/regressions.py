@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import ceil
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -87,33 +87,8 @@ class Fitted(NamedTuple):
     folds: FoldScores
 
 
-class Runner(Protocol):
-    """Where pieces run, and the rows that are there."""
-
-    threads: int
-    light: bool
-    parts: list[Any]  # rows, in the order of the prompts
-    ends: np.ndarray  # where they begin and end
-
-    def call(self, piece: Any, *args: Any) -> Any:
-        """Run a piece, or have it run."""
-        ...
-
-    def send(self, value: Any) -> Any:
-        """Send what many pieces take, once."""
-        ...
-
-    def collect(self, wanted: list[Any]) -> list[Any]:
-        """Return what pieces returned."""
-        ...
-
-    def watched(self, sites: list[Site]) -> Iterable[Site]:
-        """Return the sites, with a bar where they are waited for."""
-        ...
-
-
 class Here:
-    """Activations of this process, where pieces run at once."""
+    """Activations of this process, where pieces run at once; `OnWorkers` answers to the same."""
 
     threads, light = 1, False
 
@@ -152,7 +127,7 @@ class Here:
 
 
 def fit_all(
-    run: Runner,
+    run: Any,
     rows: Activations,
     y: np.ndarray,
     is_label: bool,
@@ -200,7 +175,7 @@ def fit_all(
     return Fitted(screened_all, chain, paths, last.held_out, last.folds)
 
 
-def _tables(run: Runner, live: Any, y: np.ndarray, fold: np.ndarray) -> list[list[Any]]:
+def _tables(run: Any, live: Any, y: np.ndarray, fold: np.ndarray) -> list[list[Any]]:
     """Rows of each fold, then the held-out ones, as tables of columns in as many parts as fit."""
     alive = run.send(live)
     n = len(run.parts)
@@ -214,7 +189,7 @@ def _tables(run: Runner, live: Any, y: np.ndarray, fold: np.ndarray) -> list[lis
     return found
 
 
-def _sum(run: Runner, tables: list[Any], source: Site, target: Site | str | None, n: int) -> Any:
+def _sum(run: Any, tables: list[Any], source: Site, target: Site | str | None, n: int) -> Any:
     """Statistics of all rows of some tables: of n sets of these, added in pairs."""
     pairs = [(table[source], table[target]) for table in tables]
     ends = np.linspace(0, len(pairs), min(n, len(pairs)) + 1).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""Carry relevance back from the target through a chain of sparse weights: pure arrays."""
+"""Propagate relevance from the target through a chain of sparse weights: pure arrays."""
 
 from __future__ import annotations
 

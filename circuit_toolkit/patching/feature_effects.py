@@ -59,7 +59,9 @@ class FeatureEffects:
         rows = last.nonzero()[0]
         ends = np.full(len(rows), len(table) - 1)
         edges.append(_edge_table(first[-2] + rows, ends, last[rows], np.abs(last[rows])))
-        whole = Circuit(table, np.concatenate(edges), {"level": "dataset", **self.settings})
+        whole = Circuit(
+            table, np.concatenate(edges), {"level": "features", "scope": "dataset", **self.settings}
+        )
         keep = np.zeros(len(table), bool)
         keep[np.argsort(-table["score"][:-1], kind="stable")[:max_features]] = True
         keep[-1] = True

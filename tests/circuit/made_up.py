@@ -62,5 +62,10 @@ def made_up_circuit(n=40, e=110, sites=SITES, seed=0, evidence=True, label=None)
         },
     }
     settings = {"method": "circuit_lasso", "strength": 0.1, "model": "demo", "task": "ioi"}
-    settings |= {"n": 512, "level": "dataset", "sites": [str(site) for site in sites]}
+    settings |= {
+        "n": 512,
+        "level": "features",
+        "scope": "dataset",
+        "sites": [str(site) for site in sites],
+    }
     return Circuit(nodes, table, settings, found if evidence else {})

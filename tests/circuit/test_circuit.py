@@ -285,6 +285,6 @@ def test_evidence_is_said_in_words_with_what_it_was_measured_on(record, said):
 
 def test_what_a_circuit_is_made_of_is_called_by_its_name():
     circuit = by_hand()
-    for level, word in (("heads", "heads"), ("components", "components"), ("dataset", "features")):
+    for level, word in (("heads", "heads"), ("components", "components"), ("features", "features")):
         named = replace(circuit, settings={"level": level})
         assert f" {word} at " in named.summary()[0]

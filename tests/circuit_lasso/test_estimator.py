@@ -217,11 +217,11 @@ def test_the_circuit_of_a_prompt_has_only_what_fires_there(tiny_acts, tiny_fit):
             value = rows.features[Site.parse(str(node["site"]))][[prompt]].toarray()[0]
             assert node["activation"] == pytest.approx(value[node["feature"]], rel=1e-5)
             assert node["activation"] > 0
-        assert circuit.settings["level"] == "prompt"
+        assert circuit.settings["scope"] == "prompt"
         assert circuit.settings["prompt"] == " ".join(tiny_acts.tokens[prompt])
         explained = tiny_acts.metric[prompt] * tiny_acts.directions[prompt]
         assert circuit.nodes["activation"][-1] == pytest.approx(explained, rel=1e-4)
-    assert tiny_fit.circuit(0.1).settings["level"] == "dataset"
+    assert tiny_fit.circuit(0.1).settings["scope"] == "dataset"
 
 
 def test_edges_of_a_prompt_share_out_activation_times_coefficient(acts, fit):

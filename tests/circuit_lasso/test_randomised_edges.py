@@ -10,8 +10,8 @@ from circuit_toolkit.circuit_lasso.components import component_lasso
 from circuit_toolkit.circuit_lasso.edge_design import direct_design, edge_design
 from circuit_toolkit.circuit_lasso.randomised_edges import (
     at_operating_point,
+    component_relevance,
     component_weights,
-    propagate_relevance,
     randomised_lasso,
     threshold,
 )
@@ -184,7 +184,7 @@ def test_relevance_is_shared_out_and_kept():
     graph = Graph(2, 2)
     S = torch.rand(graph.allowed.shape, generator=torch.Generator().manual_seed(0)) * graph.allowed
     S[:, graph.reader("a1.h0")] = 0  # nothing enters this one
-    edges, relevance = propagate_relevance(graph, S)
+    edges, relevance = component_relevance(graph, S)
     assert edges[:, -1].sum() == pytest.approx(1)
     for reader, name in enumerate(graph.readers[:-1]):
         out = float(edges[graph.writer(name)].sum())
@@ -193,7 +193,7 @@ def test_relevance_is_shared_out_and_kept():
         assert into == pytest.approx(0 if name == "a1.h0" else out)
     ratio = edges[0, -1] / edges[1, -1]
     assert float(ratio) == pytest.approx(float((S[0, -1] / S[1, -1]) ** 2))
-    both = propagate_relevance(graph, torch.stack([S, 2 * S]))[0]
+    both = component_relevance(graph, torch.stack([S, 2 * S]))[0]
     torch.testing.assert_close(both[0], both[1])
 
 

@@ -64,7 +64,7 @@ def test_the_firings_of_a_feature_are_taken_apart_by_a_button(explorer):
 def test_one_prompt_and_a_prompt_of_ones_own(explorer):
     whole = explorer.circuit
     explorer._prompt.value = 0
-    assert explorer.circuit.settings["level"] == "prompt"
+    assert explorer.circuit.settings["scope"] == "prompt"
     explorer._own.value = "Mary and Tom went to the store. Tom gave a ring to"
     assert explorer.circuit.settings["prompt"].startswith("<bos> Mary and Tom")
     shown = explorer.circuit
@@ -73,7 +73,7 @@ def test_one_prompt_and_a_prompt_of_ones_own(explorer):
     assert explorer.circuit is shown
     explorer._own.value = ""
     explorer._prompt.value = -1
-    assert explorer.circuit.settings["level"] == whole.settings["level"] == "dataset"
+    assert explorer.circuit.settings["scope"] == whole.settings["scope"] == "dataset"
 
 
 def test_testing_adds_evidence(explorer):

@@ -72,7 +72,7 @@ def spot(page, circuit, row):
 @pytest.mark.browser
 def test_a_click_selects_and_the_card_tells(opened):
     plain = made_up_circuit()
-    circuit = replace(plain, settings={**plain.settings, "level": "dataset"})
+    circuit = replace(plain, settings={**plain.settings, "scope": "dataset"})
     page = opened(GraphWidget(circuit))
     for row in (3, 20, len(circuit.nodes) - 1):
         at = spot(page, circuit, row)

@@ -11,8 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.regression.matrices import reciprocal, standard_deviation
-from circuit_toolkit.regression.statistics.sums import Sums, checked
+from circuit_toolkit.regression.matrices import as_matrix, reciprocal, standard_deviation
+from circuit_toolkit.regression.statistics.sums import Sums
 
 Form = Literal["raw", "centred", "standardised"]
 
@@ -28,13 +28,10 @@ class GramStatistics:
     ----------
     n : int
         Number of rows seen.
-    weight : float
-        Sum of their weights; n without weights.
     mean_x, mean_y : ndarray, shapes (p,) and (q,)
-        Weighted column means.
+        Column means.
     xx, xy, yy : ndarray, shapes (p, p), (p, q) and (q,)
-        Weighted second moments about the means, over the weight. For the targets only the
-        variances.
+        Second moments about the means, over n. For the targets only the variances.
     active_x : ndarray of int, shape (p,)
         Rows in which each source is not zero.
     form : {"raw", "centred", "standardised"}
@@ -44,7 +41,6 @@ class GramStatistics:
     """
 
     n: int
-    weight: float
     mean_x: np.ndarray
     mean_y: np.ndarray
     xx: np.ndarray
@@ -54,7 +50,7 @@ class GramStatistics:
     form: Form = "raw"
 
     @classmethod
-    def from_arrays(cls, X: object, Y: object, weights: object | None = None) -> GramStatistics:
+    def from_arrays(cls, X: object, Y: object) -> GramStatistics:
         """Statistics of one set of rows.
 
         Parameters
@@ -62,8 +58,6 @@ class GramStatistics:
         X, Y : array, scipy.sparse matrix or Tensor, shapes (n, p) and (n, q)
             Source and target activations, one row per observation. Sparse input is never
             made dense, except for single columns that are non-zero in over half of the rows.
-        weights : array, shape (n,), optional
-            How much each row counts, 0 or more; by default all the same.
 
         Returns
         -------
@@ -73,11 +67,11 @@ class GramStatistics:
         Raises
         ------
         InputError
-            If values are not finite real numbers in two axes, or weights are negative.
+            If values are not finite real numbers in two axes.
         MismatchError
             If X and Y have different numbers of rows.
         """
-        return cls.from_blocks([(X, Y, weights)])
+        return cls.from_blocks([(X, Y)])
 
     @classmethod
     def from_blocks(cls, blocks: Iterable[tuple[Any, ...]]) -> GramStatistics:
@@ -85,7 +79,7 @@ class GramStatistics:
 
         Parameters
         ----------
-        blocks : iterable of (X, Y) or (X, Y, weights)
+        blocks : iterable of (X, Y)
             As in `from_arrays`; read once, one at a time.
 
         Returns
@@ -101,24 +95,9 @@ class GramStatistics:
             If blocks differ in their columns.
         """
         growing = Growing()
-        for X, Y, *weights in blocks:
-            growing.add(X, Y, *weights)
+        for X, Y in blocks:
+            growing.add(X, Y)
         return growing.finish()
-
-    def update(self, X: object, Y: object, weights: object | None = None) -> GramStatistics:
-        """Statistics of these rows and of more.
-
-        Parameters
-        ----------
-        X, Y, weights
-            The further rows, as in `from_arrays`.
-
-        Returns
-        -------
-        GramStatistics
-            A new one. For many blocks `from_blocks` needs less memory.
-        """
-        return self + replace(GramStatistics.from_arrays(X, Y, weights), form=self.form)
 
     def __add__(self, other: GramStatistics) -> GramStatistics:
         """Statistics of both sets of rows together (Chan, Golub and LeVeque, 1983)."""
@@ -131,13 +110,12 @@ class GramStatistics:
                 f"Statistics that are {self.form} and {other.form} do not add up. Add first, then "
                 "centre or standardise."
             )
-        weight = self.weight + other.weight
-        ours, theirs = self.weight / weight, other.weight / weight
+        n = self.n + other.n
+        ours, theirs = self.n / n, other.n / n
         dx, dy = other.mean_x - self.mean_x, other.mean_y - self.mean_y  # (p,), (q,)
         between = ours * theirs
         return GramStatistics(
-            n=self.n + other.n,
-            weight=weight,
+            n=n,
             mean_x=self.mean_x + theirs * dx,
             mean_y=self.mean_y + theirs * dy,
             xx=_combined(self.xx, other.xx, ours, theirs, dx, dx),
@@ -252,9 +230,14 @@ class Growing:
         self._done: GramStatistics | None = None
         self._sums: Sums | None = None
 
-    def add(self, X: object, Y: object, weights: object | None = None) -> None:
+    def add(self, X: object, Y: object) -> None:
         """Add a block of rows; see `GramStatistics.from_arrays`."""
-        x, y, w = checked(X, Y, weights)
+        x, y = as_matrix("X", X), as_matrix("Y", Y)
+        if x.shape[0] != y.shape[0]:
+            raise MismatchError(
+                f"X has {x.shape[0]} rows and Y has {y.shape[0]}. "
+                "Row i of both must be the same observation."
+            )
         shape = x.shape[1], y.shape[1]
         if self._sums is not None and self._sums.xy.shape != shape:
             raise _other_columns(self._sums.xy.shape, shape)
@@ -262,7 +245,7 @@ class Growing:
             self._done, self._sums = self.finish(), None  # these rows are somewhere else
         if self._sums is None:
             self._sums = Sums(*shape)
-        self._sums.add(x, y, w)
+        self._sums.add(x, y)
 
     def finish(self) -> GramStatistics:
         """Return the statistics of all blocks; nothing may be added afterwards."""
@@ -274,7 +257,6 @@ class Growing:
         _check_finite("Y", sums.yy + sums.y**2)
         last = GramStatistics(
             n=sums.rows,
-            weight=sums.weight,
             mean_x=sums.x,
             mean_y=sums.y,
             xx=sums.xx,

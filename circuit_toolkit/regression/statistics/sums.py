@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.regression.compiled import kernels
 from circuit_toolkit.regression.matrices import (
     Matrix,
-    as_matrix,
     count_active,
-    standard_deviation,
     sums,
     weighted,
 )
@@ -51,10 +48,8 @@ class Columns:
         dense = matrix[:, ~is_sparse].toarray() - about[~is_sparse]
         return cls(about, is_sparse, matrix[:, is_sparse], dense)
 
-    def weighted(self, weights: np.ndarray | None) -> Columns:
-        """Multiply the rows with weights (n,); None are ones."""
-        if weights is None:
-            return self
+    def weighted(self, weights: np.ndarray) -> Columns:
+        """Multiply the rows with weights (n,)."""
         return Columns(
             self.origin,
             self.is_sparse,
@@ -94,7 +89,7 @@ class Sums:
     """Sums about fixed origins, to which blocks of rows are added in place."""
 
     def __init__(self, p: int, q: int):
-        self.rows, self.weight = 0, 0.0
+        self.rows = 0
         self.x, self.y = np.zeros(p), np.zeros(q)  # about the origins
         self.xx, self.xy, self.yy = np.zeros((p, p)), np.zeros((p, q)), np.zeros(q)
         self.active_x = np.zeros(p, int)
@@ -105,26 +100,24 @@ class Sums:
         """Return whether these columns are not too far from the origins for their spread."""
         return _near(X, self.origin_x) and _near(Y, self.origin_y)
 
-    def add(self, X: Matrix, Y: Matrix, weights: np.ndarray | None) -> None:
+    def add(self, X: Matrix, Y: Matrix) -> None:
         """Add a block of checked rows."""
         x = Columns.of(X, self.origin_x)
-        wx = x.weighted(weights)
         self.rows += X.shape[0]
-        self.weight += X.shape[0] if weights is None else float(weights.sum())
-        self.x += wx.sums()
+        self.x += x.sums()
         self.active_x += count_active(X)
-        x.add_product(wx, self.xx, upper=True)
+        x.add_product(x, self.xx, upper=True)
         self.origin_x = x.origin
         if x.is_sparse.all() and isinstance(Y, np.ndarray):
-            self._add_dense_targets(wx.sparse, Y, weights)
+            self._add_dense_targets(x.sparse, Y)
             return
         y = Columns.of(Y, self.origin_y)
         self.origin_y = y.origin
-        self.y += y.weighted(weights).sums()
-        self.yy += y.square_sums(y.weighted(weights))
-        wx.add_product(y, self.xy)
+        self.y += y.sums()
+        self.yy += y.square_sums(y)
+        x.add_product(y, self.xy)
 
-    def _add_dense_targets(self, X: Matrix, Y: np.ndarray, weights: np.ndarray | None) -> None:
+    def _add_dense_targets(self, X: Matrix, Y: np.ndarray) -> None:
         """Add products of sparse sources with targets that are shifted a few at a time."""
         origin = Y.mean(axis=0) if self.origin_y is None else self.origin_y
         self.origin_y = origin
@@ -134,9 +127,8 @@ class Sums:
         for start in range(0, len(self.y), _BLOCK):
             some = slice(start, start + _BLOCK)
             y = np.subtract(Y[:, some], origin[some], order="C")
-            wy = y if weights is None else y * weights[:, None]
-            self.y[some] += wy.sum(axis=0)
-            self.yy[some] += np.einsum("ij,ij->j", y, wy)
+            self.y[some] += y.sum(axis=0)
+            self.yy[some] += np.einsum("ij,ij->j", y, y)
             if compiled is None:
                 self.xy[:, some] += by_rows.T @ y  # each row of y is read once, and in order
             else:
@@ -146,11 +138,11 @@ class Sums:
                 self.xy[:, some] += out
 
     def centre(self) -> None:
-        """Divide by the weight and move the origins to the means, in place."""
+        """Divide by the number of rows and move the origins to the means, in place."""
         assert self.origin_x is not None and self.origin_y is not None
         mirror(self.xx)
         for each in (self.x, self.y, self.xx, self.xy, self.yy):
-            each /= self.weight
+            each /= self.rows
         if self.x.any():
             for start in range(0, len(self.x), 256):  # without another matrix of this size
                 some = slice(start, start + 256)
@@ -174,32 +166,3 @@ def _near(matrix: Matrix, origin: np.ndarray | None) -> bool:
         origin, matrix = origin[live], matrix[:, live].toarray()
         mean, variance = matrix.mean(axis=0) - origin, matrix.var(axis=0)
     return bool((mean**2 <= _CLOSE * np.maximum(variance, 1e-26 * origin**2)).all())
-
-
-def spread(matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard deviations (p,) of the columns of a checked matrix."""
-    columns, n = Columns.of(matrix), matrix.shape[0]
-    off = columns.sums() / n
-    mean = off + columns.origin
-    return mean, standard_deviation(columns.square_sums(columns) / n - off**2, mean)
-
-
-def checked(
-    X: object, Y: object, weights: object | None
-) -> tuple[Matrix, Matrix, np.ndarray | None]:
-    """Check a block of rows, as float64 matrices."""
-    x, y = as_matrix("X", X), as_matrix("Y", Y)
-    if x.shape[0] != y.shape[0]:
-        raise MismatchError(
-            f"X has {x.shape[0]} rows and Y has {y.shape[0]}. "
-            "Row i of both must be the same observation."
-        )
-    if weights is None:
-        return x, y, None
-    w = np.asarray(weights, dtype=float)
-    if w.shape != (x.shape[0],) or not np.isfinite(w).all() or w.min() < 0 or w.sum() == 0:
-        raise InputError(
-            f"weights must be {x.shape[0]} finite numbers, none negative and not all zero, one for "
-            f"each row; got shape {w.shape}."
-        )
-    return x, y, w

@@ -82,7 +82,7 @@ def header(circuit: Circuit) -> dict[str, Any]:
         "evidence": evidence,
         "validated": evidence != [UNVALIDATED],
         # a circuit of one prompt holds the activations of that prompt
-        "activation": f"{'mean ' * (circuit.settings.get('level') == 'dataset')}activation",
+        "activation": f"{'mean ' * (circuit.settings.get('scope') == 'dataset')}activation",
         "settings": [[key, shorten(value, 40)] for key, value in settings],
     }
 

@@ -21,9 +21,7 @@ def assert_same(a, b, rtol=1e-10, atol=1e-12):
 def direct(X, Y):
     dx, dy = X - X.mean(axis=0), Y - Y.mean(axis=0)
     moments = (dx.T @ dx / len(X), dx.T @ dy / len(X), (dy**2).mean(axis=0))
-    return GramStatistics(
-        len(X), len(X), X.mean(axis=0), Y.mean(axis=0), *moments, (X != 0).sum(axis=0)
-    )
+    return GramStatistics(len(X), X.mean(axis=0), Y.mean(axis=0), *moments, (X != 0).sum(axis=0))
 
 
 @pytest.mark.parametrize(
@@ -147,15 +145,3 @@ def test_arguments_are_not_written_to():
     np.testing.assert_array_equal(X, before[0])
     np.testing.assert_array_equal(Y, before[1])
     np.testing.assert_array_equal(a.xx, xx)
-
-
-def test_weights_are_repeated_rows():
-    X, Y = codes(n=60)
-    times = np.random.default_rng(0).integers(0, 4, 60)
-    stats = GramStatistics.from_arrays(sp.csr_array(X), Y, times)
-    repeated = GramStatistics.from_arrays(np.repeat(X, times, 0), np.repeat(Y, times, 0))
-    for field in ("weight", "mean_x", "mean_y", "xx", "xy", "yy"):
-        np.testing.assert_allclose(getattr(stats, field), getattr(repeated, field), atol=1e-12)
-    for bad in (-times, times[1:], np.zeros(60), np.full(60, np.nan)):
-        with pytest.raises(InputError, match="weights must be 60"):
-            GramStatistics.from_arrays(X, Y, bad)
