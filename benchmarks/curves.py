@@ -82,11 +82,12 @@ def main() -> None:
                 table, spent = scores(model, saes, task, method, seed)
                 curves.append(
                     faithfulness(
+                        table,
                         model,
                         saes,
                         held_out,
-                        table,
                         rows,
+                        progress=False,
                         draws=3 if method == "CircuitLasso" else 0,
                         n_prompts=N_TEST,
                     )

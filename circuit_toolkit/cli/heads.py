@@ -46,7 +46,8 @@ def _compared(model: Any, task: Any, codes: Any, known: Any) -> dict[str, Any]:
     """Scores beside those of other ways, and how well all agree with the truth."""
     from circuit_toolkit.benchmark.heads.comparison import compare_heads
 
-    found = compare_heads(model, task, known.mask, codes, edges=known.edges)
+    progress = sys.stderr.isatty()
+    found = compare_heads(model, task, known.mask, codes, edges=known.edges, progress=progress)
     rows = {row["method"]: row for row in found.rows}
     ours, patching = rows[OURS], rows["activation patching"]
     return {

@@ -5,7 +5,6 @@ from circuit_toolkit.lazy import lazy
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
-        "EdgeCurve": "edge_curves",
         "FaithfulnessCurve": "curves",
         "edge_faithfulness": "edge_curves",
         "evaluate": "evaluation",

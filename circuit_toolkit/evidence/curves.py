@@ -1,4 +1,4 @@
-"""Faithfulness and completeness of a circuit of features, as curves over its size.
+"""Faithfulness and completeness of a circuit, as curves over its size.
 
 Marks et al., 2025, arXiv 2403.19647: `F(C) = (m(C) - m(empty)) / (m(full) - m(empty))`, where m(C)
 is the metric with all features outside C ablated, m(full) that of the model as it is, and m(empty)
@@ -8,7 +8,7 @@ with every feature ablated; completeness is the same of what lies outside C. Are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,14 @@ import numpy as np
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.evidence.evaluation import LEAST, evaluated_on, metric_under, with_metric
 from circuit_toolkit.evidence.intervals import Interval, bootstrap
-from circuit_toolkit.interventions.changes import Change, mean_ablation
-from circuit_toolkit.interventions.runs import intervene
+from circuit_toolkit.interventions.changes import mean_ablation
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
@@ -30,19 +32,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of MIB
-_LEAST = 1e-6  # a smaller difference between full and empty model is none
 
 
 @dataclass(frozen=True, eq=False)
 class FaithfulnessCurve:
-    """How much of a metric circuits of growing size keep, and what is left without them.
+    """Faithfulness and completeness of circuits of growing size.
 
     Parameters
     ----------
     sizes : ndarray of int, shape (k,)
-        Features in the circuit.
+        Features, or edges, in the circuit.
     fractions : ndarray, shape (k,)
-        The same as shares of all features that fire.
+        The same as shares of all.
     inside, outside : ndarray, shapes (k, n)
         Metric of each prompt with everything but the circuit ablated, and with the circuit
         ablated.
@@ -51,7 +52,8 @@ class FaithfulnessCurve:
     random : ndarray, shape (draws, k, n)
         As `inside`, for random circuits of equal size.
     settings : dict
-        Model, task, metric, ablation, positions, sizes: what the numbers depend on.
+        `evaluated_on`, `ablation`, `ablated_positions` and `random_seed` as in the evidence that
+        `evaluate` gives; `of` (`features` or `edges`), and the `universe` that sizes are shares of.
     """
 
     sizes: np.ndarray
@@ -160,11 +162,12 @@ class FaithfulnessCurve:
         if len(self.random):
             area = np.trapezoid(self.random_faithfulness.mean(0), self.fractions)
             random = f" (random circuits {area:.3f})"
-        s = self.settings
+        s, on = self.settings, self.settings["evaluated_on"]
         return (
             f"FaithfulnessCurve(CPR {self.cpr:.3f}{random}, CMD {self.cmd:.3f}; {s['ablation']} "
-            f"ablation at {s['positions']} positions, {s['metric']} of {s['task']}, "
-            f"{len(self.full)} prompts, {self.sizes[0]} to {self.sizes[-1]} features)"
+            f"ablation of {s['of']} at {s['ablated_positions']} positions, {on['metric']} of "
+            f"{on['task']}, {len(self.full)} prompts, {self.sizes[0]} to {self.sizes[-1]} "
+            f"{s['of']})"
         )
 
     def _share(self, m: np.ndarray) -> np.ndarray:
@@ -178,47 +181,51 @@ def _ratio(rows: np.ndarray) -> float:
 
 
 def faithfulness(
+    circuit: Circuit | Mapping[Site, np.ndarray],
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
     task: Task,
-    circuit: Circuit | Mapping[Site, np.ndarray],
     acts: Activations | None = None,
     *,
-    positions: str = "all",
+    positions: str | None = None,
     sizes: Sequence[int] | None = None,
     draws: int = 3,
     n_prompts: int = 128,
     seed: int = 0,
+    progress: bool = True,
 ) -> FaithfulnessCurve:
     """Test a circuit by ablating what lies outside it, at every size.
 
-    A circuit of size s holds the s features with the highest scores; features that fire and are
-    not in it come after, in random order. Ablated features are set to their mean; what the
+    A circuit of size s holds the s features with the highest scores; active features that are not
+    in it come after, in random order. Ablated features are set to their mean; what the
     dictionaries leave unexplained is kept.
 
     Parameters
     ----------
+    circuit : Circuit or dict of Site to ndarray
+        Features with scores; or the scores of all features, shape (F,), by site.
     model : Model
         The model.
     dictionaries : dict of Site to Dictionary
         All sites whose features are ablated.
     task : Task
-        Clean prompts with a metric.
-    circuit : Circuit or dict of Site to ndarray
-        Features with scores; or the scores of all features, shape (F,), by site.
+        Clean prompts with a metric; better one that the circuit was not learnt on.
     acts : Activations, optional
-        Where means come from and which features fire, with the positions at which ablations act;
-        by default captured from the task.
-    positions : str
-        Where `acts` is not given: `all` tokens or the `last`.
+        Where means come from and which features are active, with the positions at which ablations
+        act; by default captured from the task.
+    positions : str, optional
+        Where `acts` is not given: `all` tokens, the `last`, or a position that the task names; by
+        default that of the circuit.
     sizes : sequence of int, optional
-        Sizes to test; by default the fractions of MIB, of all features that fire.
+        Sizes to test; by default the fractions of MIB, of all active features.
     draws : int
         Random circuits of each size.
     n_prompts : int
         Prompts of the task to test on, the first ones.
     seed : int
         Decides the random circuits.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -230,57 +237,90 @@ def faithfulness(
         If the task has no metric, a feature or site is unknown, a size is out of range, or the
         ablation of all features does not change the metric.
     """
-    if task.metric is None:
-        raise InputError(f"Task {task.name!r} has labels alone: there is no metric to keep.")
+    if not isinstance(circuit, Mapping):
+        expect(circuit, "circuit", "Circuit")
+    known, part = as_dictionaries(model, dictionaries), with_metric(task).subset(n_prompts)
+    own = {} if isinstance(circuit, Mapping) else circuit.settings
     if acts is None:
-        acts = capture(model, dictionaries, task, progress=False).pooled(positions)
-    task = task.subset(n_prompts)
+        where = positions or str(own.get("positions", "all"))
+        acts = capture(model, known, task, progress=progress).pooled(where)
+    rows = acts
     rng = np.random.default_rng(seed)
-    universe = _universe(acts, list(dictionaries))
-    order = universe[_order(circuit, universe, acts.sites, rng)]
-    total = len(universe)
+    universe = _universe(rows, list(known))
+
+    def measure(kept: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        # What is never active is always ablated: it may be once others are.
+        features = {
+            site: kept["feature"][kept["site"] == number].astype(np.int64)
+            for number, site in enumerate(rows.sites)
+        }
+        return metric_under(model, part, known, mean_ablation(rows, features, complement=True))
+
+    return curve_over_sizes(
+        measure,
+        universe[_order(circuit, universe, rows.sites, rng)],
+        universe,
+        full=metric_under(model, part, known, []),
+        sizes=sizes,
+        draws=draws,
+        seed=seed,
+        rng=rng,
+        progress=progress,
+        settings={
+            "evaluated_on": evaluated_on(own, model, part),
+            "ablation": "mean",
+            "ablated_positions": rows.settings.get("positions", "all"),
+            "of": "features",
+            "universe": f"{len(universe)} active features",
+        },
+    )
+
+
+def curve_over_sizes(
+    measure: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    order: np.ndarray,
+    universe: np.ndarray,
+    *,
+    full: np.ndarray,
+    sizes: Sequence[int] | None,
+    draws: int,
+    seed: int,
+    rng: np.random.Generator,
+    progress: bool,
+    settings: Mapping[str, Any],
+) -> FaithfulnessCurve:
+    """Measure (what is kept, what is ablated) of an order and of random ones, cut at all sizes."""
+    from tqdm.auto import tqdm
+
+    total, draws = len(order), whole(draws, "draws", 0)
     if sizes is None:
         sizes = sorted({max(1, round(fraction * total)) for fraction in FRACTIONS})
     chosen = np.asarray(sizes, dtype=int)
     if not len(chosen) or chosen.min() < 0 or chosen.max() > total:
-        raise InputError(f"sizes must be from 0 to {total}, the features that fire: {sizes!r}.")
-
-    def measured(features: np.ndarray) -> np.ndarray:
-        # What never fires is always ablated: it may fire once others are.
-        kept = {
-            site: features["feature"][features["site"] == number].astype(np.int64)
-            for number, site in enumerate(acts.sites)
-        }
-        return _measure(model, dictionaries, task, mean_ablation(acts, kept, complement=True))
-
-    full = _measure(model, dictionaries, task, [])
-    empty = measured(universe[:0])
-    if abs(full.mean() - empty.mean()) < _LEAST:
         raise InputError(
-            f"Ablating every feature leaves the {task.metric} of {task.name!r} as it is, so no "
-            "circuit can keep a share of it."
+            f"sizes must be from 0 to {total}, the number of {settings['of']}: {sizes!r}."
+        )
+    empty = measure(order[:0], order)
+    if abs(full.mean() - empty.mean()) < LEAST:
+        on = settings["evaluated_on"]
+        raise InputError(
+            f"Ablating all {settings['of']} leaves the {on['metric']} of {on['task']!r} as it is, "
+            "so no circuit can keep a share of it."
         )
     orders = [universe[rng.permutation(total)] for _ in range(draws)]
+    cuts = [(each[:size], each[size:]) for each in (order, *orders) for size in chosen]
+    cuts += [(order[size:], order[:size]) for size in chosen]
+    found = [measure(*cut) for cut in tqdm(cuts, "ablating", disable=not progress, leave=False)]
+    table = np.stack(found).reshape(draws + 2, len(chosen), len(full))
     return FaithfulnessCurve(
         sizes=chosen,
         fractions=chosen / total,
-        inside=np.stack([measured(order[:size]) for size in chosen]),
-        outside=np.stack([measured(order[size:]) for size in chosen]),
+        inside=table[0],
+        outside=table[-1],
         full=full,
         empty=empty,
-        random=np.array([[measured(o[:size]) for size in chosen] for o in orders]).reshape(
-            draws, len(chosen), len(full)
-        ),
-        settings={
-            "model": model.name,
-            "task": task.name,
-            "metric": task.metric,
-            "ablation": "mean",
-            "positions": acts.settings.get("positions", "all"),
-            "universe": f"{total} features that fire",
-            "n_prompts": len(full),
-            "seed": seed,
-        },
+        random=table[1:-1],
+        settings={**settings, "random_seed": seed},
     )
 
 
@@ -288,7 +328,7 @@ _FEATURE = np.dtype([("site", "i4"), ("feature", "i4")])  # site by its place am
 
 
 def _universe(acts: Activations, sites: list[Site]) -> np.ndarray:
-    """All features that fire, site by site."""
+    """All active features, site by site."""
     parts = []
     for number, site in enumerate(acts.sites):
         if site not in sites:
@@ -326,14 +366,3 @@ def _order(
         scores[rows] = [table.get(feature, 0.0) for feature in universe["feature"][rows].tolist()]
     shuffled = rng.permutation(len(universe))
     return shuffled[np.argsort(-scores[shuffled], kind="stable")]
-
-
-def _measure(
-    model: Model,
-    dictionaries: Mapping[Site, Dictionary],
-    task: Task,
-    changes: Sequence[Change],
-) -> np.ndarray:
-    outcome = intervene(model, task, changes, dictionaries=dictionaries, progress=False)
-    assert outcome.metric is not None
-    return outcome.metric.double().numpy()

@@ -12,49 +12,34 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from circuit_toolkit.arguments import expect
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit_lasso.fit import LassoFit
 from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evidence.curves import FRACTIONS, FaithfulnessCurve
+from circuit_toolkit.evidence.curves import FaithfulnessCurve, curve_over_sizes
+from circuit_toolkit.evidence.evaluation import evaluated_on, with_metric
 from circuit_toolkit.evidence.without_edges import WithoutEdges
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 
-_LEAST = 1e-6  # a smaller difference between full and empty model is none
-
-
-class EdgeCurve(FaithfulnessCurve):
-    """Faithfulness and completeness over the number of edges.
-
-    Parameters
-    ----------
-    sizes, fractions, inside, outside, full, empty, random, settings
-        As of a `FaithfulnessCurve`; sizes count edges.
-    """
-
-    def __repr__(self) -> str:
-        """Warn that it is of edges."""
-        return super().__repr__().replace(" ablation at ", " ablation of edges at ", 1).replace(
-            " features)", " edges)"
-        )  # fmt: skip
-
 
 def edge_faithfulness(
+    circuit: Circuit,
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
     task: Task,
     fit: LassoFit,
-    strength: float = 0.1,
     *,
-    circuit: Circuit | None = None,
     sizes: Sequence[int] | None = None,
     draws: int = 3,
     n_prompts: int = 128,
     batch_size: int = 128,
     seed: int = 0,
-) -> EdgeCurve:
+    progress: bool = True,
+) -> FaithfulnessCurve:
     """Test a regression circuit by ablating edges outside it, at every size.
 
     The edges are those of the fit between features of adjacent sites, and one from every feature
@@ -66,6 +51,9 @@ def edge_faithfulness(
 
     Parameters
     ----------
+    circuit : Circuit
+        Of the fit, at any strength: its edges rank first, by score. For all edges pass
+        `fit.circuit(strength, max_features=None, max_edges=None)`.
     model : Model
         The model.
     dictionaries : dict of Site to Dictionary
@@ -75,10 +63,6 @@ def edge_faithfulness(
     fit : LassoFit
         Of the last site alone onto the target (`reads="last"`). Edges are ablated at its
         positions.
-    strength : float
-        Which point of its path, in (0, 1].
-    circuit : Circuit, optional
-        Whose edges rank first, by score; by default that of the fit with all its edges.
     sizes : sequence of int, optional
         Numbers of edges to test; by default the fractions of MIB, of all edges.
     draws : int
@@ -89,10 +73,13 @@ def edge_faithfulness(
         Prompts in one run.
     seed : int
         Decides the random circuits, and the order of edges without a score.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
-    EdgeCurve
+    FaithfulnessCurve
+        Whose sizes count edges.
 
     Raises
     ------
@@ -101,46 +88,31 @@ def edge_faithfulness(
         the last are read by the target, an edge of the circuit is none of the fit, a size is
         out of range, or ablating every edge does not change the metric.
     """
-    running = WithoutEdges(model, dictionaries, task.subset(n_prompts), fit, strength, batch_size)
+    expect(circuit, "circuit", "Circuit")
+    known, part = as_dictionaries(model, dictionaries), with_metric(task).subset(n_prompts)
+    expect(fit, "fit", "LassoFit")
+    strength = circuit.settings.get("strength")
+    if strength is None:
+        raise InputError("This circuit has no strength: pass one that fit.circuit(...) returned.")
+    running = WithoutEdges(model, known, part, fit, strength, batch_size)
     rng = np.random.default_rng(seed)
-    if circuit is None:
-        circuit = fit.circuit(strength, max_features=None, max_edges=None)
     edges = running.scored(circuit)
-    total = len(edges)
-    shuffled = edges[rng.permutation(total)]  # ties in random order
-    order = shuffled[np.argsort(-shuffled["score"], kind="stable")]
-    if sizes is None:
-        sizes = sorted({max(1, round(fraction * total)) for fraction in FRACTIONS})
-    chosen = np.asarray(sizes, dtype=int)
-    if not len(chosen) or chosen.min() < 0 or chosen.max() > total:
-        raise InputError(f"sizes must be from 0 to {total}, the edges there are: {sizes!r}.")
-    full, empty = running.without(edges[:0]), running.without(edges)
-    if abs(full.mean() - empty.mean()) < _LEAST:
-        raise InputError(
-            f"Ablating every edge leaves the {task.metric} of {task.name!r} as it is, so no "
-            "circuit can keep a share of it."
-        )
-    orders = [edges[rng.permutation(total)] for _ in range(draws)]
-    return EdgeCurve(
-        sizes=chosen,
-        fractions=chosen / total,
-        inside=np.stack([running.without(order[size:]) for size in chosen]),
-        outside=np.stack([running.without(order[:size]) for size in chosen]),
-        full=full,
-        empty=empty,
-        random=np.array([[running.without(o[size:]) for size in chosen] for o in orders]).reshape(
-            draws, len(chosen), len(full)
-        ),
+    shuffled = edges[rng.permutation(len(edges))]  # ties in random order
+    return curve_over_sizes(
+        lambda kept, removed: running.without(removed),
+        shuffled[np.argsort(-shuffled["score"], kind="stable")],
+        edges,
+        full=running.without(edges[:0]),
+        sizes=sizes,
+        draws=draws,
+        seed=seed,
+        rng=rng,
+        progress=progress,
         settings={
-            "model": model.name,
-            "task": task.name,
-            "metric": task.metric,
+            "evaluated_on": evaluated_on(circuit.settings, model, part),
             "ablation": "mean",
+            "ablated_positions": running.positions,
             "of": "edges",
-            "positions": fit.settings["positions"],
-            "strength": running.strength,
-            "universe": f"{total} edges of the fit and into the target",
-            "n_prompts": len(full),
-            "seed": seed,
+            "universe": f"{len(edges)} edges of the fit and into the target",
         },
     )

@@ -110,11 +110,8 @@ def evaluate(
     """
     expect(circuit, "circuit", "Circuit")
     expect(model, "model", "Model")
-    expect(task, "task", "Task")
     draws, n_prompts = whole(draws, "draws", 1), whole(n_prompts, "n_prompts", 1)
-    if task.metric is None:
-        raise InputError(f"Task {task.name!r} has labels alone, and no metric to measure.")
-    part = task.subset(n_prompts)
+    part = with_metric(task).subset(n_prompts)
     if circuit.settings.get("level") == "components":
         how = _components(circuit, model, part, progress)
     elif {site.kind for site in circuit.features()} == {"head_out"}:
@@ -134,7 +131,7 @@ def evaluate(
     inside, outside = np.reshape(found, (-1, 2)).T
     faithfulness, completeness = ((m - empty) / (full - empty) for m in (inside, outside))
     outcome = {
-        "evaluated_on": _evaluated_on(circuit, model, part),
+        "evaluated_on": evaluated_on(circuit.settings, model, part),
         **how.about,
         "metric_model": full,
         "metric_empty": empty,
@@ -149,29 +146,45 @@ def evaluate(
     return circuit.with_evidence({**circuit.evidence, "ablation": outcome})
 
 
-def _evaluated_on(circuit: Circuit, model: Model, task: Task) -> dict[str, Any]:
-    """Return what the metric was measured on; prompts that the circuit knows are training ones."""
-    record, seen = task.record(), seen_in(task, circuit.settings.get("trained_on"))
+def with_metric(task: Any) -> Task:
+    """Return a task, refusing what is none and one that nothing scores."""
+    expect(task, "task", "Task")
+    if task.metric is None:
+        raise InputError(f"Task {task.name!r} has labels alone: there is no metric to keep.")
+    return task
+
+
+def evaluated_on(settings: Mapping[str, Any], model: Model, task: Task) -> dict[str, Any]:
+    """Return what a metric was measured on; prompts that a circuit knows are training ones."""
+    record, seen = task.record(), seen_in(task, settings.get("trained_on"))
     split = "training" if seen else record["split"]
     return {**record, "split": split, "seen": seen, "model": model.name}
 
 
-def _measured(
+def metric_under(
     model: Model,
     task: Task,
     dictionaries: Mapping[Site, Dictionary] | None,
-    each: Sequence[Sequence[Change]],
+    changes: Sequence[Change],
+) -> np.ndarray:
+    """Measure the metric of every prompt under changes, shape (n,)."""
+    found = intervene(model, task, changes, dictionaries=dictionaries, progress=False).metric
+    assert found is not None
+    return found.double().numpy()
+
+
+def _means(
+    model: Model,
+    task: Task,
+    dictionaries: Mapping[Site, Dictionary] | None,
+    each: list[Sequence[Change]],
     progress: bool,
 ) -> list[float]:
     """Measure the mean metric under each set of changes."""
     from tqdm.auto import tqdm
 
-    found = []
-    for changes in tqdm(each, "ablating", disable=not progress, leave=False):
-        metric = intervene(model, task, changes, dictionaries=dictionaries, progress=False).metric
-        assert metric is not None
-        found.append(float(metric.double().mean()))
-    return found
+    bar = tqdm(each, "ablating", disable=not progress, leave=False)
+    return [float(metric_under(model, task, dictionaries, changes).mean()) for changes in bar]
 
 
 def _features(
@@ -205,7 +218,7 @@ def _features(
 
     def measure(sets: list[tuple[Any, bool]]) -> list[float]:
         changes = [mean_ablation(rows, units, complement=kept) for units, kept in sets]
-        return _measured(model, part, dictionaries, changes, progress)
+        return _means(model, part, dictionaries, changes, progress)
 
     captured = acts.settings.get("positions", "all")
     about = {
@@ -239,7 +252,7 @@ def _heads(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablat
 
     def measure(sets: list[tuple[Any, bool]]) -> list[float]:
         changes = [replaced(every - units if kept else units) for units, kept in sets]
-        return _measured(model, task, None, changes, progress)
+        return _means(model, task, None, changes, progress)
 
     return _Ablation(_resampled("head", len(heads)), heads, set(), draw, measure)
 

@@ -49,8 +49,6 @@ class WithoutEdges:
         strength: float,
         batch_size: int,
     ):
-        if task.metric is None:
-            raise InputError(f"Task {task.name!r} has labels alone: there is no metric to keep.")
         if list(fit.readout) != fit.sites[-1:]:
             raise InputError(
                 "The target of this fit reads several sites, and edges into it from other sites "

@@ -44,7 +44,7 @@ def firing(acts):
 
 def test_all_features_are_faithful_and_none_are_not(tiny, saes, task, acts, scores):
     total = firing(acts)
-    curve = faithfulness(tiny, saes, task, scores, acts, sizes=[0, 20, total], draws=2)
+    curve = faithfulness(scores, tiny, saes, task, acts, sizes=[0, 20, total], draws=2)
     np.testing.assert_allclose(curve.faithfulness[[0, -1]], [0, 1], atol=1e-4)
     np.testing.assert_allclose(curve.completeness[0], 1, atol=1e-4)
     np.testing.assert_allclose(curve.random_faithfulness[:, [0, -1]], [[0, 1]] * 2, atol=1e-4)
@@ -53,7 +53,7 @@ def test_all_features_are_faithful_and_none_are_not(tiny, saes, task, acts, scor
 
 
 def test_a_point_of_the_curve_is_an_intervention(tiny, saes, task, acts, scores):
-    curve = faithfulness(tiny, saes, task, scores, acts, sizes=[30], draws=0)
+    curve = faithfulness(scores, tiny, saes, task, acts, sizes=[30], draws=0)
     rank = []
     for site in SITES:
         fires = np.unique(acts.features[site].indices)
@@ -85,7 +85,10 @@ def made_up(inside, fractions=(0.0, 0.5, 1.0)):
         np.full(n, 4.0),
         np.full(n, 2.0),
         np.empty((0, len(fractions), n)),
-        {"ablation": "mean", "positions": "all", "metric": "m", "task": "t"},
+        {
+            "evaluated_on": {"metric": "m", "task": "t"},
+            **{"ablation": "mean", "ablated_positions": "all", "of": "features"},
+        },
     )
 
 
@@ -111,13 +114,16 @@ def test_intervals_hold_the_value_and_shrink_with_more_prompts():
 
 
 def test_the_default_sizes_are_those_of_mib_and_the_table_says_all(tiny, saes, task, acts, scores):
-    curve = faithfulness(tiny, saes, task, scores, acts, draws=1)
+    curve = faithfulness(scores, tiny, saes, task, acts, draws=1)
     total = firing(acts)
     assert curve.sizes.tolist() == sorted({max(1, round(f * total)) for f in FRACTIONS})
     table = curve.table()
     assert len(table) == len(curve.sizes) and not table.isna().any().any()
     assert (table["low"] <= table["faithfulness"]).all()
-    assert "mean ablation at all positions, logit_difference of easy, 3 prompts" in repr(curve)
+    assert (
+        "mean ablation of features at all positions, logit_difference of easy, 3 prompts"
+        in repr(curve)
+    )
 
 
 def test_a_circuit_counts_by_its_scores_and_the_seed_decides_the_rest(tiny, saes, task, acts):
@@ -126,32 +132,32 @@ def test_a_circuit_counts_by_its_scores_and_the_seed_decides_the_rest(tiny, saes
     for name, feature, _, score, _ in circuit.nodes[:-1].tolist():
         table[Site.parse(name)][feature] = score
     sizes = [3, 10]
-    one = faithfulness(tiny, saes, task, circuit, acts, sizes=sizes, draws=1)
-    two = faithfulness(tiny, saes, task, table, acts, sizes=sizes, draws=1)
+    one = faithfulness(circuit, tiny, saes, task, acts, sizes=sizes, draws=1)
+    two = faithfulness(table, tiny, saes, task, acts, sizes=sizes, draws=1)
     np.testing.assert_array_equal(one.inside, two.inside)
     np.testing.assert_array_equal(one.random, two.random)
-    three = faithfulness(tiny, saes, task, circuit, acts, sizes=sizes, draws=1, seed=1)
+    three = faithfulness(circuit, tiny, saes, task, acts, sizes=sizes, draws=1, seed=1)
     np.testing.assert_array_equal(one.inside, three.inside)
     assert not np.array_equal(one.random, three.random)
 
 
 def test_ablations_at_the_last_token_touch_it_alone(tiny, saes, task, scores):
-    curve = faithfulness(tiny, saes, task, scores, positions="last", sizes=[5], draws=0)
-    everywhere = faithfulness(tiny, saes, task, scores, sizes=[5], draws=0)
-    assert curve.settings["positions"] == "last"
+    curve = faithfulness(scores, tiny, saes, task, positions="last", sizes=[5], draws=0)
+    everywhere = faithfulness(scores, tiny, saes, task, sizes=[5], draws=0)
+    assert curve.settings["ablated_positions"] == "last"
     assert not np.allclose(curve.empty, everywhere.empty)
 
 
 def test_what_has_no_curve_is_refused(tiny, saes, task, acts, scores):
     with pytest.raises(InputError, match="sizes must be from 0 to"):
-        faithfulness(tiny, saes, task, scores, acts, sizes=[10_000])
+        faithfulness(scores, tiny, saes, task, acts, sizes=[10_000])
     with pytest.raises(InputError, match="which is not among"):
-        faithfulness(tiny, saes, task, {Site("resid_mid", 0): np.ones(3)}, acts)
+        faithfulness({Site("resid_mid", 0): np.ones(3)}, tiny, saes, task, acts)
     with pytest.raises(InputError, match="No dictionary was given"):
-        faithfulness(tiny, {SITES[0]: saes[SITES[0]]}, task, scores, acts)
+        faithfulness(scores, tiny, {SITES[0]: saes[SITES[0]]}, task, acts)
     none = replace(task, metric=None, answers=(), wrong=())
     with pytest.raises(InputError, match="labels alone"):
-        faithfulness(tiny, saes, none, scores, acts)
+        faithfulness(scores, tiny, saes, none, acts)
 
 
 def test_kept_edges_say_what_was_ablated():

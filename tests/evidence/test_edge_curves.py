@@ -115,18 +115,22 @@ def all_edges(chain):
     return [edge for edge in into if edge != (1, 0, 1)] + [(3, u, 0) for u in range(3)]
 
 
+def whole(chain):
+    return chain.fit.circuit(0.001, max_features=None, max_edges=None)
+
+
 def circuit_with(chain, kept):
     """The fit's circuit with the edges `kept` ranked first."""
-    whole = chain.fit.circuit(0.001, max_features=None, max_edges=None)
-    assert len(whole.edges) == len(all_edges(chain))
-    edges = whole.edges.copy()
+    full = whole(chain)
+    assert len(full.edges) == len(all_edges(chain))
+    edges = full.edges.copy()
     ends = {str(site): number for number, site in enumerate(SITES)} | {"target": 3}
     for row, (source, target, *_) in enumerate(edges.tolist()):
-        key = ends[whole.nodes["site"][target]], whole.nodes["feature"][source]
-        edges["score"][row] = (*key, whole.nodes["feature"][target]) in kept
+        key = ends[full.nodes["site"][target]], full.nodes["feature"][source]
+        edges["score"][row] = (*key, full.nodes["feature"][target]) in kept
     from dataclasses import replace
 
-    return replace(whole, edges=edges)
+    return replace(full, edges=edges)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +147,7 @@ def test_a_planted_chain_loses_what_its_edges_carry(chain, removed):
     kept = set(all_edges(chain)) - set(removed)
     circuit = circuit_with(chain, kept)
     curve = edge_faithfulness(
-        chain.model, chain.saes, chain.task, chain.fit, 0.001, circuit=circuit, sizes=[len(kept)],
-        draws=0,
+        circuit, chain.model, chain.saes, chain.task, chain.fit, sizes=[len(kept)], draws=0,
     )  # fmt: skip
     # float32, metrics of size 30; the ridge of the refit leaves its own share of the weights
     np.testing.assert_allclose(curve.inside[0], chain.by_hand(removed), atol=2e-4)
@@ -157,7 +160,7 @@ def test_a_planted_chain_loses_what_its_edges_carry(chain, removed):
 def test_the_ends_are_0_and_1_and_no_edge_removed_is_the_model(chain):
     total = len(all_edges(chain))
     curve = edge_faithfulness(
-        chain.model, chain.saes, chain.task, chain.fit, 0.001, sizes=[0, 5, total], draws=2
+        whole(chain), chain.model, chain.saes, chain.task, chain.fit, sizes=[0, 5, total], draws=2
     )
     assert curve.faithfulness[[0, -1]].tolist() == [0, 1]
     assert curve.completeness[[0, -1]].tolist() == [1, 0]
@@ -179,7 +182,7 @@ def test_what_would_fall_below_nothing_is_nothing(chain):
     kept = set(all_edges(chain)) - {(1, 0, 0)}
     circuit = circuit_with(chain, kept)
     curve = edge_faithfulness(
-        chain.model, chain.saes, chain.task, fit, 0.001, circuit=circuit, sizes=[len(kept)], draws=0
+        circuit, chain.model, chain.saes, chain.task, fit, sizes=[len(kept)], draws=0
     )
     z1 = chain.z[1].copy()
     lost = chain.weights[0][0, 0] * (chain.z[0][:, 0] - (chain.z[0][:, 0].mean() - 40))
@@ -194,11 +197,17 @@ def test_what_cannot_be_is_refused(chain):
 
     parts = chain.model, chain.saes, chain.task, chain.fit
     with pytest.raises(InputError, match="sizes must be from 0"):
-        edge_faithfulness(*parts, 0.001, sizes=[99])
+        edge_faithfulness(whole(chain), *parts, sizes=[99])
+    other = replace(chain.fit.circuit(0.001), settings={"strength": 0.5})
     with pytest.raises(InputError, match="which this fit has not"):
-        edge_faithfulness(*parts, 0.5, circuit=chain.fit.circuit(0.001))
+        edge_faithfulness(other, *parts)
+    with pytest.raises(InputError, match="has no strength"):
+        edge_faithfulness(replace(other, settings={}), *parts)
     with pytest.raises(InputError, match="Pass the autoencoder"):
-        edge_faithfulness(chain.model, {}, chain.task, chain.fit)
+        first = {SITES[0]: chain.saes[SITES[0]]}
+        edge_faithfulness(whole(chain), chain.model, first, chain.task, chain.fit)
     several = replace(chain.fit, readout={site: chain.fit.readout[SITES[-1]] for site in SITES})
     with pytest.raises(InputError, match="reads='last'"):
-        edge_faithfulness(chain.model, chain.saes, chain.task, several)
+        edge_faithfulness(whole(chain), chain.model, chain.saes, chain.task, several)
+    with pytest.raises(InputError, match="circuit must be a Circuit"):
+        edge_faithfulness(chain.fit, *parts)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.arguments import described, expect, is_a
 from circuit_toolkit.attribution.edges import attribution_patching
 from circuit_toolkit.benchmark.heads.baselines import differences, head_outputs, towards_answer
 from circuit_toolkit.benchmark.metrics import at_budget, average_precision, roc_auc
@@ -25,6 +27,7 @@ from circuit_toolkit.tasks import Task
 if TYPE_CHECKING:
     import pandas as pd
 
+OURS, PUBLISHED = "head codes", "head codes, published"
 # What a method does to the model beside reading its activations.
 USES = {
     "attribution patching": "gradients",
@@ -135,9 +138,9 @@ def compare_heads(
     edges: np.ndarray | None = None,
     interventions: bool = True,
     bos: bool = False,
-    progress: bool = False,
+    progress: bool = True,
 ) -> HeadComparison:
-    """Score all heads by head codes and by what is simpler, slower or knows nothing.
+    """Score all heads by head codes, by simpler and slower methods and by trivial baselines.
 
     Parameters
     ----------
@@ -157,7 +160,7 @@ def compare_heads(
     bos : bool
         Whether the beginning-of-sequence token counts in a mean, as in the published form.
     progress : bool
-        Whether to show progress bars.
+        Whether to show which method runs.
 
     Returns
     -------
@@ -173,58 +176,70 @@ def compare_heads(
     InputError
         As `HeadCodes.fit`, or if the truth is of another model.
     """
+    from tqdm.auto import tqdm
+
+    expect(model, "model", "Model")
+    expect(task, "task", "Task")
+    shape = (model.n_layers, model.n_heads)
+    truth = _as_truth(truth, shape)
     codes = HeadCodes() if codes is None else codes
+    expect(codes, "codes", "HeadCodes")
     published = HeadCodes.published(l1=codes.l1, n_seeds=codes.n_seeds, seed=codes.seed)
     acts = capture(model, "head_out", task, codes.positions, bos=bos, progress=progress)
     means = capture(model, "head_out", task, published.positions, bos=True, progress=progress)
-    shape = (model.n_layers, model.n_heads)
-    scores: dict[str, np.ndarray] = {}
-    used: dict[str, tuple[float, float]] = {}
-
-    def timed(name: str, make: Callable[[], Any]) -> Any:
-        began, cpu = time.perf_counter(), time.process_time()
-        made = make()
-        used[name] = time.perf_counter() - began, time.process_time() - cpu
-        return made
-
-    fit: HeadCodesFit = timed("head codes", lambda: codes.fit(acts, task))
-    as_published: HeadCodesFit = timed("head codes, published", lambda: published.fit(means, task))
-    untrained: HeadCodesFit = timed(
-        "untrained autoencoder", lambda: replace(codes, steps=0).fit(acts, task)
-    )
-    scores["head codes"], scores["head codes, published"] = fit.per_seed, as_published.per_seed
-    scores["published pairs"] = as_published.heads_in_pairs
-    scores["untrained autoencoder"] = untrained.per_seed
-    scores["layer index"] = np.repeat(np.arange(shape[0])[:, None], shape[1], 1)[None]
     outputs = head_outputs(acts, model.n_heads)
-    whole, pairs = timed("difference of pairs", lambda: differences(outputs))
-    scores["difference of means"], scores["difference of pairs"] = whole[None], pairs[None]
-    answer = timed("change towards the answer", lambda: towards_answer(model, task, outputs))
-    if answer is not None:
-        scores["change towards the answer"] = answer[None]
+    fits: dict[str, HeadCodesFit] = {}
+
+    def fitted(name: str, codes: HeadCodes, acts: Activations) -> np.ndarray:
+        fits[name] = codes.fit(acts, task)
+        return fits[name].per_seed
+
+    def patched(method: Callable[..., Circuit], **options: Any) -> np.ndarray:
+        return _of_heads(method(model, task, **options), shape)
+
+    ways: dict[str, Callable[[], np.ndarray | None]] = {
+        OURS: lambda: fitted(OURS, codes, acts),
+        PUBLISHED: lambda: fitted(PUBLISHED, published, means),
+        "published pairs": lambda: fits[PUBLISHED].heads_in_pairs,
+        "untrained autoencoder": lambda: fitted("untrained", replace(codes, steps=0), acts),
+        "layer index": lambda: np.repeat(np.arange(shape[0])[:, None], shape[1], 1),
+        "difference of means": lambda: differences(outputs)[0],
+        "difference of pairs": lambda: differences(outputs)[1],
+        "change towards the answer": lambda: towards_answer(model, task, outputs),
+    }
     if interventions:
-        patched: Circuit = timed(
-            "attribution patching",
-            lambda: attribution_patching(model, task, average="mean of absolutes"),
-        )
-        scores["attribution patching"] = _of_heads(patched, shape)[None]
-        patched = timed("activation patching", lambda: activation_patching(model, task))
-        scores["activation patching"] = _of_heads(patched, shape)[None]
-    rows = [
-        {
-            "method": name,
-            "uses": USES.get(name, "activations"),
-            **head_agreement(each, truth),
-            "edge_auc": None,
-            "seconds": used.get(name, (None, None))[0],
-            "cpu_seconds": used.get(name, (None, None))[1],
-        }
-        for name, each in scores.items()
-    ]
+        average = "mean of absolutes"
+        ways["attribution patching"] = lambda: patched(attribution_patching, average=average)
+        ways["activation patching"] = lambda: patched(activation_patching)
+    rows, scores = [], {}
+    for name, way in (bar := tqdm(ways.items(), disable=not progress)):
+        bar.set_description(name)
+        began, cpu = time.perf_counter(), time.process_time()
+        made = way()
+        used = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+        if made is None:
+            continue
+        scores[name] = made[None] if made.ndim == 2 else made
+        row = {"method": name, "uses": USES.get(name, "activations")}
+        rows.append({**row, **head_agreement(made, truth), "edge_auc": None, **used})
     if edges is not None:
-        for row, made in zip(rows, (fit, as_published), strict=False):
-            row["edge_auc"] = pair_auc(made, edges)
-    return HeadComparison(rows, scores, np.asarray(truth, dtype=bool), fit)
+        for row in rows[:2]:
+            row["edge_auc"] = pair_auc(fits[row["method"]], edges)
+    return HeadComparison(rows, scores, truth, fits[OURS])
+
+
+def _as_truth(truth: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Return a mask of heads, refusing another kind of truth."""
+    if is_a(truth, "HeadEffects", "CanonicalCircuit", "KnownHeads", "Circuit"):
+        raise InputError(
+            f"truth must be a mask of heads, bool of shape {shape}, got {described(truth)}. Pass "
+            "reference_heads(...).reference(), canonical_circuit(...).mask() or known_heads(...)"
+            ".mask."
+        )
+    found = np.asarray(truth)
+    if found.shape != shape:
+        raise InputError(f"truth must be a mask of heads of shape {shape}, got {found.shape}.")
+    return found.astype(bool)
 
 
 def pair_auc(fit: HeadCodesFit, edges: np.ndarray) -> float:
