@@ -16,13 +16,13 @@ __getattr__, __dir__, __all__ = lazy(
 
 display.register(
     "Circuit",
-    html="circuit_toolkit.views.graph.graph_page:graph_page",
+    html="circuit_toolkit.views.graph.page:graph_page",
     live="circuit_toolkit.panels.graph_widget:GraphWidget",
 )
 display.register(
     "FeatureCard",
-    html="circuit_toolkit.views.card.page:card_html",
-    page="circuit_toolkit.views.card.page:card_page",
+    html="circuit_toolkit.views.card.html:card_html",
+    page="circuit_toolkit.views.card.html:card_page",
 )
 display.register("HeadCodesFit", figure="circuit_toolkit.views.figures.heads:codes_figure")
 display.register(

@@ -10,9 +10,9 @@ import traitlets
 
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.views.graph.graph_page import static, vis_network_script
-from circuit_toolkit.views.graph.graph_svg import graph_svg
-from circuit_toolkit.views.graph.scene import scene
+from circuit_toolkit.views.graph.scene import scene_of
+from circuit_toolkit.views.graph.svg import graph_svg
+from circuit_toolkit.views.rendering import script, stylesheet, vis_network
 
 
 class GraphWidget(anywidget.AnyWidget):
@@ -51,7 +51,7 @@ class GraphWidget(anywidget.AnyWidget):
 
     @traitlets.observe("circuit")
     def _draw(self, change: Any) -> None:
-        drawn = scene(change.new) if change.new else {}
+        drawn = scene_of(change.new) if change.new else {}
         with self.hold_sync():  # one message
             if self.selected not in _ids(change.new):
                 self.selected = ""
@@ -86,41 +86,7 @@ def _ids(circuit: Any) -> list[str]:
 @cache
 def _sources() -> tuple[str, str]:
     """Build the ES module and the style sheet; vis-network is UMD, so it needs an `exports`."""
-    umd = "const exports = {}, module = { exports };\n" + vis_network_script()
+    umd = f"const exports = {{}}, module = {{ exports }};\n{vis_network()}"
     vis = f"const vis = (() => {{\n{umd}\nreturn exports;\n}})();\n"
-    return vis + static("graph.js") + _RENDER, static("graph.css")
-
-
-_RENDER = """
-export default {
-  render({ model, el }) {
-    let view;
-    const hooks = Object.fromEntries(["selected", "hovered"].map((name) => [name, (id) => {
-      model.set(name, id);
-      model.save_changes();
-    }]));
-    const redraw = () => {
-      const scene = model.get("_scene");
-      if (scene.nodes && view) return view.update(scene);
-      view?.destroy();
-      view = undefined;
-      el.replaceChildren();
-      const root = el.appendChild(document.createElement("div"));
-      if (!scene.nodes) root.textContent = "No circuit yet.";
-      else {
-        view = drawCircuit(vis, root, scene, hooks);
-        view.select(model.get("selected"));
-      }
-    };
-    const select = () => view?.select(model.get("selected"));
-    model.on("change:_scene", redraw);
-    model.on("change:selected", select);
-    redraw();
-    return () => {
-      model.off("change:_scene", redraw);
-      model.off("change:selected", select);
-      view?.destroy();
-    };
-  },
-};
-"""
+    own = script("views/static/graph.js", "panels/static/graph_widget.js")
+    return vis + str(own), str(stylesheet("views/static/graph.css"))

@@ -6,14 +6,14 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "attention_figure": "figures.heads",
-        "compare_figure": "figures.compare",
+        "compare_figure": "figures.methods",
         "evidence_figure": "figures.fit",
         "generalisation_figure": "figures.generalisation",
-        "graph_page": "graph.graph_page",
+        "graph_page": "graph.page",
         "head_comparison_figure": "figures.heads",
         "head_figure": "figures.heads",
-        "highlighted_text_html": "figures.fit",
-        "neighbours_figure": "figures.virtual_weights",
+        "highlighted_text_html": "card.html",
+        "neighbours_figure": "figures.neighbours",
         "path_figure": "figures.fit",
     },
 )

@@ -14,7 +14,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.component_faithfulness import kept_edges
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.patching.effects import edge_patching, patching_effects
-from circuit_toolkit.views.figures.compare import compare_figure
+from circuit_toolkit.views import compare_figure
 from tests.attribution.prompt_pairs import TwoTokens
 from tests.small_case import write_case
 

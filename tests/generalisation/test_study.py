@@ -27,7 +27,7 @@ from circuit_toolkit.models import run, token_mask
 from circuit_toolkit.regression import logistic_path
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
-from circuit_toolkit.views.figures.generalisation import generalisation_figure
+from circuit_toolkit.views import generalisation_figure
 
 EMBED, MIDDLE = Site("resid_pre", 0), Site("resid_post", 0)
 TIED = [

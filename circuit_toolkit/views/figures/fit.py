@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,9 +11,8 @@ from plotly.subplots import make_subplots
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.evidence import UNVALIDATED
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.views.graph.scene import INK, NEGATIVE, RAMP
-
-TEAL, GREY = RAMP[3], "#9aa5b1"
+from circuit_toolkit.views.colours import GREY, INK, NEGATIVE, RAMP, RULE, TEAL, WARNING, faded
+from circuit_toolkit.views.figures.style import finished
 
 
 def path_figure(
@@ -65,7 +62,7 @@ def path_figure(
         low, fit, high = np.nanquantile(fit, [0.1, 0.5, 0.9], axis=1)  # (k,) each
         edge = {"line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "mode": "lines"}
         figure.add_scatter(x=x, y=high[order], **edge)
-        fill = {"fill": "tonexty", "fillcolor": "rgba(33,145,140,.15)"}
+        fill = {"fill": "tonexty", "fillcolor": faded(TEAL, 0.15)}
         figure.add_scatter(x=x, y=low[order], **edge, **fill)
     style = {"mode": "lines+markers", "marker": {"size": 6}}
     figure.add_scatter(x=x, y=fit[order], name=fit_name, line={"color": TEAL}, **style)
@@ -79,7 +76,7 @@ def path_figure(
     figure.update_yaxes(title=fit_name, rangemode="tozero", nticks=6, row=1, col=1)
     if sizes:
         figure.update_yaxes(title="count", rangemode="tozero", row=2, col=1)
-    return _finish(figure, height=260 + 160 * (rows - 1), hovermode="x unified")
+    return finished(figure, height=260 + 160 * (rows - 1), hovermode="x unified")
 
 
 def evidence_figure(circuit: Circuit) -> go.Figure:
@@ -99,8 +96,8 @@ def evidence_figure(circuit: Circuit) -> go.Figure:
     if ablation.get("faithfulness") is None:
         text = "no ablation yet" if circuit.evidence else UNVALIDATED
         figure = go.Figure().update_xaxes(visible=False).update_yaxes(visible=False)
-        figure.add_annotation(text=text, showarrow=False, font={"size": 15, "color": "#7a4b00"})
-        return _finish(figure, height=160)
+        figure.add_annotation(text=text, showarrow=False, font={"size": 15, "color": WARNING})
+        return finished(figure, height=160)
     figure, rows, shares = go.Figure(), [], [0.0, 1.0]
     bar = {"orientation": "h", "width": 0.55, "showlegend": False}
     dots = {"size": 9, "color": INK, "opacity": 0.45}
@@ -126,7 +123,7 @@ def evidence_figure(circuit: Circuit) -> go.Figure:
             alone = "random sets alone" if key == "faithfulness" else "everything but random sets"
             rows.append(f"{alone}<br>mean {np.mean(draws):.2f}")  # a number on dots is unreadable
             figure.add_bar(
-                x=[float(np.mean(draws))], y=rows[-1:], marker_color="#dde3e9", name=key, **bar
+                x=[float(np.mean(draws))], y=rows[-1:], marker_color=RULE, name=key, **bar
             )
             figure.add_scatter(
                 x=draws,
@@ -143,50 +140,4 @@ def evidence_figure(circuit: Circuit) -> go.Figure:
     low, high = min(shares), max(shares)
     figure.update_xaxes(range=[low - 0.02 * (low < 0), 1.02 * high])
     figure.update_yaxes(categoryarray=rows[::-1], categoryorder="array")
-    return _finish(figure, height=320, legend={"orientation": "h", "y": 1.15})
-
-
-def highlighted_text_html(
-    tokens: Sequence[str], values: Sequence[float] | np.ndarray, peak: float | None = None
-) -> str:
-    """Write a prompt as HTML whose background shows the activation of a feature.
-
-    Parameters
-    ----------
-    tokens : list of str
-        T tokens of one prompt, as text; escaped here.
-    values : ndarray, shape (T,)
-        Activation on each; positive ones are teal, negative ones orange.
-    peak : float, optional
-        Activation of the full colour, so that prompts can be compared; by default the largest.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    InputError
-        If there are not as many values as tokens.
-    """
-    if np.shape(values) != (len(tokens),):
-        raise InputError(f"There are {len(tokens)} tokens, and values of shape {np.shape(values)}.")
-    numbers = np.nan_to_num(np.asarray(values, float))
-    peak = float(np.abs(numbers).max(initial=0)) if peak is None else peak
-    spans = []
-    for token, value in zip(tokens, numbers.tolist(), strict=True):
-        share = min(abs(value) / peak, 1) if peak > 0 else 0.0
-        colour = "33,145,140" if value > 0 else "221,107,32"
-        style = f' style="background:rgba({colour},{0.75 * share:.2f})"' if share > 0.01 else ""
-        shown = html.escape(token).replace("\n", "↵\n")
-        spans.append(f'<span title="{value:.3g}"{style}>{shown}</span>')
-    # Tokens of most tokenizers carry their space; those of a word-level one are set apart here.
-    gap = "" if any(token[:1].isspace() for token in tokens) else " "
-    return f'<div style="white-space:pre-wrap;line-height:1.7">{gap.join(spans)}</div>'
-
-
-def _finish(figure: go.Figure, height: int, **options: Any) -> go.Figure:
-    margin = {"l": 10, "r": 10, "t": 46 if options.get("title") else 30, "b": 10}
-    font = {"color": INK, "size": 12.5}
-    figure.update_layout(template="plotly_white", height=height, margin=margin, font=font)
-    return figure.update_layout(**options)
+    return finished(figure, height=320, legend={"orientation": "h", "y": 1.15})

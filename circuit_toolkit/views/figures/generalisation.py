@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.generalisation.scores import Generalisation
-from circuit_toolkit.views.figures.fit import GREY, TEAL
-from circuit_toolkit.views.graph.scene import INK
+from circuit_toolkit.views.colours import GREY, INK, NEGATIVE, RULE, TEAL
+from circuit_toolkit.views.figures.style import finished
 
 NAMES = {
     "original": "as trained",
@@ -52,7 +52,7 @@ def generalisation_figure(result: Generalisation) -> go.Figure:
         orientation="h",
         width=0.6,
         name="worst group",
-        marker_color=[TEAL if mine else "#c9d1d9" for mine in ours],
+        marker_color=[TEAL if mine else RULE for mine in ours],
         error_x={
             "array": [each.high - each.value for each in worst],
             "arrayminus": [each.value - each.low for each in worst],
@@ -74,19 +74,14 @@ def generalisation_figure(result: Generalisation) -> go.Figure:
     figure.add_scatter(
         x=[each.spurious.value for each in result.scores],
         name=f"{spurious} told (chance 50%)",
-        marker={"size": 9, "color": "#dd6b20", "symbol": "circle-open", "line": {"width": 2}},
+        marker={"size": 9, "color": NEGATIVE, "symbol": "circle-open", "line": {"width": 2}},
         **dots,
     )
     figure.add_vline(x=0.5, line={"color": GREY, "dash": "dot", "width": 1})
     figure.update_xaxes(title="share of test texts", tickformat=".0%", range=[0, 1.02])
     figure.update_yaxes(autorange="reversed")
-    return figure.update_layout(
-        template="plotly_white",
-        height=140 + 32 * len(rows),
-        margin={"l": 10, "r": 10, "t": 30, "b": 10},
-        font={"color": INK, "size": 12.5},
-        legend={"orientation": "h", "y": 1.08, "yanchor": "bottom"},
-    )
+    legend = {"orientation": "h", "y": 1.08, "yanchor": "bottom"}
+    return finished(figure, 140 + 32 * len(rows), legend=legend)
 
 
 def _name(method: str) -> str:

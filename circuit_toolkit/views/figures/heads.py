@@ -11,11 +11,11 @@ import plotly.graph_objects as go
 from circuit_toolkit.benchmark.heads.comparison import HeadComparison
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.fit import HeadCodesFit
-from circuit_toolkit.views.graph.scene import INK, NEGATIVE, POSITIVE, RAMP, shorten
+from circuit_toolkit.views.colours import DIVERGING, GOLD, INK, RISING, SLATE, TEAL
+from circuit_toolkit.views.figures.style import finished
+from circuit_toolkit.views.graph.scene import shorten
 
-_RISING = [[0, "#ffffff"], [0.5, "#9fd6cf"], [1, RAMP[2]]]
-_DIVERGING = [[0, NEGATIVE], [0.5, "#ffffff"], [1, POSITIVE]]
-_USES = {"activations": RAMP[3], "gradients": "#c9a227", "interventions": "#66788a"}
+_USES = {"activations": TEAL, "gradients": GOLD, "interventions": SLATE}
 
 
 def codes_figure(fit: HeadCodesFit, truth: np.ndarray | None = None) -> go.Figure:
@@ -74,7 +74,7 @@ def head_figure(
             z=scores,
             y=[str(layer) for layer in layers],
             x=[str(head) for head in range(scores.shape[1])],
-            colorscale=_DIVERGING if signed else _RISING,
+            colorscale=DIVERGING if signed else RISING,
             zmid=0 if signed else None,
             zmin=None if signed else 0,
             xgap=2,
@@ -101,16 +101,13 @@ def head_figure(
     axis = {"type": "category", "showgrid": False, "zeroline": False}
     figure.update_xaxes(title="head", **axis)
     figure.update_yaxes(title="layer", autorange="reversed", **axis)
-    figure.update_layout(
-        template="plotly_white",
-        height=130 + 34 * max(len(scores), 3),
+    return finished(
+        figure,
+        130 + 34 * max(len(scores), 3),
         width=max(420, 170 + 40 * scores.shape[1]),
-        margin={"l": 10, "r": 10, "t": 46 if title else 20, "b": 10},
-        font={"color": INK, "size": 12.5},
         title=html.escape(title) or None,
         legend={"orientation": "h", "y": -0.32, "x": 0},
     )
-    return figure
 
 
 def attention_figure(pattern: np.ndarray, tokens: Sequence[str], title: str = "") -> go.Figure:
@@ -146,7 +143,7 @@ def attention_figure(pattern: np.ndarray, tokens: Sequence[str], title: str = ""
         go.Heatmap(
             z=seen,
             customdata=[[f"{row} → {column}" for column in words] for row in words],
-            colorscale=_RISING,
+            colorscale=RISING,
             zmin=0,
             zmax=1,
             hoverongaps=False,
@@ -158,15 +155,7 @@ def attention_figure(pattern: np.ndarray, tokens: Sequence[str], title: str = ""
     figure.update_xaxes(title="looks at", tickangle=-60, **ticks)
     figure.update_yaxes(autorange="reversed", **ticks)
     side = 20 * len(words)
-    figure.update_layout(
-        template="plotly_white",
-        height=190 + side,
-        width=280 + side,
-        margin={"l": 10, "r": 10, "t": 46 if title else 20, "b": 10},
-        font={"color": INK, "size": 11.5},
-        title=html.escape(title) or None,
-    )
-    return figure
+    return finished(figure, 190 + side, width=280 + side, title=html.escape(title) or None)
 
 
 def head_comparison_figure(comparison: HeadComparison) -> go.Figure:
@@ -202,13 +191,6 @@ def head_comparison_figure(comparison: HeadComparison) -> go.Figure:
     order = [html.escape(row["method"]) for row in rows]
     figure.update_yaxes(categoryorder="array", categoryarray=order)
     figure.update_xaxes(title=f"ROC AUC over {comparison.truth.size} heads", range=[0, 1.04])
-    figure.update_layout(
-        template="plotly_white",
-        height=130 + 30 * len(rows),
-        margin={"l": 10, "r": 10, "t": 20, "b": 10},
-        font={"color": INK, "size": 12.5},
-        legend={"orientation": "h", "y": 1.1, "x": 0},
-        barmode="overlay",
-        showlegend=True,
-    )
-    return figure
+    legend = {"orientation": "h", "y": 1.1, "x": 0}
+    height = 130 + 30 * len(rows)
+    return finished(figure, height, legend=legend, barmode="overlay", showlegend=True)

@@ -32,7 +32,7 @@ class Layout:
     height: float
 
 
-def layout(circuit: Circuit) -> Layout:
+def laid_out(circuit: Circuit) -> Layout:
     """Place the nodes of a circuit from left to right in order of computation."""
     depth = circuit.depths()  # (n,)
     count = np.bincount(depth)  # (c,) nodes at each site

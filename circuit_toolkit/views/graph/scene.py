@@ -12,22 +12,18 @@ import numpy as np
 
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.evidence import UNVALIDATED
-from circuit_toolkit.views.graph.layout import layout
+from circuit_toolkit.views.colours import INK, of_sign, site_colours
+from circuit_toolkit.views.graph.layout import laid_out
 
-# From dark to light and from violet to green, even to colour-blind eyes (after viridis, whose
-# yellow end is too pale on white): early sites are dark.
-RAMP = ("#46327e", "#3b528b", "#2c728e", "#21918c", "#35a779", "#7bbf4a")
-POSITIVE, NEGATIVE = "#2b6cb0", "#dd6b20"  # blue and orange differ to colour-blind eyes too
-INK = "#1f2933"
 RADIUS = (5.0, 15.0)  # px
 STROKE = (0.8, 5.0)  # px
 LETTER = 6.1  # px, mean width at the size that labels are drawn
 SHAPES = {"resid": "dot", "embed": "dot", "attn": "diamond", "head": "diamond", "mlp": "square"}
 
 
-def scene(circuit: Circuit) -> dict[str, Any]:
+def scene_of(circuit: Circuit) -> dict[str, Any]:
     """Return what to draw for a circuit."""
-    place = layout(circuit)
+    place = laid_out(circuit)
     colours = site_colours(len(place.names) - 1) + [INK]
     bands = [
         {"name": name, "left": round(left, 1), "right": round(right, 1), "color": colour}
@@ -93,14 +89,6 @@ def _told(key: str, value: object) -> str:
     return Path(text).name if key == "model" and Path(text).is_absolute() else text
 
 
-def site_colours(count: int) -> list[str]:
-    """Return a colour to each of `count` sites, in order of computation."""
-    stops = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in RAMP])  # (6, 3)
-    at = np.linspace(0, len(RAMP) - 1, count) if count > 1 else np.array([2.0] * count)
-    rgb = np.stack([np.interp(at, range(len(RAMP)), stops[:, i]) for i in range(3)], axis=1)
-    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rgb.round().astype(int).tolist()]
-
-
 def shorten(text: str, letters: int) -> str:
     """Cut a text that is too long, after a whole word where one fits."""
     text = " ".join(text.split())
@@ -124,6 +112,7 @@ def _edges(edges: np.ndarray) -> list[dict[str, Any]]:
             "score": round(score, 4),
             "width": round(w, 2),
             "opacity": round(o, 2),
+            "color": of_sign(weight),
         }
         for (source, target, weight, score), w, o in zip(
             edges.tolist(), width.tolist(), opacity.tolist(), strict=True

@@ -1,8 +1,9 @@
-// Draws one circuit (views/scene.py) with vis-network. The page and the widget share this file.
+// Draws one circuit (views/graph/scene.py) with vis-network. The page and the widget share this
+// file; COLOURS stands before it, from views/colours.py.
 // All text goes through textContent or the canvas, so a label can never become markup.
 
 const FONT = 'Inter, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif';
-const POSITIVE = "#2b6cb0", NEGATIVE = "#dd6b20", RING = "#f2b705", FADED = 0.07;
+const FADED = 0.07, HALO = `${COLOURS.PAPER}eb`;
 
 const OPTIONS = {
   physics: false,
@@ -10,7 +11,7 @@ const OPTIONS = {
   interaction: { hover: true, hoverConnectedEdges: false, selectConnectedEdges: false, multiselect: false, tooltipDelay: 1e8 },
   nodes: {
     borderWidth: 1.5, borderWidthSelected: 3.5, chosen: false,
-    font: { size: 12, face: FONT, color: "#323f4b", strokeWidth: 4, strokeColor: "rgba(255,255,255,.92)", vadjust: -3 },
+    font: { size: 12, face: FONT, color: COLOURS.TEXT, strokeWidth: 4, strokeColor: HALO, vadjust: -3 },
   },
   edges: {
     smooth: { enabled: true, type: "cubicBezier", forceDirection: "horizontal", roundness: 0.45 },
@@ -44,7 +45,7 @@ function fillHeader(head, { title, size, evidence, validated, settings }) {
 }
 
 function fillFooter(foot) {
-  for (const [colour, words] of [[POSITIVE, "raises"], [NEGATIVE, "lowers"]]) {
+  for (const [colour, words] of [[COLOURS.POSITIVE, "raises"], [COLOURS.NEGATIVE, "lowers"]]) {
     const entry = element("span", "", undefined, foot);
     element("i", "", undefined, entry).style.background = colour;
     entry.append(words);
@@ -54,7 +55,7 @@ function fillFooter(foot) {
   element("span", "ct-hint", "hover: details · click: select · drag: move · ctrl + wheel: zoom", foot);
 }
 
-const shade = (i) => (i % 2 ? "#ffffff" : "#f6f8fa");
+const shade = (i) => (i % 2 ? COLOURS.PAPER : COLOURS.BAND);
 
 // A colour mixed with white: unlike a transparent one, it hides the lines behind it.
 function paled(colour) {
@@ -65,16 +66,16 @@ function paled(colour) {
 // A node as vis-network wants it; `faded` and `ringed` are what hovering and selecting change.
 function styled(node, faded, ringed) {
   const box = node.shape === "box", background = faded ? paled(node.color) : node.color;
-  const colour = { background, border: ringed ? RING : box ? background : "#ffffff" };
-  const font = box ? { color: "#ffffff", size: 13, vadjust: 0, strokeWidth: 0 }
-    : { color: faded ? "#d5dbe1" : "#323f4b", strokeWidth: faded ? 0 : 4 };
+  const colour = { background, border: ringed ? COLOURS.RING : box ? background : COLOURS.PAPER };
+  const font = box ? { color: COLOURS.PAPER, size: 13, vadjust: 0, strokeWidth: 0 }
+    : { color: faded ? COLOURS.RULE : COLOURS.TEXT, strokeWidth: faded ? 0 : 4 };
   return { id: node.id, borderWidth: ringed ? 4 : 1.5, color: { ...colour, highlight: colour, hover: colour }, font };
 }
 
-// An edge with an id and a colour; the widget sends rows of the nodes, pyvis writes ids.
+// An edge with an id; the widget sends rows of the nodes, pyvis writes ids.
 function completed(edge, nodes) {
   const [from, to] = [edge.from, edge.to].map((end) => (typeof end === "number" ? nodes[end].id : end));
-  const color = { color: edge.weight < 0 ? NEGATIVE : POSITIVE, opacity: edge.opacity };
+  const color = { color: edge.color, opacity: edge.opacity };
   return { ...edge, id: `${from} > ${to}`, from, to, color };
 }
 
@@ -156,7 +157,7 @@ function drawCircuit(vis, root, first, hooks = {}) {
       const wide = ctx.measureText(band.name).width;
       ctx.fillStyle = shade(i);
       ctx.fillRect(middle - wide / 2 - 4, top + 3, wide + 8, 24);
-      ctx.fillStyle = "#52606d";
+      ctx.fillStyle = COLOURS.MUTED;
       ctx.fillText(band.name, middle, top + 14);
       ctx.fillStyle = band.color;
       ctx.fillRect(middle - wide / 2, top + 23, wide, 2.5 / Math.min(scale, 1));
@@ -174,14 +175,14 @@ function drawCircuit(vis, root, first, hooks = {}) {
       const found = scene.edges.filter((edge) => edge[here] === node.id).reverse();  // strongest first
       if (!found.length) continue;
       element("div", "ct-part", found.length > 4 ? `${words} ${found.length}, the strongest:` : words, card);
-      for (const edge of found.slice(0, 4)) line(nameOf(byId.get(edge[there])), edge.weight);
+      for (const edge of found.slice(0, 4)) line(nameOf(byId.get(edge[there])), edge);
     }
   }
 
-  function line(text, weight) {
+  function line(text, { weight, color }) {
     const row = element("div", "ct-line", undefined, card);
     element("span", "", text, row);
-    element("span", "", signed(weight), row).style.color = weight < 0 ? NEGATIVE : POSITIVE;
+    element("span", "", signed(weight), row).style.color = color.color;
   }
 
   function describeEdge(edge) {

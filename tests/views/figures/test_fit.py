@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.views.figures.fit import (
-    evidence_figure,
-    highlighted_text_html,
-    path_figure,
-)
+from circuit_toolkit.views import evidence_figure, highlighted_text_html, path_figure
 from tests.circuit.made_up import made_up_circuit
 
 TOKENS = [["<s>", " Mary", " &", "\n"], ["<b>", " went"]]

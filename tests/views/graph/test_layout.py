@@ -3,7 +3,7 @@ import pytest
 
 from circuit_toolkit.circuit.circuit import EDGE, Circuit
 from circuit_toolkit.sites import Site
-from circuit_toolkit.views.graph.layout import crossings, layout
+from circuit_toolkit.views.graph.layout import crossings, laid_out
 from tests.circuit.made_up import SITES, made_up_circuit
 
 MANY = [Site("embed"), *(Site(k, i) for i in range(6) for k in ("mlp_out", "resid_post"))]
@@ -25,7 +25,7 @@ CIRCUITS = [
 
 @pytest.mark.parametrize("circuit", CIRCUITS, ids=size)
 def test_time_runs_to_the_right_and_nothing_overlaps(circuit):
-    place, depth = layout(circuit), circuit.depths()
+    place, depth = laid_out(circuit), circuit.depths()
     x, y, edges = place.x, place.y, circuit.edges
     assert (place.left[depth] < x).all() and (x < place.right[depth]).all()
     assert (x[edges["source"]] < x[edges["target"]]).all()
@@ -38,7 +38,7 @@ def test_time_runs_to_the_right_and_nothing_overlaps(circuit):
 
 @pytest.mark.parametrize("circuit", CIRCUITS[:4], ids=size)
 def test_the_order_has_fewer_crossings_than_the_one_given(circuit):
-    place, depth = layout(circuit), circuit.depths()
+    place, depth = laid_out(circuit), circuit.depths()
     given = np.empty(len(depth))
     for d in np.unique(depth):  # the same places in each column, in the order of the rows
         given[depth == d] = np.sort(place.y[depth == d])
@@ -53,7 +53,7 @@ def test_a_tangle_that_has_no_need_to_cross_is_undone():
     pairs = list(zip(left, reversed(right), strict=False))
     rows = [(s, t, 1, 1) for s, t in pairs] + [(s, 8, 1, 1) for s in right]
     tangled = Circuit(circuit.nodes, np.array(rows, dtype=EDGE))
-    place = layout(tangled)
+    place = laid_out(tangled)
     chains = tangled.edges[: len(pairs)]
     assert crossings(place.x, place.y, chains) == 0
 
@@ -62,20 +62,20 @@ def test_lines_that_skip_a_site_do_not_run_through_its_node():
     circuit = made_up_circuit(5, 0, sites=SITES[:5])
     assert (np.bincount(circuit.depths()) == 1).all()
     rows = [(s, t, 1, 1) for t in range(1, 6) for s in range(t)]
-    place = layout(Circuit(circuit.nodes, np.array(rows, dtype=EDGE)))
+    place = laid_out(Circuit(circuit.nodes, np.array(rows, dtype=EDGE)))
     x, y = place.x, place.y
     for s, t, *_ in rows:
         between = np.arange(s + 1, t)
         share = (x[between] - x[s]) / (x[t] - x[s])
         line = y[s] + (y[t] - y[s]) * share**2 * (3 - 2 * share)  # it leaves and arrives level
         assert (np.abs(line - y[between]) > 10).all()  # px: the size of a node
-    chain = layout(Circuit(circuit.nodes, np.array([(s, s + 1, 1, 1) for s in range(5)], EDGE)))
+    chain = laid_out(Circuit(circuit.nodes, np.array([(s, s + 1, 1, 1) for s in range(5)], EDGE)))
     assert np.ptp(chain.y) == 0  # nothing to make room for
 
 
 def test_crossings_agree_with_a_slow_count():
     circuit = made_up_circuit(20, 40)
-    place = layout(circuit)
+    place = laid_out(circuit)
 
     def height(edge, at):
         s, t = edge["source"], edge["target"]

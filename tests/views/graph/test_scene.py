@@ -1,12 +1,16 @@
 import json
+import re
+from importlib.resources import files
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.views.graph.graph_page import static
-from circuit_toolkit.views.graph.scene import NEGATIVE, POSITIVE, scene, shorten, site_colours
+from circuit_toolkit.views.colours import NAMED, NEGATIVE, POSITIVE, site_colours
+from circuit_toolkit.views.graph.scene import scene_of, shorten
+from circuit_toolkit.views.rendering import script
 from tests.circuit.made_up import made_up_circuit
 
 # How eyes without one kind of cone see linear RGB (Machado et al., 2009, severity 1).
@@ -53,7 +57,7 @@ def test_colours_differ_to_all_eyes(eye):
 
 def test_the_scene_says_what_the_circuit_holds():
     circuit = made_up_circuit()
-    drawn = json.loads(json.dumps(scene(circuit), allow_nan=False))
+    drawn = json.loads(json.dumps(scene_of(circuit), allow_nan=False))
     assert [node["id"] for node in drawn["nodes"]] == circuit.ids()
     assert [node["name"] for node in drawn["nodes"]] == circuit.nodes["label"].tolist()
     assert all(node["label"] for node in drawn["nodes"])
@@ -74,7 +78,7 @@ def test_nodes_without_scores_show_their_activations():
     circuit = made_up_circuit()
     nodes = circuit.nodes.copy()
     nodes["score"] = 0
-    sizes = [node["size"] for node in scene(Circuit(nodes, circuit.edges))["nodes"]]
+    sizes = [node["size"] for node in scene_of(Circuit(nodes, circuit.edges))["nodes"]]
     assert (np.diff(np.array(sizes)[np.argsort(np.abs(nodes["activation"]))]) >= 0).all()
 
 
@@ -82,7 +86,7 @@ def test_features_without_a_label_show_their_number():
     circuit = made_up_circuit(3, 3)
     nodes = circuit.nodes.copy()
     nodes["label"] = ""
-    drawn = scene(Circuit(nodes, circuit.edges))["nodes"]
+    drawn = scene_of(Circuit(nodes, circuit.edges))["nodes"]
     assert drawn[0]["label"] == f"#{nodes['feature'][0]}" and drawn[-1]["label"] == "target"
 
 
@@ -95,12 +99,29 @@ def test_shortened_text_fits(text, letters):
     assert short == plain if len(plain) <= letters else plain.startswith(short[:-1])
 
 
-def test_script_and_python_agree_on_the_colours_of_edges():
-    assert f'POSITIVE = "{POSITIVE}", NEGATIVE = "{NEGATIVE}"' in static("graph.js")
+def test_colours_are_named_in_one_place_alone():
+    package = files("circuit_toolkit")
+    drawing = [f for room in ("views", "panels") for f in Path(str(package / room)).rglob("*.*")]
+    drawing = [f for f in drawing if f.suffix in {".py", ".js", ".css", ".html", ".svg"}]
+    assert len(drawing) > 25
+    named = [
+        f.name
+        for f in drawing
+        if re.search(r"#[0-9a-fA-F]{6}\b|#[0-9a-fA-F]{3}\b|\brgba?\(\d", f.read_text("utf-8"))
+    ]
+    assert named == ["colours.py"]
+    used = re.findall(r"COLOURS\.(\w+)", script("views/static/graph.js"))
+    used += [
+        name.upper().replace("-", "_")
+        for f in drawing
+        if f.suffix == ".css"
+        for name in re.findall(r"var\(--ct-([\w-]+)\)", f.read_text("utf-8"))
+    ]
+    assert set(used) <= set(NAMED) and len(used) > 50
 
 
 def test_the_header_says_when_there_is_no_evidence():
-    with_, without = (scene(made_up_circuit(evidence=on))["header"] for on in (True, False))
+    with_, without = (scene_of(made_up_circuit(evidence=on))["header"] for on in (True, False))
     assert with_["validated"] and len(with_["evidence"]) == 2
     assert not without["validated"] and without["evidence"] == ["unvalidated: no evidence yet"]
     assert ["sites", "7"] in with_["settings"]
@@ -112,4 +133,4 @@ def test_the_header_says_when_there_is_no_evidence():
 def test_a_model_in_a_folder_is_told_by_the_name_of_the_folder(given, told):
     circuit = made_up_circuit()
     circuit = Circuit(circuit.nodes, circuit.edges, {**circuit.settings, "model": given})
-    assert ["model", told] in scene(circuit)["header"]["settings"]
+    assert ["model", told] in scene_of(circuit)["header"]["settings"]

@@ -1,4 +1,4 @@
-"""Virtual weights as figures: the neighbours of one feature, and a map between chosen features."""
+"""Virtual weights as a figure: the neighbours of one feature."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.weight_table import VirtualWeights
 from circuit_toolkit.sites import Site
-from circuit_toolkit.views.graph.scene import INK, NEGATIVE, POSITIVE, shorten
+from circuit_toolkit.views.colours import INK, of_sign
+from circuit_toolkit.views.figures.style import finished
+from circuit_toolkit.views.graph.scene import shorten
 
 Labels = Mapping[Site, Sequence[str]]
-LARGEST = 200  # features a side of a map
 
 
 def neighbours_figure(
@@ -26,7 +26,7 @@ def neighbours_figure(
     labels: Labels | None = None,
     n: int = 12,
 ) -> go.Figure:
-    """Show what feeds a feature, and what it feeds, as bars.
+    """Show the strongest upstream and downstream features of a feature, as bars.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def neighbours_figure(
     Returns
     -------
     plotly.graph_objects.Figure
-        Left what feeds it, right what it feeds, the strongest on top; blue adds, orange takes away.
+        Left upstream, right downstream, the strongest on top; blue adds, orange takes away.
 
     Raises
     ------
@@ -53,8 +53,8 @@ def neighbours_figure(
     """
     site = Site.parse(site)
     sides: list[tuple[Literal["source", "target"], str, VirtualWeights]] = [
-        ("source", "reads from", weights.into(site, feature).top(n)),
-        ("target", "feeds", weights.out_of(site, feature).top(n)),
+        ("source", "upstream features", weights.into(site, feature).top(n)),
+        ("target", "downstream features", weights.out_of(site, feature).top(n)),
     ]
     sides = [side for side in sides if len(side[2])]
     if not sides:
@@ -75,7 +75,7 @@ def neighbours_figure(
             x=values,
             y=list(range(len(found))),  # names may be the same, such as through two heads
             orientation="h",
-            marker_color=[NEGATIVE if value < 0 else POSITIVE for value in values],
+            marker_color=list(map(of_sign, values)),
             customdata=[
                 [html.escape(name, quote=False), kind]
                 for name, kind in zip(found.names(end), kinds, strict=True)
@@ -99,54 +99,12 @@ def neighbours_figure(
     )
     height = 110 + 24 * max(len(found) for *_, found in sides)
     title = _name(site, feature, labels)
-    return _finish(figure, max(height, 200), f"<b>{html.escape(title, quote=False)}</b>")
-
-
-def weights_map(weights: VirtualWeights, labels: Labels | None = None) -> go.Figure:
-    """Show weights between chosen features as a map."""
-    if not len(weights):
-        raise InputError("There are no weights to show.")
-    ends, index, names = [], [], []
-    for end in ("source", "target"):
-        keys = weights.rows[[f"{end}_site", end]]
-        found, place = np.unique(keys, return_inverse=True)
-        if len(found) > LARGEST:
-            raise InputError(
-                f"A map of {len(found)} features on a side cannot be read, at most {LARGEST}. "
-                "Choose features with sources= and targets=, or use .top(n)."
-            )
-        ends.append(found)
-        index.append(place)
-        names.append([_name(weights.sites[s], i, labels) for s, i in found.tolist()])
-    shape = len(ends[0]), len(ends[1])
-    sums, there = np.zeros(shape), np.zeros(shape, dtype=bool)
-    np.add.at(sums, tuple(index), weights.rows["weight"])
-    there[tuple(index)] = True
-    z = sums.astype(object)
-    z[~there] = None  # not NaN: a widget's message is JSON
-    shown = [[html.escape(shorten(name, 30), quote=False) for name in side] for side in names]
-    figure = go.Figure(
-        go.Heatmap(
-            z=z,
-            x=list(range(shape[1])),
-            y=list(range(shape[0])),
-            colorscale=[[0, NEGATIVE], [0.5, "#ffffff"], [1, POSITIVE]],
-            zmid=0,
-            xgap=1,
-            ygap=1,
-            hoverongaps=False,
-            text=[[f"{a} → {b}" for b in shown[1]] for a in shown[0]],
-            hovertemplate="%{text}<br>%{z:.3g}<extra></extra>",
-            colorbar={"title": "weight", "thickness": 10, "nticks": 5},
-        )
+    figure.update_annotations(font={"size": 13})
+    figure.update_xaxes(automargin=True).update_yaxes(automargin=True)
+    heading = {"text": f"<b>{html.escape(title, quote=False)}</b>", "font": {"size": 14}}
+    return finished(
+        figure, max(height, 200), margin={"l": 10, "r": 10, "t": 70, "b": 10}, title=heading
     )
-    axis = {"showgrid": False, "zeroline": False}
-    figure.update_xaxes(
-        tickvals=list(range(shape[1])), ticktext=shown[1], tickangle=-40, title="target", **axis
-    )
-    figure.update_yaxes(tickvals=list(range(shape[0])), ticktext=shown[0], title="source", **axis)
-    figure.update_yaxes(autorange="reversed")
-    return _finish(figure, 190 + max(22 * shape[0], 80), None)
 
 
 def _names(
@@ -159,12 +117,3 @@ def _names(
 def _name(site: Site, feature: int, labels: Labels | None) -> str:
     label = str(labels[site][feature]) if labels and site in labels else ""
     return f"{site.short}/{feature}" + (f" {label}" if label else "")
-
-
-def _finish(figure: go.Figure, height: int, title: str | None) -> go.Figure:
-    margin = {"l": 10, "r": 10, "t": 70 if title else 24, "b": 10}
-    font = {"color": INK, "size": 12.5}
-    figure.update_annotations(font={"size": 13})
-    figure.update_xaxes(automargin=True).update_yaxes(automargin=True)
-    figure.update_layout(template="plotly_white", height=height, margin=margin, font=font)
-    return figure.update_layout(title={"text": title, "font": {"size": 14}} if title else None)

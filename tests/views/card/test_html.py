@@ -10,8 +10,7 @@ import pytest
 from circuit_toolkit.features.card import FeatureCard
 from circuit_toolkit.features.examples import Example, FeatureExamples
 from circuit_toolkit.sites import Site
-from circuit_toolkit.views.card.markup import alike
-from circuit_toolkit.views.card.page import card_html, card_page
+from circuit_toolkit.views.card.html import alike, card_html, card_page
 
 EVIL = '</p></script><script>window.evil=1</script><img src=x onerror="window.evil=1">'
 SITE = Site("mlp_in", 3)
@@ -71,12 +70,12 @@ def made_up_card(text: str = "Mary") -> FeatureCard:
 
 HEADINGS = [
     "By weights alone",
-    "Where it fires",
+    "Where it activates",
     "Next tokens",
     "Strongest texts",
-    "How it comes to fire",
-    "Reads from",
-    "Feeds",
+    "What activates it",
+    "Upstream features",
+    "Downstream features",
     "Edges out",
 ]
 
@@ -96,7 +95,7 @@ def test_every_part_is_there_and_missing_ones_are_not_shown():
         label="",
     )
     found = re.findall(r"<h4>([^<]*)", card_html(bare))
-    assert [each.strip() for each in found] == ["Where it fires", "Strongest texts"]
+    assert [each.strip() for each in found] == ["Where it activates", "Strongest texts"]
     assert "<h3>" not in card_html(bare)
 
 
@@ -122,25 +121,25 @@ def test_words_come_with_what_they_do_alone_and_how_many_texts_hold_one():
             (earlier, later),
             "in 0 of the 2 strongest texts, and stands before that token in 1 more.",
         ),
-        ((later, later), "None of the 2 strongest texts has one before or where it fires most."),
+        ((later, later), "None of the 2 strongest texts has one up to its strongest token."),
     ):
         examples = replace(card.examples, top=top)
         assert said in card_html(replace(card, examples=examples))
     none = {**card.weight_lens, "words": [], "description": [], "validated": False}
-    assert "no token that switches it on alone" in card_html(replace(card, weight_lens=none))
+    assert "no token that activates it alone" in card_html(replace(card, weight_lens=none))
 
 
 def test_firings_that_are_in_no_cluster_are_told_of():
     card = made_up_card()
     counts = {"n_noise": 10, "n_empty": 4}
     some = card_html(replace(card, circuit_lens={**card.circuit_lens, **counts}))
-    assert "10 of 40 firings in no cluster (4 without anything that stands out)." in some
+    assert "10 of 40 activating examples in no cluster (4 without anything that stands out)." in some
     for analysis, said in (
-        ({"n_examples": 40, "n_noise": 40, "n_empty": 40}, "No cluster was found among 40 firings"),
-        ({"n_examples": 2, "settings": {"min_samples": 3}}, "2 firings are too few to group"),
+        ({"n_examples": 40, "n_noise": 40, "n_empty": 40}, "No cluster was found among 40 activating examples"),
+        ({"n_examples": 2, "settings": {"min_samples": 3}}, "2 activating examples are too few to group"),
     ):
         text = card_html(replace(card, circuit_lens={**analysis, "clusters": []}))
-        assert "<h4>How it comes to fire" in text and said in text
+        assert "<h4>What activates it" in text and said in text
 
 
 def test_examples_of_clusters_are_shaded_as_other_texts_and_say_where_they_go_on():
@@ -185,13 +184,13 @@ def test_the_page_names_no_address_and_runs_no_script():
 def test_text_of_others_is_escaped():
     page = card_page(made_up_card(EVIL))
     assert "<script" not in page and "<img" not in page
-    assert "&lt;|endoftext|&gt;" in page and "&lt;bos&gt;" in page and "&quot;q&quot;" in page
+    assert "&lt;|endoftext|&gt;" in page and "&lt;bos&gt;" in page and "&#34;q&#34;" in page
 
 
 def test_a_feature_that_never_fires_says_so():
     card = made_up_card()
     silent = replace(card.examples, maximum=0.0, n_fired_tokens=0, top=(), quantiles=())
-    assert "does not fire" in card_html(replace(card, examples=silent))
+    assert "is not active on these prompts" in card_html(replace(card, examples=silent))
 
 
 # What JupyterLab's dark theme says of tables and code in outputs, in its own specificity.

@@ -8,26 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from circuit_toolkit.benchmark.comparison import Comparison
-from circuit_toolkit.views.graph.scene import INK
-
-# Colours by kind of method: exact, gradients, ours, those that are trivial baselines; others by
-# turns.
-_COLOURS = {
-    "edge_patching": "#1f2d3d",
-    "activation_patching": "#66788a",
-    "attribution_patching": "#c9a227",
-    "eap": "#f0b27a",
-    "eap_absolute": "#dd6b20",
-    "eap_ig": "#e6a5a0",
-    "eap_ig_absolute": "#b03a2e",
-    "circuit_lasso": "#b9a3d6",
-    "circuit_lasso_relevance": "#7fb3d5",
-    "circuit_lasso_randomised": "#21918c",
-    "circuit_lasso_randomised_edges": "#2c5fa8",
-    "random": "#b8c0c8",
-    "empty": "#d5dae0",
-}
-_OTHERS = ["#7b4ea3", "#3d9970", "#a35d4e", "#4e7ba3"]
+from circuit_toolkit.views.colours import METHODS, OTHER_METHODS, faded
+from circuit_toolkit.views.figures.style import finished
 
 
 def compare_figure(comparison: Comparison) -> go.Figure:
@@ -60,7 +42,7 @@ def compare_figure(comparison: Comparison) -> go.Figure:
     heads = [f"{title} and time", *(text for _, text in panels)]
     figure = make_subplots(1, n, subplot_titles=heads, horizontal_spacing=0.09)
     for number, name in enumerate(comparison.runs):
-        colour = _COLOURS.get(name, _OTHERS[number % len(_OTHERS)])
+        colour = METHODS.get(name, OTHER_METHODS[number % len(OTHER_METHODS)])
         style = {"legendgroup": name, "name": name.replace("_", " ")}
         row, shown = table.loc[name], True
         if row.get(score) is not None and row[score] == row[score]:  # not NaN: nodes alone
@@ -102,24 +84,16 @@ def compare_figure(comparison: Comparison) -> go.Figure:
             figure.update_yaxes(range=[-0.04, 1.06], row=1, col=column)
     figure.update_annotations(font={"size": 13})
     figure.update_xaxes(title_font={"size": 12.5})
-    figure.update_layout(
-        template="plotly_white",
-        height=400,
-        margin={"l": 10, "r": 10, "t": 36, "b": 10},
-        font={"color": INK, "size": 12.5},
-        legend={"orientation": "h", "y": -0.28, "x": 0, "itemwidth": 30},
-    )
-    return figure
+    return finished(figure, 400, legend={"orientation": "h", "y": -0.28, "x": 0, "itemwidth": 30})
 
 
 def _band(
     figure: go.Figure, mine: list[dict[Any, Any]], colour: str, name: str, column: int
 ) -> None:
     """Fill from the lower to the upper end of the intervals."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     x = [line["size"] for line in mine]
     where = {"row": 1, "col": column, "legendgroup": name}
     figure.add_scatter(x=x, y=[line["high"] for line in mine], **edge, **where)
-    fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},.15)"}
+    fill = {"fill": "tonexty", "fillcolor": faded(colour, 0.15)}
     figure.add_scatter(x=x, y=[line["low"] for line in mine], **edge, **where, **fill)

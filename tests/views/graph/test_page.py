@@ -3,7 +3,7 @@ import re
 import pytest
 
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.views.graph.graph_page import graph_page, pyvis_network
+from circuit_toolkit.views.graph.page import graph_page, pyvis_network
 from tests.circuit.made_up import made_up_circuit
 
 EVIL = '</script><script>window.evil=1</script><img src=x onerror="window.evil=1">'

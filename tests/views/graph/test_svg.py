@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.sites import Site
-from circuit_toolkit.views.graph.graph_svg import graph_svg
+from circuit_toolkit.views.graph.svg import graph_svg
 from tests.circuit.made_up import made_up_circuit
 
 SVG = "{http://www.w3.org/2000/svg}"

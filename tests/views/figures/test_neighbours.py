@@ -6,8 +6,8 @@ import pytest
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.weight_table import WEIGHT, VirtualWeights
 from circuit_toolkit.sites import Site
-from circuit_toolkit.views.figures.virtual_weights import LARGEST, neighbours_figure, weights_map
-from circuit_toolkit.views.graph.scene import NEGATIVE, POSITIVE
+from circuit_toolkit.views.colours import NEGATIVE, POSITIVE
+from circuit_toolkit.views.figures.neighbours import neighbours_figure
 
 A, B, C = (Site("mlp_in", layer) for layer in range(3))
 ROWS = [  # source site, source, target site, target, kind, weight
@@ -50,21 +50,3 @@ def test_weights_of_one_kind_say_it_once_below_the_bars():
         figure = neighbours_figure(VirtualWeights(rows, (A, B), (kind,)), B, 7)
         assert figure.layout.xaxis.title.text == said
         assert figure.layout.yaxis.ticktext == ("mlp_in 0/5", "mlp_in 0/4")
-
-
-def test_the_map_sums_what_a_pair_has_and_leaves_the_rest_blank():
-    figure = weights_map(made())
-    heat = figure.data[0]
-    # rows A4, A5, B7; columns B7, C2
-    assert [list(row) for row in heat.z] == [[1.0, None], [-1.0, 9.0], [None, 0.5]]
-    assert figure.layout.yaxis.ticktext == ("mlp_in 0/4", "mlp_in 0/5", "mlp_in 1/7")
-    assert figure.layout.xaxis.ticktext == ("mlp_in 1/7", "mlp_in 2/2")
-
-
-def test_a_map_that_cannot_be_read_is_refused():
-    rows = np.zeros(LARGEST + 1, WEIGHT)
-    rows["source"], rows["target_site"] = np.arange(len(rows)), 1
-    with pytest.raises(InputError, match="at most 200"):
-        weights_map(VirtualWeights(rows, (A, B), ("direct",)))
-    with pytest.raises(InputError, match="no weights"):
-        weights_map(made().top(0))
