@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from sys import stderr
 from typing import Any
 
+from circuit_toolkit.cli.output import bundled_task, markdown, warn, write, write_json
 from circuit_toolkit.errors import InputError
 
 # Column -> (head, digits)
@@ -41,7 +41,7 @@ def run_bench(args: argparse.Namespace) -> None:
 
     def say(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Show that something happens; thresholds over all cases come later."""
-        sys.stderr.write(f"{name}: {sum(row['seconds'] for row in rows):.1f} s\n")
+        warn(f"{name}: {sum(row['seconds'] for row in rows):.1f} s")
 
     found: Bench = bench(
         trials,
@@ -49,21 +49,20 @@ def run_bench(args: argparse.Namespace) -> None:
         n_prompts=args.n_prompts,
         seed=args.seed,
         repeats=args.repeats,
-        say=say if sys.stderr.isatty() else None,
+        say=say if stderr.isatty() else None,
     )
     result = asdict(found)
     result["settings"] |= {key: str(value) for key, value in _asked(args).items()}
     if args.json:
-        sys.stdout.write(json.dumps(_plain(result), indent=1) + "\n")
+        write_json(result)
         return
-    write = sys.stdout.write
-    write("\n".join(_table(found.cases, ["case", "method"], shown)) + "\n\n")
+    write(*_table(found.cases, ["case", "method"], shown), "")
     if len(trials) > 1:
-        write(f"Means over {len(trials)} cases, with 95 % bootstrap intervals over cases\n\n")
-        write("\n".join([*_table(found.means, ["method"], shown), "", ""]))
-    write("\n".join([*_notes(found.settings), ""]))
+        write(f"Means over {len(trials)} cases, with 95 % bootstrap intervals over cases", "")
+        write(*_table(found.means, ["method"], shown), "")
+    write(*_notes(found.settings))
     if len(trials) > 1 and found.pairs:
-        write("\n".join(["", *_pairs(found.pairs), ""]))
+        write("", *_pairs(found.pairs))
 
 
 def _cases(args: argparse.Namespace):
@@ -79,7 +78,6 @@ def _tasks(args: argparse.Namespace):
     from circuit_toolkit.benchmark.truth import truth_of
     from circuit_toolkit.models import load_model
     from circuit_toolkit.models.graph import graph_of
-    from circuit_toolkit.tasks import BUNDLED
 
     if args.model != "demo":
         raise InputError(
@@ -89,7 +87,7 @@ def _tasks(args: argparse.Namespace):
     model = load_model("demo")
     for name in args.name.split(","):
         reference = reference_circuit(name)
-        task = BUNDLED[name](model, n=args.n_prompts, seed=reference.settings["task_seed"])
+        task = bundled_task(name)(model, n=args.n_prompts, seed=reference.settings["task_seed"])
         yield Trial(name, model, task, truth_of(graph_of(model), reference))
 
 
@@ -102,11 +100,8 @@ def _table(rows: Sequence[Mapping[str, Any]], first: list[str], shown: list[str]
     """Write rows as Markdown."""
     shown = [key for key in shown if any(row.get(key) is not None for row in rows)]
     heads = [*first, *(COLUMNS[key][0] for key in shown)]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for row in rows:
-        cells = [str(row[key]) for key in first] + [_cell(row, key) for key in shown]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    cells = ([row[key] for key in first] + [_cell(row, key) for key in shown] for row in rows)
+    return markdown(heads, cells)
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:
@@ -124,9 +119,9 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
 
 def _notes(settings: Mapping[str, Any]) -> list[str]:
     return [
-        "SHD: at the method's own operating point; * at the oracle threshold (a share of the",
-        "largest score of a case, best over all cases). SHD best: at that of each case.",
-        "SHD empty: of no edge.",
+        "SHD: at the method's own operating point; * at the oracle threshold: the one share of the",
+        "largest score of a case that is best over all cases.",
+        "SHD best: at the oracle threshold of each case. SHD empty: of no edge.",
         "Methods run one after the other in one process after a warm-up; each prepares its prompts",
         f"inside the clock. {settings['threads']} threads, {settings['n_prompts']} prompts a case, "
         f"seed {settings['seed']}.",
@@ -135,19 +130,10 @@ def _notes(settings: Mapping[str, Any]) -> list[str]:
 
 def _pairs(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Write paired differences as Markdown."""
-    lines = [f"| minus {pairs[0]['versus']} | score | difference | p |", "|---|---|---|---|"]
+    rows = []
     for row in pairs:
         low, high = row["interval"]
         difference = f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
         score = COLUMNS[row["score"]][0]
-        lines.append(f"| {row['method']} | {score} | {difference} | {row['p_value']:.3f} |")
-    return lines
-
-
-def _plain(value: Any) -> Any:
-    """Write what is no number as null: JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        rows.append([row["method"], score, difference, f"{row['p_value']:.3f}"])
+    return markdown([f"minus {pairs[0]['versus']}", "score", "difference", "p"], rows)

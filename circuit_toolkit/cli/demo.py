@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.cli.output import bundled_task, write, write_json
 
 
-class _Stages:
-    """Stages with their seconds, said as they end unless the output is to be JSON."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.seconds: dict[str, float] = {}
-        self.quiet = quiet
-
-    def say(self, line: str = "") -> None:
-        if not self.quiet:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+def run_demo(args: argparse.Namespace) -> None:
+    """Learn a circuit, test it on held-out prompts, draw it, and report."""
+    seconds: dict[str, float] = {}
+    say: Callable[..., None] = (lambda *lines: None) if args.json else write
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(name: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - began, 2)
-        self.say(f"{self.seconds[name]:6.1f} s  {name}")
+        seconds[name] = round(time.perf_counter() - began, 2)
+        say(f"{seconds[name]:6.1f} s  {name}")
 
-
-def demo(task_name: str, out: Path, as_json: bool) -> None:
-    """Learn a circuit, test it, draw it, and say so."""
-    stages = _Stages(as_json)
-    with stages.stage("load the libraries"):
+    with stage("load the libraries"):
         from circuit_toolkit.activations.capturing import capture
         from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
         from circuit_toolkit.dictionaries import load_dictionaries
@@ -44,55 +31,43 @@ def demo(task_name: str, out: Path, as_json: bool) -> None:
         from circuit_toolkit.features import named_features
         from circuit_toolkit.files.checks import check_folder
         from circuit_toolkit.models import load_model
-        from circuit_toolkit.tasks import BUNDLED
 
-        if task_name not in BUNDLED:
-            known = ", ".join(BUNDLED)
-            raise InputError(f"Unknown task {task_name!r}. Use one of {known}.")
-        check_folder(out)
-        make = BUNDLED[task_name]
-    with stages.stage("load the model and its dictionaries"):
+        make = bundled_task(args.task)
+        check_folder(args.out)
+    with stage("load the model and its dictionaries"):
         model = load_model("demo")
         saes = load_dictionaries(model)
         task, held_out = make(model, n=512, seed=0), make(model, n=128, seed=1, test=True)
-    with stages.stage(f"capture {len(task.texts)} prompts at {len(saes)} sites"):
-        acts = capture(model, saes, task, progress=not as_json)
-    with stages.stage("fit the path of strengths"):
+    with stage(f"capture {len(task.texts)} prompts at {len(saes)} sites"):
+        acts = capture(model, saes, task, progress=not args.json)
+    with stage("fit the path of strengths"):
         labels = named_features(model, saes, acts)
         fit = CircuitLasso().fit(acts, target=task, labels=labels)
         circuit = fit.circuit(strength=0.1)
-    with stages.stage("test by ablation, against 20 random sets"):
-        circuit = evaluate(circuit, model, saes, held_out, fit.rows, progress=not as_json)
-    with stages.stage("draw"):
-        out.mkdir(parents=True, exist_ok=True)
+    with stage("test by ablation on held-out prompts, against 20 random sets"):
+        circuit = evaluate(circuit, model, saes, held_out, fit.rows, progress=not args.json)
+    with stage("draw"):
+        args.out.mkdir(parents=True, exist_ok=True)
         files = {
-            "circuit.html": circuit.to_html(out / "circuit.html"),
-            "circuit.json": circuit.save(out / "circuit.json"),
+            "circuit.html": str(circuit.to_html(args.out / "circuit.html")),
+            "circuit.json": str(circuit.save(args.out / "circuit.json")),
         }
+    nodes = circuit.node_table().iloc[:-1].nlargest(8, "score").round(4)
+    edges = circuit.edge_table().head(8).drop(columns="score").round(4)
     result = {
-        "task": task_name,
-        "seconds": stages.seconds,
+        "task": args.task,
+        "seconds": seconds,
         "features": len(circuit.nodes) - 1,
         "edges": len(circuit.edges),
         "evidence": circuit.evidence,
-        "top_features": _top_features(circuit),
-        "top_edges": _top_edges(circuit),
-        "files": {name: str(path) for name, path in files.items()},
+        "top_features": nodes[["site", "feature", "label", "score"]].to_dict("records"),
+        "top_edges": edges.to_dict("records"),
+        "files": files,
     }
-    if as_json:
-        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    if args.json:
+        write_json(result)
     else:
-        _report(stages, circuit, _example(model, task), result)
-
-
-def _top_features(circuit: Any, n: int = 8) -> list[dict[str, Any]]:
-    table = circuit.node_table().iloc[:-1].nlargest(n, "score")
-    return table[["site", "feature", "label", "score"]].round(4).to_dict("records")
-
-
-def _top_edges(circuit: Any, n: int = 8) -> list[dict[str, Any]]:
-    table = circuit.edge_table().head(n).drop(columns="score")
-    return table.round(4).to_dict("records")
+        write(*_report(circuit, _example(model, task), result))
 
 
 def _example(model: Any, task: Any) -> str:
@@ -104,26 +79,28 @@ def _example(model: Any, task: Any) -> str:
     return f"{task.clean[0]} … {right}, not {wrong}"
 
 
-def _report(stages: _Stages, circuit: Any, example: str, result: dict[str, Any]) -> None:
+def _report(circuit: Any, example: str, result: dict[str, Any]) -> list[str]:
     """Return what was found, in words."""
-    stages.say()
-    stages.say(f"An example: {example} (metric: {circuit.settings['target']})")
-    stages.say()
-    stages.say("Strongest features (share of the relevance that reaches the target)")
-    for row in result["top_features"]:
-        stages.say(f"  {row['score']:.3f}  {row['site']:>13} #{row['feature']:<4} {row['label']}")
-    stages.say()
-    stages.say("Strongest edges (weight in standardised units)")
-    for row in result["top_edges"]:
-        left = f"{row['source']} ({row['source_label']})"
-        right = f"{row['target']} ({row['target_label']})"
-        stages.say(f"  {row['weight']:+.2f}  {left}  →  {right}")
-    stages.say()
-    stages.say("Evidence")
-    for line in circuit.summary():
-        stages.say(f"  {line}")
-    stages.say()
-    stages.say(
-        f"Open {result['files']['circuit.html']} in a browser; the tables are in "
-        f"{result['files']['circuit.json']}."
-    )
+    files = result["files"]
+    return [
+        "",
+        f"An example: {example} (metric: {circuit.settings['target']})",
+        "",
+        "Strongest features (share of the relevance that reaches the target)",
+        *(
+            f"  {row['score']:.3f}  {row['site']:>13} #{row['feature']:<4} {row['label']}"
+            for row in result["top_features"]
+        ),
+        "",
+        "Strongest edges (weight in standardised units)",
+        *(
+            f"  {row['weight']:+.2f}  {row['source']} ({row['source_label']})  →  "
+            f"{row['target']} ({row['target_label']})"
+            for row in result["top_edges"]
+        ),
+        "",
+        "Evidence",
+        *(f"  {line}" for line in circuit.summary()),
+        "",
+        f"Open {files['circuit.html']} in a browser; the tables are in {files['circuit.json']}.",
+    ]

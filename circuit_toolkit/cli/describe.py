@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from typing import Any
 
+from circuit_toolkit.cli.output import markdown, number, write, write_json
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.files.documents import plain
 
 _EXAMPLES = 4  # of each site
 
@@ -39,13 +39,17 @@ def run_describe(args: argparse.Namespace) -> None:
     found = lens.describe(model, transcoders, layers, store=args.store, progress=not args.json)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
     file = None if args.out is None else str(found.save(args.out))
-    f1 = _role_f1(model, found) if model.name == "demo" else None
+    f1 = None
+    if model.name == "demo":  # the grammar is known
+        from circuit_toolkit.benchmark.feature_roles import lexical_scores
+
+        f1 = lexical_scores(model, found).to_dict("records")
     result = {
         "model": model.name,
         "settings": dict(found.settings),
         "features": sum(found.tables[site].n_features for site in found.shown),
         "validated": len(found.validated()),
-        "coverage": _rows(found.coverage()),
+        "coverage": found.coverage().to_dict("records"),
         "role_f1": f1,
         "examples": _examples(found),
         "seconds": seconds,
@@ -53,33 +57,18 @@ def run_describe(args: argparse.Namespace) -> None:
         "file": file,
     }
     if args.json:
-        sys.stdout.write(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        write_json(result)
     else:
-        sys.stdout.write("\n".join([*_lines(result), ""]))
+        write(*_lines(plain(result, "result")))
 
 
-def _role_f1(model: Any, found: Any) -> list[dict[str, Any]]:
-    """Scores against the grammar, of the bundled model alone."""
-    from circuit_toolkit.benchmark.feature_roles import lexical_scores
-
-    return _rows(lexical_scores(model, found))
-
-
-def _examples(found: Any) -> dict[str, dict[int, str]]:
+def _examples(found: Any) -> dict[str, dict[str, str]]:
     """Words of a few described features of each site, those with most tokens first."""
     table = found.table().query("validated").sort_values("n_tokens", ascending=False, kind="stable")
     return {
-        site: dict(zip(rows["feature"].tolist(), rows["words"].tolist(), strict=True))
+        site: dict(zip(map(str, rows["feature"]), rows["words"].tolist(), strict=True))
         for site, rows in table.groupby("site", sort=False).head(_EXAMPLES).groupby("site")
     }
-
-
-def _rows(table: Any) -> list[dict[str, Any]]:
-    """Rows of a table; null where nothing can be said."""
-    return [
-        {name: None if value != value else value for name, value in row.items()}
-        for row in table.to_dict("records")
-    ]
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
@@ -93,19 +82,21 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"{settings['theta_token']:g} for tokens, {settings['theta_feature']:g} for features; "
         f"inherited from {settings['upstream']} layers)".replace("first layers", "the first layer"),
         "",
-        "| site | features | validated | of its own tokens | tokens each | role F1 "
-        "| stand out | by chance | active by chance |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in result["coverage"]:
-        score = f1.get(row["site"], {}).get("f1")
-        lines.append(
-            f"| {row['site']} | {row['features']} | {row['validated']:.1%} | {row['own']:.1%} "
-            f"| {_number(row['n_tokens'], '.1f')} | {_number(score, '.2f')} "
-            f"| {row['candidates']:.2f} | {_number(row['null_candidates'], '.2f')} "
-            f"| {_number(row['null_own'], '.1%')} |"
-        )
-    lines.append("")
+    heads = ["site", "features", "validated", "of its own tokens", "tokens each", "role F1"]
+    heads += ["stand out", "by chance", "active by chance"]
+    rows = [
+        [
+            *(row["site"], row["features"], f"{row['validated']:.1%}", f"{row['own']:.1%}"),
+            number(row["n_tokens"], ".1f"),
+            number(f1.get(row["site"], {}).get("f1"), ".2f"),
+            f"{row['candidates']:.2f}",
+            number(row["null_candidates"], ".2f"),
+            number(row["null_own"], ".1%"),
+        ]
+        for row in result["coverage"]
+    ]
+    lines += [*markdown(heads, rows), ""]
     for site, words in sorted(result["examples"].items()):
         named = "; ".join(f"{feature}: {said}" for feature, said in words.items())
         lines.append(f"{site}, such as {named}")
@@ -113,8 +104,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
     if f1:
         every = f1["all"]
         lines.append(
-            f"Mean role F1 {_number(every['f1'], '.3f')}; {_number(every['several'], '.0%')} have "
-            f"several tokens, and a mean role F1 of {_number(every['several_f1'], '.3f')}. One "
+            f"Mean role F1 {number(every['f1'], '.3f')}; {number(every['several'], '.0%')} have "
+            f"several tokens, and a mean role F1 of {number(every['several_f1'], '.3f')}. One "
             "token fits the role that is this word by construction."
         )
     lines.append(
@@ -126,7 +117,3 @@ def _lines(result: dict[str, Any]) -> list[str]:
         "scores not counted"
     )
     return lines + ([f"Written to {result['file']}"] if result["file"] else [])
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

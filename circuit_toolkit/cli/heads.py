@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.cli.output import bundled_task, markdown, warn, write, write_json
 
 OURS = "head codes"
 
@@ -19,27 +17,25 @@ def run_heads(args: argparse.Namespace) -> None:
     from circuit_toolkit.benchmark.heads.reference import known_heads
     from circuit_toolkit.head_codes import HeadCodes
     from circuit_toolkit.models import load_model
-    from circuit_toolkit.tasks import BUNDLED
 
-    if args.task not in BUNDLED:
-        raise InputError(f"Unknown task {args.task!r}. Use one of {', '.join(BUNDLED)}.")
+    make = bundled_task(args.task)
     model = load_model(args.model)
-    task = BUNDLED[args.task](model, n=args.n, seed=args.seed)
+    task = make(model, n=args.n, seed=args.seed)
     codes = HeadCodes(n_seeds=args.seeds, seed=args.seed)
     known = known_heads(model, args.task)
     if known is None:
-        sys.stderr.write(
+        warn(
             f"No circuit of {args.task!r} is known in {args.model!r}, so scores stand without "
-            "a comparison: null.\n"
+            "a comparison: null."
         )
         result = _alone(model, task, codes)
     else:
         result = _compared(model, task, codes, known)
     result = {"task": args.task, "model": args.model, "n": len(task), **result}
     if args.json:
-        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+        write_json(result)
     else:
-        sys.stdout.write("\n".join([*_lines(result), ""]))
+        write(*_lines(result))
 
 
 def _compared(model: Any, task: Any, codes: Any, known: Any) -> dict[str, Any]:
@@ -115,18 +111,20 @@ def _lines(result: dict[str, Any], shown: int = 10) -> Sequence[str]:
             f"{result['cpu_seconds']:.1f} CPU s after the capture; activation patching "
             f"{result['patching_cpu_seconds']:.1f} CPU s",
             "",
-            "| way | uses | node AUC |",
-            "|---|---|---|",
         ]
         every = {OURS: auc["mean"], **result["baselines"]}
-        for name in sorted(every, key=lambda name: -every[name]):
-            lines.append(f"| {name} | {result['uses'][name]} | {every[name]:.3f} |")
-        lines.append("")
-    lines += ["| head | score | spread | in the circuit |", "|---|---|---|---|"]
-    for row in result["heads"][:shown]:
-        known = {None: "", True: "yes", False: "no"}[row["in_circuit"]]
-        lines.append(
-            f"| a{row['layer']}.h{row['head']} | {row['score']:.3f} | {row['spread']:.3f} "
-            f"| {known} |"
+        rows = [
+            (name, result["uses"][name], f"{every[name]:.3f}")
+            for name in sorted(every, key=lambda name: -every[name])
+        ]
+        lines += [*markdown(["method", "uses", "node AUC"], rows), ""]
+    known = {None: "", True: "yes", False: "no"}
+    rows = [
+        (
+            f"a{row['layer']}.h{row['head']}",
+            *(f"{row[name]:.3f}" for name in ("score", "spread")),
+            known[row["in_circuit"]],
         )
-    return lines
+        for row in result["heads"][:shown]
+    ]
+    return lines + markdown(["head", "score", "spread", "in the circuit"], rows)

@@ -5,7 +5,6 @@ from circuit_toolkit.lazy import lazy
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
-        "Explorer": "explorer",
         "GraphWidget": "graph_widget",
         "explore": "explorer",
         "explore_features": "features",

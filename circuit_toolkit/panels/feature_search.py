@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
+from circuit_toolkit.views.rendering import render
 from circuit_toolkit.weight_lens import FeatureDescriptions, single_token_activations
 from circuit_toolkit.weight_lens.single_token import first_token
 
@@ -22,34 +22,34 @@ Labels = Mapping[Site, Sequence[str]]
 
 
 class Listed(NamedTuple):
-    """What is listed: lines, each with the name of its feature, and a caption in HTML."""
+    """What is listed: lines, each with the name of its feature, and a caption."""
 
     lines: list[tuple[str, str]]
-    said: str
+    said: str  # from a template
 
 
-class Fed(NamedTuple):
-    """A feature that a token feeds: what the token does alone, and what happens in the texts."""
+class Activated(NamedTuple):
+    """A feature that a token activates alone, and what happens in the prompts."""
 
     site: Site
     index: int
     alone: float
-    largest: float  # of the feature in the texts
-    fires: int  # on so many of the places of the token in the texts
+    largest: float  # of the feature in the prompts
+    active: int  # on so many of the places of the token in the prompts
 
     @property
     def share(self) -> float:
-        """Activation alone, as a share of the largest in the texts; -1 where it never fires."""
+        """Activation alone, as a share of the largest in the prompts; -1 if it is never active."""
         return self.alone / self.largest if self.largest > 0 else -1.0
 
 
-class FedBy(NamedTuple):
-    """What a token feeds, the hardest driven first; `places` is how often it is in the texts."""
+class OfToken(NamedTuple):
+    """What a token activates, the strongest first; `places` is how often it is in the prompts."""
 
     word: str
     begin: str  # what stood before the token when it was run alone
     places: int
-    features: list[Fed]
+    features: list[Activated]
 
 
 def check_described(
@@ -110,10 +110,10 @@ def _either(texts: Sequence[str]) -> str:
     return " or ".join(map(repr, texts))
 
 
-def fed_by(
+def activated_by(
     model: Model, dictionaries: Mapping[Site, Dictionary], acts: Activations, token: int
-) -> FedBy:
-    """Run one token alone, and give the features that it activates."""
+) -> OfToken:
+    """Run one token alone, and return the features that it activates."""
     word = str(model.tokenizer.decode([token]))
     begin = first_token(model, dictionaries)
     rows = zip(acts.prompt.tolist(), acts.position.tolist(), strict=True)
@@ -122,35 +122,30 @@ def fed_by(
     for site, values in single_token_activations(model, dictionaries, token).items():
         active = np.flatnonzero(values)
         largest = acts.features[site].max(axis=0).toarray().ravel()[active]
-        fires = np.asarray((acts.features[site][places] > 0).sum(axis=0)).ravel()[active]
-        columns = values[active].tolist(), largest.tolist(), fires.tolist()
-        found += [Fed(site, *each) for each in zip(active.tolist(), *columns, strict=True)]
+        active_in = np.asarray((acts.features[site][places] > 0).sum(axis=0)).ravel()[active]
+        columns = values[active].tolist(), largest.tolist(), active_in.tolist()
+        found += [Activated(site, *each) for each in zip(active.tolist(), *columns, strict=True)]
     found.sort(key=lambda each: (-each.share, each.site, each.index))
     before = "" if begin is None else str(model.tokenizer.decode([begin]))
-    return FedBy(word, before, len(places), found)
+    return OfToken(word, before, len(places), found)
 
 
-def list_fed(fed: FedBy, site: Site | None, labels: Labels) -> Listed:
-    """List what a token feeds."""
-    these = [each for each in fed.features if site in (None, each.site)]
+def list_activated(found: OfToken, site: Site | None, labels: Labels) -> Listed:
+    """List what a token activates."""
+    these = [each for each in found.features if site in (None, each.site)]
     lines = []
     for each in these[:MOST]:
         name = f"{each.site.short}/{each.index}"
         if each.largest > 0:
-            strength = f"{each.share:.0%} of the largest in these texts"
+            strength = f"{each.share:.0%} of the largest in these prompts"
         else:
-            strength = f"{each.alone:.2g}, never fires in these texts"
-        if fed.places and each.largest > 0:
-            strength += f", fires on {each.fires} of {fed.places} {fed.word!r} there"
+            strength = f"{each.alone:.2g}, never active in these prompts"
+        if found.places and each.largest > 0:
+            strength += f", active on {each.active} of {found.places} {found.word!r} there"
         lines.append((_line(name, labels[each.site][each.index], strength), name))
-    word = f"<b>{html.escape(fed.word)}</b>"
-    after = f"right after {html.escape(fed.begin)}" if fed.begin else "as first token"
-    said = f"{word} alone, {after}, activates <b>{_count(len(these), 'feature')}</b>"
-    said += f" of {site.short}" if site else " of all layers"
-    if these:
-        said += ", listed by activation as a share of the feature's largest in these texts"
-        said += "" if fed.places else f", where {word} does not occur"
-    return Listed(lines, said + _cut(these))
+    where = site.short if site else "all layers"
+    said = {"found": found, "n": len(these), "where": where, "most": MOST}
+    return Listed(lines, render("panels/templates/of_token.html", **said))
 
 
 def list_described(
@@ -160,69 +155,40 @@ def list_described(
     acts: Activations,
     labels: Labels,
 ) -> Listed:
-    """List the features of some layers that have a description; without any, those that fire."""
-    where = sites[0].short if len(sites) == 1 else "all layers"
+    """List the features of some layers that have a description; without any, the active ones."""
     shown = [site for site in sites if site in descriptions.shown]
-    rows = [
+    described = [
         (f"{site.short}/{i}", ", ".join(words))
         for site in shown
         for i, words in enumerate(descriptions.words_of(site))
         if words
     ]
-    said = _covered(descriptions, coverage, shown, len(rows), where)
-    if rows:
-        return Listed([(_line(*row), row[0]) for row in rows[:MOST]], said + _cut(rows))
-    fired = [
+    active = [
         (count, site, i)
-        for site in sites
+        for site in (() if described else sites)
         for i, count in enumerate(np.diff(acts.features[site].tocsc().indptr).tolist())
         if count
     ]
-    fired.sort(key=lambda row: -row[0])
-    total = len(acts.prompt)
-    lines = []
-    for count, site, i in fired[:MOST]:
-        name = f"{site.short}/{i}"
-        lines.append(
-            (_line(name, labels[site][i], f"fires on {count / total:.1%} of tokens"), name)
-        )
-    said += ". Listed are those that fire in these texts, the most often first"
-    return Listed(lines, said + _cut(fired))
-
-
-def _covered(
-    descriptions: FeatureDescriptions,
-    coverage: Sequence[Mapping[str, Any]],
-    shown: Sequence[Site],
-    validated: int,
-    where: str,
-) -> str:
-    """Return how many features have a description, by own tokens and only by inheritance."""
-    if not shown:
-        return f"<b>{where}</b> was not described"
+    active.sort(key=lambda row: -row[0])
+    lines = [(_line(*row), row[0]) for row in described[:MOST]]
+    for count, site, i in active[:MOST]:
+        name, share = f"{site.short}/{i}", count / len(acts.prompt)
+        lines.append((_line(name, labels[site][i], f"active on {share:.1%} of tokens"), name))
     rows = [row for row in coverage if row["site"] in {str(site) for site in shown}]
-    n = sum(row["features"] for row in rows)
-    own = round(sum(row["own"] * row["features"] for row in rows))
-    chance = sum(row["null_own"] * row["features"] for row in rows) / n  # NaN where left out
-    said = (
-        f"<b>{validated}</b> of {n} features of {where} have a description that holds in the "
-        f"running model (WeightLens, preset {descriptions.settings['preset']!r})"
-    )
-    if validated:
-        said += f": <b>{own}</b> ({own / n:.1%}) by tokens of their own"
-        said += "" if np.isnan(chance) else f", where chance gives {chance:.1%}"
-        if inherited := validated - own:
-            said += f"; <b>{inherited}</b> only by tokens inherited from earlier layers"
-    return said
+    total = sum(row["features"] for row in rows)
+    said = {
+        "where": sites[0].short if len(sites) == 1 else "all layers",
+        "total": total,
+        "validated": len(described),
+        "own": round(sum(row["own"] * row["features"] for row in rows)),
+        # NaN where it was left out
+        "chance": sum(row["null_own"] * row["features"] for row in rows) / max(total, 1),
+        "preset": descriptions.settings["preset"],
+        "listed": len(described) or len(active),
+        "most": MOST,
+    }
+    return Listed(lines, render("panels/templates/described.html", **said))
 
 
 def _line(*parts: str) -> str:
     return " · ".join(part for part in parts if part)
-
-
-def _cut(rows: Sequence) -> str:
-    return f"; the first {MOST} are listed" if len(rows) > MOST else ""
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

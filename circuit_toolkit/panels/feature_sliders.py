@@ -10,8 +10,6 @@ import ipywidgets as w
 from circuit_toolkit.circuit_lens import CircuitLens
 from circuit_toolkit.circuit_lens.settings import FLOOR
 
-WRAP = {"flex_flow": "row wrap"}
-
 
 class Range(NamedTuple):
     """What a slider says, and how far it goes; further if the value in force lies beyond."""
@@ -23,22 +21,22 @@ class Range(NamedTuple):
     means: str
 
 
-FIRINGS = {
+EXAMPLES = {
     "theta_head": Range(
         "Heads z >",
         FLOOR,
         10,
         0.1,
-        "A head, reading a token, counts for a firing if its contribution is so many standard "
-        "deviations above the mean of all heads and tokens of its layer.",
+        "A head, reading a token, counts for an activating example if its contribution is so many "
+        "standard deviations above the mean of all heads and tokens of its layer.",
     ),
     "theta_feature": Range(
         "Features z >",
         FLOOR,
         8,
         0.1,
-        "An earlier feature counts for a firing if its contribution is so many standard "
-        "deviations above the mean of the active features of its layer.",
+        "An earlier feature counts for an activating example if its contribution is so many "
+        "standard deviations above the mean of the active features of its layer.",
     ),
     "theta_output": Range(
         "Outputs z >",
@@ -55,22 +53,23 @@ CLUSTERS = {
         0,
         1,
         0.05,
-        "Two firings are neighbours if the sets of heads and features that count for them are at "
-        "most so far apart: Jaccard distance, 0 for equal sets, 1 for sets that share nothing.",
+        "Two activating examples are neighbours if the sets of heads and features that count for "
+        "them are at most so far apart: Jaccard distance, 0 for equal sets, 1 for disjoint ones.",
     ),
     "min_samples": Range(
-        "Least firings",
+        "Smallest cluster",
         1,
         12,
         1,
-        "A cluster forms around a firing that has so many neighbours, itself included.",
+        "A cluster forms around an activating example that has so many neighbours, itself "
+        "included.",
     ),
     "rho": Range(
         "Least share",
         0,
         0.5,
         0.01,
-        "Heads and features that count for a smaller share of the firings than this are dropped.",
+        "Heads and features that count for a smaller share of the examples than this are dropped.",
     ),
 }
 
@@ -86,12 +85,12 @@ def word_sliders(settings: Mapping[str, Any]) -> dict[str, Any]:
     texts = {
         "theta_token": (
             "Tokens z >",
-            "A token stands out for a feature if its embedding feeds it so many standard "
-            "deviations more than the mean of the tokens that are compared.",
+            "A token stands out for a feature if its embedding activates it so many "
+            "standard deviations more than the mean of the tokens that are compared.",
         ),
         "theta_feature": (
             "Features z >",
-            "A feature inherits the tokens of an earlier one that feeds it so many standard "
+            "A feature inherits the tokens of an earlier one that activates it so many standard "
             "deviations more than the mean of the features that are compared.",
         ),
     }
@@ -115,36 +114,3 @@ def slider(span: Range, value: float) -> Any:
         style={"description_width": "88px"},
         layout={"flex": "0 0 auto", "width": "272px"},
     )
-
-
-def row(title: str, sliders: Mapping[str, Any]) -> w.HBox:
-    """Put sliders side by side behind a title, or below each other where it is narrow."""
-    label = w.HTML(f"<b>{title}</b>", layout={"flex": "0 0 60px"})
-    return w.HBox([label, w.HBox(list(sliders.values()), layout={"flex": "1 1 0%", **WRAP})])
-
-
-def taken_apart(found: Mapping[str, Any]) -> str:
-    """Describe in a sentence what clusters there are, and why there are none."""
-    n, clusters = found["n_examples"], len(found["clusters"])
-    noise, empty = found["n_noise"], found["n_empty"]
-    least = found["settings"]["min_samples"]
-    firings = "1 firing" if n == 1 else f"{n} firings"
-    if n < least:
-        return (
-            f"Only <b>{firings}</b>, fewer than the {least} that make a cluster: "
-            "pass more texts on which it fires, or take fewer."
-        )
-    if empty == n:
-        return (
-            f"<b>No cluster:</b> nothing stands out often enough in any of {firings}. Lower "
-            "thresholds of z may help."
-        )
-    if not clusters:
-        rest = f"in {empty} nothing stands out, the others are" if empty else "they are"
-        return (
-            f"<b>No cluster:</b> {n} of {n} firings in none; {rest} too unlike at these settings. "
-            "A larger distance or fewer least firings may help."
-        )
-    made = "1 cluster" if clusters == 1 else f"{clusters} clusters"
-    rest = f"{noise} of {n} in no cluster" + (f", in {empty} nothing stands out" if empty else "")
-    return f"<b>{made}</b> of {firings}, see the card; {rest}."

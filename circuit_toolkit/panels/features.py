@@ -1,4 +1,4 @@
-"""The panel of features: what one means, what feeds it, and by which circuits it fires."""
+"""The panel of features: what one means, what activates it, and by which circuits."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import traitlets
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.arguments import as_prompts
 from circuit_toolkit.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.dictionaries.names import feature_at
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.card import FeatureCard, feature_card
 from circuit_toolkit.features.labels import described_labels, feature_labels
 from circuit_toolkit.models import Model
 from circuit_toolkit.panels.feature_search import (
-    FedBy,
     Listed,
+    OfToken,
+    activated_by,
     check_described,
-    fed_by,
+    list_activated,
     list_described,
-    list_fed,
     token_named,
 )
 from circuit_toolkit.panels.feature_sliders import (
     CLUSTERS,
-    FIRINGS,
-    WRAP,
+    EXAMPLES,
     circuit_sliders,
-    row,
-    taken_apart,
     word_sliders,
 )
-from circuit_toolkit.panels.panel import Panel
+from circuit_toolkit.panels.panel import Panel, button, check_objects, row
 from circuit_toolkit.sites import Site
-from circuit_toolkit.views.card.page import card_html
+from circuit_toolkit.tasks import Task
+from circuit_toolkit.views.card.html import card_html
 from circuit_toolkit.weight_lens import FeatureDescriptions, WeightLens
 
 _ALL = ""  # the choice of all layers: a menu takes None for no choice
@@ -53,35 +53,34 @@ class FeatureExplorer(Panel):
         self,
         model: Model,
         dictionaries: Mapping[Site, Dictionary],
-        texts: Sequence[str],
-        descriptions: FeatureDescriptions | None = None,
-        lens: CircuitLens | None = None,
+        prompts: Task | Sequence[str],
+        descriptions: FeatureDescriptions | None,
+        lens: CircuitLens | None,
+        progress: bool,
     ) -> None:
-        self.model, self.dictionaries, self.texts = model, dict(dictionaries), list(texts)
-        if not self.dictionaries:
-            raise InputError("There are no dictionaries to look at: load_dictionaries(model).")
+        self.model, self.dictionaries, self.prompts = model, dict(dictionaries), prompts
         if descriptions is None:
-            descriptions = WeightLens().describe(model, self.dictionaries)
+            descriptions = WeightLens().describe(model, self.dictionaries, progress=progress)
         check_described(descriptions, self.dictionaries)
         self._described, self.lens = descriptions, lens or CircuitLens()
-        self.acts: Activations = capture(model, self.dictionaries, self.texts)
-        self._fires = feature_labels(self.acts)
+        self.acts: Activations = capture(model, self.dictionaries, prompts, progress=progress)
+        self._active = feature_labels(self.acts)
         self.circuits: FeatureCircuits | None = None
         self.card: FeatureCard
         self._analysed: dict[str, FeatureCircuits] = {}
-        self._fed: dict[int, FedBy] = {}
-        self._said = ""  # caption of the list
+        self._alone: dict[int, OfToken] = {}
+        self._caption = ""  # of the list
         self._take(descriptions)
         self._make_controls()
-        wrap = w.Layout(**WRAP)
+        wrap = w.Layout(flex_flow="row wrap")
         super().__init__(
             [
                 w.HBox([self._site, self._search, self._go], layout=wrap),
                 row("Words", self._words),
                 self._status,
                 self._found,
-                w.HBox([self._analyse, self._taken], layout=wrap),
-                row("Examples", self._firings),
+                w.HBox([self._analyse, self._clustered], layout=wrap),
+                row("Examples", self._examples),
                 row("Clusters", self._clusters),
                 self._card,
             ]
@@ -104,7 +103,7 @@ class FeatureExplorer(Panel):
         )
         text = {"flex": "1 1 220px", "max_width": "320px"}
         self._search = w.Text(
-            placeholder="a token: which features does it feed?",
+            placeholder="a token: which features does it activate?",
             tooltip="Runs the token alone, and lists the features that it activates",
             continuous_update=False,
             layout=text,
@@ -116,15 +115,15 @@ class FeatureExplorer(Panel):
             layout=text,
         )
         self._words = word_sliders(self._described.settings)
-        self._status, self._taken, self._card = w.HTML(), w.HTML(), w.HTML()
+        self._status, self._clustered, self._card = w.HTML(), w.HTML(), w.HTML()
         self._found = w.Select(options=[], rows=8, layout={"width": "98%", "max_width": "900px"})
-        self._analyse = w.Button(
-            description="Take its firings apart",
-            icon="sitemap",
-            tooltip="Which heads and earlier features make it fire, on which firings (CircuitLens)",
+        self._analyse = button(
+            "Cluster by circuit",
+            "sitemap",
+            "Which heads and earlier features activate it, on which prompts (CircuitLens)",
             layout={"width": "208px", "flex": "0 0 auto"},
         )
-        self._firings = circuit_sliders(self.lens, FIRINGS)
+        self._examples = circuit_sliders(self.lens, EXAMPLES)
         self._clusters = circuit_sliders(self.lens, CLUSTERS)
         self._hear(self._site, lambda _: self._pick())
         self._hear(self._search, self._look_up)
@@ -132,20 +131,20 @@ class FeatureExplorer(Panel):
         self._hear(self._found, lambda change: self._choose(change.new))
         for slider in self._words.values():
             self._hear(slider, lambda _: self._rethreshold())
-        for slider in (*self._firings.values(), *self._clusters.values()):
-            self._hear(slider, lambda _: self._draw(), where=self._taken)
-        self._analyse.on_click(lambda _: self._guarded(self.analyse, where=self._taken))
+        for slider in (*self._examples.values(), *self._clusters.values()):
+            self._hear(slider, lambda _: self._draw(), where=self._clustered)
+        self._analyse.on_click(lambda _: self._guarded(self.analyse, where=self._clustered))
 
     def analyse(self) -> None:
-        """Take the firings of the selected feature apart by circuits: the button."""
+        """Cluster the activating examples of the selected feature by circuit: the button."""
         if not self.selected:
             raise InputError("No feature is chosen: take one of the list.")
-        self._say("<i>running the texts on which it fires …</i>", self._taken)
+        self._say("running the prompts on which it is active …", self._clustered, "busy")
         try:
             self._analysed[self.selected] = self.lens.analyse(
                 self.model,
                 self.dictionaries,
-                self.texts,
+                self.prompts,
                 self.selected,
                 acts=self.acts,
                 progress=False,
@@ -156,27 +155,28 @@ class FeatureExplorer(Panel):
     def _take(self, descriptions: FeatureDescriptions) -> None:
         """Use descriptions at other thresholds."""
         self.descriptions = descriptions
-        self._labels = described_labels(descriptions, self._fires)
+        self._labels = described_labels(descriptions, self._active)
         self._coverage: Any = descriptions.coverage().to_dict("records")
 
     def _listed(self) -> Listed:
-        """Return what belongs in the list: what a token feeds, or what has a description."""
+        """Return what belongs in the list: what a token activates, or what has a description."""
         site = Site.parse(str(self._site.value)) if self._site.value else None
         if self._search.value.strip():
             token = token_named(self.model, self._search.value)
-            if token not in self._fed:  # one run a token, whatever the sliders do
-                self._fed[token] = fed_by(self.model, self.dictionaries, self.acts, token)
-            return list_fed(self._fed[token], site, self._labels)
+            if token not in self._alone:  # one run a token, whatever the sliders do
+                found = activated_by(self.model, self.dictionaries, self.acts, token)
+                self._alone[token] = found
+            return list_activated(self._alone[token], site, self._labels)
         sites = [site] if site else list(self.dictionaries)
         return list_described(self.descriptions, self._coverage, sites, self.acts, self._labels)
 
     def _list(self) -> None:
         """Fill the list anew; nothing of the last one stays if that cannot be done."""
-        self._fill(Listed([], ""))
-        self._fill(self._listed())
+        self._offer(Listed([], ""))
+        self._offer(self._listed())
 
-    def _fill(self, listed: Listed) -> None:
-        self._said = listed.said
+    def _offer(self, listed: Listed) -> None:
+        self._caption = listed.said
         with self._quietly():
             self._found.options = listed.lines
         self._mark()
@@ -188,10 +188,11 @@ class FeatureExplorer(Panel):
         with self._quietly():
             self._found.value = name if there else None
             self._go.value = name
-        gone = self._said and name and not there
-        self._say(
-            self._said + (f"; <b>{name}</b>, shown below, is not in the list" if gone else "")
-        )
+        if self._caption:
+            missing = "" if there else name
+            self._fill(self._status, "listed.html", said=self._caption, missing=missing)
+        else:
+            self._say("")
         return there
 
     def _pick(self) -> None:
@@ -204,7 +205,7 @@ class FeatureExplorer(Panel):
             self._choose(f"{self._site.value or next(iter(self.dictionaries))}/0")
 
     def _look_up(self, change: Any) -> None:
-        """List what a token feeds: a first one in all layers, which the menu then narrows down."""
+        """List what a token activates: a first one in all layers, which the menu narrows."""
         if not change.old.strip():
             with self._quietly():
                 self._site.value = _ALL
@@ -254,7 +255,7 @@ class FeatureExplorer(Panel):
     def _draw(self) -> None:
         """Put the card together anew."""
         found = self._analysed.get(self.selected)
-        sliders = {**self._firings, **self._clusters}
+        sliders = {**self._examples, **self._clusters}
         for slider in sliders.values():
             slider.disabled = found is None
         self.circuits = None
@@ -262,7 +263,7 @@ class FeatureExplorer(Panel):
             at = found.at(**{name: slider.value for name, slider in sliders.items()})
             self.circuits = replace(at, descriptions=self.descriptions)  # words of these thresholds
         if not self.selected:
-            self._card.value = self._taken.value = ""
+            self._card.value = self._clustered.value = ""
             return
         self.card = feature_card(
             self.model,
@@ -274,8 +275,9 @@ class FeatureExplorer(Panel):
             labels=self._labels,
         )
         self._card.value = card_html(self.card)
-        analysis = self.card.circuit_lens
-        self._say(taken_apart(analysis) if analysis else "", self._taken)
+        self._say("", self._clustered)
+        if self.card.circuit_lens:
+            self._fill(self._clustered, "clusters.html", found=self.card.circuit_lens)
 
 
 def _short(name: str) -> str:
@@ -286,10 +288,11 @@ def _short(name: str) -> str:
 def explore_features(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
-    texts: Sequence[str],
+    prompts: Task | Sequence[str],
     *,
     descriptions: FeatureDescriptions | None = None,
     lens: CircuitLens | None = None,
+    progress: bool = True,
 ) -> FeatureExplorer:
     """Open the panel of features: find one by layer, token or name, and read its card.
 
@@ -299,16 +302,26 @@ def explore_features(
         From `load_model`.
     dictionaries : dict of Site to Dictionary
         From `load_dictionaries`; those that WeightLens can read.
-    texts : sequence of str
-        Where features are seen to fire.
+    prompts : Task or sequence of str
+        Where features are looked at.
     descriptions : FeatureDescriptions, optional
         From `WeightLens`; by default made here, by its default preset.
     lens : CircuitLens, optional
         Settings of the circuits; the sliders begin with them.
+    progress : bool
+        Whether to show bars while features are described and prompts are run.
 
     Returns
     -------
     FeatureExplorer
         A widget; `selected`, `card`, `descriptions` and `circuits` can be read in the next cell.
+
+    Raises
+    ------
+    InputError
+        If an argument is of the wrong kind, or the descriptions are of other dictionaries.
     """
-    return FeatureExplorer(model, dictionaries, texts, descriptions, lens)
+    dictionaries = as_dictionaries(model, dictionaries)
+    check_objects(descriptions=(descriptions, "FeatureDescriptions"), lens=(lens, "CircuitLens"))
+    given = as_prompts(prompts)
+    return FeatureExplorer(model, dictionaries, given, descriptions, lens, progress)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +12,7 @@ import traitlets
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.benchmark.heads.reference import known_heads
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET
@@ -25,9 +23,9 @@ from circuit_toolkit.interventions.changes import resample
 from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model, run
 from circuit_toolkit.panels.graph_widget import GraphWidget
-from circuit_toolkit.panels.panel import Panel
+from circuit_toolkit.panels.panel import Panel, TaskMenu, button, check_objects
 from circuit_toolkit.sites import Site
-from circuit_toolkit.tasks import BUNDLED, Task
+from circuit_toolkit.tasks import Task
 from circuit_toolkit.views.figures.heads import attention_figure, head_figure
 
 _SHOWN = 20  # prompts in the menu
@@ -44,11 +42,9 @@ class HeadExplorer(Panel):
     threshold = traitlets.Float(0.5, min=0.0, max=1.0)
     selected = traitlets.Tuple(default_value=())
 
-    def __init__(
-        self, model: Model, task: Task | None = None, n: int = 128, codes: HeadCodes | None = None
-    ) -> None:
+    def __init__(self, model: Model, task: Task | None, n: int, codes: HeadCodes | None) -> None:
         self.model, self.n, self.codes = model, n, codes or HeadCodes()
-        self.tasks: dict[str, Any] = {task.name: task} if task else dict(BUNDLED)
+        self._tasks = TaskMenu(model, task)
         self.task: Task
         self.fit: HeadCodesFit
         self._captured: tuple[Task, Activations] | None = None
@@ -73,7 +69,7 @@ class HeadExplorer(Panel):
 
     def _make_controls(self) -> None:
         wide = {"description_width": "initial"}
-        self._task = w.Dropdown(options=list(self.tasks), description="Task", style=wide)
+        self._task = w.Dropdown(options=list(self._tasks.tasks), description="Task", style=wide)
         self._train = w.BoundedIntText(
             value=self.codes.n_train,
             min=1,
@@ -90,10 +86,11 @@ class HeadExplorer(Panel):
             style=wide,
             layout={"width": "130px"},
         )
-        self._score = w.Button(description="Score", button_style="primary", icon="play")
-        self._status = w.HTML()
+        self._score = button("Score", "play", button_style="primary")
         self.map = go.FigureWidget(head_figure(np.zeros((1, 1)), truth=np.zeros((1, 1), bool)))
-        self._about, self._codes = w.HTML(), w.HTML()
+        self._status, self._about, self._codes, self._tested, self._chosen = (
+            w.HTML() for _ in range(5)
+        )
         self._prompt = w.Dropdown(description="Prompt", style=wide, layout={"width": "640px"})
         self.attention = go.FigureWidget(attention_figure(np.zeros((1, 1)), [""]))
         self._where = w.VBox([self.attention])  # its display is what hides an empty figure
@@ -106,19 +103,17 @@ class HeadExplorer(Panel):
             style=wide,
             layout={"width": "480px"},
         )
-        self._test = w.Button(
-            description="Test",
-            icon="flask",
-            tooltip="Give the heads, all others, and random sets their corrupted outputs",
+        self._test = button(
+            "Test", "flask", "Give the heads, all others, and random sets their corrupted outputs"
         )
-        self._tested, self._chosen = w.HTML(), w.HTML()
+        self._busy_controls = (self._score, self._test, self._task, self._prompt)
         self.graph = GraphWidget()
         traitlets.link((self, "circuit"), (self.graph, "circuit"))
         traitlets.link((self, "threshold"), (self._slider, "value"))
         self._score.on_click(lambda _: self._guarded(self.score))
         self._test.on_click(lambda _: self._guarded(self.test, where=self._tested))
-        self._task.observe(lambda _: self._guarded(self.score), "value")
-        self._prompt.observe(self._choose, "value")
+        self._hear(self._task, lambda _: self.score())
+        self._hear(self._prompt, lambda _: self._look())
         self.graph.observe(self._from_graph, "selected")
         traces: Any = self.map.data
         for trace in traces:
@@ -129,8 +124,7 @@ class HeadExplorer(Panel):
         name = str(self._task.value)
         with self._busy("running the prompts and training the autoencoders …"):
             if self._captured is None or self._captured[0].name != name:
-                made = self.tasks[name]
-                task = made if isinstance(made, Task) else made(self.model, n=self.n)
+                task = self._tasks.learnt_on(name, self.n)
                 where = self.codes.positions
                 acts = capture(self.model, "head_out", task, where, progress=False)
                 self._captured = task, acts
@@ -139,14 +133,13 @@ class HeadExplorer(Panel):
             self.fit = codes.fit(acts, self.task)
         known = known_heads(self.model, self.task.name)
         truth = None if known is None else known.mask
-        self._fill(self.map, head_figure(self.fit.scores, truth=truth, layers=self.fit.layers))
-        rings = "" if known is None else f" Rings: {html.escape(known.source)}."
-        self._say(f"{html.escape(repr(self.task))}.{rings} Click on a head.")
+        self._redraw(self.map, head_figure(self.fit.scores, truth=truth, layers=self.fit.layers))
+        rings = "" if known is None else f" Rings: {known.source}."
+        self._say(f"{self.task!r}.{rings} Click on a head.")
         self.selected = ()
-        self._prompt.unobserve(self._choose, "value")
-        self._prompt.options = [(text, i) for i, text in enumerate(self.task.clean[:_SHOWN])]
-        self._prompt.value = 0
-        self._prompt.observe(self._choose, "value")
+        with self._quietly():
+            self._prompt.options = [(text, i) for i, text in enumerate(self.task.clean[:_SHOWN])]
+            self._prompt.value = 0
         self._look()
         self._draw()
 
@@ -154,9 +147,8 @@ class HeadExplorer(Panel):
         """Replace the circuit's heads, all others, and random sets: the Test button."""
         if self.circuit is None:
             raise InputError("There is no circuit to test.")
-        made = self.tasks[str(self._task.value)]
         with self._busy("replacing the heads, all others, 20 random sets …", self._tested):
-            task = made if isinstance(made, Task) else made(self.model, n=64, seed=1, test=True)
+            task = self._tasks.tested_on(self._task.value)
             self.circuit = evaluate(
                 self.circuit, self.model, None, task, n_prompts=64, progress=False
             )
@@ -167,14 +159,9 @@ class HeadExplorer(Panel):
         if not hasattr(self, "fit"):
             return
         self.circuit = self.fit.predict(self.threshold)
-        names = ", ".join(self.circuit.nodes["label"][:-1].tolist()) or "none"
-        count = len(self.circuit.nodes) - 1
-        self._tested.value = ""  # evidence is of the circuit that was tested
-        self._chosen.value = f"<b>{count} of {self.fit.scores.size} heads:</b> {names}"
-
-    def _choose(self, change: Any) -> None:
-        """Show the head on another prompt."""
-        self._guarded(self._look)
+        names = self.circuit.nodes["label"][:-1].tolist()
+        self._say("", self._tested)  # evidence is of the circuit that was tested
+        self._fill(self._chosen, "heads.html", names=names, total=self.fit.scores.size)
 
     @traitlets.observe("selected")
     def _show(self, change: Any) -> None:
@@ -183,47 +170,44 @@ class HeadExplorer(Panel):
     def _look(self) -> None:
         """Show the head that is selected on the prompt that is chosen."""
         if not self.selected:
-            self._about.value, self._codes.value = "<i>Click on a head of the map.</i>", ""
+            self._say("Click on a head of the map.", self._about, "quiet")
+            self._say("", self._codes)
             self._where.layout.display = "none"
             return
         layer, head = self.selected
-        table = self.fit.code_table(layer, head)
         row = self.fit.layers.index(layer)
-        lines = [
-            f"<b>Head {head} of layer {layer}</b> (a{layer}.h{head})",
-            f"score {self.fit.scores[row, head]:.3g} ± {self.fit.spread[row, head]:.2g} over seeds",
-        ]
         with self._busy(f"running the model for a{layer}.h{head} …"):
-            lines.append(self._effect(layer, head))
+            effect = self._effect(layer, head)
             batch = self.model.tokenize([self.task.clean[int(self._prompt.value or 0)]])
             pattern = run(self.model, batch, [Site("attn_pattern", layer)])
-        self._about.value = "<br>".join(lines)
-        only = np.count_nonzero((table["positives"] > 0) & (table["negatives"] == 0))
-        shown: Any = table.head(8)
-        self._codes.value = (
-            f"{len(table)} codes, {only} on prompts alone (first autoencoder):"
-            + shown.to_html(index=False, border=0)
+        self._fill(
+            self._about,
+            "head.html",
+            **{"layer": layer, "head": head, "effect": effect},
+            score=self.fit.scores[row, head],
+            spread=self.fit.spread[row, head],
         )
+        table = self.fit.code_table(layer, head)
+        only = np.count_nonzero((table["positives"] > 0) & (table["negatives"] == 0))
+        shown = {"columns": list(table), "rows": table.head(8).to_numpy().tolist()}
+        self._fill(self._codes, "codes.html", total=len(table), only=only, **shown)
         values = pattern[Site("attn_pattern", layer)][0, head].float().cpu().numpy()
-        self._fill(self.attention, attention_figure(values, self.model.words(batch)[0]))
+        self._redraw(self.attention, attention_figure(values, self.model.words(batch)[0]))
         self._where.layout.display = ""
 
-    def _effect(self, layer: int, head: int) -> str:
-        """Return what the metric does when the head carries its corrupted output."""
+    def _effect(self, layer: int, head: int) -> dict[str, Any] | None:
+        """Run the model with the head's output on the corrupted prompts: what the metric does."""
         if self.task.metric is None:
-            return "the task has labels alone: no metric"
+            return None
         task = self.task.subset(_TESTED)
         replaced = resample(Site("head_out", layer), heads=[head])
-        after, before = (
+        before, after = (
             intervene(self.model, task, changes, progress=False).metric
-            for changes in ([replaced], [])
+            for changes in ([], [replaced])
         )
         assert after is not None and before is not None
-        name, (was, now) = self.task.metric.replace("_", " "), (before.mean(), after.mean())
-        return (
-            f"with its output on the corrupted prompts, {name} {was:.2f} becomes {now:.2f} "
-            f"({now - was:+.2f}; {len(task)} prompts)"
-        )
+        means = {"before": float(before.mean()), "after": float(after.mean())}
+        return {"metric": self.task.metric.replace("_", " "), "n": len(task), **means}
 
     def _clicked(self, trace: Any, points: Any, state: Any = None) -> None:
         """Select what was clicked on the map."""
@@ -238,7 +222,7 @@ class HeadExplorer(Panel):
         if node["site"] != TARGET:
             self.selected = (Site.parse(str(node["site"])).layer, int(node["feature"]))
 
-    def _fill(self, widget: Any, drawn: Any) -> None:
+    def _redraw(self, widget: Any, drawn: Any) -> None:
         """Put a new figure into a widget that is there: each widget brings its own script."""
         with widget.batch_update():
             for number, trace in enumerate(widget.data):
@@ -248,22 +232,6 @@ class HeadExplorer(Panel):
                     new = drawn.data[number].to_plotly_json()
                     trace.update({key: value for key, value in new.items() if key != "type"})
             widget.layout.update(drawn.layout)
-
-    @contextmanager
-    def _busy(self, text: str, where: w.HTML | None = None) -> Iterator[None]:
-        """Warn that something runs, and take no clicks on buttons meanwhile."""
-        line = where or self._status
-        before = line.value
-        self._say(f"<i>{html.escape(text)}</i>", line)
-        controls = (self._score, self._test, self._task, self._prompt)
-        for control in controls:
-            control.disabled = True
-        try:
-            yield
-            line.value = before
-        finally:
-            for control in controls:
-                control.disabled = False
 
 
 def explore_heads(
@@ -286,5 +254,12 @@ def explore_heads(
     -------
     HeadExplorer
         A widget; `panel.circuit`, `panel.fit` and `panel.selected` can be read in the next cell.
+
+    Raises
+    ------
+    InputError
+        If an argument is of the wrong kind.
     """
-    return HeadExplorer(model, task, n, codes)
+    expect(model, "model", "Model")
+    check_objects(task=(task, "Task"), codes=(codes, "HeadCodes"))
+    return HeadExplorer(model, task, whole(n, "n", 1), codes)

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as w
 
+from circuit_toolkit.arguments import expect
 from circuit_toolkit.errors import ToolkitError
+from circuit_toolkit.models import Model
+from circuit_toolkit.tasks import BUNDLED, Task
+from circuit_toolkit.views.rendering import render, stylesheet
 
 
 class Panel(w.VBox):
-    """A box of widgets with a line of status.
-
-    Parameters
-    ----------
-    children : sequence of Widget
-        What is in it, `_status` among them.
-    """
+    """A box of widgets with a line of status, `_status`, among them."""
 
     _status: w.HTML
     _quiet = False
+    _busy_controls: Sequence[Any] = ()  # take no clicks while something runs
 
-    def _say(self, text: str, where: w.HTML | None = None) -> None:
-        """Write HTML into the line of status, or another."""
-        style = "padding:4px 0;line-height:1.4;overflow-wrap:anywhere;white-space:normal"
-        (where or self._status).value = text and f"<div style='{style}'>{text}</div>"
+    def __init__(self, children: Sequence[w.Widget]) -> None:
+        look = f"<style>{stylesheet('panels/static/panel.css')}</style>"
+        super().__init__([w.HTML(look, layout={"display": "none"}), *children])
+        self.add_class("ct-panel")
+
+    def _fill(self, where: w.HTML, template: str, **values: Any) -> None:
+        """Write a template of the panels; every text in it is escaped."""
+        where.value = str(render(f"panels/templates/{template}", **values))
+
+    def _say(self, text: str, where: w.HTML | None = None, kind: str = "plain") -> None:
+        """Write a text into the line of status, or another."""
+        self._fill(where or self._status, "note.html", text=text, kind=kind)
 
     def _guarded(
         self, action: Callable[..., None], *args: Any, where: w.HTML | None = None
@@ -36,12 +42,16 @@ class Panel(w.VBox):
         try:
             action(*args)
         except Exception as error:
-            self._say(f"<span style='color:#b3261e'>{html.escape(str(error))}</span>", where)
+            self._say(str(error), where, "error")
             if not isinstance(error, ToolkitError):  # a defect: it keeps its traceback
                 raise
 
     def _hear(
-        self, control: Any, action: Callable[[Any], None], where: w.HTML | None = None
+        self,
+        control: Any,
+        action: Callable[..., None],
+        where: w.HTML | None = None,
+        trait: str = "value",
     ) -> None:
         """Act on what a user does to a control, not on what the panel itself writes there."""
 
@@ -49,7 +59,7 @@ class Panel(w.VBox):
             if not self._quiet:
                 self._guarded(action, change, where=where)
 
-        control.observe(act, "value")
+        control.observe(act, trait)
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -59,3 +69,56 @@ class Panel(w.VBox):
             yield
         finally:
             self._quiet = before
+
+    @contextmanager
+    def _busy(self, text: str, where: w.HTML | None = None) -> Iterator[None]:
+        """Show that something runs, and take no clicks meanwhile; then what was said before."""
+        line = where or self._status
+        before = line.value
+        self._say(text, line, "busy")
+        for control in self._busy_controls:
+            control.disabled = True
+        try:
+            yield
+            line.value = before
+        finally:
+            for control in self._busy_controls:
+                control.disabled = False
+
+
+class TaskMenu:
+    """The tasks of a menu, the user's or the bundled ones, to learn on and to test on."""
+
+    def __init__(self, model: Model, task: Task | None) -> None:
+        self.model, self.tasks = model, {task.name: task} if task else dict(BUNDLED)
+
+    def learnt_on(self, name: Any, n: int) -> Task:
+        """Return the prompts of a task that a circuit is learnt on."""
+        return self._made(name, n=n)
+
+    def tested_on(self, name: Any, n: int = 64) -> Task:
+        """Return held-out prompts of a bundled task; of the user's, the prompts that there are."""
+        return self._made(name, n=n, seed=1, test=True)
+
+    def _made(self, name: Any, **options: Any) -> Task:
+        made: Any = self.tasks[str(name)]
+        return made if isinstance(made, Task) else made(self.model, **options)
+
+
+def check_objects(**given: tuple[Any, str]) -> None:
+    """Refuse an argument, if it was given at all, that is not of its class."""
+    for name, (value, kind) in given.items():
+        if value is not None:
+            expect(value, name, kind)
+
+
+def button(text: str, icon: str, tooltip: str = "", **options: Any) -> w.Button:
+    """Make a button."""
+    return w.Button(description=text, icon=icon, tooltip=tooltip, **options)
+
+
+def row(title: str, controls: Mapping[str, Any]) -> w.HBox:
+    """Put controls side by side behind a title, or below each other where it is narrow."""
+    wide = {"flex": "1 1 0%", "flex_flow": "row wrap"}
+    label = w.Label(title, layout={"flex": "0 0 76px"})
+    return w.HBox([label, w.HBox(list(controls.values()), layout=wide)])

@@ -52,12 +52,41 @@ def test_the_firings_of_a_feature_are_taken_apart_by_a_button(explorer):
     assert explorer._analyse.layout.display == "" and explorer.circuits is None
     explorer._analyse.click()
     assert explorer.circuits.feature == node == explorer.card.circuit_lens["feature"]
-    assert explorer.card.edges and "<h4>How it comes to fire" in explorer.feature.value
+    assert explorer.card.edges and "<h4>What activates it" in explorer.feature.value
     other = explorer.circuit.ids()[0]
     explorer.selected = other
-    assert explorer.circuits is None and "How it comes to fire" not in explorer.feature.value
+    assert explorer.circuits is None and "What activates it" not in explorer.feature.value
     explorer.selected = node
     assert explorer.circuits is not None, "an analysis is kept"
+    explorer.selected = ""
+
+
+def test_nothing_of_the_last_task_is_shown_on_a_new_one(demo, demo_saes):
+    explorer = ct.explore(demo, demo_saes, n=96)
+    explorer.selected = node = explorer.circuit.ids()[-2]
+    explorer.analyse()
+    told, card = explorer.circuits, explorer.card
+    assert told is not None and "What activates it" in explorer.feature.value
+    explorer.n = 128  # the same features matter, and the prompts are others
+    explorer.learn()
+    assert explorer.selected == node, "the feature is in both circuits"
+    assert explorer.circuits is None and "What activates it" not in explorer.feature.value
+    assert explorer.card is not card
+    assert explorer.card.examples.n_prompts == explorer.acts.n_prompts > card.examples.n_prompts
+
+
+def test_the_card_of_a_prompt_of_ones_own_is_read_from_this_prompt(explorer):
+    text = "Mary and Tom went to the store. Tom gave a ring to"
+    explorer.selected = node = explorer.circuit.ids()[0]
+    assert explorer.card.examples.n_prompts == explorer.acts.n_prompts > 1
+    explorer._own.value = text
+    if explorer.selected != node:  # it is not active there
+        explorer.selected = node = explorer.circuit.ids()[0]
+    examples = explorer.card.examples
+    assert examples.n_prompts == 1 and examples.n_tokens == len(text.replace(".", " .").split())
+    assert explorer.card.name == node and explorer.card.settings["n_prompts"] == 1
+    explorer._own.value = ""
+    assert explorer.selected in ("", node)
     explorer.selected = ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import numpy as np
@@ -13,10 +14,10 @@ from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import ports, run
 from circuit_toolkit.panels import feature_search
-from circuit_toolkit.panels.feature_search import fed_by, list_fed
-from circuit_toolkit.panels.feature_sliders import taken_apart
+from circuit_toolkit.panels.feature_search import activated_by, list_activated
 from circuit_toolkit.panels.features import explore_features
 from circuit_toolkit.sites import Site
+from circuit_toolkit.views.rendering import render
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def panel(shared):
     """The one panel, as it was when it opened."""
     for sliders, settings in [
         (shared._words, shared._described.settings),
-        ({**shared._firings, **shared._clusters}, vars(shared.lens)),
+        ({**shared._examples, **shared._clusters}, vars(shared.lens)),
     ]:
         for name, slider in sliders.items():
             slider.value = settings[name]
@@ -62,7 +63,7 @@ def no_model(monkeypatch):
 
 
 def said(line) -> str:
-    return re.sub(r"<[^>]*>", "", line.value)
+    return html.unescape(re.sub(r"<[^>]*>", "", line.value))
 
 
 def names(panel) -> list[str]:
@@ -121,7 +122,7 @@ def test_a_token_is_run_once_whatever_the_sliders_do(panel, monkeypatch):
         "single_token_activations",
         lambda *args: calls.append(args[2]) or run_alone(*args),
     )
-    panel._fed.clear()
+    panel._alone.clear()
     panel._search.value = "Anna"
     before = len(names(panel))
     panel._words["theta_token"].value += 1
@@ -150,11 +151,11 @@ def test_a_token_is_looked_up_by_what_it_activates(panel):
         value = alone[Site.parse(site)][int(index)]
         shares.append(value / column.max() if column.max() else -1)
         if column.max():
-            said_share = re.search(r"(\d+)% of the largest in these texts", text)
+            said_share = re.search(r"(\d+)% of the largest in these prompts", text)
             assert abs(int(said_share[1]) - 100 * shares[-1]) < 0.51  # it is rounded
-            assert f"on {(column[places] > 0).sum()} of {len(places)} ':' there" in text
+            assert f"active on {(column[places] > 0).sum()} of {len(places)} ':' there" in text
         else:
-            assert "never fires in these texts" in text
+            assert "never active in these prompts" in text
     assert np.all(np.diff(shares) <= 1e-5)  # of runs in batches of other sizes
     panel._site.value = str(Site("mlp_in", 4))
     assert {name.partition("/")[0] for name in names(panel)} == {"mlp_in 4"}
@@ -163,12 +164,12 @@ def test_a_token_is_looked_up_by_what_it_activates(panel):
 
 def test_a_share_may_exceed_what_the_texts_hold(panel, texts):
     few = ct.capture(panel.model, panel.dictionaries, texts[:3], progress=False)
-    fed = fed_by(panel.model, panel.dictionaries, few, panel.model.token_id("Mary"))
-    first = fed.features[0]
+    found = activated_by(panel.model, panel.dictionaries, few, panel.model.token_id("Mary"))
+    first = found.features[0]
     largest = few.features[first.site][:, [first.index]].max()
     assert first.alone > largest > 0
-    lines, caption = list_fed(fed, None, panel._labels)
-    assert f"{first.alone / largest:.0%} of the largest in these texts" in lines[0][0]
+    lines, caption = list_activated(found, None, panel._labels)
+    assert f"{first.alone / largest:.0%} of the largest in these prompts" in lines[0][0]
     assert "<b>Mary</b> does not occur" in caption and "on 0 of 0" not in lines[0][0]
 
 
@@ -190,9 +191,9 @@ def test_menu_list_and_box_follow_the_card(panel):
     shown_at(panel, "mlp_in 1/226")
 
 
-def test_firings_are_taken_apart_once_and_clustered_again_without_a_run(panel, monkeypatch):
-    sliders = [*panel._firings.values(), *panel._clusters.values()]
-    assert {*panel._firings, *panel._clusters} >= {"rho", "eps", "min_samples", "theta_head"}
+def test_examples_are_run_once_and_clustered_again_without_a_run(panel, monkeypatch):
+    sliders = [*panel._examples.values(), *panel._clusters.values()]
+    assert {*panel._examples, *panel._clusters} >= {"rho", "eps", "min_samples", "theta_head"}
     panel._go.value = "mlp_in 1/226"
     assert panel.circuits is None and all(each.disabled and each.tooltip for each in sliders)
     panel.analyse()
@@ -200,33 +201,39 @@ def test_firings_are_taken_apart_once_and_clustered_again_without_a_run(panel, m
     analysis = panel.card.circuit_lens
     assert panel.circuits.feature == panel.selected
     assert analysis["n_examples"] == len(panel.circuits.examples) <= 20
-    assert f"{analysis['n_noise']} of {analysis['n_examples']} in no cluster" in said(panel._taken)
+    assert f"{analysis['n_noise']} of {analysis['n_examples']} in no cluster" in said(
+        panel._clustered
+    )
 
     monkeypatch.setattr(ports, "_trace", None)  # a run would fail
     for name, value in {"eps": 0.9, "rho": 0.4, "theta_head": 6.0, "min_samples": 2}.items():
-        (panel._clusters | panel._firings)[name].value = value
+        (panel._clusters | panel._examples)[name].value = value
         assert panel.card.circuit_lens["settings"][name] == pytest.approx(value)
     for name, value in {"rho": 0.5, "theta_head": 10.0, "theta_feature": 8.0}.items():
-        (panel._clusters | panel._firings)[name].value = value
+        (panel._clusters | panel._examples)[name].value = value
     assert panel.card.circuit_lens["n_empty"] == 20
-    assert "No cluster: nothing stands out often enough in any of 20" in said(panel._taken)
+    assert "No cluster: nothing stands out often enough in any of 20" in said(panel._clustered)
 
     panel._words["theta_token"].value += 2  # words in the clusters are those of the sliders
     assert panel.circuits.descriptions is panel.descriptions is not panel._described
     panel.selected = "mlp_in 1/91"
     assert panel.circuits is None and panel.card.circuit_lens is None
-    assert panel._taken.value == "" and all(each.disabled for each in sliders)
+    assert panel._clustered.value == "" and all(each.disabled for each in sliders)
+
+
+def clusters(found) -> str:
+    return render("panels/templates/clusters.html", found=found)
 
 
 def test_a_null_result_is_said_in_words():
     found = {"n_examples": 100, "n_noise": 44, "n_empty": 7, "settings": {"min_samples": 3}}
-    assert "44 of 100 in no cluster, in 7 nothing stands out" in taken_apart(
+    assert "44 of 100 in no cluster, in 7 nothing stands out" in clusters(
         {**found, "clusters": [{}, {}]}
     )
     found["n_noise"], found["clusters"] = 100, []
-    assert "100 of 100 firings in none; in 7 nothing stands out" in taken_apart(found)
-    assert "nothing stands out often enough" in taken_apart({**found, "n_empty": 100})
-    assert "fewer than the 3" in taken_apart({**found, "n_examples": 2, "n_noise": 2})
+    assert "100 of 100 activating examples in none; in 7 nothing stands out" in clusters(found)
+    assert "nothing stands out often enough" in clusters({**found, "n_empty": 100})
+    assert "fewer than the 3" in clusters({**found, "n_examples": 2, "n_noise": 2})
 
 
 def test_sliders_begin_with_what_is_in_force(demo, demo_transcoders, texts, described):
@@ -234,7 +241,7 @@ def test_sliders_begin_with_what_is_in_force(demo, demo_transcoders, texts, desc
     far = described.at(theta_token=20)
     other = explore_features(demo, demo_transcoders, texts[:5], descriptions=far, lens=lens)
     assert other._words["theta_token"].value == 20
-    for name, slider in {**other._firings, **other._clusters}.items():
+    for name, slider in {**other._examples, **other._clusters}.items():
         assert slider.value == getattr(lens, name)
     other.lens = CircuitLens(min_samples=1)
     assert other._clusters["min_samples"].min == 1
@@ -247,9 +254,9 @@ def test_a_panel_without_descriptions_or_chance_still_shows_cards(demo, demo_tra
     assert "preset 'code'" in said(other._status) and "chance" not in said(other._status)
     other._words["theta_token"].value = other._words["theta_token"].max
     other._site.value = str(Site("mlp_in", 3))
-    assert "mlp_in 3 was not described. Listed are those that fire" in said(other._status)
-    fires = np.diff(other.acts.features[Site("mlp_in", 3)].tocsc().indptr)
-    assert names(other)[0] == f"mlp_in 3/{fires.argmax()}"
+    assert "mlp_in 3 was not described. Listed are those that are active" in said(other._status)
+    active = np.diff(other.acts.features[Site("mlp_in", 3)].tocsc().indptr)
+    assert names(other)[0] == f"mlp_in 3/{active.argmax()}"
     shown_at(other, names(other)[0])
 
     high = first.at(theta_token=30, theta_feature=30)
@@ -262,7 +269,7 @@ def test_a_panel_without_descriptions_or_chance_still_shows_cards(demo, demo_tra
     other._clusters["eps"].value = 0.9
     assert other._card.value == "" and "names no feature" not in said(other._status)
     other._analyse.click()
-    assert "No feature is chosen" in said(other._taken)
+    assert "No feature is chosen" in said(other._clustered)
 
 
 def test_what_the_user_can_mend_is_said_in_the_panel(panel, demo_saes, texts, described):
@@ -275,7 +282,7 @@ def test_what_the_user_can_mend_is_said_in_the_panel(panel, demo_saes, texts, de
         "mlp_in 0/384": "features 0 to 383, got 384",
     }.items():
         panel._go.value = typed
-        assert expected in said(panel._status).replace("&#x27;", "'")
+        assert expected in said(panel._status)
         assert panel.card is card
     panel._go.value = f"mlp_in 0/{card.name.rpartition('/')[2]}"  # the one that is shown
     assert "have a description" in said(panel._status)
@@ -285,7 +292,7 @@ def test_what_the_user_can_mend_is_said_in_the_panel(panel, demo_saes, texts, de
         "y" * 300: "yyy…'; look up another.",
     }.items():
         panel._search.value = typed
-        assert expected in said(panel._status).replace("&#x27;", "'")
+        assert expected in said(panel._status)
         assert not panel._found.options and len(said(panel._status)) < 120
     with pytest.raises(InputError, match="features 0 to 383, got 384"):
         panel.selected = "mlp_in 0/384"

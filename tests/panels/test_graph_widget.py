@@ -1,11 +1,15 @@
 import json
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
+from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.panels.graph_widget import GraphWidget
-from tests.circuit.made_up import made_up_circuit
+from circuit_toolkit.views.colours import NEGATIVE, POSITIVE
+from circuit_toolkit.views.graph.svg import graph_svg
+from tests.circuit.made_up import SITES, made_up_circuit
 
 # What anywidget gives a widget's module: a model with get, set, save_changes, on and off.
 HOST = """
@@ -119,6 +123,81 @@ def test_selecting_from_python_shows_and_labels_stay_text(opened):
     page.wait_for_timeout(80)
     assert "<img" in page.locator(".ct-card .ct-name").inner_text()
     assert page.locator("img").count() == 0
+
+
+def one_edge(weight):
+    """A feature that drives the target, up or down."""
+    circuit = made_up_circuit(1, 1, sites=SITES[:1])
+    edges = circuit.edges.copy()
+    edges["weight"] = weight
+    return Circuit(circuit.nodes, edges, circuit.settings, circuit.evidence)
+
+
+def share_drawn(page, colour):
+    """How many pixels of the canvas show a colour, also a paler one: it is mixed with white."""
+    return page.evaluate(
+        """(wanted) => {
+            const canvas = document.querySelector("canvas"), ctx = canvas.getContext("2d");
+            const { data } = ctx.getImageData(0, 0, canvas.width, canvas.height);
+            const hue = (r, g, b) => {
+                const [high, low] = [Math.max(r, g, b), Math.min(r, g, b)], span = high - low;
+                if (span < 60) return undefined;
+                const turn = high === r ? (g - b) / span
+                    : high === g ? 2 + (b - r) / span : 4 + (r - g) / span;
+                return (60 * turn + 360) % 360;
+            };
+            const want = hue(...[1, 3, 5].map((i) => parseInt(wanted.slice(i, i + 2), 16)));
+            let found = 0;
+            for (let i = 0; i < data.length; i += 4) {
+                const seen = hue(data[i], data[i + 1], data[i + 2]);
+                if (seen !== undefined && Math.abs(seen - want) < 8) found += 1;
+            }
+            return found;
+        }""",
+        colour,
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("weight", [0.5, -0.5])
+@pytest.mark.parametrize("how", ["live", "page"])
+def test_what_lowers_is_drawn_in_another_colour_than_what_raises(
+    opened, page, tmp_path, how, weight
+):
+    circuit = one_edge(weight)
+    if how == "live":
+        opened(GraphWidget(circuit))
+    else:
+        page.goto(circuit.to_html(tmp_path / "circuit.html").as_uri())
+        page.wait_for_function("window.circuitView")
+        page.wait_for_timeout(200)
+    mine, other = (POSITIVE, NEGATIVE) if weight > 0 else (NEGATIVE, POSITIVE)
+    assert share_drawn(page, mine) > 100 and share_drawn(page, other) == 0
+    root = ElementTree.fromstring(graph_svg(circuit))
+    assert [path.get("stroke") for path in root.iter("{http://www.w3.org/2000/svg}path")] == [mine]
+
+
+@pytest.mark.browser
+def test_a_new_circuit_forgets_what_was_hovered(opened):
+    circuit = made_up_circuit(12, 20)
+    page = opened(GraphWidget(circuit))
+    fresh = page.locator("canvas").screenshot()
+    at = spot(page, circuit, 3)
+    page.mouse.move(at["x"], at["y"])
+    page.wait_for_timeout(80)
+    assert page.locator(".ct-card").is_visible()
+    assert page.locator("canvas").screenshot() != fresh, "all else fades"
+    page.evaluate("model.set('_scene', structuredClone(state._scene))")
+    page.wait_for_timeout(80)
+    assert page.locator(".ct-card").is_hidden()
+    assert page.locator("canvas").screenshot() == fresh
+
+
+def test_assigning_a_circuit_forgets_what_was_hovered():
+    widget = GraphWidget(made_up_circuit())
+    widget.hovered = widget.circuit.ids()[3]  # what the browser sets
+    widget.circuit = made_up_circuit(12, 20)
+    assert widget.hovered == ""
 
 
 @pytest.mark.browser

@@ -199,7 +199,7 @@ def _upstream(item: Row) -> dict[str, Any]:
 
 def _grouped(analysis: Row) -> str:
     """Describe how many activating examples are in clusters, and why the others are not."""
-    n, least = analysis.get("n_firings") or 0, (analysis.get("settings") or {}).get("min_samples")
+    n, least = analysis.get("n_examples") or 0, (analysis.get("settings") or {}).get("min_samples")
     if least is not None and n < least:
         return f"{n} activating examples are too few to group: a cluster takes {least}."
     empty, noise = analysis.get("n_empty"), analysis.get("n_noise")

@@ -133,10 +133,18 @@ def test_firings_that_are_in_no_cluster_are_told_of():
     card = made_up_card()
     counts = {"n_noise": 10, "n_empty": 4}
     some = card_html(replace(card, circuit_lens={**card.circuit_lens, **counts}))
-    assert "10 of 40 activating examples in no cluster (4 without anything that stands out)." in some
+    assert (
+        "10 of 40 activating examples in no cluster (4 without anything that stands out)." in some
+    )
     for analysis, said in (
-        ({"n_examples": 40, "n_noise": 40, "n_empty": 40}, "No cluster was found among 40 activating examples"),
-        ({"n_examples": 2, "settings": {"min_samples": 3}}, "2 activating examples are too few to group"),
+        (
+            {"n_examples": 40, "n_noise": 40, "n_empty": 40},
+            "No cluster was found among 40 activating examples",
+        ),
+        (
+            {"n_examples": 2, "settings": {"min_samples": 3}},
+            "2 activating examples are too few to group",
+        ),
     ):
         text = card_html(replace(card, circuit_lens={**analysis, "clusters": []}))
         assert "<h4>What activates it" in text and said in text

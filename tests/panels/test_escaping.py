@@ -1,0 +1,94 @@
+"""No text of a stranger's file, task or prompt becomes markup in a panel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import circuit_toolkit as ct
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.demo.grammar import Grammar
+from circuit_toolkit.head_codes import HeadCodes
+from circuit_toolkit.panels.explorer import explore
+from circuit_toolkit.panels.features import explore_features
+from circuit_toolkit.panels.heads import explore_heads
+from tests.hostile import ATTACKS, harmless, shown
+
+ATTACK = " ".join(ATTACKS)
+
+
+def all_harmless(panel) -> bool:
+    values = list(shown(panel))
+    assert len(values) > 3 and any("&lt;img" in value for value in values)
+    return all(harmless(value, ATTACK) for value in values)
+
+
+def stranger(descriptions):
+    """Descriptions as a stranger's file may hold them."""
+    site = descriptions.shown[0]
+    return replace(
+        descriptions,
+        settings={**descriptions.settings, "preset": ATTACK, "model": ATTACK},
+        strings={token: f"{ATTACK}{token}" for token in descriptions.strings},
+        concepts={(str(site), index): ATTACK for index in range(50)},
+    )
+
+
+@pytest.fixture(scope="module")
+def described(demo, demo_transcoders):
+    few = dict(list(demo_transcoders.items())[:2])
+    return few, ct.WeightLens("paper").describe(demo, few, progress=False)
+
+
+def test_the_panel_of_features(demo, described):
+    dictionaries, descriptions = described
+    prompts = [sentence.text for sentence in Grammar(5).sentences(40)]
+    panel = explore_features(
+        demo, dictionaries, prompts, descriptions=stranger(descriptions), progress=False
+    )
+    assert all_harmless(panel) and "&lt;img" in panel._status.value
+    assert "&lt;img" in panel._card.value
+    panel._search.value = "Mary"
+    assert all_harmless(panel)
+    panel._go.value = ATTACK
+    assert "names no feature" in panel._status.value and all_harmless(panel)
+    panel._search.value = ATTACK
+    assert all_harmless(panel)
+    panel._search.value = ""
+    panel.analyse()
+    assert all_harmless(panel)
+
+
+def test_the_explorer(demo, demo_saes):
+    task = replace(ct.tasks.agreement(demo, n=60), name=ATTACK)
+    panel = explore(demo, demo_saes, task)
+    circuit = panel.circuit
+    nodes = circuit.nodes.copy()
+    nodes["label"] = ATTACK
+    panel.fit = replace(
+        panel.fit, labels={s: [ATTACK] * len(names) for s, names in panel.fit.labels.items()}
+    )
+    panel._view = panel.fit, *panel._view[1:]
+    panel.circuit = Circuit(nodes, circuit.edges, circuit.settings, circuit.evidence)
+    panel.selected = "target"
+    assert all_harmless(panel) and "&lt;img" in panel.feature.value
+    panel.selected = circuit.ids()[0]
+    assert all_harmless(panel) and "&lt;img" in panel.feature.value
+    panel._own.value = ATTACK
+    assert all_harmless(panel)
+
+
+def test_the_panel_of_heads(demo, monkeypatch):
+    task = replace(ct.tasks.agreement(demo, n=24), name=ATTACK)
+    panel = explore_heads(demo, task, codes=HeadCodes(n_features=20, n_seeds=1, steps=5))
+    assert all_harmless(panel)
+    panel.selected = (3, 3)
+    assert all_harmless(panel)
+    circuit = panel.circuit
+    nodes = circuit.nodes.copy()
+    nodes["label"] = ATTACK
+    hostile = Circuit(nodes, circuit.edges, circuit.settings, circuit.evidence)
+    monkeypatch.setattr(type(panel.fit), "predict", lambda *args: hostile)
+    panel.threshold = 0.9
+    assert "&lt;img" in panel._chosen.value and all_harmless(panel)
