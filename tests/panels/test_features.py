@@ -296,7 +296,7 @@ def test_what_the_user_can_mend_is_said_in_the_panel(panel, demo_saes, texts, de
         assert not panel._found.options and len(said(panel._status)) < 120
     with pytest.raises(InputError, match="features 0 to 383, got 384"):
         panel.selected = "mlp_in 0/384"
-    with pytest.raises(InputError, match="no dictionaries"):
+    with pytest.raises(InputError, match="No dictionaries were given"):
         explore_features(panel.model, {}, ["x"])
     with pytest.raises(InputError, match="of other dictionaries .384 features at mlp_in 0"):
         explore_features(panel.model, demo_saes, texts[:2], descriptions=described)

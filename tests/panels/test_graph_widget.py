@@ -133,37 +133,36 @@ def one_edge(weight):
     return Circuit(circuit.nodes, edges, circuit.settings, circuit.evidence)
 
 
-def share_drawn(page, colour):
-    """How many pixels of the canvas show a colour, also a paler one: it is mixed with white."""
+def pixels_drawn(page, *colours):
+    """How many pixels of the canvas show each colour, mixed with white as it may be."""
     return page.evaluate(
         """(wanted) => {
             const canvas = document.querySelector("canvas"), ctx = canvas.getContext("2d");
             const { data } = ctx.getImageData(0, 0, canvas.width, canvas.height);
             const hue = (r, g, b) => {
-                const [high, low] = [Math.max(r, g, b), Math.min(r, g, b)], span = high - low;
-                if (span < 60) return undefined;
+                const high = Math.max(r, g, b), span = high - Math.min(r, g, b);
+                if (span < 60) return NaN;
                 const turn = high === r ? (g - b) / span
                     : high === g ? 2 + (b - r) / span : 4 + (r - g) / span;
                 return (60 * turn + 360) % 360;
             };
-            const want = hue(...[1, 3, 5].map((i) => parseInt(wanted.slice(i, i + 2), 16)));
-            let found = 0;
+            const parts = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+            const want = wanted.map((colour) => hue(...parts(colour)));
+            const found = wanted.map(() => 0);
             for (let i = 0; i < data.length; i += 4) {
                 const seen = hue(data[i], data[i + 1], data[i + 2]);
-                if (seen !== undefined && Math.abs(seen - want) < 8) found += 1;
+                want.forEach((each, j) => { found[j] += Math.abs(seen - each) < 8; });
             }
             return found;
         }""",
-        colour,
+        colours,
     )
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("weight", [0.5, -0.5])
 @pytest.mark.parametrize("how", ["live", "page"])
-def test_what_lowers_is_drawn_in_another_colour_than_what_raises(
-    opened, page, tmp_path, how, weight
-):
+def test_what_lowers_is_drawn_in_its_own_colour(opened, page, tmp_path, how, weight):
     circuit = one_edge(weight)
     if how == "live":
         opened(GraphWidget(circuit))
@@ -172,7 +171,8 @@ def test_what_lowers_is_drawn_in_another_colour_than_what_raises(
         page.wait_for_function("window.circuitView")
         page.wait_for_timeout(200)
     mine, other = (POSITIVE, NEGATIVE) if weight > 0 else (NEGATIVE, POSITIVE)
-    assert share_drawn(page, mine) > 100 and share_drawn(page, other) == 0
+    drawn, wrong = pixels_drawn(page, mine, other)
+    assert drawn > 100 and not wrong
     root = ElementTree.fromstring(graph_svg(circuit))
     assert [path.get("stroke") for path in root.iter("{http://www.w3.org/2000/svg}path")] == [mine]
 
