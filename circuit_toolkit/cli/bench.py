@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from sys import stderr
 from typing import Any
 
 from circuit_toolkit.cli.output import bundled_task, markdown, warn, write, write_json
@@ -49,7 +49,7 @@ def run_bench(args: argparse.Namespace) -> None:
         n_prompts=args.n_prompts,
         seed=args.seed,
         repeats=args.repeats,
-        say=say if stderr.isatty() else None,
+        say=say if sys.stderr.isatty() else None,
     )
     result = asdict(found)
     result["settings"] |= {key: str(value) for key, value in _asked(args).items()}
