@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 _SCORES = ("clarity", "responsiveness", "purity", "faithfulness")
 _WEIGHTS = {  # what the weight of an edge is, by method of the circuit
     "CircuitLasso": "regression weight, both ends in standard deviations",
-    "randomised CircuitLasso": "regression weight, both ends in standard deviations",
+    "randomised CircuitLasso over features": "mean effect of changing the source",
 }
 _SHARED = [  # what activating examples of a cluster have in common: title, part, its name
     ("active on", "tokens", "token"),
