@@ -86,9 +86,15 @@ REFUSED = {
         lambda g: ct.check_dictionaries(g.model, g.texts, g.saes),
         DICTIONARIES,
     ),
+    "describe, swapped": (lambda g: ct.WeightLens().describe(g.transcoders, g.model), MODEL),
     "analyse, swapped": (
         lambda g: ct.CircuitLens().analyse(g.transcoders, g.model, g.texts, ("mlp_in 1", 3)),
         MODEL,
+    ),
+    "virtual_weights, swapped": (lambda g: ct.virtual_weights(g.transcoders, g.model), MODEL),
+    "feature_card, swapped": (
+        lambda g: ct.feature_card(g.model, g.saes, g.acts, (SITE, FEATURE)),
+        r"names no feature\. Write",
     ),
     "train_dictionaries, swapped": (
         lambda g: ct.train_dictionaries(g.model, g.texts, [SITE]),
@@ -109,6 +115,11 @@ REFUSED = {
     "CircuitLasso fit to a task": (lambda g: ct.CircuitLasso().fit(g.task), ACTS),
     "HeadCodes fit to a task": (lambda g: g.codes.fit(g.task, g.heads), ACTS),
     "HeadCodes fit to texts": (lambda g: g.codes.fit(g.heads, g.texts), TASK),
+    "feature_labels of a circuit": (lambda g: ct.feature_labels(g.circuit), ACTS),
+    "feature_card of a circuit": (
+        lambda g: ct.feature_card(g.model, g.saes, (SITE, FEATURE), g.circuit),
+        ACTS,
+    ),
     "mean_ablation of a task": (
         lambda g: ct.mean_ablation(g.task, g.circuit.features),
         ACTS,
@@ -181,6 +192,16 @@ REFUSED = {
         lambda g: ct.path_patching(g.model, g.task, "m0", "m1", dictionaries=g.task),
         DICTIONARIES,
     ),
+    "generalise, swapped": (
+        lambda g: ct.generalise(
+            g.saes, g.model, g.task, g.task, g.task, site=SITE, judged={SITE: [1]}
+        ),
+        MODEL,
+    ),
+    "describe with a circuit": (
+        lambda g: ct.WeightLens().describe(g.model, g.circuit),
+        DICTIONARIES,
+    ),
     # Numbers.
     "a share of a prompt": (lambda g: ct.eap(g.model, g.task, n_prompts=0.5), r"whole number"),
     "half a head": (lambda g: ct.zero("head_out 1", heads=[0.5]), r"whole numbers"),
@@ -233,6 +254,9 @@ ACCEPTED = {
     ),
     "randomised_features by names": lambda g: ct.randomised_features(
         g.model, named(g.saes), g.task, draws=1, max_features=5, progress=False
+    ),
+    "virtual_weights with a list": lambda g: ct.virtual_weights(
+        g.model, list(g.transcoders.values())
     ),
     "path_patching with one dictionary": lambda g: ct.path_patching(
         g.model, g.task, "a0.h1", (str(SITE), np.int64(3)), dictionaries=g.sae, progress=False

@@ -12,18 +12,12 @@ from torch import Tensor
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.generalisation.spurious import Ranking
-from circuit_toolkit.models import Batch, Model, token_mask
-from circuit_toolkit.models.ports import Port, block_port, run_ports
+from circuit_toolkit.models import Batch, Model, run, token_mask
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
+from circuit_toolkit.tasks.prompt_pairs import row_slices
 
-# Where an autoencoder's features can be scaled with a gradient: site -> module and side of a block.
-_PORTS = {
-    "resid_pre": ("", "input"),
-    "attn_out": ("attn_out", "output"),
-    "mlp_out": ("mlp_out", "output"),
-    "resid_post": ("", "output"),
-}
+_KINDS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
 
 
 def rank_by_gradients(
@@ -37,30 +31,30 @@ def rank_by_gradients(
     n: int = 100,
     steps: int = 10,
     batch_size: int = 128,
+    progress: bool = False,
 ) -> Ranking:
     """Rank features by integrated gradients to zero, through model and classifier."""
     for each in (*dictionaries.values(), reader):
-        if each.site.kind not in _PORTS or each.kind != "sae" or each.needs_input:
+        if each.site.kind not in _KINDS or each.kind != "sae" or each.needs_input:
             raise InputError(
-                f"Integrated gradients need autoencoders at {', '.join(_PORTS)} that scale no "
+                f"Integrated gradients need autoencoders at {', '.join(_KINDS)} that scale no "
                 f"activation by its own norm; {each.name!r} is a {each.kind} at {each.site}."
             )
     began = time.perf_counter()
     support = {where: torch.zeros(each.n_features) for where, each in dictionaries.items()}
     texts = task.clean
     column = torch.as_tensor(weights, dtype=torch.float32)
-    for start in range(0, len(texts), batch_size):
-        batch = model.tokenize(
-            texts[start : start + batch_size], bos=shared_bos([*dictionaries.values(), reader])
-        )
+    bos = shared_bos([*dictionaries.values(), reader])
+    for rows in row_slices(len(texts), batch_size, progress, "gradients"):
+        batch = model.tokenize(texts[rows], bos=bos)
         mask = token_mask(model, batch)
         share = mask / mask.sum(1, keepdim=True)  # (B, T)
-        sign = torch.as_tensor(signs[start : start + len(batch.ids)], dtype=torch.float32)
+        sign = torch.as_tensor(signs[rows], dtype=torch.float32)
         # What the margin would gain by each token's features.
         value = share * sign.to(share.device)[:, None]
-        plain = run_ports(model, batch, {}, {_port(model, where) for where in dictionaries})
+        plain = run(model, batch, list(dictionaries))
         for where, dictionary in dictionaries.items():
-            z = dictionary.encode(plain[_port(model, where)])  # (B, T, F)
+            z = dictionary.encode(plain[where])  # (B, T, F)
             if (
                 where == reader.site
             ):  # the classifier reads them: the gradient is the same everywhere
@@ -101,14 +95,8 @@ def _slope(
         leaves.append((x.detach() - removed.to(x)).requires_grad_())
         return leaves[0]
 
-    end = _port(model, reader.site)
-    x = run_ports(model, batch, {_port(model, where): [less]}, {end}, grad=True)[end]
-    # `Dictionary.encode` keeps no graph.
+    x = run(model, batch, [reader.site], {where: less}, grad=True)[reader.site]
     with torch.enable_grad():
-        acts = reader.sae.encode(reader.reads.apply(x.float()))  # (B, T, F)
+        acts = reader.encode_for_gradients(x)  # (B, T, F)
         margin = ((acts @ column.to(acts)) * value.to(acts)).sum()
     return torch.autograd.grad(margin, leaves[0])[0].float()
-
-
-def _port(model: Model, site: Site) -> Port:
-    return block_port(model, *_PORTS[site.kind], site.layer)

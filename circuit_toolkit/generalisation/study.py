@@ -12,7 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.arguments import described, expect
 from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.evaluation import random_features
 from circuit_toolkit.generalisation.groups import TiedLabels
@@ -65,6 +67,7 @@ def generalise(
     C: float = 1.0,
     draws: int = 5,
     seed: int = 0,
+    progress: bool = True,
 ) -> Generalisation:
     """Mend a classifier that leans on the wrong label, in several ways, and compare them.
 
@@ -114,6 +117,8 @@ def generalise(
         Number of random sets, over which scores are averaged.
     seed : int
         Decides which, and what the bootstrap draws.
+    progress : bool
+        Whether to show progress bars.
 
     Returns
     -------
@@ -125,6 +130,14 @@ def generalise(
         If a label is missing, the ambiguous texts are not of two classes that tell each other,
         a group is empty, a method is unknown or wants concepts, or no dictionary reads a site.
     """
+    from tqdm.auto import tqdm
+
+    dictionaries = as_dictionaries(model, dictionaries)
+    for name, task in (("ambiguous", ambiguous), ("balanced", balanced), ("test", test)):
+        expect(task, name, "Task")
+    if not isinstance(judged, Mapping):
+        raise InputError(f"judged must be a dict of sites to features, got {described(judged)}.")
+    judged = {Site.parse(where): features for where, features in judged.items()}
     chosen = _methods(methods, concepts)
     site = Site.parse(site)
     reader = _at([site], dictionaries)
@@ -158,6 +171,7 @@ def generalise(
             signs=np.where(bench.y[some], 1, -1),
             n=n_ranked,
             steps=shift_steps,
+            progress=progress,
         )
     removed = {name: [ranking.those_in(judged)] for name, ranking in rankings.items()}
     if _any(chosen, "random"):
@@ -166,7 +180,8 @@ def generalise(
         removed["random"] = [random_features(acts, like, rng) for _ in range(draws)]
     for name, sets in removed.items():
         if _any(chosen, name):
-            pairs = [bench.mended(each) for each in sets]
+            bar = tqdm(sets, name, disable=not progress, leave=False)
+            pairs = [bench.mended(each) for each in bar]
             predicted[name], predicted[f"{name}_retrain"] = map(list, zip(*pairs, strict=True))
     y, other = labels.target(test), labels.spurious(test)
     scores = []
