@@ -72,6 +72,7 @@ REFUSED = {
         lambda g: ct.randomised_features(g.model, g.task, g.saes),
         DICTIONARIES,
     ),
+    "compare, swapped": (lambda g: ct.compare(g.task, g.model), MODEL),
     "compare_heads, swapped": (
         lambda g: ct.compare_heads(g.task, g.model, np.ones((3, 4))),
         MODEL,
@@ -110,8 +111,21 @@ REFUSED = {
     ),
     "randomised_lasso of a fit": (lambda g: ct.randomised_lasso(g.model, g.fit), TASK),
     "component_lasso of texts": (lambda g: ct.component_lasso(g.model, g.texts), TASK),
+    "compare on texts": (lambda g: ct.compare(g.model, g.texts), TASK),
     "evaluate a fit": (lambda g: ct.evaluate(g.fit, g.model, g.saes, g.task), CIRCUIT),
     "evaluate on texts": (lambda g: ct.evaluate(g.circuit, g.model, g.saes, g.texts), TASK),
+    "faithfulness of a fit": (
+        lambda g: ct.faithfulness(g.fit, g.model, g.saes, g.task),
+        r"circuit must be .*fit\.circuit",
+    ),
+    "edge_faithfulness of a circuit": (
+        lambda g: ct.edge_faithfulness(g.circuit, g.model, g.saes, g.task, g.circuit),
+        FIT,
+    ),
+    "edge_faithfulness of a fit": (
+        lambda g: ct.edge_faithfulness(g.fit, g.model, g.saes, g.task, g.circuit),
+        CIRCUIT,
+    ),
     "CircuitLasso fit to a task": (lambda g: ct.CircuitLasso().fit(g.task), ACTS),
     "HeadCodes fit to a task": (lambda g: g.codes.fit(g.task, g.heads), ACTS),
     "HeadCodes fit to texts": (lambda g: g.codes.fit(g.heads, g.texts), TASK),
