@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.arguments import number, whole
+from circuit_toolkit.arguments import described, number, whole
 from circuit_toolkit.circuit import file
 from circuit_toolkit.circuit.evidence import evidence_lines
 from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET, check_tables, depths
@@ -60,8 +60,11 @@ class Circuit:
     def __post_init__(self) -> None:
         """Check the tables; make the dicts plain."""
         check_tables(self.nodes, self.edges)
-        object.__setattr__(self, "settings", plain(self.settings, "settings"))
-        object.__setattr__(self, "evidence", plain(self.evidence, "evidence"))
+        for name in ("settings", "evidence"):
+            value = getattr(self, name)
+            if not isinstance(value, dict):
+                raise InputError(f"{name} must be a dict, got {described(value)}.")
+            object.__setattr__(self, name, plain(value, name))
 
     def depths(self) -> np.ndarray:
         """Rank of each node's site in the order of computation (n,), from 0; the target's is last.

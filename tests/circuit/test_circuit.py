@@ -7,6 +7,7 @@ from dataclasses import replace
 import networkx as nx
 import numpy as np
 import pytest
+import torch
 
 from circuit_toolkit.circuit.circuit import EDGE, NODE, TARGET, Circuit
 from circuit_toolkit.circuit.evidence import evidence_lines
@@ -288,3 +289,28 @@ def test_what_a_circuit_is_made_of_is_called_by_its_name():
     for level, word in (("heads", "heads"), ("components", "components"), ("features", "features")):
         named = replace(circuit, settings={"level": level})
         assert f" {word} at " in named.summary()[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c, folder: c.prune(max_features=2.5), "max_features must be a whole number"),
+        (lambda c, folder: c.prune(max_edges="all"), "max_edges must be a whole number"),
+        (lambda c, folder: c.prune(max_edges=-1), "max_edges must be at least 0"),
+        (lambda c, folder: c.prune(min_score="high"), "min_score must be a number"),
+        (lambda c, folder: c.with_evidence([0.5]), "evidence must be a dict, got a list"),
+        (lambda c, folder: c.with_evidence(c), "evidence must be a dict, got a Circuit"),
+        (lambda c, folder: Circuit(c.nodes, c.edges, "lasso"), "settings must be a dict"),
+        (lambda c, folder: Circuit.load(folder), "There is no file"),
+        (lambda c, folder: c.save(folder), "is a folder"),
+    ],
+)
+def test_wrong_values_are_refused(tmp_path, call, message):
+    with pytest.raises(InputError, match=message):
+        call(made_up_circuit(), tmp_path)
+
+
+def test_limits_of_numpy_and_torch_are_numbers():
+    circuit = made_up_circuit()
+    for three in (np.int64(3), torch.tensor(3)):
+        assert circuit.prune(max_features=three).ids() == circuit.prune(max_features=3).ids()
