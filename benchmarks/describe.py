@@ -19,15 +19,15 @@ from circuit_toolkit.benchmark.feature_roles import activation_scores, lexical_s
 from circuit_toolkit.models import Batch, load_model, run
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import PRESETS, WeightLens
+from circuit_toolkit.weight_lens.candidates import BLOCK, products, row_outliers
 from circuit_toolkit.weight_lens.thresholds import thresholds_for
-from circuit_toolkit.weight_lens.weight_outliers import BLOCK, products, row_outliers
 
 GEMMA = {"V": 256_000, "D": 2304, "L": 26, "F": 16_384, "N": 2.02e9}  # N: weights in blocks
 # Average number of active features of the 26 published transcoders, on texts.
 GEMMA_L0 = [76, 65, 49, 54, 88, 87, 95, 70, 52, 72, 88, 5, 6, 8, 8, 8, 10, 12, 13, 12, 11, 13, 15]
 GEMMA_L0 += [25, 37, 41]
 OWN = {"robust": {"theta_token": 4.5, "theta_feature": 4.0}}  # its own are for small vocabularies
-CHANCE = 512
+PERMUTED = 512
 ROW = {"token": 20, "output": 16, "link": 20}  # bytes of a row of each table
 
 
@@ -142,23 +142,28 @@ def cost():
         print(f"{name}: {rate:.3g}")
     V, D, L, F, N = (GEMMA[name] for name in "VDLFN")
     pairs = L * (L - 1) / 2
-    lots = CHANCE / F
+    permuted = PERMUTED / F
     blocks = -(-F // (BLOCK // V))
     print("\n| step | formula | amount | CPU h, one thread |\n|---|---|---|---|")
     steps = [
         ("pass of every token", "2 N 2 V", 4 * N * V, rates["pass"]),
         ("features of every token", "2 V D F L", 2 * V * D * F * L, rates["products"]),
-        ("embeddings", "2 V D F L (1 + c / F)", 2 * V * D * F * L * (1 + lots), rates["products"]),
+        (
+            "embeddings",
+            "2 V D F L (1 + c / F)",
+            2 * V * D * F * L * (1 + permuted),
+            rates["products"],
+        ),
         ("outputs", "2 V D F L", 2 * V * D * F * L, rates["products"]),
         (
             "upstream",
             "2 F D F L (L - 1) / 2 (1 + c / F)",
-            2 * F * D * F * pairs * (1 + lots),
+            2 * F * D * F * pairs * (1 + permuted),
             rates["products"],
         ),
         ("reading embeddings", "V D L blocks", V * D * L * blocks, rates["reading"]),
     ]
-    values = V * F * L * (2 + lots) + F * F * pairs * (1 + lots)
+    values = V * F * L * (2 + permuted) + F * F * pairs * (1 + permuted)
     for step, formula, amount, rate in steps:
         print(f"| {step} | {formula} | {amount:.2e} | {amount / rate / 3600:.1f} |")
     shared = sum(amount / rate for _, _, amount, rate in steps)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.circuit_lens.cluster_cards import cluster_card, explanation_prompt
 from circuit_toolkit.circuit_lens.clusters import (
+    cluster_card,
     cluster_labels,
     common_elements,
+    explanation_prompt,
     jaccard_distances,
 )
 from circuit_toolkit.circuit_lens.settings import WITHOUT_A_RUN, LensSettings

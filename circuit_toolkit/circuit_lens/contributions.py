@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,16 +75,8 @@ def direct(model: FrozenModel, reading: Reading) -> Contributions:
         sums["biases"] = sums["biases"] + g @ mlp.bias
         if mlp.skip is not None:
             sums["skips"] = sums["skips"] + along(mlp.skip.forward(mlp.skip.x))
-    return Contributions(
-        features,
-        heads,
-        {
-            "token": along(model.embed),
-            "position": along(model.start - model.embed),
-            **sums,
-            "constant": torch.full_like(g[:, 0], reading.constant),
-        },
-    )
+    ends = along(model.embed), along(model.start - model.embed)
+    return Contributions(features, heads, _parts(reading, ends, sums))
 
 
 def origins(model: FrozenModel, reading: Reading) -> Contributions:
@@ -113,16 +106,16 @@ def origins(model: FrozenModel, reading: Reading) -> Contributions:
         into = behind if model.parallel else g
         sums["biases"] = sums["biases"] + attention.biases(into)
         g = g + attention.backward(into)
-    return Contributions(
-        dict(sorted(features.items())),
-        [],
-        {
-            "token": along(model.embed),
-            "position": along(model.start - model.embed),
-            **sums,
-            "constant": torch.full_like(reading.row[:, 0], reading.constant),
-        },
-    )
+    ends = along(model.embed), along(model.start - model.embed)
+    return Contributions(dict(sorted(features.items())), [], _parts(reading, ends, sums))
+
+
+def _parts(
+    reading: Reading, ends: tuple[Tensor, Tensor], sums: Mapping[Any, Tensor]
+) -> dict[str, Tensor]:
+    """Return the parts that no head and no feature contributes."""
+    constant = torch.full_like(reading.row[:, 0], reading.constant)
+    return {"token": ends[0], "position": ends[1], **sums, "constant": constant}
 
 
 def _contributed(mlp: TranscodedMLP, which: Tensor, g: Tensor) -> ActiveFeatures:
@@ -132,3 +125,47 @@ def _contributed(mlp: TranscodedMLP, which: Tensor, g: Tensor) -> ActiveFeatures
     pieces = zip(row.split(size), place.split(size), feature.split(size), strict=True)
     pull = [(g[r, t] * mlp.decoder[f]).sum(1) for r, t, f in pieces]
     return ActiveFeatures(row, place, feature, mlp.active.value[which] * torch.cat(pull))
+
+
+class ContributionOutliers(NamedTuple):
+    """Entries that stand out; all of shape (n,)."""
+
+    row: Tensor
+    index: Tensor
+    source: Tensor
+    value: Tensor
+    z: Tensor
+
+
+def head_outliers(scores: Tensor, mask: Tensor, floor: float) -> ContributionOutliers:
+    """Find (head, source) pairs that stand out among all of a layer."""
+    seen = mask[:, None].expand_as(scores)
+    count = seen.sum((1, 2)).double()
+    values = scores.double() * seen
+    mean = values.sum((1, 2)) / count
+    off = (values - mean[:, None, None]) * seen
+    z = off / _spread((off**2).sum((1, 2)), count)[:, None, None]
+    row, head, source = (z > floor).nonzero(as_tuple=True)
+    found = scores[row, head, source], z[row, head, source].to(scores)
+    return ContributionOutliers(row, head, source, *found)
+
+
+def feature_outliers(active: ActiveFeatures, n_rows: int, floor: float) -> ContributionOutliers:
+    """Find features that stand out among those of a layer that are active."""
+    value = active.value.double()
+    zero = value.new_zeros(n_rows)
+    count = zero.index_add(0, active.row, torch.ones_like(value))
+    mean = zero.index_add(0, active.row, value) / count.clamp(min=1)
+    off = value - mean[active.row]
+    spread = _spread(zero.index_add(0, active.row, off**2), count)
+    z = off / spread[active.row]
+    keep = (z > floor).nonzero()[:, 0]
+    parts = (active.row, active.feature, active.place, active.value, z.to(active.value))
+    return ContributionOutliers(*(part[keep] for part in parts))
+
+
+def _spread(squares: Tensor, count: Tensor) -> Tensor:
+    """Sample standard deviation; infinite where nothing can stand out."""
+    variance = squares / (count - 1).clamp(min=1)
+    tiny = torch.finfo(variance.dtype).tiny
+    return torch.where(variance > tiny, variance, torch.inf).sqrt()

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from circuit_toolkit.circuit_lens.activating_examples import ActivatingExamples
-from circuit_toolkit.circuit_lens.contribution_outliers import (
+from circuit_toolkit.circuit_lens.contributions import (
     ContributionOutliers,
+    direct,
     feature_outliers,
     head_outliers,
+    origins,
 )
-from circuit_toolkit.circuit_lens.contributions import direct, origins
 from circuit_toolkit.circuit_lens.feature import AnalysedFeature
 from circuit_toolkit.circuit_lens.frozen import ActiveFeatures, FrozenModel
 from circuit_toolkit.circuit_lens.frozen_run import FrozenWeights, frozen_run

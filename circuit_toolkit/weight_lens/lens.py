@@ -19,8 +19,7 @@ from circuit_toolkit.dictionaries.directions import encoder_rows, unembedding_ro
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
-from circuit_toolkit.features.descriptions.explain import check_before_a_run
-from circuit_toolkit.features.descriptions.explainer import Explainer
+from circuit_toolkit.features.descriptions.explainer import Explainer, check_before_a_run
 from circuit_toolkit.features.descriptions.inherited_tokens import Described, describe_site
 from circuit_toolkit.features.descriptions.tables import SiteTables
 from circuit_toolkit.features.descriptions.words import check_language

@@ -10,7 +10,7 @@ import pytest
 
 import circuit_toolkit as ct
 from circuit_toolkit.circuit_lens import CircuitLens
-from circuit_toolkit.circuit_lens.cluster_cards import cluster_sentence
+from circuit_toolkit.circuit_lens.clusters import cluster_sentence
 from circuit_toolkit.circuit_lens.outputs import continued_prompts
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.features.descriptions.explainer import Explainer

@@ -12,7 +12,7 @@ from circuit_toolkit.circuit_lens.clusters import (
     common_elements,
     jaccard_distances,
 )
-from circuit_toolkit.circuit_lens.contribution_outliers import feature_outliers, head_outliers
+from circuit_toolkit.circuit_lens.contributions import feature_outliers, head_outliers
 from circuit_toolkit.circuit_lens.frozen import ActiveFeatures
 from circuit_toolkit.circuit_lens.outputs import influence
 

@@ -193,7 +193,7 @@ def test_small_blocks_and_pieces_change_nothing(still, monkeypatch):
     lens = WeightLens("robust", upstream="all")
     one = lens.describe(still, layers, progress=False)
     package = "circuit_toolkit.weight_lens."
-    monkeypatch.setattr(package + "weight_outliers.BLOCK", 50_000)  # 40 features at a time
+    monkeypatch.setattr(package + "candidates.BLOCK", 50_000)  # 40 features at a time
     monkeypatch.setattr(package + "candidates.PIECE", 70_000)  # 273 tokens
     other = lens.describe(still, layers, progress=False)
     for site, table in one.tables.items():

@@ -9,7 +9,7 @@ from scipy import stats
 
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import WeightLens
-from circuit_toolkit.weight_lens.weight_outliers import row_outliers
+from circuit_toolkit.weight_lens.candidates import row_outliers
 from tests.weight_lens.planted import (
     embeddings,
     random_rows,

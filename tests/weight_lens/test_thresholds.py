@@ -8,8 +8,8 @@ from scipy import stats
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.weight_lens import PRESETS, WeightLens, largest_group
+from circuit_toolkit.weight_lens.candidates import products, row_outliers, z_scores
 from circuit_toolkit.weight_lens.thresholds import reach, thresholds_for
-from circuit_toolkit.weight_lens.weight_outliers import products, row_outliers, z_scores
 
 
 def rule(preset, model_type="gemma2", slack=1.0, **own):
@@ -132,7 +132,7 @@ def test_outliers_are_those_of_a_slow_loop(pool, robust):
 
 
 def test_products_in_blocks_and_pieces_are_the_product(monkeypatch):
-    monkeypatch.setattr("circuit_toolkit.weight_lens.weight_outliers.BLOCK", 100)
+    monkeypatch.setattr("circuit_toolkit.weight_lens.candidates.BLOCK", 100)
     rows, matrix = torch.randn(7, 5), torch.randn(40, 5)
     parts = list(products(rows, lambda: matrix.split(7), 40))
     assert [start for start, _ in parts] == [0, 2, 4, 6]

@@ -13,8 +13,12 @@ import numpy as np
 from circuit_toolkit.arguments import number, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.descriptions.data import DescriptionData
-from circuit_toolkit.features.descriptions.explain import prompt_for
-from circuit_toolkit.features.descriptions.explainer import Cost, Explainer, as_explainer
+from circuit_toolkit.features.descriptions.explainer import (
+    Cost,
+    Explainer,
+    as_explainer,
+    prompt_for,
+)
 from circuit_toolkit.features.descriptions.file import load_descriptions, save_descriptions
 from circuit_toolkit.features.descriptions.overview import (
     coverage_table,

@@ -15,6 +15,13 @@ from circuit_toolkit.files.documents import digest, read_document, write_documen
 from circuit_toolkit.files.folder import FolderKind, ResumableFolder
 
 CHARACTERS_A_TOKEN = 4  # roughly, of English
+_PROMPT = """\
+A feature inside a language model responds to some input tokens and changes the odds of some next \
+tokens. In one or two sentences, say the concept that they have in common. Say only the concept.
+Input tokens that switch it on: {important}
+Next tokens that it makes likelier: {promoted}
+Next tokens that it makes less likely: {suppressed}
+"""
 _AGAIN = "Delete it, and the explainer is asked again."
 _KIND = FolderKind(
     "answers of an explainer", "circuit_toolkit.answers", 1, _AGAIN, "explainer.json"
@@ -214,3 +221,40 @@ def _kept(folder: Path, prompt: str) -> str:
 def as_explainer(given: Explainer | Callable[[str], str], max_calls: int | None) -> Explainer:
     """Take an Explainer as it is, and a bare callable as one that keeps its answers for one run."""
     return given if isinstance(given, Explainer) else Explainer(given, max_calls)
+
+
+def prompt_for(description: Mapping[str, Any], n: int = 20) -> str:
+    """Write what an explainer is asked about a feature.
+
+    Parameters
+    ----------
+    description : mapping
+        From `FeatureDescriptions.of`.
+    n : int
+        At most so many tokens in each list.
+
+    Returns
+    -------
+    str
+    """
+    lists = {
+        "important": description["description"],
+        "promoted": description["outputs"]["promoted"],
+        "suppressed": description["outputs"]["suppressed"],
+    }
+    texts = {
+        name: ", ".join(repr(row["token"]) for row in rows[:n]) or "none stand out"
+        for name, rows in lists.items()
+    }
+    return _PROMPT.format(**texts)
+
+
+def check_before_a_run(explainer: Explainer) -> None:
+    """Refuse, before features are described, an explainer that could not be called after it."""
+    limit = getattr(explainer, "max_calls", None)
+    if not isinstance(explainer, Explainer) or limit is None:
+        raise InputError(
+            "What explanations cost is known only when all is described, so describe(explain=) "
+            "takes an Explainer with max_calls. Pass Explainer(call, max_calls=...), or describe "
+            "first: found.explained(Explainer(call)) then shows the cost."
+        )

@@ -11,38 +11,27 @@ from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.features.descriptions.words import check_language
 
 PRESET_NAMES = ("code", "paper", "robust")
-_NONE = type(None)
-_OWN = {
-    "theta_token": (int, float),
-    "theta_feature": (int, float),
-    "pool_tokens": (int, str, _NONE),
-    "pool_features": (int, str, _NONE),
+_NUMBER, _COUNT = (int, float), (int, type(None))
+_OWN: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("theta_token", "theta_feature"), _NUMBER),
+    **dict.fromkeys(("pool_tokens", "pool_features"), (str, *_COUNT)),
     "robust": (bool,),
     "upstream": (str,),
 }
-_TYPES: dict[str, tuple[type, ...]] = _OWN | {
-    "model": (str,),
-    "model_type": (str,),
-    "n_tokens": (int,),
-    "preset": (str,),
-    "slack": (int, float),
-    "floors": (dict,),
-    "own": (dict,),
-    "largest_group": (dict,),
-    "dictionaries": (dict,),
-    "begins_with": (int, _NONE),
-    "ends_with": (int, _NONE),
-    "n_permuted": (int,),
-    "seed": (int,),
-    "language": (str, _NONE),
-    "versions": (dict,),
+_TYPES = _OWN | {
+    **dict.fromkeys(("model", "model_type", "preset"), (str,)),
+    **dict.fromkeys(("n_tokens", "n_permuted", "seed"), (int,)),
+    **dict.fromkeys(("begins_with", "ends_with"), _COUNT),
+    **dict.fromkeys(("floors", "own", "largest_group", "dictionaries", "versions"), (dict,)),
+    "slack": _NUMBER,
+    "language": (str, type(None)),
 }
 _INSIDE = {
-    "floors": {"theta_token": (int, float), "theta_feature": (int, float)},
-    "largest_group": {"tokens": (int, _NONE), "features": (int, _NONE)},
+    "floors": dict.fromkeys(("theta_token", "theta_feature"), _NUMBER),
+    "largest_group": dict.fromkeys(("tokens", "features"), _COUNT),
 }
 _CHOICES = {"preset": PRESET_NAMES, "upstream": ("first", "all")}
-_CHOICES |= {"pool_tokens": ("all",), "pool_features": ("all",)}
+_CHOICES |= dict.fromkeys(("pool_tokens", "pool_features"), ("all",))
 
 
 def check_settings(settings: Any, path: Path) -> None:
