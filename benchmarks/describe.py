@@ -142,7 +142,7 @@ def cost():
         print(f"{name}: {rate:.3g}")
     V, D, L, F, N = (GEMMA[name] for name in "VDLFN")
     pairs = L * (L - 1) / 2
-    permuted = PERMUTED / F
+    null = PERMUTED / F
     blocks = -(-F // (BLOCK // V))
     print("\n| step | formula | amount | CPU h, one thread |\n|---|---|---|---|")
     steps = [
@@ -151,19 +151,19 @@ def cost():
         (
             "embeddings",
             "2 V D F L (1 + c / F)",
-            2 * V * D * F * L * (1 + permuted),
+            2 * V * D * F * L * (1 + null),
             rates["products"],
         ),
         ("outputs", "2 V D F L", 2 * V * D * F * L, rates["products"]),
         (
             "upstream",
             "2 F D F L (L - 1) / 2 (1 + c / F)",
-            2 * F * D * F * pairs * (1 + permuted),
+            2 * F * D * F * pairs * (1 + null),
             rates["products"],
         ),
         ("reading embeddings", "V D L blocks", V * D * L * blocks, rates["reading"]),
     ]
-    values = V * F * L * (2 + permuted) + F * F * pairs * (1 + permuted)
+    values = V * F * L * (2 + null) + F * F * pairs * (1 + null)
     for step, formula, amount, rate in steps:
         print(f"| {step} | {formula} | {amount:.2e} | {amount / rate / 3600:.1f} |")
     shared = sum(amount / rate for _, _, amount, rate in steps)
