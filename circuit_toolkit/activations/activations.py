@@ -69,12 +69,10 @@ class Activations:
         for site, matrix in self.features.items():
             if len(matrix.indptr) != rows + 1:
                 raise InputError(f"{site} has {len(matrix.indptr) - 1} rows, expected {rows}.")
-        columns = {"groups": self.groups, "metric": self.metric, "directions": self.directions}
-        for name, values in columns.items():
-            if values is not None and len(values) != len(self.tokens):
-                raise InputError(
-                    f"{name} has {len(values)} entries for {len(self.tokens)} prompts."
-                )
+        for name in ("groups", "metric", "directions"):
+            values, n = getattr(self, name), len(self.tokens)
+            if values is not None and len(values) != n:
+                raise InputError(f"{name} has {len(values)} entries for {n} prompts.")
 
     @property
     def sites(self) -> list[Site]:
@@ -89,10 +87,9 @@ class Activations:
     @property
     def nbytes(self) -> int:
         """Bytes that this takes in memory, about: the tokens are taken as short words."""
-        arrays = [self.prompt, self.position]
-        for matrix in self.features.values():
-            arrays += [matrix.data, matrix.indices, matrix.indptr]
-        return sum(each.nbytes for each in arrays) + TOKEN_BYTES * sum(map(len, self.tokens))
+        matrices = sum(map(bytes_of, self.features.values()))
+        tokens = TOKEN_BYTES * sum(map(len, self.tokens))
+        return matrices + self.prompt.nbytes + self.position.nbytes + tokens
 
     def __repr__(self) -> str:
         """Sizes; not the tables."""
@@ -316,6 +313,11 @@ class Activations:
         matrix = self.features[site]
         _, width = matrix.shape  # type: ignore[misc]  # scipy's stub says it may be None
         return matrix[:, [_below(feature, "feature", width)]]
+
+
+def bytes_of(matrix: sp.csr_array) -> int:
+    """Return the bytes that a sparse matrix takes."""
+    return matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
 
 
 def _below(value: int, name: str, n: int) -> int:

@@ -10,9 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from circuit_toolkit.activations.activations import TOKEN_BYTES, Activations
+from circuit_toolkit.activations.activations import TOKEN_BYTES, Activations, bytes_of
 from circuit_toolkit.activations.capture_plan import (
     DENSE,
     CapturePlan,
@@ -20,7 +21,6 @@ from circuit_toolkit.activations.capture_plan import (
     Prompts,
     plan_capture,
 )
-from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Model
 
@@ -95,8 +95,8 @@ def estimate_capture(
     """
     from tqdm.auto import tqdm
 
-    source = plan_capture(model, dictionaries, prompts, positions, bos, remote)
-    n, batch_size = len(source.prompts), whole(batch_size, "batch_size", 1)
+    source = plan_capture(model, dictionaries, prompts, positions, bos, remote, batch_size)
+    n, batch_size = len(source.prompts), source.batch_size
     tokens, padded, largest = 0, 0, 0
     starts = range(0, n, batch_size)
     for start in tqdm(starts, desc="estimate", unit="batch", disable=not progress, leave=False):
@@ -112,6 +112,7 @@ def estimate_capture(
     seconds = (time.perf_counter() - began) * padded / batch.ids.numel()
     times = tokens / int(batch.mask.sum())  # as many tokens as in the probe
     share = times if positions == "all" else n / len(probe)
+    twice = max(map(bytes_of, part.features.values()))  # while parts are joined
     words = TOKEN_BYTES * sum(map(len, part.tokens))
     result = round((part.nbytes - words) * share + words * times)
     written = len(json.dumps(part.tokens))  # of the words; arrays are written as they are
@@ -120,7 +121,7 @@ def estimate_capture(
         tokens=tokens,
         result=result,
         batch=largest,
-        memory=largest + result + round(largest_site(part) * share),
+        memory=largest + result + round(twice * share),
         stored_memory=largest + round(result * min(1, batch_size / n)),
         disk=round((part.nbytes - words) * share + written * times),
     )
@@ -137,14 +138,6 @@ def batch_bytes(source: CapturePlan, prompts: int, length: int) -> int:
     dense = max(min(each * d.n_features, DENSE) for d in source.dictionaries.values())
     return (
         values + 8 * each * max(shapes[site] for site in source.dictionaries) + 4 * COPIES * dense
-    )
-
-
-def largest_site(part: Activations) -> int:
-    """Bytes of the largest site of activations, which is there twice while parts are joined."""
-    return max(
-        matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
-        for matrix in part.features.values()
     )
 
 
@@ -165,12 +158,14 @@ def refuse_rest(
     source: CapturePlan, part: Activations, done: range, length: int, store: Path | None
 ) -> None:
     """Refuse a capture whose result or largest batch does not fit, when its first part is there."""
-    rest, first = source.lengths[done.start :], source.lengths[done.start : done.stop]
+    rest = np.array([len(prompt) for prompt in source.prompts[done.start :]])  # in any unit
+    first = rest[: len(done)]
     longest = math.ceil(length * rest.max() / first.max())
     refuse_batch(source, len(done), min(longest, source.model.context))
     share = rest.sum() / first.sum() if source.positions == "all" else len(rest) / len(first)
     if store is None:
-        needed = round((part.nbytes + largest_site(part)) * share) - part.nbytes
+        twice = max(map(bytes_of, part.features.values()))  # while parts are joined
+        needed = round((part.nbytes + twice) * share) - part.nbytes
         available = available_memory()
         where, out = "of memory", "Pass store='folder' to write it to disk, or use fewer sites"
     else:

@@ -12,10 +12,9 @@ import scipy.sparse as sp
 from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.arguments import as_prompts, described, expect
+from circuit_toolkit.arguments import as_prompts, expect, one_of, whole
 from circuit_toolkit.dictionaries import Coordinates, Dictionary, coordinates, shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
-from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Batch, Model, run, token_mask
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks.task import Task, trained_on
@@ -36,6 +35,7 @@ class CapturePlan:
     positions: str
     bos: bool
     remote: bool | str
+    batch_size: int
 
     @cached_property
     def scored(self) -> bool:
@@ -46,11 +46,6 @@ class CapturePlan:
     def read(self) -> list[Site]:
         """Sites that a run reads."""
         return [*self.dictionaries, *([LOGITS] if self.scored else [])]
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """Length of each prompt in characters or token ids, whatever it is given in."""
-        return np.array([len(prompt) for prompt in self.prompts])
 
     @cached_property
     def settings(self) -> dict:
@@ -95,16 +90,15 @@ class CapturePlan:
             settings={**self.settings, "positions": "all"},
         )
         if self.task:
-            tokens = _with_task(tokens, self.task, np.array(rows))
-        if self.task and self.scored:
-            scores = self.task.score(values[LOGITS][:, -1], list(rows))
-            tokens = replace(tokens, metric=scores.numpy())
+            scores = self.task.score(values[LOGITS][:, -1], list(rows)) if self.scored else None
+            tokens = _with_task(tokens, self.task, np.array(rows), scores)
         pool = None if self.positions == "all" else tokens.pooling(self.positions)
-        features = {
-            # popped, since raw values are the larger part of what a batch needs
-            site: _encoded(dictionary, _tokens(values.pop(site), mask), pool)
-            for site, dictionary in self.dictionaries.items()
-        }
+        features = {}
+        for site, dictionary in self.dictionaries.items():
+            value = values.pop(site)  # let go of: raw values are most of what a batch needs
+            acts = _sparse(dictionary, value[mask.to(value.device)])
+            features[site] = acts if pool is None else sp.csr_array(pool @ acts, dtype=np.float32)
+            del value
         return replace(tokens.pooled(self.positions), features=features)
 
 
@@ -115,6 +109,7 @@ def plan_capture(
     positions: str,
     bos: bool,
     remote: bool | str,
+    batch_size: int = 128,
 ) -> CapturePlan:
     """Check what is to be captured."""
     expect(model, "model", "Model")
@@ -122,13 +117,11 @@ def plan_capture(
     given = as_prompts(prompts)
     task = None if isinstance(given, list) else given
     known = ["all", "mean", "last", *(task.positions if task else [])]
-    if positions not in known:
-        raise InputError(
-            f"Unknown positions {described(positions)}. Use one of {', '.join(known)}."
-        )
+    one_of(positions, "positions", *known)
     _begins(chosen)
     texts = list(task.texts) if task else given
-    return CapturePlan(model, texts, task, chosen, positions, bos, remote)
+    batch_size = whole(batch_size, "batch_size", 1)
+    return CapturePlan(model, texts, task, chosen, positions, bos, remote, batch_size)
 
 
 def _encoders(model: Model, given: Any) -> Mapping[Site, Dictionary | Coordinates]:
@@ -145,19 +138,6 @@ def _encoders(model: Model, given: Any) -> Mapping[Site, Dictionary | Coordinate
 def _begins(dictionaries: Mapping[Site, Dictionary | Coordinates]) -> bool | None:
     """Return how prompts must begin; sites as they are leave it to the tokenizer."""
     return shared_bos(each for each in dictionaries.values() if isinstance(each, Dictionary))
-
-
-def _tokens(values: Tensor, mask: Tensor) -> Tensor:
-    """Values (B, T, ...) at the tokens of a mask (B, T), shape (n, ...)."""
-    return values[mask.to(values.device)]
-
-
-def _encoded(
-    dictionary: Dictionary | Coordinates, x: Tensor, pool: sp.csr_array | None
-) -> sp.csr_array:
-    """Features of n tokens, shape (n, F), or pooled."""
-    acts = _sparse(dictionary, x)
-    return acts if pool is None else sp.csr_array(pool @ acts, dtype=np.float32)
 
 
 def _sparse(dictionary: Dictionary | Coordinates, x: Tensor) -> sp.csr_array:
@@ -177,13 +157,16 @@ def _sparse(dictionary: Dictionary | Coordinates, x: Tensor) -> sp.csr_array:
     )
 
 
-def _with_task(part: Activations, task: Task, rows: np.ndarray) -> Activations:
+def _with_task(
+    part: Activations, task: Task, rows: np.ndarray, scores: Tensor | None
+) -> Activations:
     """Add what the task knows of a batch."""
     pairs = task.groups[rows]
     lengths = np.array([len(words) for words in part.tokens])
     return replace(
         part,
         groups=pairs,
+        metric=None if scores is None else scores.numpy(),
         directions=np.asarray(task.directions)[pairs] if len(task.directions) else None,
         labels={key: np.asarray(values)[pairs] for key, values in task.labels.items()},
         named={key: lengths + np.asarray(values)[pairs] for key, values in task.positions.items()},

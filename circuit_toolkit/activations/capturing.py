@@ -12,7 +12,8 @@ from circuit_toolkit.activations.capture_plan import CapturePlan, Encoders, Prom
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.activations.store.fingerprints import inputs_of
 from circuit_toolkit.activations.store.manifest import Header
-from circuit_toolkit.activations.store.writer import store_writer, versions
+from circuit_toolkit.activations.store.shards import shard_name
+from circuit_toolkit.activations.store.writer import add_shard, store_folder, versions
 from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
@@ -117,33 +118,22 @@ def capture(
     """
     from tqdm.auto import tqdm
 
-    source = plan_capture(model, dictionaries, prompts, positions, bos, remote)
-    batch_size = whole(batch_size, "batch_size", 1)
-    with tqdm(
-        total=len(source.prompts),
-        desc="capture",
-        unit="prompt",
-        disable=not progress,
-        leave=False,
-    ) as bar:
-        if store is not None:
-            shard_size = whole(batch_size if shard_size is None else shard_size, "shard_size", 1)
-            return _to_store(source, batch_size, shard_size, resolved(store), bar)
-        return joined(_parts(source, range(len(source.prompts)), batch_size, bar))
+    source = plan_capture(model, dictionaries, prompts, positions, bos, remote, batch_size)
+    n = len(source.prompts)
+    with tqdm(total=n, desc="capture", unit="prompt", disable=not progress, leave=False) as bar:
+        if store is None:
+            return joined(_parts(source, range(n), bar))
+        size = source.batch_size if shard_size is None else whole(shard_size, "shard_size", 1)
+        return _to_store(source, size, resolved(store), bar)
 
 
 def _parts(
-    source: CapturePlan,
-    rows: range,
-    batch_size: int,
-    bar: Any,
-    store: Path | None = None,
-    begins: bool = True,
+    source: CapturePlan, rows: range, bar: Any, store: Path | None = None, begins: bool = True
 ) -> list[Activations]:
     """Activations of some prompts, batch by batch; the first one shows what the rest will take."""
     parts = []
-    for start in range(rows.start, rows.stop, batch_size):
-        here = range(start, min(start + batch_size, rows.stop))
+    for start in rows[:: source.batch_size]:
+        here = range(start, min(start + source.batch_size, rows.stop))
         batch = source.tokenize(here)
         refuse_batch(source, *batch.ids.shape)
         parts.append(source.activations(here, batch))
@@ -153,33 +143,28 @@ def _parts(
     return parts
 
 
-def _to_store(
-    source: CapturePlan, batch_size: int, shard_size: int, folder: Path, bar: Any
-) -> ActivationStore:
+def _to_store(source: CapturePlan, shard_size: int, folder: Path, bar: Any) -> ActivationStore:
     """Write what is not there yet, a shard at a time."""
-    if shard_size % batch_size:
+    if shard_size % source.batch_size:
         raise InputError(
-            f"shard_size must be a multiple of batch_size={batch_size}, got {shard_size}."
+            f"shard_size must be a multiple of batch_size={source.batch_size}, got {shard_size}."
         )
     n = len(source.prompts)
     starts = range(0, n, shard_size)
+    device, remote = source.model.device.type, bool(source.remote)
     header = Header(
-        inputs=inputs_of(source, batch_size, shard_size),
-        made_with={
-            **versions(),
-            "device": source.model.device.type,
-            "remote": bool(source.remote),
-        },
+        inputs=inputs_of(source, shard_size),
+        made_with={**versions(), "device": device, "remote": remote},
         settings=source.settings,
         sites={str(site): each.n_features for site, each in source.dictionaries.items()},
         n_prompts=n,
         n_shards=len(starts),
     )
-    with store_writer(folder, header) as writer:
-        missing = writer.missing()
+    with store_folder(folder, header) as there:
+        missing = [i for i in range(header.n_shards) if shard_name(i) not in there.files]
         bar.total = sum(min(shard_size, n - starts[index]) for index in missing)
         for index in missing:
             rows = range(starts[index], min(starts[index] + shard_size, n))
-            parts = _parts(source, rows, batch_size, bar, folder, index == missing[0])
-            writer.write(index, joined(parts))
+            parts = _parts(source, rows, bar, folder, index == missing[0])
+            add_shard(there, index, joined(parts))
     return ActivationStore.open(folder)

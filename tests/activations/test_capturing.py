@@ -293,9 +293,11 @@ def test_what_cannot_be_captured_is_refused(tiny, tiny_saes, task):
         capture(tiny, tiny_saes, TEXTS, batch_size=0, progress=False)
     with pytest.raises(InputError, match="does not know 'zebra'"):
         capture(tiny, tiny_saes, ["the zebra"], progress=False)
-    with pytest.raises(InputError, match="Unknown positions 'S9'. Use one of all, mean, last, S1"):
+    with pytest.raises(InputError, match="positions must be one of 'all', 'mean', 'last', 'S1'"):
         capture(tiny, tiny_saes, task, "S9", progress=False)
-    with pytest.raises(InputError, match="Unknown positions 'S1'. Use one of all, mean, last"):
+    with pytest.raises(
+        InputError, match="positions must be one of 'all', 'mean', 'last', got 'S1'"
+    ):
         capture(tiny, tiny_saes, TEXTS, "S1", progress=False)
 
 

@@ -21,7 +21,7 @@ _LABELS = ("_name_or_path", "name_or_path", "transformers_version")  # say where
 _OF_USE = ("device", "dtype", "metadata")  # in the configuration of a dictionary
 
 
-def inputs_of(source: CapturePlan, batch_size: int, shard_size: int) -> dict[str, Any]:
+def inputs_of(source: CapturePlan, shard_size: int) -> dict[str, Any]:
     """Describe a capture: with the same description it gives the same shards."""
     task = source.task
     content = task and {each.name: getattr(task, each.name) for each in fields(task)}
@@ -33,7 +33,7 @@ def inputs_of(source: CapturePlan, batch_size: int, shard_size: int) -> dict[str
         "task_content": _of_json(content),
         "n_prompts": len(source.prompts),
         "prompts": _of_json(source.prompts),
-        "batch_size": batch_size,
+        "batch_size": source.batch_size,
         "shard_size": shard_size,
         "dictionaries": {
             str(site): {

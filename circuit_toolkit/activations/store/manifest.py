@@ -53,8 +53,3 @@ class Manifest:
                 f"{folder.path / KIND.manifest} describes no activations ({error}). {AGAIN}"
             ) from error
         return cls(header, shards)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all shards are there."""
-        return len(self.shards) == self.header.n_shards

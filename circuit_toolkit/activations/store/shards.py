@@ -151,30 +151,30 @@ def _check(acts: Activations) -> None:
         and all(isinstance(word, str) for words in acts.tokens for word in words),
         "tokens must be lists of texts",
     )
-    whole = {"prompt": acts.prompt, "position": acts.position, "groups": acts.groups}
-    whole |= dict(acts.named) | {"directions": acts.directions}
-    sizes = {"prompt": rows, "position": rows}
-    for name, values in whole.items():
-        if values is not None:
-            values = np.asarray(values)
-            require(values.dtype.kind in "iu", f"{name} must hold whole numbers")
-            require(values.shape == (sizes.get(name, n),), f"{name} has another length")
     lengths = np.array([len(words) for words in acts.tokens], dtype=int)
-    require(within(acts.prompt, 0, n), f"prompt must be from 0 to {n - 1}")
-    ends = lengths[acts.prompt] if rows else 0
-    require(within(acts.position, MEAN, ends), "position must be that of a token, or -1")
+    _check_whole("prompt", acts.prompt, rows, 0, n)
+    _check_whole("position", acts.position, rows, MEAN, lengths[acts.prompt] if rows else 0)
+    _check_whole("groups", acts.groups, n)
     for name, values in acts.named.items():
-        require(within(values, 0, lengths), f"{name} must be the position of a token")
+        _check_whole(f"the position {name}", values, n, 0, lengths)
     if acts.directions is not None:
-        require(np.isin(acts.directions, [-1, 1]).all(), "directions must be 1 or -1")
-    if acts.metric is not None:
-        require(acts.metric.shape == (n,), "metric has another length")
-        require(acts.metric.dtype.kind == "f", "metric must hold float numbers")
-        require(np.isfinite(acts.metric).all(), "metric holds NaN or infinity")
+        _check_whole("directions", acts.directions, n, -1, 2)
+        require(np.all(acts.directions), "directions must be 1 or -1")
+    if (metric := acts.metric) is not None:
+        fine = metric.shape == (n,) and metric.dtype.kind == "f" and np.isfinite(metric).all()
+        require(fine, "metric must be a finite number for each prompt")
     for name, values in acts.labels.items():
         plain = np.array(np.asarray(values).tolist())
-        require(plain.shape == (n,), f"{name} has another length")
-        require(plain.dtype != object, f"{name} must be texts or numbers")
+        fine = plain.shape == (n,) and plain.dtype != object
+        require(fine, f"{name} must be a text or a number for each prompt")
+
+
+def _check_whole(name: str, values: Any, n: int, low: Any = -np.inf, end: Any = np.inf) -> None:
+    """Raise ValueError for other than n whole numbers in [low, end)."""
+    values = np.asarray(values)
+    fine = values.dtype.kind in "iu" and values.shape == (n,)
+    require(fine, f"{name} must be a whole number for each of {n}")
+    require(within(values, low, end), f"{name} is out of range")
 
 
 def _is_single(matrix: sp.csr_array) -> bool:

@@ -71,16 +71,15 @@ class ActivationStore:
         there = ResumableFolder.read(folder, KIND)
         store = cls(there.path, Manifest.of(there))
         n = len(store)
-        if not store.manifest.complete:
+        if len(there.files) != n:
             raise FileFormatError(
                 f"{there.path} holds {len(there.files)} of {n} shards. Call `capture` with the "
                 "same inputs and store= to make the rest."
             )
-        names = {shard_name(index) for index in range(n)}
-        for path in sorted(there.path.glob("*.safetensors")):
-            if path.name not in names:
-                raise FileFormatError(f"{path} does not belong to the store. Move it away.")
-        for name in sorted(names):
+        names = [shard_name(index) for index in range(n)]
+        for name in sorted({path.name for path in there.path.glob("*.safetensors")} - {*names}):
+            raise FileFormatError(f"{there.path / name} does not belong here. Move it away.")
+        for name in names:
             if name not in there.files or not (there.path / name).is_file():
                 raise FileFormatError(f"{there.path / name} is missing. {AGAIN}")
         return store

@@ -19,29 +19,18 @@ from circuit_toolkit.files.folder import ResumableFolder, replacing
 SAVED_PROMPTS = 1024  # in a shard of activations that were in memory
 
 
-class StoreWriter:
-    """Shards of a store that are still to be written; `store_writer` opens one."""
-
-    def __init__(self, folder: ResumableFolder, n_shards: int):
-        self.folder, self.n_shards = folder, n_shards
-
-    def missing(self) -> list[int]:
-        """Numbers of the shards that are not there yet."""
-        return [i for i in range(self.n_shards) if shard_name(i) not in self.folder.files]
-
-    def write(self, index: int, acts: Activations) -> None:
-        """Write one shard, and list it."""
-        counts = {"nbytes": acts.nbytes, "prompts": acts.n_prompts, "rows": len(acts.prompt)}
-        self.folder.write(shard_name(index), lambda part: write_shard(part, acts), **counts)
-
-
 @contextmanager
-def store_writer(path: str | os.PathLike, header: Header) -> Iterator[StoreWriter]:
+def store_folder(path: str | os.PathLike, header: Header) -> Iterator[ResumableFolder]:
     """Begin a store, or go on with one, while no other process does."""
-    n = header.n_shards
-    with ResumableFolder.opened(path, KIND, asdict(header), n_files=n) as folder:
+    with ResumableFolder.opened(path, KIND, asdict(header), n_files=header.n_shards) as folder:
         Manifest.of(folder)
-        yield StoreWriter(folder, n)
+        yield folder
+
+
+def add_shard(folder: ResumableFolder, index: int, acts: Activations) -> None:
+    """Write one shard, and list it."""
+    counts = {"nbytes": acts.nbytes, "prompts": acts.n_prompts, "rows": len(acts.prompt)}
+    folder.write(shard_name(index), lambda part: write_shard(part, acts), **counts)
 
 
 def save_activations(acts: Activations, path: str | os.PathLike) -> Path:
@@ -52,9 +41,9 @@ def save_activations(acts: Activations, path: str | os.PathLike) -> Path:
     starts = range(0, max(1, acts.n_prompts), step)
     settings, made_with = dict(acts.settings), versions()
     header = Header({}, made_with, settings, widths(acts), acts.n_prompts, len(starts))
-    with replacing(path) as new, store_writer(new, header) as writer:
+    with replacing(path) as new, store_folder(new, header) as there:
         for index, start in enumerate(starts):
-            writer.write(index, acts.part(start, start + step))
+            add_shard(there, index, acts.part(start, start + step))
     return resolved(path)
 
 
