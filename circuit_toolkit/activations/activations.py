@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.arguments import whole
+from circuit_toolkit.arguments import one_of, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
@@ -118,7 +118,6 @@ class Activations:
         if positions == self.settings.get("positions", "all"):
             return self
         pool = self.pooling(positions)
-        is_mean = positions == "mean"
         return replace(
             self,
             features={
@@ -126,7 +125,7 @@ class Activations:
                 for site, matrix in self.features.items()
             },
             prompt=np.arange(self.n_prompts),
-            position=np.full(self.n_prompts, MEAN) if is_mean else self._place(positions),
+            position=self._places(positions),
             settings={**self.settings, "positions": positions},
         )
 
@@ -153,25 +152,18 @@ class Activations:
                 f"These activations were captured as positions={captured!r}; {positions!r} needs "
                 "the tokens: capture(..., positions='all')."
             )
-        if positions == "mean":
-            counts = np.bincount(self.prompt, minlength=self.n_prompts)
-            weights = 1.0 / counts[self.prompt]
-            chosen = np.arange(len(self.prompt))
-        else:
-            chosen = np.flatnonzero(self.position == self._place(positions)[self.prompt])
-            weights = np.ones(len(chosen))
-        return sp.csr_array(
-            (weights, (self.prompt[chosen], chosen)), shape=(self.n_prompts, len(self.prompt))
-        )
+        places = self._places(positions)[self.prompt]
+        chosen = np.flatnonzero((positions == "mean") | (self.position == places))
+        prompt, shape = self.prompt[chosen], (self.n_prompts, len(self.prompt))
+        weights = 1.0 / np.bincount(prompt, minlength=self.n_prompts)[prompt]
+        return sp.csr_array((weights, (prompt, chosen)), shape=shape)
 
-    def _place(self, positions: str) -> np.ndarray:
+    def _places(self, positions: str) -> np.ndarray:
         """Token of each prompt at a named position."""
-        if positions == "last":
-            return np.array([len(words) - 1 for words in self.tokens])
-        if positions in self.named:
-            return self.named[positions]
-        known = ", ".join(["all", "mean", "last", *self.named])
-        raise InputError(f"Unknown positions {positions!r}. Use one of {known}.")
+        last = np.array([len(words) - 1 for words in self.tokens])
+        known = {**self.named, "mean": np.full(self.n_prompts, MEAN), "last": last}
+        one_of(positions, "positions", *known)
+        return known[positions]
 
     def part(self, start: int, stop: int) -> Activations:
         """Return some prompts, counted from 0 again.

@@ -81,17 +81,16 @@ class CapturePlan:
         mask = batch.mask.bool() if self.bos else token_mask(self.model, batch)  # (B, T)
         prompt, place = (index.cpu().numpy() for index in mask.nonzero(as_tuple=True))
         padding = (batch.mask == 0).sum(1).cpu().numpy()
+        words = self.model.words(batch)
+        scores = values[LOGITS][:, -1] if self.scored else None
         tokens = Activations(
             features={},
             prompt=prompt,
             position=place - padding[prompt],
-            tokens=self.model.words(batch),
-            groups=np.array(rows),
+            tokens=words,
             settings={**self.settings, "positions": "all"},
+            **self._of_prompts(np.array(rows), np.array([*map(len, words)]), scores),
         )
-        if self.task:
-            scores = self.task.score(values[LOGITS][:, -1], list(rows)) if self.scored else None
-            tokens = _with_task(tokens, self.task, np.array(rows), scores)
         pool = None if self.positions == "all" else tokens.pooling(self.positions)
         features = {}
         for site, dictionary in self.dictionaries.items():
@@ -100,6 +99,19 @@ class CapturePlan:
             features[site] = acts if pool is None else sp.csr_array(pool @ acts, dtype=np.float32)
             del value
         return replace(tokens.pooled(self.positions), features=features)
+
+    def _of_prompts(self, rows: np.ndarray, lengths: np.ndarray, logits: Tensor | None) -> dict:
+        """Return what is known of each prompt of a batch, most of it by the task."""
+        if (task := self.task) is None:
+            return {"groups": rows}
+        pairs = task.groups[rows]
+        return {
+            "groups": pairs,
+            "metric": None if logits is None else task.score(logits, rows.tolist()).numpy(),
+            "directions": np.asarray(task.directions)[pairs] if len(task.directions) else None,
+            "labels": {name: np.asarray(each)[pairs] for name, each in task.labels.items()},
+            "named": {name: lengths + np.asarray(i)[pairs] for name, i in task.positions.items()},
+        }
 
 
 def plan_capture(
@@ -119,9 +131,8 @@ def plan_capture(
     known = ["all", "mean", "last", *(task.positions if task else [])]
     one_of(positions, "positions", *known)
     _begins(chosen)
-    texts = list(task.texts) if task else given
-    batch_size = whole(batch_size, "batch_size", 1)
-    return CapturePlan(model, texts, task, chosen, positions, bos, remote, batch_size)
+    texts, size = list(task.texts) if task else given, whole(batch_size, "batch_size", 1)
+    return CapturePlan(model, texts, task, chosen, positions, bos, remote, size)
 
 
 def _encoders(model: Model, given: Any) -> Mapping[Site, Dictionary | Coordinates]:
@@ -154,20 +165,4 @@ def _sparse(dictionary: Dictionary | Coordinates, x: Tensor) -> sp.csr_array:
     return sp.csr_array(
         (np.concatenate(data), np.concatenate(columns), ends.astype(kind)),
         shape=(len(x), dictionary.n_features),
-    )
-
-
-def _with_task(
-    part: Activations, task: Task, rows: np.ndarray, scores: Tensor | None
-) -> Activations:
-    """Add what the task knows of a batch."""
-    pairs = task.groups[rows]
-    lengths = np.array([len(words) for words in part.tokens])
-    return replace(
-        part,
-        groups=pairs,
-        metric=None if scores is None else scores.numpy(),
-        directions=np.asarray(task.directions)[pairs] if len(task.directions) else None,
-        labels={key: np.asarray(values)[pairs] for key, values in task.labels.items()},
-        named={key: lengths + np.asarray(values)[pairs] for key, values in task.positions.items()},
     )

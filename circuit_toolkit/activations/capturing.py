@@ -11,9 +11,8 @@ from circuit_toolkit.activations.budget import refuse_batch, refuse_rest
 from circuit_toolkit.activations.capture_plan import CapturePlan, Encoders, Prompts, plan_capture
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.activations.store.fingerprints import inputs_of
-from circuit_toolkit.activations.store.manifest import Header
 from circuit_toolkit.activations.store.shards import shard_name
-from circuit_toolkit.activations.store.writer import add_shard, store_folder, versions
+from circuit_toolkit.activations.store.writer import Header, add_shard, store_folder, versions
 from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved

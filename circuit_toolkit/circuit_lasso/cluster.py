@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.activations.activations import MEAN, Activations, joined
-from circuit_toolkit.activations.store.manifest import KIND
 from circuit_toolkit.activations.store.shards import Shard, read_shard, shard_name
 from circuit_toolkit.activations.store.store import ActivationStore
+from circuit_toolkit.activations.store.writer import KIND
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.labels import sums_by_word
 from circuit_toolkit.sites import Site

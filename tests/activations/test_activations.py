@@ -58,7 +58,7 @@ def test_rows_that_were_pooled_are_not_pooled_again(acts, first):
 
 
 def test_unknown_positions_are_refused_with_what_there_is(acts):
-    with pytest.raises(InputError, match="'noun'. Use one of all, mean, last, verb"):
+    with pytest.raises(InputError, match="one of 'verb', 'mean', 'last', got 'noun'"):
         acts.pooled("noun")
 
 

@@ -20,6 +20,7 @@ from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.models import Batch, Conventions, load_model, run, token_mask
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task, agreement, greater_than, ioi
+from circuit_toolkit.tasks.task import trained_on
 from tests.same import assert_same
 from tests.tiny import FEATURES, LAYERS, TEXTS, last_logits, residual_sites, tiny_hf
 
@@ -183,6 +184,7 @@ def test_settings_say_where_it_comes_from(of_task, task, tiny_saes):
         "bos": False,
         "dictionaries": {str(site): each.name for site, each in tiny_saes.items()},
         "n_prompts": 12,
+        "trained_on": trained_on(task),
     }
 
 
@@ -295,9 +297,7 @@ def test_what_cannot_be_captured_is_refused(tiny, tiny_saes, task):
         capture(tiny, tiny_saes, ["the zebra"], progress=False)
     with pytest.raises(InputError, match="positions must be one of 'all', 'mean', 'last', 'S1'"):
         capture(tiny, tiny_saes, task, "S9", progress=False)
-    with pytest.raises(
-        InputError, match="positions must be one of 'all', 'mean', 'last', got 'S1'"
-    ):
+    with pytest.raises(InputError, match="one of 'all', 'mean', 'last', got 'S1'"):
         capture(tiny, tiny_saes, TEXTS, "S1", progress=False)
 
 

@@ -462,7 +462,7 @@ def test_the_target_task_must_be_the_one_that_was_captured(tiny, acts, tiny_acts
         ({"folds": 2.5}, "folds must be a whole number"),
         ({"seed": None}, "seed must be a whole number"),
         ({"positions": "all"}, "positions must make one row"),
-        ({"positions": "S9"}, "Unknown positions 'S9'"),
+        ({"positions": "S9"}, "positions must be one of .*got 'S9'"),
         ({"min_active": 10_000}, "No feature of blocks.0.hook_resid_pre is active on 10000"),
         ({"strengths": (2.0,)}, "in \\(0, 1\\]"),
     ],

@@ -66,14 +66,12 @@ def model_inputs(model: Model) -> dict[str, Any]:
 def edits_of(model: Model) -> dict[str, Any]:
     """Describe the interventions of a model; refuse what cannot be described."""
     edits: Any = model.edits
-    if edits is None:
-        return {}
-    if not hasattr(edits, "described"):
+    if edits is not None and not hasattr(edits, "described"):
         raise InputError(
             f"{model.name} has edits that no file can describe. Leave store= out, or make them "
             "by interventions.intervened."
         )
-    return edits.described()
+    return {} if edits is None else edits.described()
 
 
 def dictionary_fingerprint(dictionary: Dictionary | Coordinates) -> str:

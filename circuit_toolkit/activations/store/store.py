@@ -12,8 +12,8 @@ import numpy as np
 
 from circuit_toolkit.activations.activations import Activations, joined
 from circuit_toolkit.activations.budget import available_memory, size
-from circuit_toolkit.activations.store.manifest import KIND, Manifest
 from circuit_toolkit.activations.store.shards import AGAIN, read_shard, shard_name, widths
+from circuit_toolkit.activations.store.writer import KIND, Manifest
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.folder import ResumableFolder
 from circuit_toolkit.sites import Site
