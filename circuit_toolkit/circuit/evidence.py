@@ -36,7 +36,7 @@ def _ablation_line(ablation: dict[str, Any]) -> str:
     seed = None if on.get("seed") is None else f"seed {on['seed']}"
     errors = f"errors {ablation['errors']}" if ablation.get("errors") else None
     notes = ", ".join(filter(None, [seed, errors]))
-    text = f"{ablation.get('ablation') or ''} ablation at {where} of {_prompts(on)}".strip()
+    text = f"{ablation.get('ablation') or ''} ablation at {where} of {prompts_of(on)}".strip()
     text += f" ({notes}): " if notes else ": "
     random = [_mean(ablation.get(f"random_{name}")) for name in ("faithfulness", "completeness")]
     draws = len(ablation.get("random_faithfulness") or [])
@@ -49,7 +49,7 @@ def _ablation_line(ablation: dict[str, Any]) -> str:
     return text
 
 
-def _prompts(on: dict[str, Any]) -> str:
+def prompts_of(on: dict[str, Any]) -> str:
     """Return which prompts, and whether the circuit was learnt on them."""
     n, seen = on.get("n"), on.get("seen")
     parts = [n, on.get("split"), on.get("task"), f"prompt{'s' * (n != 1)}"]

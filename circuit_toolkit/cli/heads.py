@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from circuit_toolkit.cli.output import bundled_task, markdown, warn, write, write_json
+from circuit_toolkit.errors import InputError
 
 OURS = "head codes"
 
@@ -29,17 +30,19 @@ def run_heads(args: argparse.Namespace) -> None:
             f"No circuit of {args.task!r} is known in {args.model!r}, so scores stand without "
             "a comparison: null."
         )
-        result = _alone(model, task, codes)
+        fit, result = _alone(model, task, codes)
     else:
-        result = _compared(model, task, codes, known)
-    result = {"task": args.task, "model": args.model, "n": len(task), **result}
+        fit, result = _compared(model, task, codes, known)
+    found = {"heads": _heads(fit, known), "settings": fit.settings}
+    found |= _tested(fit, model, make(model, n=64, seed=args.seed + 1, test=True))
+    result = {"task": args.task, "model": args.model, "n": len(task), **result, **found}
     if args.json:
         write_json(result)
     else:
         write(*_lines(result))
 
 
-def _compared(model: Any, task: Any, codes: Any, known: Any) -> dict[str, Any]:
+def _compared(model: Any, task: Any, codes: Any, known: Any) -> tuple[Any, dict[str, Any]]:
     """Scores beside those of other ways, and how well all agree with the truth."""
     from circuit_toolkit.benchmark.heads.comparison import compare_heads
 
@@ -47,7 +50,7 @@ def _compared(model: Any, task: Any, codes: Any, known: Any) -> dict[str, Any]:
     found = compare_heads(model, task, known.mask, codes, edges=known.edges, progress=progress)
     rows = {row["method"]: row for row in found.rows}
     ours, patching = rows[OURS], rows["activation patching"]
-    return {
+    return found.fit, {
         "truth": {"source": known.source, "n_heads": int(known.mask.sum())},
         **{
             name: {"mean": ours[name], "spread": ours[f"{name}_spread"]}
@@ -60,12 +63,10 @@ def _compared(model: Any, task: Any, codes: Any, known: Any) -> dict[str, Any]:
         "cpu_seconds": ours["cpu_seconds"],
         "patching_seconds": patching["seconds"],
         "patching_cpu_seconds": patching["cpu_seconds"],
-        "heads": _heads(found.fit, known.mask),
-        "settings": found.fit.settings,
     }
 
 
-def _alone(model: Any, task: Any, codes: Any) -> dict[str, Any]:
+def _alone(model: Any, task: Any, codes: Any) -> tuple[Any, dict[str, Any]]:
     """Scores where no truth is known."""
     from circuit_toolkit.activations.capturing import capture
 
@@ -73,7 +74,7 @@ def _alone(model: Any, task: Any, codes: Any) -> dict[str, Any]:
     began, cpu = time.perf_counter(), time.process_time()
     fit = codes.fit(acts, task)
     nothing = ("truth", "node_auc", "node_ap", "precision", "recall", "f1", "edge_auc")
-    return {
+    return fit, {
         **dict.fromkeys(nothing),
         "baselines": None,
         "uses": None,
@@ -81,18 +82,29 @@ def _alone(model: Any, task: Any, codes: Any) -> dict[str, Any]:
         "cpu_seconds": time.process_time() - cpu,
         "patching_seconds": None,
         "patching_cpu_seconds": None,
-        "heads": _heads(fit, None),
-        "settings": fit.settings,
     }
 
 
-def _heads(fit: Any, mask: Any) -> list[dict[str, Any]]:
+def _heads(fit: Any, known: Any) -> list[dict[str, Any]]:
     """All heads, the highest score first."""
     rows = fit.table().to_dict("records")
     for row in rows:
         where = fit.layers.index(row["layer"]), row["head"]
-        row["in_circuit"] = None if mask is None else bool(mask[where])
+        row["in_circuit"] = None if known is None else bool(known.mask[where])
     return rows
+
+
+def _tested(fit: Any, model: Any, held_out: Any) -> dict[str, Any]:
+    """Ablate the heads with at least half the highest score, on held-out prompts."""
+    from circuit_toolkit.evidence import evaluate
+
+    circuit = fit.predict(threshold=0.5)
+    try:
+        circuit = evaluate(circuit, model, None, held_out, progress=False)
+    except InputError as error:
+        warn(f"The circuit was not tested: {error}")
+    names = circuit.nodes["label"][:-1].tolist()
+    return {"circuit": names, "evidence": circuit.evidence, "summary": circuit.summary()}
 
 
 def _lines(result: dict[str, Any], shown: int = 10) -> Sequence[str]:
@@ -128,4 +140,6 @@ def _lines(result: dict[str, Any], shown: int = 10) -> Sequence[str]:
         )
         for row in result["heads"][:shown]
     ]
-    return lines + markdown(["head", "score", "spread", "in the circuit"], rows)
+    lines += [*markdown(["head", "score", "spread", "in the true circuit"], rows), ""]
+    what, *evidence = result["summary"]
+    return [*lines, f"Heads with at least half the highest score: {what}", *evidence]

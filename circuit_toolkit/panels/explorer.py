@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,13 @@ from circuit_toolkit.views.card.html import card_html
 
 _ALL = -1  # the value of the prompt menu that stands for all prompts
 _SHOWN = 40  # prompts in the menu
+_BY_HAND, _BUDGET = "hand", "budget"
+_CHOICES = [  # how the strength is chosen, see LassoFit.circuit
+    ("by the slider", _BY_HAND),
+    ("best held-out fit", "best"),
+    ("one standard error", "one_se"),
+    ("edge budget", _BUDGET),
+]
 _CLICK = "Click a node to see what is known of it."
 
 
@@ -68,8 +75,9 @@ class Explorer(Panel):
         self._make_controls()
         super().__init__(
             [
-                w.HBox([self._task, self._positions, self._learn]),
-                w.HBox([self._slider, self._features, self._test]),
+                w.HBox([self._task, self._positions, self._adaptive, self._learn]),
+                w.HBox([self._slider, self._choice, self._budget]),
+                w.HBox([self._features, self._test]),
                 w.HBox([self._prompt, self._own]),
                 w.Accordion([self._sites], titles=("Sites",)),
                 self._status,
@@ -101,14 +109,30 @@ class Explorer(Panel):
             value=list(self.dictionaries),
             rows=min(8, len(self.dictionaries)),
         )
-        grid = list(self.estimator.grid)
+        self._adaptive = w.Checkbox(
+            value=self.estimator.adaptive,
+            description="Adaptive weights",
+            tooltip="Fit twice, sparing sources that the first fit found strong: fewer edges",
+            indent=False,
+            layout={"width": "150px"},
+        )
         self._slider = w.SelectionSlider(
-            options=[(f"{strength:.3g}", strength) for strength in grid],
-            value=min(grid, key=lambda strength: abs(strength - self.strength)),
+            options=_steps(self.estimator.grid),
             description="Strength",
             continuous_update=True,
             style=wide,
             layout={"width": "420px"},
+        )
+        self._choice = w.Dropdown(
+            options=_CHOICES, description="chosen", style=wide, layout={"width": "260px"}
+        )
+        self._budget = w.BoundedIntText(
+            value=60,
+            min=1,
+            max=100_000,
+            description="Edges",
+            tooltip="The weakest strength with at most so many edges",
+            layout={"width": "170px", "display": "none"},
         )
         self._features = w.IntSlider(
             value=40, min=5, max=100, step=5, description="Features", style=wide
@@ -150,6 +174,9 @@ class Explorer(Panel):
         self._hear(self._prompt, lambda change: self._look_at(self.fit, self.acts, change.new))
         self._hear(self._slider, lambda change: setattr(self, "strength", change.new))
         self._hear(self._features, lambda _: self._draw())
+        self._hear(self._choice, lambda _: self._choose())
+        self._hear(self._budget, lambda _: self._choose())
+        self._hear(self._adaptive, lambda _: self.learn())
 
     def learn(self) -> None:
         """Capture the chosen task at the chosen sites and fit the path: the Learn button."""
@@ -160,7 +187,8 @@ class Explorer(Panel):
         with self._busy("capturing and fitting …"):
             task = self._tasks.learnt_on(self._task.value, self.n)
             acts = capture(self.model, chosen, task, progress=False)
-            estimator = replace(self.estimator, positions=self._positions.value)
+            settings = {"positions": self._positions.value, "adaptive": self._adaptive.value}
+            estimator = replace(self.estimator, **settings)
             labels = named_features(self.model, chosen, acts, estimator.positions)
             if self.descriptions is not None:
                 labels = described_labels(self.descriptions, labels)
@@ -170,6 +198,8 @@ class Explorer(Panel):
             prompts = [(text, i) for i, text in enumerate(task.clean[:_SHOWN])]
             self._prompt.options = [("all prompts", _ALL), *prompts]
             self._prompt.value, self._own.value = _ALL, ""
+            self._slider.options = _steps(self.fit.strengths)
+            self._move(self.strength)
         self._look_at(self.fit, acts, _ALL)
 
     def try_prompt(self, text: str) -> None:
@@ -220,24 +250,41 @@ class Explorer(Panel):
 
     @traitlets.observe("strength")
     def _follow(self, change: Any) -> None:
-        """Go to the nearest fitted strength, with the slider, and redraw."""
-        grid = [strength for _, strength in self._slider.options]
-        nearest = min(grid, key=lambda strength: abs(strength - change.new))
-        if nearest != change.new:
-            self.strength = nearest
+        """Redraw at a strength that was set by hand."""
+        if self._quiet:
             return
         with self._quietly():
-            self._slider.value = nearest
-        self._draw()
+            self._choice.value = _BY_HAND
+            self._move(change.new)
+        self._choose()
+
+    def _move(self, strength: float) -> None:
+        """Go to the nearest fitted strength, with the slider."""
+        steps = [step for _, step in self._slider.options]
+        self._slider.value = self.strength = min(steps, key=lambda step: abs(step - strength))
+
+    def _choose(self) -> None:
+        """Redraw at the strength that is chosen as the menu says; by hand if that cannot be."""
+        self._budget.layout.display = "" if self._choice.value == _BUDGET else "none"
+        try:
+            self._draw()
+        except InputError:
+            with self._quietly():
+                self._choice.value = _BY_HAND
+            raise
 
     def _draw(self) -> None:
         """Read the circuit off the fitted path: no model, no fitting."""
         fit, _, prompt = self._view
+        how = self._choice.value
         self.circuit = fit.circuit(
-            self._slider.value,
+            self.strength if how in (_BY_HAND, _BUDGET) else how,
+            edge_budget=self._budget.value if how == _BUDGET else None,
             prompt=None if prompt == _ALL else prompt,
             max_features=self._features.value,
         )
+        with self._quietly():
+            self._move(self.circuit.settings["strength"])
 
     @traitlets.observe("selected")
     def _show_feature(self, change: Any = None) -> None:
@@ -270,6 +317,10 @@ class Explorer(Panel):
             labels=fit.labels,
         )
         self.feature.value = card_html(self.card)
+
+
+def _steps(strengths: Iterable[float]) -> list[tuple[str, float]]:
+    return [(f"{strength:.3g}", float(strength)) for strength in strengths]
 
 
 def explore(

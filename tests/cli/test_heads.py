@@ -38,12 +38,16 @@ def test_json_holds_scores_and_what_they_are_measured_by(capsys):
     for key in ("edge_auc", "seconds", "patching_seconds", "cpu_seconds", "patching_cpu_seconds"):
         assert result[key] > 0
     assert result["settings"]["n_seeds"] == 2
+    ablation = result["evidence"]["ablation"]
+    assert ablation["evaluated_on"]["split"] == "held-out" and ablation["evaluated_on"]["seen"] == 0
+    assert ablation["unit"] == "head" and ablation["size"] == len(result["circuit"])
 
 
 def test_without_json_a_table_is_printed(capsys):
     assert main(SMALL) == 0
     said = capsys.readouterr().out
     assert "| activation patching | interventions |" in said and "| a3.h3 |" in said
+    assert "64 held-out agreement prompts" in said and "faithfulness" in said
 
 
 def test_where_no_circuit_is_known_fields_are_null_and_the_reason_is_said(
@@ -57,6 +61,7 @@ def test_where_no_circuit_is_known_fields_are_null_and_the_reason_is_said(
     for key in ("truth", "node_auc", "node_ap", "edge_auc", "baselines", "patching_seconds"):
         assert result[key] is None
     assert len(result["heads"]) == 12 and result["seconds"] > 0
+    assert "ablation" in result["evidence"] or "The circuit was not tested" in said.err
     assert main([*SMALL, "--model", "mine"]) == 0
     assert "| head | score |" in capsys.readouterr().out
 

@@ -30,6 +30,49 @@ def test_a_strength_redraws_from_the_fitted_path(explorer):
     assert explorer.fit is fit, "a slider must not fit again"
 
 
+def test_the_strength_is_chosen_as_the_menu_says(explorer):
+    fit, strengths = explorer.fit, explorer.fit.strengths.tolist()
+    explorer.strength = 0.9
+    for choice, expected in (("best", fit.best_strength()), ("one_se", fit.one_se_strength())):
+        explorer._choice.value = choice
+        assert explorer.circuit.settings["chosen_by"] == choice
+        assert explorer.strength == explorer._slider.value == pytest.approx(expected)
+    explorer._choice.value = "budget"
+    assert explorer._budget.layout.display == ""
+    for budget in (60, 15):
+        explorer._budget.value = budget
+        edges, at = len(explorer.circuit.edges), strengths.index(explorer.strength)
+        assert edges <= budget
+        weaker = fit.circuit(strengths[at + 1], max_features=40, max_edges=None)
+        assert len(weaker.edges) > budget, "it is the weakest that keeps to the budget"
+    explorer._slider.value = strengths[3]  # the slider takes over
+    assert explorer._choice.value == "hand" and explorer._budget.layout.display == "none"
+    assert explorer.strength == explorer.circuit.settings["strength"] == strengths[3]
+    assert explorer.fit is fit, "no choice may fit again"
+
+
+def test_a_choice_that_cannot_be_is_said_and_the_slider_stays(explorer):
+    fit, explorer.strength = explorer.fit, 0.1
+    view, shown = explorer._view, explorer.circuit
+    explorer._view = replace(fit, folds=None), *view[1:]
+    explorer._choice.value = "one_se"
+    assert "without folds" in explorer._status.value and explorer.circuit is shown
+    assert explorer._choice.value == "hand"
+    explorer._view = view
+    explorer._say("")
+
+
+def test_adaptive_weights_are_fitted_when_they_are_asked_for(demo, demo_saes):
+    few = dict(list(demo_saes.items())[-2:])
+    explorer = ct.explore(demo, few, n=96)
+    explorer._adaptive.value = True
+    assert explorer.fit.settings["adaptive"] and explorer.circuit.settings["adaptive"]
+    steps = [step for _, step in explorer._slider.options]
+    assert steps == explorer.fit.strengths.tolist() and explorer.strength in steps
+    explorer._choice.value = "one_se"
+    assert explorer.strength == explorer.fit.one_se_strength()
+
+
 def test_a_click_shows_the_card_of_the_feature(explorer):
     explorer.strength = 0.1
     node = explorer.circuit.ids()[0]
@@ -105,8 +148,10 @@ def test_one_prompt_and_a_prompt_of_ones_own(explorer):
     assert explorer.circuit.settings["scope"] == whole.settings["scope"] == "dataset"
 
 
-def test_testing_adds_evidence(explorer):
+def test_testing_adds_evidence_of_held_out_prompts(explorer):
     explorer.test()
+    on = explorer.circuit.evidence["ablation"]["evaluated_on"]
+    assert on["split"] == "held-out" and on["seen"] == 0
     assert explorer.circuit.evidence["ablation"]["size"] == len(explorer.circuit.nodes) - 1
     assert "of 64 held-out ioi prompts (seed 1, errors kept)" in repr(explorer.circuit)
 
@@ -128,4 +173,8 @@ def test_a_task_of_ones_own_and_a_position_that_it_names(demo, demo_saes):
     assert explorer._task.options == ("mine",)
     assert explorer.circuit.settings["positions"] == "attractor"
     explorer.test()
-    assert explorer.circuit.evidence["ablation"]["ablated_positions"] == "attractor"
+    ablation = explorer.circuit.evidence["ablation"]
+    assert ablation["ablated_positions"] == "attractor"
+    # one's own task has no other prompts than those that were learnt from, and that is said
+    assert ablation["evaluated_on"]["split"] == "training" and ablation["evaluated_on"]["seen"] > 0
+    assert "training mine prompts" in " ".join(explorer.graph._scene["header"]["evidence"])

@@ -97,7 +97,7 @@ def test_testing_adds_evidence_and_moving_on_drops_it(panel):
     panel.threshold = 0.4
     panel.test()
     assert panel.circuit.evidence["ablation"]["size"] == len(panel.circuit.nodes) - 1
-    assert "resample ablation at all tokens of 24" in repr(panel.circuit)
+    assert "resample ablation at all tokens of 24 training agreement prompts" in repr(panel.circuit)
     panel.threshold = 0.6
     assert not panel.circuit.evidence
 
@@ -131,6 +131,16 @@ def test_a_task_of_the_menu_and_a_model_without_a_reference(tiny):
     panel._task.value = "agreement"
     assert panel.task.name == "agreement" and panel.fit.settings["task"] == "agreement"
     assert panel.fit.per_seed.shape == (2, 3, 4)
+
+
+def test_a_bundled_task_is_tested_on_held_out_prompts(demo):
+    panel = explore_heads(demo, n=24, codes=CODES)
+    panel._task.value = "agreement"
+    panel.threshold = 0.4
+    panel.test()
+    on = panel.circuit.evidence["ablation"]["evaluated_on"]
+    assert on["split"] == "held-out" and on["seen"] == 0 and on["n"] == 64
+    assert "of 64 held-out agreement prompts" in repr(panel.circuit)
 
 
 def test_a_test_that_cannot_be_is_said_beside_its_button(tiny, task):

@@ -9,10 +9,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.evidence import UNVALIDATED
+from circuit_toolkit.circuit.evidence import UNVALIDATED, prompts_of
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.views.colours import GREY, INK, NEGATIVE, RAMP, RULE, TEAL, WARNING, faded
 from circuit_toolkit.views.figures.style import finished
+from circuit_toolkit.views.graph.scene import shorten
 
 
 def path_figure(
@@ -134,9 +135,10 @@ def evidence_figure(circuit: Circuit) -> go.Figure:
                 showlegend=legend,
             )
             legend = False
-    how = ablation.get("ablation")
-    title = "1: as the model, 0: as with everything ablated" + f" ({how} ablation)" * bool(how)
-    figure.update_xaxes(title=html.escape(title))
+    how = f"{ablation['ablation']} ablation of " if ablation.get("ablation") else ""
+    on = prompts_of(ablation.get("evaluated_on") or {})
+    title = f"1: as the model, 0: as with everything ablated ({how}{on})"
+    figure.update_xaxes(title=html.escape(shorten(title, 110)))
     low, high = min(shares), max(shares)
     figure.update_xaxes(range=[low - 0.02 * (low < 0), 1.02 * high])
     figure.update_yaxes(categoryarray=rows[::-1], categoryorder="array")

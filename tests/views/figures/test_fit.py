@@ -45,6 +45,7 @@ def test_evidence_shows_the_circuit_and_all_else_beside_chance():
     assert shares == pytest.approx([0.81, np.mean(alone), 0.08, np.mean(without)])
     dots = [list(trace.x) for trace in figure.data if trace.type == "scatter"]
     assert dots == [alone, without]
+    assert " prompts" in figure.layout.xaxis.title.text
 
 
 @pytest.mark.parametrize("evidence", [{}, {"fit": {"held_out_r2": 0.2}}, {"ablation": None}])
