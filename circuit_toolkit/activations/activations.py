@@ -289,7 +289,8 @@ class Activations:
         """
         n, column = whole(n, "n", 0), self._column(site, feature).tocoo()
         found: dict[str, int] = {}
-        for row in column.row[np.argsort(-np.asarray(column.data), kind="stable")]:
+        sizes = np.asarray(column.data, dtype=float)
+        for row in column.row[np.argsort(-sizes, kind="stable")]:
             if len(found) == n:
                 break
             prompt = int(self.prompt[row])

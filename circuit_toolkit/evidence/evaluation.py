@@ -177,7 +177,7 @@ def _means(
     model: Model,
     task: Task,
     dictionaries: Mapping[Site, Dictionary] | None,
-    each: list[Sequence[Change]],
+    each: Sequence[Sequence[Change]],
     progress: bool,
 ) -> list[float]:
     """Measure the mean metric under each set of changes."""

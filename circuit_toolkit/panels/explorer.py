@@ -276,7 +276,7 @@ class Explorer(Panel):
     def _draw(self) -> None:
         """Read the circuit off the fitted path: no model, no fitting."""
         fit, _, prompt = self._view
-        how = self._choice.value
+        how: Any = self._choice.value
         self.circuit = fit.circuit(
             self.strength if how in (_BY_HAND, _BUDGET) else how,
             edge_budget=self._budget.value if how == _BUDGET else None,
