@@ -1,5 +1,6 @@
 """A store holds what capture would give in memory, and is read one shard at a time."""
 
+import gc
 import json
 import tracemalloc
 
@@ -132,10 +133,15 @@ def test_iterating_takes_the_memory_of_one_shard(tmp_path, monkeypatch):
     assert len(store) == 12 and store.nbytes > 11 * one
     tracemalloc.start()
     try:
-        for part in store.shards():
-            assert part.n_prompts == 2
-            del part
-        _, iterating = tracemalloc.get_traced_memory()
+        peaks = []
+        for _ in range(3):  # the least of three: threads of other tests allocate too
+            gc.collect()
+            tracemalloc.reset_peak()
+            for part in store.shards():
+                assert part.n_prompts == 2
+                del part
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        iterating = min(peaks)
         tracemalloc.reset_peak()
         pooled = store.pooled("last")
         _, pooling = tracemalloc.get_traced_memory()
