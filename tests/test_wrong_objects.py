@@ -79,6 +79,12 @@ REFUSED = {
     ),
     "intervene, swapped": (lambda g: ct.intervene(g.task, g.model, []), MODEL),
     "generate, swapped": (lambda g: ct.generate("Anna", g.model, []), MODEL),
+    "explore, swapped": (lambda g: ct.explore(g.model, g.task, g.saes), DICTIONARIES),
+    "explore_heads, swapped": (lambda g: ct.explore_heads(g.task, g.model), MODEL),
+    "explore_features, swapped": (
+        lambda g: ct.explore_features(g.model, g.texts, g.transcoders),
+        DICTIONARIES,
+    ),
     "evaluate, model first": (
         lambda g: ct.evaluate(g.model, g.saes, g.task, g.circuit),
         CIRCUIT,
@@ -173,6 +179,10 @@ REFUSED = {
     ),
     "intervene on a mapping": (
         lambda g: ct.intervene(g.model, {"text": g.texts}, []),
+        r"data\['text'\]",
+    ),
+    "explore_features of a table": (
+        lambda g: ct.explore_features(g.model, g.transcoders, pd.DataFrame({"text": g.texts})),
         r"data\['text'\]",
     ),
     "analyse a table": (
