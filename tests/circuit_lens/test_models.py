@@ -97,8 +97,8 @@ def stories(shared_data):
     torch.manual_seed(0)
     transcoders = train_dictionaries(
         model,
-        cut,
         sites,
+        cut,
         "transcoder",
         n_features=128,
         k=12,
