@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from circuit_toolkit.benchmark.interpbench.case_prompts import CaseContrast
+from circuit_toolkit.benchmark.interpbench.case_prompts import CasePrompts
 from circuit_toolkit.benchmark.interpbench.cases import KnownCase, case_model
 from circuit_toolkit.benchmark.interpbench.files import Edge, check_edges
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
@@ -85,7 +85,7 @@ def read_interpbench(
     first, last = scored or (1, prompts[0].shape[1] - 1)
     if not 0 <= first <= last < prompts[0].shape[1]:
         raise MismatchError(f"scored = {scored} is not within {prompts[0].shape[1]} positions.")
-    task = CaseContrast(name, rows[0], rows[1], labels[0], labels[1], first, last)
+    task = CasePrompts(name, rows[0], rows[1], labels[0], labels[1], first, last)
     return KnownCase(name, model, task, counted, true, settings)
 
 

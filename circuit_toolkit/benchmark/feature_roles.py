@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -107,22 +107,18 @@ def lexical_scores(model: Model, descriptions: FeatureDescriptions) -> pd.DataFr
         part = {"site": str(site), "size": [len(each) for each in sets]}
         part |= {"f1": f1.max(1), "class_f1": f1[:, classes].max(1)}
         parts.append(pd.DataFrame(part))
-    every = pd.concat(parts)
-    rows = []
-    for name in (*map(str, descriptions.shown), "all"):
-        part = every if name == "all" else every[every["site"] == name]
+
+    def row(part: pd.DataFrame) -> dict[str, float]:
         several = part[part["size"] > 1]
-        rows.append(
-            {
-                "site": name,
-                "validated": len(part),
-                "f1": part["f1"].mean(),
-                "several": (part["size"] > 1).mean(),
-                "several_f1": several["f1"].mean(),
-                "class_f1": several["class_f1"].mean(),
-            }
-        )
-    return pd.DataFrame(rows)
+        return {
+            "validated": len(part),
+            "f1": part["f1"].mean(),
+            "several": (part["size"] > 1).mean(),
+            "several_f1": several["f1"].mean(),
+            "class_f1": several["class_f1"].mean(),
+        }
+
+    return _by_site(descriptions, pd.concat(parts), row)
 
 
 def activation_scores(
@@ -189,13 +185,23 @@ def activation_scores(
         f1 = set_f1(sets, roles)[np.arange(len(chosen)), place[role]]
         part = {"site": str(site), "role_f1": f1, "activation_f1": explained}
         parts.append(pd.DataFrame(part | {"agree": agree, "shuffled": np.mean(dealt, axis=0)}))
-    every_row = pd.concat(parts)
     means = ["role_f1", "activation_f1", "agree", "shuffled"]
-    rows = []
-    for name in (*map(str, descriptions.shown), "all"):
-        part = every_row if name == "all" else every_row[every_row["site"] == name]
-        rows.append({"site": name, "live": len(part), **{key: part[key].mean() for key in means}})
-    return pd.DataFrame(rows)
+    return _by_site(
+        descriptions, pd.concat(parts), lambda part: {"live": len(part), **part[means].mean()}
+    )
+
+
+def _by_site(
+    descriptions: FeatureDescriptions,
+    table: pd.DataFrame,
+    row: Callable[[pd.DataFrame], dict[str, Any]],
+) -> pd.DataFrame:
+    """Make a row for each site, and one for `all`."""
+    import pandas as pd
+
+    parts = {str(site): table[table["site"] == str(site)] for site in descriptions.shown}
+    parts["all"] = table
+    return pd.DataFrame([{"site": name, **row(part)} for name, part in parts.items()])
 
 
 def _strongest(values: np.ndarray, token: np.ndarray) -> set[int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from circuit_toolkit.benchmark.interpbench.case_prompts import Measure
+from circuit_toolkit.benchmark.interpbench.case_prompts import CaseMetric
 from circuit_toolkit.benchmark.interpbench.cases import KnownCase
 from circuit_toolkit.benchmark.methods import BASELINES, Method, run_methods, warm_up
 from circuit_toolkit.benchmark.metrics import hamming, oracle_threshold
@@ -16,6 +16,9 @@ from circuit_toolkit.benchmark.truth import Truth, against
 from circuit_toolkit.evidence.intervals import bootstrap, paired
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OWN, ORACLE = "own", "oracle"
 VERSUS = "eap_ig_absolute"  # what other methods are compared with, case by case
@@ -44,11 +47,10 @@ class Bench:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def trials_of(cases: Sequence[KnownCase], measure: Measure = "difference") -> Iterator[Trial]:
+def trials_of(cases: Sequence[KnownCase], metric: CaseMetric = "difference") -> Iterator[Trial]:
     """Make trials of known cases."""
     for case in cases:
-        truth = Truth(case.graph, case.universe, case.true_edges)
-        yield Trial(case.name, case.model, case.task.with_measure(measure), truth)
+        yield Trial(case.name, case.model, case.task.with_metric(metric), case.truth)
 
 
 def bench(
@@ -105,42 +107,42 @@ def bench(
         "oracle_thresholds": shares,
         "versus": VERSUS,
     }
-    means = [_mean(name, [row for row in rows if row["method"] == name]) for name in methods]
-    return Bench(rows, means, list(_pairs(rows, list(methods))), settings)
+    tables = {name: _table([r for r in rows if r["method"] == name]) for name in methods}
+    means = [_mean(name, table) for name, table in tables.items()]
+    return Bench(rows, means, list(_pairs(tables)), settings)
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """Numbers of a column, NaN where there is none."""
-    return np.array([np.nan if row.get(key) is None else row[key] for row in rows], dtype=float)
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of one method, a row a case, NaN where there is no number."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    numbers = [key for key in AVERAGED if key in table]
+    return table.astype(dict.fromkeys(numbers, float))
 
 
-def _mean(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {"method": name, "n_cases": len(rows), "shd_rule": rows[0]["shd_rule"]}
+def _mean(name: str, table: pd.DataFrame) -> dict[str, Any]:
+    found: dict[str, Any] = {"method": name, "n_cases": len(table)}
+    found["shd_rule"] = table["shd_rule"].iloc[0]
     for key in AVERAGED:
-        if any(key in row for row in rows):
-            values = _numbers(rows, key)
-            values = values[np.isfinite(values)]
+        if key in table:
+            values = table[key].dropna().to_numpy()
             found[key] = float(values.mean()) if len(values) else None
             if len(values) > 1:
                 found[f"{key}_interval"] = list(bootstrap(values)[1:])
     return found
 
 
-def _pairs(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _pairs(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
     """Differences of methods to one of them, case by case."""
-    of = {name: [row for row in rows if row["method"] == name] for name in methods}
-    named = [name for name in methods if name not in (VERSUS, *BASELINES)]
-    for name in named if VERSUS in methods else ():
+    named = [name for name in tables if name not in (VERSUS, *BASELINES)]
+    for name in named if VERSUS in tables else ():
         for key in ("edge_auroc", "edge_ap", "node_auroc", "shd"):
-            both = _numbers(of[name], key), _numbers(of[VERSUS], key)
-            usable = np.isfinite(both[0]) & np.isfinite(both[1])
-            if usable.any():
-                found = paired(both[0][usable], both[1][usable])
+            both = np.stack([tables[name][key], tables[VERSUS][key]])
+            both = both[:, np.isfinite(both).all(0)]
+            if both.size:
+                (difference, low, high), p_value = paired(*both)
                 yield {
-                    "method": name,
-                    "versus": VERSUS,
-                    "score": key,
-                    "difference": found.difference.value,
-                    "interval": [found.difference.low, found.difference.high],
-                    "p_value": found.p_value,
+                    **{"method": name, "versus": VERSUS, "score": key, "difference": difference},
+                    **{"interval": [low, high], "p_value": p_value},
                 }

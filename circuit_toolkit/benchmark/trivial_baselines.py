@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 import torch
 
@@ -13,35 +13,21 @@ from circuit_toolkit.models.model import Model
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 
-def random_circuit(
-    model: Model,
-    task: PromptPairs,
-    *,
-    n_prompts: int | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> Circuit:
+def random_circuit(model: Model, task: PromptPairs, *, seed: int = 0, **unused: Any) -> Circuit:
     """Score all edges at random, uniformly from 0 to 1: what any method must beat."""
-    graph, start = graph_of(model), time.perf_counter()
     rng = torch.Generator().manual_seed(seed)
     # 1 - x lies in (0, 1]: no edge is left out.
-    scores = 1 - torch.rand(graph.allowed.shape, generator=rng)
-    settings = {"method": "random", "model": model.name, "task": task.name, "seed": seed}
-    settings["seconds"] = time.perf_counter() - start
-    return component_circuit(graph, scores, settings)
+    scores = 1 - torch.rand(graph_of(model).allowed.shape, generator=rng)
+    return _circuit("random", model, task, scores, seed=seed)
 
 
-def empty_circuit(
-    model: Model,
-    task: PromptPairs,
-    *,
-    n_prompts: int | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> Circuit:
+def empty_circuit(model: Model, task: PromptPairs, **unused: Any) -> Circuit:
     """Find no edge at all: what any graph that is thresholded must beat."""
-    graph = graph_of(model)
-    settings = {"method": "empty", "model": model.name, "task": task.name, "seconds": 0.0}
-    return component_circuit(graph, torch.zeros(graph.allowed.shape), settings)
+    return _circuit("empty", model, task, torch.zeros(graph_of(model).allowed.shape))
+
+
+def _circuit(
+    name: str, model: Model, task: PromptPairs, scores: torch.Tensor, **more: Any
+) -> Circuit:
+    settings = {"method": name, "model": model.name, "task": task.name, **more}
+    return component_circuit(graph_of(model), scores, settings)

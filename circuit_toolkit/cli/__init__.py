@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     known = kinds.add_parser("known-circuits", help="over all known circuits in a folder")
     known.add_argument("folder", type=resolved, help="cases, however deep")
     known.add_argument(
-        "--measure", choices=["difference", "loss"], default="difference", help="for gradients"
+        "--metric", choices=["difference", "loss"], default="difference", help="for gradients"
     )
     known.add_argument("--n-prompts", type=int, default=1000, help="of each case, the first ones")
     task = kinds.add_parser("task", help="on bundled tasks, against exact edge patching")

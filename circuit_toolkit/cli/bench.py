@@ -69,7 +69,7 @@ def _cases(args: argparse.Namespace):
     from circuit_toolkit.benchmark.interpbench.cases import read_cases
     from circuit_toolkit.benchmark.run import trials_of
 
-    return trials_of(read_cases(args.folder), args.measure)
+    return trials_of(read_cases(args.folder), args.metric)
 
 
 def _tasks(args: argparse.Namespace):

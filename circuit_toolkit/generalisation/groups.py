@@ -129,32 +129,11 @@ class TiedLabels:
         return _is_second(task, self.names[0], self.classes)
 
     def spurious(self, task: Task) -> np.ndarray:
-        """Whether each text has the spurious class that goes with the second of the target.
-
-        Parameters
-        ----------
-        task : Task
-            Texts of the two classes.
-
-        Returns
-        -------
-        ndarray of bool, shape (texts,)
-        """
+        """Whether each text has the spurious class that goes with the second of the target."""
         return _is_second(task, self.names[1], self.partners)
 
     def check_all_four(self, task: Task) -> None:
-        """Refuse texts that are not of all four groups.
-
-        Parameters
-        ----------
-        task : Task
-            Texts.
-
-        Raises
-        ------
-        InputError
-            If a group has none.
-        """
+        """Refuse texts that are not of all four groups."""
         found = set(zip(self.target(task).tolist(), self.spurious(task).tolist(), strict=True))
         if len(found) < 4:
             raise InputError(

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-Measure = Literal["loss", "difference"]
+CaseMetric = Literal["loss", "difference"]
 
 
 @dataclass(frozen=True, eq=False)
-class CaseContrast:
+class CasePrompts:
     """Prompts of a known circuit, clean and corrupted, as a `PromptPairs`."""
 
     name: str
@@ -24,11 +24,11 @@ class CaseContrast:
     other_labels: Tensor
     first: int
     last: int
-    form: Measure = "loss"
+    form: CaseMetric = "loss"
 
     def __repr__(self) -> str:
         """Name and size; not the prompts."""
-        return f"CaseContrast({self.name!r}, {len(self.clean)} prompts, {self.form})"
+        return f"CasePrompts({self.name!r}, {len(self.clean)} prompts, {self.form})"
 
     @property
     def numerical(self) -> bool:
@@ -70,6 +70,6 @@ class CaseContrast:
             return ((logits[..., 0] - labels).abs() < 0.05).float().mean(1)
         return (logits.argmax(-1) == labels).float().mean(1)
 
-    def with_measure(self, form: Measure) -> CaseContrast:
-        """Return the same prompts with another measure."""
+    def with_metric(self, form: CaseMetric) -> CasePrompts:
+        """Return the same prompts with another metric."""
         return replace(self, form=form)

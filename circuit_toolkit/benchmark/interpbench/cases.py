@@ -13,11 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from circuit_toolkit.benchmark.interpbench.case_prompts import CaseContrast
+from circuit_toolkit.benchmark.interpbench.case_prompts import CasePrompts
 from circuit_toolkit.benchmark.interpbench.files import (
     Edge,
     check_edges,
@@ -25,11 +23,10 @@ from circuit_toolkit.benchmark.interpbench.files import (
     read_config,
     read_data,
 )
-from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.components import edge_scores
+from circuit_toolkit.benchmark.truth import Truth
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import resolved
-from circuit_toolkit.models.graph import EMBED, OUTPUT, Graph, graph_of
+from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.loading import load_model
 from circuit_toolkit.models.model import Model
 
@@ -46,7 +43,7 @@ class KnownCase:
         Folder of the case and the folder around it, such as `siit/13`.
     model : Model
         The transformer; prompts are token ids.
-    task : CaseContrast
+    task : CasePrompts
         Clean and corrupted prompts.
     universe : tuple of (str, str)
         All edges that count, such as `("embed", "a0.h1")`.
@@ -58,7 +55,7 @@ class KnownCase:
 
     name: str
     model: Model
-    task: CaseContrast
+    task: CasePrompts
     universe: tuple[Edge, ...]
     true_edges: tuple[Edge, ...]
     config: Mapping[str, Any]
@@ -76,51 +73,10 @@ class KnownCase:
         """The components of the model."""
         return graph_of(self.model)
 
-    @property
-    def truth(self) -> np.ndarray:
-        """Which edges of the universe are true, shape (e,)."""
-        true = set(self.true_edges)
-        return np.array([edge in true for edge in self.universe])
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """The components that may or may not be in a circuit: all but `embed` and `logits`."""
-        named = dict.fromkeys(name for edge in self.universe for name in edge)
-        return tuple(name for name in named if name not in (EMBED, OUTPUT))
-
-    @property
-    def true_nodes(self) -> tuple[str, ...]:
-        """Those at an end of a true edge."""
-        true = {name for edge in self.true_edges for name in edge}
-        return tuple(name for name in self.nodes if name in true)
-
-    def scores(self, found: Circuit | Tensor | np.ndarray) -> np.ndarray:
-        """Return the scores of a method in the order of the universe.
-
-        Parameters
-        ----------
-        found : Circuit, or array of shape (writers, readers)
-            What a method gave for this model.
-
-        Returns
-        -------
-        ndarray, shape (e,)
-
-        Raises
-        ------
-        InputError
-            If an array has another shape.
-        """
-        if isinstance(found, Circuit):
-            matrix = edge_scores(found, self.graph)
-        else:
-            matrix = torch.as_tensor(found).detach().cpu().numpy()
-        expected = tuple(self.graph.allowed.shape)
-        if matrix.shape != expected:
-            raise InputError(f"Scores must have shape {expected}, got {matrix.shape}.")
-        return np.array(
-            [matrix[self.graph.writer(a), self.graph.reader(b)] for a, b in self.universe]
-        )
+    @cached_property
+    def truth(self) -> Truth:
+        """The edges that are true, to hold circuits against."""
+        return Truth(self.graph, self.universe, self.true_edges)
 
 
 def read_cases(folder: str | Path) -> list[KnownCase]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_toolkit.benchmark.interpbench.case_prompts import CaseContrast
+from circuit_toolkit.benchmark.interpbench.case_prompts import CasePrompts
 from circuit_toolkit.errors import FileFormatError
 from circuit_toolkit.models.graph import Graph
 
@@ -112,7 +112,7 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder
             raise FileFormatError(f"{str(folder)!r}: {key} = {config[key]} is in no vocabulary.")
 
 
-def read_data(path: Path, name: str, config: Mapping[str, Any]) -> CaseContrast:
+def read_data(path: Path, name: str, config: Mapping[str, Any]) -> CasePrompts:
     """Read `data.npz`: prompts, corrupted prompts and labels that fit the configuration."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -148,7 +148,7 @@ def read_data(path: Path, name: str, config: Mapping[str, Any]) -> CaseContrast:
     if numerical and not all(x[:, first : last + 1].isfinite().all() for x in (right, other)):
         raise FileFormatError(f"{str(path)!r}: labels hold NaN or infinity.")
     clean, corrupted = (tuple(map(tuple, data[key].tolist())) for key in wanted[:2])
-    return CaseContrast(name, clean, corrupted, right, other, first, last)
+    return CasePrompts(name, clean, corrupted, right, other, first, last)
 
 
 def _scored_positions(given: list, length: int, path: Path) -> tuple[int, int]:

@@ -75,15 +75,14 @@ def test_a_padded_prompt_gives_what_it_gives_alone(case):
 def test_a_case_holds_what_the_folder_says(case):
     assert case.name == "made/7" and isinstance(case.task, PromptPairs)
     assert case.true_edges == tuple(map(tuple, TRUE)) and len(case.universe) == len(universe())
-    assert case.truth.sum() == 3 and case.true_nodes == ("m0", "a1.h1")
-    assert set(case.nodes) == {"a0.h0", "a0.h1", "m0", "a1.h0", "a1.h1", "m1"}
+    assert case.truth.mask.sum() == 3 and case.truth.edges == case.true_edges
     assert case.model.tokenizer("BOS a c")["input_ids"] == [0, 2, 4]
     assert "3 of 25 edges, 20 prompts" in repr(case)
     scores = torch.zeros(len(case.graph.writers), len(case.graph.readers))
     scores[case.graph.writer("m0"), case.graph.reader("a1.h1")] = 2
-    for found in (scores, component_circuit(case.graph, scores, {})):
-        named = dict(zip(case.universe, case.scores(found), strict=True))
-        assert named.pop(("m0", "a1.h1")) == 2 and not any(named.values())
+    found = component_circuit(case.graph, scores, {})
+    named = dict(zip(case.universe, case.truth.scores(found), strict=True))
+    assert named.pop(("m0", "a1.h1")) == 2 and not any(named.values())
 
 
 def test_measures_of_classes(case):
@@ -99,7 +98,7 @@ def test_measures_of_classes(case):
                      for t in range(1, T)])
         )  # fmt: skip
     assert task.metric_of(logits, rows).tolist() == pytest.approx(loss, rel=1e-5)
-    form = task.with_measure("difference")
+    form = task.with_metric("difference")
     assert form.metric_of(logits, rows).tolist() == pytest.approx(difference, rel=1e-5)
     assert task.change(logits, logits, rows).tolist() == [0, 0]
     far = 100 * torch.nn.functional.one_hot(right, OUT)
@@ -120,7 +119,7 @@ def test_measures_of_values(tmp_path):
     assert task.change(logits, labels[..., None], rows).tolist() == pytest.approx([0.25, 0.25])
     way = torch.where(labels > others, 1.0, -1.0)
     want = (way * logits[..., 0])[:, 1:].mean(1)
-    got = task.with_measure("difference").metric_of(logits, rows)
+    got = task.with_metric("difference").metric_of(logits, rows)
     assert got.tolist() == pytest.approx(want.tolist())
 
 
