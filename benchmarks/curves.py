@@ -23,6 +23,7 @@ import circuit_toolkit as ct
 from circuit_toolkit.attribution.features import attributed_nodes
 from circuit_toolkit.circuit_lasso.feature_swaps import randomised_effects
 from circuit_toolkit.evidence.curves import faithfulness
+from circuit_toolkit.evidence.intervals import bootstrap
 from circuit_toolkit.patching.feature_runs import FeatureRuns
 
 TASKS = ("ioi", "greater_than", "agreement")
@@ -61,6 +62,17 @@ def scores(model, saes, task, method, seed=0):
     return table, time.process_time() - began
 
 
+def area_interval(curve):
+    """Return CPR with its bootstrap interval over prompts."""
+
+    def area(rows):
+        mean = rows.mean(0)
+        return np.trapezoid((mean[:-2] - mean[-2]) / (mean[-1] - mean[-2]), curve.fractions)
+
+    rows = np.column_stack([curve.inside.T, curve.empty, curve.full])
+    return bootstrap(rows, area, draws=1000)
+
+
 def main() -> None:
     """Print a table for each task."""
     warnings.simplefilter("ignore")
@@ -93,7 +105,7 @@ def main() -> None:
                     )
                 )
                 seconds.append(spent)
-            area = curves[0].area_interval()
+            area = area_interval(curves[0])
             cpr, cmd = (np.mean([getattr(c, what) for c in curves]) for what in ("cpr", "cmd"))
             shape = " / ".join(
                 f"{f:.2f}" for f in np.mean([c.faithfulness for c in curves], 0)[3:9]

@@ -72,7 +72,7 @@ def read_interpbench(
     graph = graph_of(model)
     universe = [edge for edge in graph.edges if edge != (EMBED, OUTPUT)]
     true = _true_edges(_plain(folder / EDGES), graph, folder / EDGES)
-    counted, true = check_edges(graph, universe, true, str(folder / EDGES))
+    counted, true = check_edges(graph, universe, true, folder / EDGES)
     prompts = [_token_ids(ids) for ids in (clean, corrupted)]
     if prompts[0].shape != prompts[1].shape:
         raise MismatchError(

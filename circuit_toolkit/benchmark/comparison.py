@@ -57,11 +57,6 @@ class Comparison:
     kept: KeptEdges | None
 
     @property
-    def circuits(self) -> dict[str, Circuit]:
-        """The circuit of each method."""
-        return {name: run.circuit for name, run in self.runs.items()}
-
-    @property
     def table(self) -> pd.DataFrame:
         """A row for each method.
 
@@ -95,18 +90,18 @@ class Comparison:
         """
         import pandas as pd
 
-        rows = []
+        parts = []
         for name, run in self.runs.items():
             if scores_nodes_alone(run.circuit):
                 continue
             sizes = self.kept.sizes if self.kept else _sizes(self.truth)
-            curve = self.kept.curve(name) if self.kept else [None] * len(sizes)
-            recall = [None] * len(sizes) if self.truth is None else _recall(run, self.truth, sizes)
-            for size, share, part in zip(sizes, curve, recall, strict=True):
-                row: dict[str, Any] = {"method": name, "size": size}
-                row |= {} if part is None else {"recall": part}
-                rows.append(row | ({} if share is None else _named(share)))
-        return pd.DataFrame(rows)
+            table = pd.DataFrame({"method": name, "size": sizes})
+            if self.truth is not None:
+                table["recall"] = _recall(run, self.truth, sizes)
+            if self.kept:
+                table[["kept", "low", "high"]] = self.kept.curve(name)
+            parts.append(table)
+        return pd.concat(parts, ignore_index=True)
 
     def paired(self, first: str, second: str, size: int) -> Paired:
         """Compare what two methods keep, prompt by prompt.
@@ -233,13 +228,8 @@ def _sizes(truth: Truth | None) -> list[int]:
     return [] if truth is None else list(range(1, min(3 * len(truth.edges), len(truth.universe))))
 
 
-def _recall(run: MethodRun, truth: Truth, sizes: Sequence[int]) -> list[float]:
+def _recall(run: MethodRun, truth: Truth, sizes: Sequence[int]) -> np.ndarray:
     """Share of the true edges among so many strongest; edges that score 0 are never among them."""
     scores = truth.scores(run.circuit)
-    order = np.argsort(-scores, kind="stable")
-    hits = np.r_[0, (truth.mask & (scores > 0))[order].cumsum()]
-    return [float(hits[min(size, len(hits) - 1)] / len(truth.edges)) for size in sizes]
-
-
-def _named(interval: Any) -> dict[str, float]:
-    return {"kept": interval.value, "low": interval.low, "high": interval.high}
+    hits = (truth.mask & (scores > 0))[np.argsort(-scores, kind="stable")].cumsum()
+    return np.r_[0, hits][np.minimum(sizes, len(hits))] / len(truth.edges)

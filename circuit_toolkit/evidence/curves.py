@@ -109,29 +109,6 @@ class FaithfulnessCurve:
             for m in self.inside
         ]
 
-    def area_interval(self, draws: int = 1000, seed: int = 0) -> Interval:
-        """Return CPR with its bootstrap interval over prompts.
-
-        Parameters
-        ----------
-        draws : int
-            How often prompts are drawn anew.
-        seed : int
-            Decides which.
-
-        Returns
-        -------
-        Interval
-        """
-
-        def area(rows: np.ndarray) -> float:
-            mean = rows.mean(0)
-            shares = (mean[:-2] - mean[-2]) / (mean[-1] - mean[-2])
-            return float(np.trapezoid(shares, self.fractions))
-
-        rows = np.column_stack([self.inside.T, self.empty, self.full])
-        return bootstrap(rows, area, draws=draws, seed=seed)
-
     def table(self) -> pd.DataFrame:
         """Return the curve for reading, a row for each size.
 

@@ -97,8 +97,6 @@ def test_areas_are_those_of_a_drawing_by_hand():
     assert curve.faithfulness.tolist() == [0, 1.5, 1]
     np.testing.assert_allclose(curve.cpr, 0.5 * (0 + 1.5) / 2 + 0.5 * (1.5 + 1) / 2)
     np.testing.assert_allclose(curve.cmd, 0.5 * (1 + 0.5) / 2 + 0.5 * (0.5 + 0) / 2)
-    low, high = curve.area_interval()[1:]
-    np.testing.assert_allclose([low, high], curve.cpr)  # prompts that are all the same
 
 
 def test_intervals_hold_the_value_and_shrink_with_more_prompts():

@@ -16,10 +16,11 @@ from circuit_toolkit.attribution.edges import attribution_patching
 from circuit_toolkit.benchmark.heads.baselines import differences, head_outputs, towards_answer
 from circuit_toolkit.benchmark.metrics import at_budget, average_precision, roc_auc
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.tables import TARGET
+from circuit_toolkit.circuit.components import edge_scores
 from circuit_toolkit.display import draw
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
+from circuit_toolkit.models.graph import Graph
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import activation_patching
 from circuit_toolkit.tasks import Task
@@ -251,23 +252,16 @@ def pair_auc(fit: HeadCodesFit, edges: np.ndarray) -> float:
 
 def head_edges(circuit: Circuit, n_layers: int, n_heads: int, *, strongest: int = 20) -> np.ndarray:
     """Return which pairs of heads have the strongest edges of a circuit over components."""
+    graph = Graph(n_layers, n_heads)
     names = [f"a{layer}.h{head}" for layer, head in np.ndindex(n_layers, n_heads)]
-    number = {name: row for row, name in enumerate(names)}
-    labels = circuit.nodes["label"].tolist()
-    scores = np.zeros((len(names), len(names)))
-    for source, target, _, score in circuit.edges.tolist():
-        if labels[source] in number and labels[target] in number:
-            scores[number[labels[source]], number[labels[target]]] = score
+    ends = [graph.writer(name) for name in names], [graph.reader(name) for name in names]
+    scores = edge_scores(circuit, graph)[np.ix_(*ends)]
     order = np.argsort(-scores, axis=None, kind="stable")[:strongest]
-    found = np.zeros(scores.size, dtype=bool)
-    found[order] = True
-    return found.reshape(scores.shape) & (scores > 0)
+    return np.isin(np.arange(scores.size), order).reshape(scores.shape) & (scores > 0)
 
 
 def _of_heads(circuit: Circuit, shape: tuple[int, int]) -> np.ndarray:
     """Scores of the heads of a circuit over components, (L, H)."""
-    nodes = circuit.nodes[circuit.nodes["site"] != TARGET]
-    scores = dict(zip(nodes["label"].tolist(), nodes["score"].tolist(), strict=True))
-    return np.array(
-        [[scores[f"a{layer}.h{head}"] for head in range(shape[1])] for layer in range(shape[0])]
-    )
+    scores = dict(zip(circuit.nodes["label"].tolist(), circuit.nodes["score"], strict=True))
+    each = [scores[f"a{layer}.h{head}"] for layer, head in np.ndindex(shape)]
+    return np.reshape(each, shape).astype(float)

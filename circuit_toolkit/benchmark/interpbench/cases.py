@@ -157,7 +157,7 @@ def read_case(folder: str | Path) -> KnownCase:
             f"Cause: {error}"
         ) from error
     name = "/".join(folder.resolve().parts[-2:])
-    check_sizes(config, tensors, folder)
+    check_sizes(config, tensors, folder / "config.json")
     model = case_model(
         tensors,
         name,
@@ -170,7 +170,7 @@ def read_case(folder: str | Path) -> KnownCase:
     task = read_data(folder / "data.npz", name, config)
     circuit = config["circuit"]
     universe, true = check_edges(
-        graph_of(model), circuit["universe_edges"], circuit["edges"], str(folder / "config.json")
+        graph_of(model), circuit["universe_edges"], circuit["edges"], folder / "config.json"
     )
     return KnownCase(name, model, task, universe, true, config)
 

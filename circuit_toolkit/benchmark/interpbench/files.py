@@ -26,25 +26,34 @@ _SIZES = {  # entry of config.json -> weight, and which of its axes
     "d_vocab": ("embed.W_E", 0),
     "d_vocab_out": ("unembed.W_U", 1),
 }
+_KINDS = {
+    **dict.fromkeys(["n_layers", *_SIZES], int),
+    **{"act_fn": str, "causal": bool, "input_vocab": list, "output_type": str},
+    **{"scored_positions": list, "circuit": dict},
+}
+_SCALE = "1/sqrt(d_head)"
+
+
+def need(fits: Any, path: Path, fault: str) -> None:
+    """Refuse a file that does not fit."""
+    if not fits:
+        raise FileFormatError(f"{str(path)!r}: {fault}.")
 
 
 def check_edges(
-    graph: Graph, universe: Sequence, true: Sequence, source: str
+    graph: Graph, universe: Sequence, true: Sequence, path: Path
 ) -> tuple[tuple[Edge, ...], tuple[Edge, ...]]:
     """Check edges against the components of a model."""
-    possible = set(graph.edges)
-    lists = [[tuple(edge) for edge in edges] for edges in (universe, true)]
-    for what, edges in zip(("universe_edges", "edges"), lists, strict=True):
-        wrong = [edge for edge in edges if edge not in possible]
-        if wrong or len(set(edges)) < len(edges):
-            fault = f"{wrong[0]} is no edge of this model" if wrong else "an edge is there twice"
-            raise FileFormatError(f"{source!r}: in {what} {fault}.")
-    outside = set(lists[1]) - set(lists[0])
-    if outside or not lists[0]:
-        fault = f"{min(outside)} is not among" if outside else "there are no"
-        raise FileFormatError(f"{source!r}: {fault} universe_edges.")
-    chosen = set(lists[1])
-    return tuple(lists[0]), tuple(edge for edge in lists[0] if edge in chosen)
+    possible, counted = set(graph.edges), [tuple(edge) for edge in universe]
+    chosen = [tuple(edge) for edge in true]
+    for what, edges in (("universe_edges", counted), ("edges", chosen)):
+        for edge in edges:
+            need(edge in possible, path, f"in {what} {edge} is no edge of this model")
+        need(len(set(edges)) == len(edges), path, f"in {what} an edge is there twice")
+    need(counted, path, "there are no universe_edges")
+    for edge in chosen:
+        need(edge in counted, path, f"{edge} is not among universe_edges")
+    return tuple(counted), tuple(edge for edge in counted if edge in chosen)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -53,63 +62,45 @@ def read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError is one too
         raise FileFormatError(f"{str(path)!r} is no JSON file. Cause: {error}") from error
-    wanted = {
-        **dict.fromkeys(["n_layers", *_SIZES], int),
-        "act_fn": str,
-        "causal": bool,
-        "input_vocab": list,
-        "output_type": str,
-        "scored_positions": list,
-        "circuit": dict,
-    }
-    if not isinstance(config, dict):
-        raise FileFormatError(f"{str(path)!r} holds no object.")
-    for key, kind in wanted.items():
-        if not isinstance(config.get(key), kind):
-            given = repr(config[key])[:40] if key in config else "nothing"
-            raise FileFormatError(f"{str(path)!r}: {key} must be {kind.__name__}, got {given}.")
+    need(isinstance(config, dict), path, "it holds no object")
+    for key, kind in _KINDS.items():
+        given = repr(config[key])[:40] if key in config else "nothing"
+        fits = isinstance(config.get(key), kind)
+        need(fits, path, f"{key} must be {kind.__name__}, got {given}")
     for key in ("universe_edges", "edges"):
         pairs = config["circuit"].get(key)
-        if not isinstance(pairs, list) or not all(
+        fits = isinstance(pairs, list) and all(
             isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)
             for pair in pairs
-        ):
-            raise FileFormatError(f"{str(path)!r}: circuit.{key} must be a list of pairs of names.")
-    if config["output_type"] not in ("categorical", "numerical"):
-        raise FileFormatError(
-            f"{str(path)!r}: output_type must be categorical or numerical, "
-            f"got {config['output_type']!r}."
         )
-    if config.get("normalization") is not None or config.get("attn_scale", "1/sqrt(d_head)") != (
-        "1/sqrt(d_head)"
-    ):
-        raise FileFormatError(
-            f"{str(path)!r}: only models without norms, with scores divided by sqrt(d_head), are "
-            f"read; got normalization {config.get('normalization')!r} and attn_scale "
-            f"{config.get('attn_scale')!r}."
-        )
+        need(fits, path, f"circuit.{key} must be a list of pairs of names")
+    kind = config["output_type"]
+    fits = kind in ("categorical", "numerical")
+    need(fits, path, f"output_type must be categorical or numerical, got {kind!r}")
+    norm, scale = config.get("normalization"), config.get("attn_scale", _SCALE)
+    need(
+        norm is None and scale == _SCALE,
+        path,
+        "only models without norms, with scores divided by sqrt(d_head), are read; got "
+        f"normalization {norm!r} and attn_scale {scale!r}",
+    )
     return config
 
 
-def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> None:
+def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> None:
     """Check the sizes that the configuration states against the weights."""
     found = {"n_layers": sum(key.endswith("attn.W_Q") for key in tensors)}
     for key, (weight, axis) in _SIZES.items():
         if weight in tensors and tensors[weight].ndim > axis:
             found[key] = tensors[weight].shape[axis]
     for key, size in found.items():
-        if config[key] != size:
-            raise FileFormatError(
-                f"{str(folder)!r}: config.json says {key} = {config[key]}, the weights say {size}."
-            )
-    vocabulary = len(config["input_vocab"])
-    if vocabulary > config["d_vocab"]:
-        raise FileFormatError(
-            f"{str(folder)!r}: input_vocab has {vocabulary} words, the model {config['d_vocab']}."
-        )
+        need(config[key] == size, path, f"{key} = {config[key]}, the weights say {size}")
+    words, size = len(config["input_vocab"]), config["d_vocab"]
+    need(words <= size, path, f"input_vocab has {words} words, the model {size}")
     for key in ("bos_id", "pad_id"):
-        if config.get(key) is not None and config[key] not in range(vocabulary):
-            raise FileFormatError(f"{str(folder)!r}: {key} = {config[key]} is in no vocabulary.")
+        token = config.get(key)
+        fits = token is None or token in range(words)
+        need(fits, path, f"{key} = {token} is in no vocabulary")
 
 
 def read_data(path: Path, name: str, config: Mapping[str, Any]) -> CasePrompts:
@@ -122,44 +113,35 @@ def read_data(path: Path, name: str, config: Mapping[str, Any]) -> CasePrompts:
     wanted = ["clean", "corrupted", "clean_labels", "corrupted_labels"]
     shapes = {key: data[key].shape for key in wanted if key in data}
     shape = shapes.get("clean", ())
-    if len(shapes) < 4 or len(set(shapes.values())) > 1 or len(shape) != 2 or not shape[0]:
-        raise FileFormatError(
-            f"{str(path)!r} must hold {', '.join(wanted)} of one shape (prompts, tokens), got "
-            f"{shapes}."
-        )
-    first, last = _scored_positions(config["scored_positions"], shape[1], path)
-    if shape[1] > config["n_ctx"]:
-        raise FileFormatError(
-            f"{str(path)!r}: prompts of {shape[1]} tokens, the model takes {config['n_ctx']}."
-        )
+    fits = len(shapes) == 4 and len(set(shapes.values())) == 1 and len(shape) == 2 and shape[0]
+    names = ", ".join(wanted)
+    need(fits, path, f"must hold {names} of one shape (prompts, tokens), got {shapes}")
+    length, most = shape[1], config["n_ctx"]
+    first, last = _scored_positions(config["scored_positions"], length, path.parent / "config.json")
+    need(length <= most, path, f"prompts of {length} tokens, the model takes {most}")
     numerical = config["output_type"] == "numerical"
-    limits = {"clean": config["d_vocab"], "corrupted": config["d_vocab"]}
+    limits = dict.fromkeys(wanted[:2], config["d_vocab"])
     if not numerical:
         limits |= dict.fromkeys(wanted[2:], config["d_vocab_out"])
     for key, limit in limits.items():
         values = data[key][:, first : last + 1] if key.endswith("labels") else data[key]
-        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= limit:
-            raise FileFormatError(
-                f"{str(path)!r}: {key} must hold integers from 0 to {limit - 1}, got "
-                f"{values.dtype} from {values.min()} to {values.max()}."
-            )
+        fits = values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < limit
+        got = f"{values.dtype} from {values.min()} to {values.max()}"
+        need(fits, path, f"{key} must hold integers from 0 to {limit - 1}, got {got}")
     kind = np.float32 if numerical else np.int64
     right, other = (torch.from_numpy(data[key].astype(kind)) for key in wanted[2:])
-    if numerical and not all(x[:, first : last + 1].isfinite().all() for x in (right, other)):
-        raise FileFormatError(f"{str(path)!r}: labels hold NaN or infinity.")
+    fits = all(x[:, first : last + 1].isfinite().all() for x in (right, other))
+    need(fits, path, "labels hold NaN or infinity")
     clean, corrupted = (tuple(map(tuple, data[key].tolist())) for key in wanted[:2])
     return CasePrompts(name, clean, corrupted, right, other, first, last)
 
 
 def _scored_positions(given: list, length: int, path: Path) -> tuple[int, int]:
     """First and last position that is scored."""
-    if (
-        len(given) == 2
-        and all(isinstance(x, int) for x in given)
-        and 0 <= given[0] <= given[1] < length
-    ):
-        return given[0], given[1]
-    raise FileFormatError(
-        f"{str(path.parent / 'config.json')!r}: scored_positions must be the first and the last, "
-        f"from 0 to {length - 1}, got {given!r:.60}."
+    fits = len(given) == 2 and all(isinstance(x, int) for x in given)
+    need(
+        fits and 0 <= given[0] <= given[1] < length,
+        path,
+        f"scored_positions must be the first and the last, from 0 to {length - 1}, got {given!r}",
     )
+    return given[0], given[1]
