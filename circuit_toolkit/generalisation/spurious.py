@@ -52,12 +52,13 @@ class Ranking:
 
     def those_in(self, judged: Mapping[Site, Collection[int]]) -> dict[Site, np.ndarray]:
         """Keep the features that were judged to be the wrong ones."""
-        kept: dict[Site, list[int]] = {}
         wrong = {site: set(map(int, features)) for site, features in judged.items()}
-        for site, feature in zip(self.sites, self.features.tolist(), strict=True):
-            if feature in wrong.get(site, ()):
-                kept.setdefault(site, []).append(feature)
-        return {site: np.sort(kept[site]) for site in sorted(kept)}
+        pairs = sorted(zip(self.sites, self.features.tolist(), strict=True))
+        kept = [(site, feature) for site, feature in pairs if feature in wrong.get(site, ())]
+        return {
+            site: np.array([feature for at, feature in kept if at == site])
+            for site in dict.fromkeys(site for site, _ in kept)
+        }
 
     def table(self, labels: Mapping[Site, Sequence[str]] | None = None):
         """Show the ranking."""
@@ -155,9 +156,8 @@ def features_with(
         )
     found = {}
     for site, matrix in rows.features.items():
-        X = matrix[chosen].toarray()
-        scale = X.std(0) * side[chosen].std() * len(chosen)
-        covariance = (side[chosen] - side[chosen].mean()) @ (X - X.mean(0))
-        r = np.divide(covariance, scale, out=np.zeros(len(scale)), where=scale > 1e-9)
-        found[site] = np.flatnonzero(abs(r) >= min_correlation)
+        X = matrix[chosen].toarray().astype(float)
+        live = np.flatnonzero(X.std(0) > 1e-9)
+        r = np.corrcoef(np.column_stack([side[chosen], X[:, live]]).T)[0, 1:]
+        found[site] = live[abs(r) >= min_correlation]
     return found

@@ -8,6 +8,7 @@ together without exception, in the test texts not at all.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -44,6 +45,9 @@ METHODS = (
     "circuit_lasso_retrain",
     "oracle",
 )
+
+_RANKING = ("circuit_lasso", "shift")
+_REMOVING = (*_RANKING, "random")
 
 
 def generalise(
@@ -93,11 +97,11 @@ def generalise(
         Features that somebody holds to be about the spurious label, or `features_with`. Only
         those are removed that a method ranks among its first.
     methods : sequence of str, optional
-        `original`: the classifier as trained; `oracle`: trained on balanced texts, which nobody
-        has; `linear_probe`: one on the activations themselves; `cbp`: one on likeness to
-        `concepts`; `circuit_lasso`: the features ranked by `rank_by_lasso` removed; `shift`:
-        those ranked by `rank_by_gradients`; `random`: as many active ones at random, site by
-        site as for `circuit_lasso`; each with `_retrain`: and the classifier trained anew on
+        `original`: the classifier as trained; `oracle`: trained on balanced texts, which in
+        practice nobody has; `linear_probe`: one on the activations themselves; `cbp`: one on
+        likeness to `concepts`; `circuit_lasso`: the features ranked by `rank_by_lasso` removed;
+        `shift`: those ranked by `rank_by_gradients`; `random`: as many active ones at random, site
+        by site as for `circuit_lasso`; each with `_retrain`: and the classifier trained anew on
         ambiguous texts. By default all; `cbp` if there are concepts.
     target, spurious : str
         Names of the labels.
@@ -118,7 +122,7 @@ def generalise(
     seed : int
         Decides which, and what the bootstrap draws.
     progress : bool
-        Whether to show progress bars.
+        Whether to show which method runs.
 
     Returns
     -------
@@ -132,70 +136,81 @@ def generalise(
     """
     from tqdm.auto import tqdm
 
-    dictionaries = as_dictionaries(model, dictionaries)
     for name, task in (("ambiguous", ambiguous), ("balanced", balanced), ("test", test)):
         expect(task, name, "Task")
     if not isinstance(judged, Mapping):
         raise InputError(f"judged must be a dict of sites to features, got {described(judged)}.")
     judged = {Site.parse(where): features for where, features in judged.items()}
-    chosen = _methods(methods, concepts)
-    site = Site.parse(site)
-    reader = _at([site], dictionaries)
-    known = {where: each for where, each in dictionaries.items() if where < site} | reader
+    chosen, site = _methods(methods, concepts), Site.parse(site)
+    given = as_dictionaries(model, dictionaries)
+    known = {where: each for where, each in given.items() if where < site} | _at([site], given)
     labels = TiedLabels.of(ambiguous, target, spurious)
-    bench = _Bench(model, known, site, ambiguous, test, labels.target(ambiguous), C)
-    rng = np.random.default_rng(seed)
     labels.check_all_four(balanced)
     labels.check_all_four(test)
+    tasks, y, rng = (ambiguous, test), labels.target(ambiguous), np.random.default_rng(seed)
+    n_shift = shift_prompts if _any(chosen, "shift") else 0
+    some = rng.permutation(len(ambiguous))[:n_shift] if n_shift else np.arange(0)
 
-    predicted: dict[str, list[np.ndarray]] = {"original": [bench.probe.predict(bench.rows[1])]}
-    if "oracle" in chosen:
-        rows = feature_rows(model, known, balanced, site)
-        oracle = fit_probe(rows, labels.target(balanced), C)
-        predicted["oracle"] = [oracle.predict(bench.rows[1])]
-    if {"linear_probe", "cbp"} & set(chosen):
-        predicted |= bench.on_activations(concepts if "cbp" in chosen else ())
-    rankings: dict[str, Ranking] = {}
-    if _any(chosen, "circuit_lasso", "random"):
-        rankings["circuit_lasso"] = rank_by_lasso(
-            model, _at(lasso_sites or [min(known)], known), bench.train, bench.y, n=n_ranked
-        )
-    if _any(chosen, "shift"):
-        some = rng.permutation(len(bench.train))[:shift_prompts]
-        rankings["shift"] = rank_by_gradients(
+    def rows_without(features: Mapping[Site, np.ndarray]) -> list[np.ndarray]:
+        return [feature_rows(model, known, each, site, features) for each in tasks]
+
+    train_rows, test_rows = rows_without({})
+    probe = fit_probe(train_rows, y, C)
+
+    @cache
+    def ranked(name: str) -> Ranking:
+        if name == "circuit_lasso":
+            where = _at(lasso_sites or [min(known)], known)
+            return rank_by_lasso(model, where, ambiguous, y, n=n_ranked)
+        return rank_by_gradients(
             model,
             _at(shift_sites or list(known), known),
-            bench.train.select(some),
+            ambiguous.select(some),
             reader=known[site],
-            weights=bench.probe.weights,
-            signs=np.where(bench.y[some], 1, -1),
+            weights=probe.weights,
+            signs=np.where(y[some], 1, -1),
             n=n_ranked,
             steps=shift_steps,
             progress=progress,
         )
-    removed = {name: [ranking.those_in(judged)] for name, ranking in rankings.items()}
-    if _any(chosen, "random"):
+
+    @cache
+    def removed(name: str) -> list[dict[Site, np.ndarray]]:
+        if name != "random":
+            return [ranked(name).those_in(judged)]
         acts = capture(model, known, ambiguous.clean, "mean", progress=False)
-        like = removed["circuit_lasso"][0]
-        removed["random"] = [random_features(acts, like, rng) for _ in range(draws)]
-    for name, sets in removed.items():
-        if _any(chosen, name):
-            bar = tqdm(sets, name, disable=not progress, leave=False)
-            pairs = [bench.mended(each) for each in bar]
-            predicted[name], predicted[f"{name}_retrain"] = map(list, zip(*pairs, strict=True))
-    y, other = labels.target(test), labels.spurious(test)
-    scores = []
-    for method in chosen:
+        like = removed("circuit_lasso")[0]
+        return [random_features(acts, like, rng) for _ in range(draws)]
+
+    @cache
+    def mended(name: str) -> list[list[np.ndarray]]:
+        return [rows_without(each) for each in removed(name)]
+
+    def predictions(method: str, name: str) -> list[np.ndarray]:
+        if method == "original":
+            return [probe.predict(test_rows)]
+        if method == "oracle":
+            rows = feature_rows(model, known, balanced, site)
+            return [fit_probe(rows, labels.target(balanced), C).predict(test_rows)]
+        if method in ("linear_probe", "cbp"):
+            train, tested = (activation_rows(model, known[site], each) for each in tasks)
+            if method == "cbp":
+                axes = concept_directions(model, known[site], concepts)
+                train, tested = concept_rows(train, axes), concept_rows(tested, axes)
+            return [fit_probe(train, y, C).predict(tested)]
+        return [
+            (probe if method == name else fit_probe(train, y, C)).predict(tested)
+            for train, tested in mended(name)
+        ]
+
+    truth, other, scores = labels.target(test), labels.spurious(test), []
+    for method in (bar := tqdm(chosen, disable=not progress)):
+        bar.set_description(method)
         name = method.removesuffix("_retrain")
-        ranking = rankings.get(name)
-        scores.append(
-            Score(
-                method,
-                *intervals(np.array(predicted[method]), y, other, seed),
-                removed[name][0] if name in removed else {},
-                ranking.seconds if ranking else None,
-            )
-        )
+        found = intervals(np.array(predictions(method, name)), truth, other, seed)
+        taken = removed(name)[0] if name in _REMOVING else {}
+        seconds = ranked(name).seconds if name in _RANKING else None
+        scores.append(Score(method, *found, taken, seconds))
     settings = {
         "model": model.name,
         "site": str(site),
@@ -210,51 +225,8 @@ def generalise(
         "draws": draws,
         "seed": seed,
     }
-    shown = {name: each for name, each in rankings.items() if _any(chosen, name)}
-    return Generalisation(tuple(scores), shown, settings)
-
-
-class _Bench:
-    """What all methods share: the texts as rows, and the classifier as it was trained."""
-
-    def __init__(
-        self,
-        model: Model,
-        dictionaries: Mapping[Site, Dictionary],
-        site: Site,
-        train: Task,
-        test: Task,
-        y: np.ndarray,
-        C: float,
-    ):
-        self.model, self.dictionaries, self.site = model, dictionaries, site
-        self.train, self.test, self.y, self.C = train, test, y, C
-        self.rows = self._rows({})
-        self.probe = fit_probe(self.rows[0], y, C)
-
-    def _rows(self, without: Mapping[Site, np.ndarray]) -> list[np.ndarray]:
-        return [
-            feature_rows(self.model, self.dictionaries, each, self.site, without)
-            for each in (self.train, self.test)
-        ]
-
-    def mended(self, without: Mapping[Site, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Predictions without some features: of the classifier as it is, and trained anew."""
-        train, test = self._rows(without)
-        return self.probe.predict(test), fit_probe(train, self.y, self.C).predict(test)
-
-    def on_activations(self, concepts: Sequence[str]) -> dict[str, list[np.ndarray]]:
-        """Predictions from activations, and from their likeness to concepts."""
-        dictionary = self.dictionaries[self.site]
-        rows = [activation_rows(self.model, dictionary, each) for each in (self.train, self.test)]
-        found = {"linear_probe": rows}
-        if concepts:
-            axes = concept_directions(self.model, dictionary, concepts)
-            found["cbp"] = [concept_rows(each, axes) for each in rows]
-        return {
-            name: [fit_probe(train, self.y, self.C).predict(test)]
-            for name, (train, test) in found.items()
-        }
+    rankings = {name: ranked(name) for name in _RANKING if _any(chosen, name)}
+    return Generalisation(tuple(scores), rankings, settings)
 
 
 def _methods(methods: Sequence[str] | None, concepts: Sequence[str]) -> list[str]:
