@@ -14,6 +14,7 @@ write out.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,54 +27,6 @@ from circuit_toolkit.errors import InputError
 Heads = tuple[tuple[int, int], ...]  # (layer, head)
 
 
-class Component(NamedTuple):
-    """Where an edge begins or ends."""
-
-    kind: str
-    layer: int = -1
-    head: int = -1
-
-    @classmethod
-    def parse(cls, name: str) -> Component:
-        """Read `9.6`, `mlp 3`, `input` or `output`."""
-        if name.startswith("mlp "):
-            return cls("mlp", int(name[4:]))
-        return cls("head", *_head(name)) if "." in name else cls(name)
-
-    def __str__(self) -> str:
-        """Write it as `parse` reads it."""
-        return {"head": f"{self.layer}.{self.head}", "mlp": f"mlp {self.layer}"}.get(
-            self.kind, self.kind
-        )
-
-    @property
-    def order(self) -> float:
-        """Sorts components as they are computed: in a block the heads, then the MLP."""
-        own = {"input": -1.0, "head": float(self.layer), "mlp": self.layer + 0.5}
-        return own.get(self.kind, np.inf)
-
-
-class PublishedEdge(NamedTuple):
-    """What one component reads of another."""
-
-    source: Component
-    target: Component
-    reads: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> PublishedEdge:
-        """Read `4.11 -> 5.5 k`."""
-        source, target = text.split(" -> ")
-        reads = target[-2:].strip() if target[-2:] in (" q", " k", " v") else ""
-        return cls(
-            Component.parse(source), Component.parse(target.removesuffix(f" {reads}")), reads
-        )
-
-    def __str__(self) -> str:
-        """Write it as `parse` reads it."""
-        return f"{self.source} -> {self.target} {self.reads}".rstrip()
-
-
 class Role(NamedTuple):
     """Heads that do the same in a circuit."""
 
@@ -84,7 +37,7 @@ class Role(NamedTuple):
 
 @dataclass(frozen=True)
 class CanonicalCircuit:
-    """A circuit as its source lists it."""
+    """A circuit as its source lists it; an edge is written `4.11 -> 5.5 k`, `input -> mlp 0`."""
 
     task: str
     variant: str
@@ -94,7 +47,7 @@ class CanonicalCircuit:
     source: str
     roles: tuple[Role, ...]
     mlps: tuple[int, ...] = ()
-    edges: tuple[PublishedEdge, ...] = ()
+    edges: tuple[str, ...] = ()
 
     @cached_property
     def heads(self) -> Heads:
@@ -102,16 +55,15 @@ class CanonicalCircuit:
         return tuple(sorted(head for role in self.roles for head in role.heads))
 
     def mask(self) -> np.ndarray:
-        """Describe of every head of the model whether it is in the circuit."""
+        """Whether each head of the model is in the circuit, shape (L, H)."""
         mask = np.zeros((self.n_layers, self.n_heads), dtype=bool)
         mask[tuple(np.transpose(self.heads))] = True
         return mask
 
     def head_edges(self) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
         """Pairs of heads of which the later reads the earlier, whatever it reads it for."""
-        between = [edge for edge in self.edges if edge.source.kind == edge.target.kind == "head"]
-        ends = {((e.source.layer, e.source.head), (e.target.layer, e.target.head)) for e in between}
-        return tuple(sorted(ends))
+        between = (re.fullmatch(r"(\d+\.\d+) -> (\d+\.\d+) .", edge) for edge in self.edges)
+        return tuple(sorted({(_head(each[1]), _head(each[2])) for each in between if each}))
 
 
 def _head(name: str) -> tuple[int, int]:
@@ -124,9 +76,8 @@ def _read(row: dict[str, Any]) -> CanonicalCircuit:
         Role(role["name"], tuple(map(_head, role["heads"].split())), role["position"])
         for role in row["roles"]
     )
-    edges = tuple(map(PublishedEdge.parse, row["edges"]))
-    lists: dict[str, Any] = {name: tuple(row[name]) for name in ("models", "mlps")}
-    return CanonicalCircuit(**row | lists | {"roles": tuple(roles), "edges": edges})
+    lists: dict[str, Any] = {name: tuple(row[name]) for name in ("models", "mlps", "edges")}
+    return CanonicalCircuit(**row | lists | {"roles": tuple(roles)})
 
 
 CANONICAL: dict[str, dict[str, CanonicalCircuit]] = {}

@@ -1,4 +1,4 @@
-"""The running model without some edges of a regression circuit: see `edge_ablation`."""
+"""The running model without some edges of a regression circuit: see `edge_faithfulness`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.circuit_lasso.fit import LassoFit
@@ -54,7 +55,8 @@ class WithoutEdges:
                 "The target of this fit reads several sites, and edges into it from other sites "
                 "than the last cannot be ablated apart. Fit with reads='last'."
             )
-        self.model, self.task, self.batch_size = model, task, batch_size
+        self.model, self.task = model, task
+        self.batch_size = whole(batch_size, "batch_size", 1)
         index = int(np.abs(np.log(fit.strengths / strength)).argmin())
         self.strength = float(fit.strengths[index])
         self.positions = "all" if fit.settings["positions"] == "mean" else fit.settings["positions"]
@@ -147,14 +149,12 @@ def _removed(edges: np.ndarray, end: int, sites: Sequence[_Site]) -> tuple[_Site
     into = sites[end].into
     if not len(mine) or into is None:
         return None
-    before = sites[end - 1]
-    place = [np.zeros(len(each.mean), int) for each in (before, sites[end])]
-    for numbers, each in zip(place, (before, sites[end]), strict=True):
-        numbers[each.kept.numpy()] = np.arange(len(each.kept))
-    weights = into.toarray()
-    mask = np.zeros_like(weights)
-    mask[place[0][mine["source"]], place[1][mine["target"]]] = 1
-    return before, torch.as_tensor(weights * mask)
+    before, every = sites[end - 1], into.toarray()
+    rows = np.searchsorted(before.kept.numpy(), mine["source"])  # fitted features are in order
+    columns = np.searchsorted(sites[end].kept.numpy(), mine["target"])
+    weights = np.zeros_like(every)
+    weights[rows, columns] = every[rows, columns]
+    return before, torch.as_tensor(weights)
 
 
 def _table(end: int, sources: Tensor, targets: Tensor) -> np.ndarray:
