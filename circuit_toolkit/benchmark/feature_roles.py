@@ -108,7 +108,7 @@ def lexical_scores(model: Model, descriptions: FeatureDescriptions) -> pd.DataFr
         part |= {"f1": f1.max(1), "class_f1": f1[:, classes].max(1)}
         parts.append(pd.DataFrame(part))
 
-    def row(part: pd.DataFrame) -> dict[str, float]:
+    def row(part: Any) -> dict[str, Any]:
         several = part[part["size"] > 1]
         return {
             "validated": len(part),
@@ -194,7 +194,7 @@ def activation_scores(
 def _by_site(
     descriptions: FeatureDescriptions,
     table: pd.DataFrame,
-    row: Callable[[pd.DataFrame], dict[str, Any]],
+    row: Callable[[Any], dict[str, Any]],
 ) -> pd.DataFrame:
     """Make a row for each site, and one for `all`."""
     import pandas as pd

@@ -72,12 +72,12 @@ def _head(name: str) -> tuple[int, int]:
 
 
 def _read(row: dict[str, Any]) -> CanonicalCircuit:
-    roles = (
+    lists: dict[str, Any] = {name: tuple(row[name]) for name in ("models", "mlps", "edges")}
+    lists["roles"] = tuple(
         Role(role["name"], tuple(map(_head, role["heads"].split())), role["position"])
         for role in row["roles"]
     )
-    lists: dict[str, Any] = {name: tuple(row[name]) for name in ("models", "mlps", "edges")}
-    return CanonicalCircuit(**row | lists | {"roles": tuple(roles)})
+    return CanonicalCircuit(**row | lists)
 
 
 CANONICAL: dict[str, dict[str, CanonicalCircuit]] = {}

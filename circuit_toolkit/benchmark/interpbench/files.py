@@ -120,9 +120,9 @@ def read_data(path: Path, name: str, config: Mapping[str, Any]) -> CasePrompts:
     first, last = _scored_positions(config["scored_positions"], length, path.parent / "config.json")
     need(length <= most, path, f"prompts of {length} tokens, the model takes {most}")
     numerical = config["output_type"] == "numerical"
-    limits = dict.fromkeys(wanted[:2], config["d_vocab"])
+    limits = {key: int(config["d_vocab"]) for key in wanted[:2]}
     if not numerical:
-        limits |= dict.fromkeys(wanted[2:], config["d_vocab_out"])
+        limits |= {key: int(config["d_vocab_out"]) for key in wanted[2:]}
     for key, limit in limits.items():
         values = data[key][:, first : last + 1] if key.endswith("labels") else data[key]
         fits = values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < limit
