@@ -144,6 +144,31 @@ def test_damaged_files_are_refused(found, tmp_path, ending):
             FeatureDescriptions.load(path)
 
 
+def first(content, table):
+    return next(row for row in content["features"] if row[table])[table][0]
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda content: first(content, "tokens").update(token=10**6),
+        lambda content: first(content, "links").update(source=9),
+        lambda content: first(content, "outputs").update(contribution=None),
+        lambda content: content["strings"].popitem(),
+        lambda content: content.update(shown=["embed"]),
+        lambda content: content["settings"].pop("n_tokens"),
+    ],
+)
+def test_forged_files_are_refused(found, tmp_path, forge):
+    path = found.save(tmp_path / "features.json")
+    document = json.loads(path.read_text())
+    forge(document["content"])
+    document["sha256"] = digest(document["content"])
+    path.write_text(json.dumps(document))
+    with pytest.raises(FileFormatError, match="or holds no descriptions"):
+        FeatureDescriptions.load(path)
+
+
 def test_foreign_files_are_refused(found, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -45,6 +45,11 @@ def last_weight(model: Model):
     parameter.view(-1)[-1] += 1e-3
 
 
+def last_weight_of_many(model: Model):
+    parameter = max(model.hf.parameters(), key=len)
+    parameter.view(-1)[-1] += 1e-3
+
+
 def one_neuron(model: Model):
     model.hf.transformer.h[1].mlp.c_proj.weight[17] = 0
 
@@ -77,6 +82,7 @@ def configuration(model: Model):
     ("change", "said"),
     [
         (last_weight, "other model weights"),
+        (last_weight_of_many, "other model weights"),
         (one_neuron, "other model weights"),
         (one_embedding_row, "other model weights"),
         (one_buffer, "other model weights"),
