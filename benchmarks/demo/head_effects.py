@@ -37,11 +37,11 @@ def head_effects(
     if not task.corrupted:
         raise InputError(f"Task {task.name!r} has no corrupted prompts to take outputs from.")
     rows = range(2 * len(task))
-    clean, twins = (
+    clean, corrupted = (
         float(task.score(intervene(model, list(texts), [], progress=False).logits, which).mean())
         for texts, which in ((task.clean, rows[: len(task)]), (task.corrupted, rows[len(task) :]))
     )
-    gap = clean - twins
+    gap = clean - corrupted
     if gap <= 0:
         raise InputError(
             f"{model.name} does {task.name!r} no better than its corrupted prompts "

@@ -86,7 +86,7 @@ def compute(
 
 
 def table(circuits: list[Circuit]) -> str:
-    """Describe in Markdown what reference circuits hold.
+    """Return what reference circuits hold, as Markdown.
 
     Parameters
     ----------

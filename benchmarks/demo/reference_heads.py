@@ -50,7 +50,7 @@ def compute(
 
 
 def table(effects: list[HeadEffects]) -> str:
-    """Describe in Markdown which heads the tasks need.
+    """Return the heads that the tasks need, as Markdown.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = "circuit_toolkit.weight_lens"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ENDINGS = (".parquet", ".json")
 _NUMBERS = ("embedding_total", "upstream_total", "sampled")
 _KEY = b"circuit_toolkit"
