@@ -91,7 +91,7 @@ def run_methods(
         "n_prompts": n_prompts, "batch_size": batch_size, "seed": seed, "progress": progress,
     }  # fmt: skip
     found: dict[str, MethodRun] = {}
-    with tqdm(total=repeats * len(methods), disable=not progress) as bar:
+    with tqdm(total=repeats * len(methods), disable=not progress, leave=False) as bar:
         for name, method in [*methods.items()] * repeats:
             bar.set_description(name)
             began, used = time.perf_counter(), time.process_time()

@@ -123,7 +123,7 @@ class Here:
         """Return the sites, with a bar."""
         from tqdm.auto import tqdm
 
-        return tqdm(sites, "fitting", disable=not self.progress)
+        return tqdm(sites, "fitting", disable=not self.progress, leave=False)
 
 
 def fit_all(

@@ -175,7 +175,7 @@ class CircuitLens(LensSettings):
             run_pass(
                 model, weights, chosen, examples.some(rows), [ids[i] for i in rows], rows, self
             )
-            for rows in tqdm(batches, "CircuitLens", disable=not progress)
+            for rows in tqdm(batches, "CircuitLens", disable=not progress, leave=False)
         ]
         back = np.argsort(order)
         words = [row for each in passes for row in each.words]

@@ -204,7 +204,7 @@ def generalise(
         ]
 
     truth, other, scores = labels.target(test), labels.spurious(test), []
-    for method in (bar := tqdm(chosen, disable=not progress)):
+    for method in (bar := tqdm(chosen, disable=not progress, leave=False)):
         bar.set_description(method)
         name = method.removesuffix("_retrain")
         found = intervals(np.array(predictions(method, name)), truth, other, seed)

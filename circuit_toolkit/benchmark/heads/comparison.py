@@ -213,7 +213,7 @@ def compare_heads(
         ways["attribution patching"] = lambda: patched(attribution_patching, average=average)
         ways["activation patching"] = lambda: patched(activation_patching)
     rows, scores = [], {}
-    for name, way in (bar := tqdm(ways.items(), disable=not progress)):
+    for name, way in (bar := tqdm(ways.items(), disable=not progress, leave=False)):
         bar.set_description(name)
         began, cpu = time.perf_counter(), time.process_time()
         made = way()
