@@ -17,13 +17,6 @@ def check_strengths(strengths: np.ndarray | list[float]) -> np.ndarray:
     return values
 
 
-def nearest(strengths: np.ndarray, strength: float) -> int:
-    """Index of the strength that is nearest to one, on a logarithmic scale."""
-    (wanted,) = check_strengths([strength])
-    tiny = np.finfo(float).tiny  # strengths are 0 where nothing pulls, whatever the penalty
-    return int(np.abs(np.log(np.maximum(strengths, tiny) / wanted)).argmin())
-
-
 def check_alphas(alphas: np.ndarray | list[float], q: int) -> np.ndarray:
     """Alphas (k, q), falling."""
     values = _floats("alphas", alphas)
@@ -55,30 +48,10 @@ def check_weights(weights: np.ndarray | None, p: int, q: int) -> np.ndarray:
     return np.asfortranarray(values.reshape(p, -1))
 
 
-def check_solver(tol: float, max_iter: int, l1_ratio: float, both: bool) -> None:
-    """Refuse settings out of range; `both` says whether strengths and alphas were given."""
-    if not tol > 0 or max_iter < 1 or not 0 < l1_ratio <= 1:
-        raise InputError(
-            "tol and max_iter must be positive and l1_ratio in (0, 1], got "
-            f"{tol}, {max_iter} and {l1_ratio}."
-        )
-    if both:
-        raise InputError("Pass strengths or alphas, not both.")
-
-
-def check_device(device: str | None) -> None:
-    """Refuse a device that torch does not have."""
-    if device is None:
-        return
-    import torch
-
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        raise InputError(
-            f"device={device!r} cannot be used: {str(error).splitlines()[0]} Leave it out to solve "
-            "on the processor."
-        ) from None
+def check_solver(tol: float, max_iter: int) -> None:
+    """Refuse settings out of range."""
+    if not tol > 0 or max_iter < 1:
+        raise InputError(f"tol and max_iter must be positive, got {tol} and {max_iter}.")
 
 
 def _floats(name: str, values: object) -> np.ndarray:

@@ -199,22 +199,6 @@ def test_large_supports_are_solved_exactly(loops):
         )
 
 
-@pytest.mark.parametrize("form", ["raw", "centred", "standardised"])
-def test_a_device_gives_the_same(form):
-    rng = np.random.default_rng(0)
-    X = rng.exponential(size=(600, 300))
-    Y = X @ rng.normal(size=(300, 2)) + rng.normal(size=(600, 2))
-    stats = GramStatistics.from_arrays(X, Y)
-    stats = {"centred": stats.centred, "standardised": stats.standardised}.get(
-        form, lambda: stats
-    )()
-    ours, theirs = (lasso_path(stats, [0.3, 0.01], device=each) for each in (None, "cpu"))
-    assert ours.coefficients[1].nnz / 2 > 200 and theirs.converged.all()
-    for a, b in zip(ours.coefficients, theirs.coefficients, strict=True):
-        np.testing.assert_allclose(a.toarray(), b.toarray(), atol=1e-8)
-    np.testing.assert_allclose(ours.kkt, theirs.kkt, atol=1e-8)
-
-
 def test_both_loops_give_the_same_statistics_and_paths(monkeypatch):
     pytest.importorskip("numba")
     while compiled.kernels(wait=True) is None:
@@ -339,17 +323,17 @@ def test_settings_are_checked():
     stats = GramStatistics.from_arrays(*codes())
     with pytest.raises(InputError, match="stats must be GramStatistics, got ndarray"):
         lasso_path(np.ones((3, 2)))
-    with pytest.raises(InputError, match="device='nowhere' cannot be used"):
-        lasso_path(stats, [0.1], device="nowhere")
     for bad in ({"strengths": ["a"]}, {"alphas": ["a"]}, {"weights": ["a"] * 40}):
         with pytest.raises(InputError, match="must be numbers, got"):
             lasso_path(stats, **bad)
     with pytest.raises(InputError, match="tol and max_iter"):
         lasso_path(stats, [0.1], np.nan)
     assert "targets=0, certified=100%" in repr(lasso_path(stats.select(y=[]), [0.1]))
-    for bad in ({"l1_ratio": 0}, {"l1_ratio": 1.1}, {"max_iter": 0}):
-        with pytest.raises(InputError, match="l1_ratio in"):
+    for bad in ({"l1_ratio": 0}, {"l1_ratio": 1.1}):
+        with pytest.raises(InputError, match=r"l1_ratio must be in \(0, 1\]"):
             lasso_path(stats, [0.1], **bad)
+    with pytest.raises(InputError, match="tol and max_iter"):
+        lasso_path(stats, [0.1], max_iter=0)
     with pytest.raises(InputError, match="not both"):
         lasso_path(stats, [0.1], alphas=[0.1])
     for bad in ([0.0], [], [np.nan], [-1.0]):

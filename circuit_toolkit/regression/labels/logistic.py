@@ -2,100 +2,51 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.regression.certificate import ConvergenceWarning
 from circuit_toolkit.regression.labels.newton import proximal_newton
 from circuit_toolkit.regression.labels.problem import ROUNDING, Problem, Sources
 from circuit_toolkit.regression.matrices import as_array, as_matrix, reciprocal, rescaled
-from circuit_toolkit.regression.settings import (
-    check_alphas,
-    check_solver,
-    check_strengths,
-    check_weights,
-    nearest,
-)
+from circuit_toolkit.regression.paths.path import Path, warn_of
+from circuit_toolkit.regression.settings import check_solver, check_strengths, check_weights
 
 _EXACT = 1e-8  # violation at which the solver stops, over the strength and the largest slope
 
 
-@dataclass(frozen=True, eq=False)
-class LogisticPath:
+@dataclass(frozen=True, eq=False, repr=False)
+class LogisticPath(Path):
     """Sparse logistic regressions of one binary label at k strengths.
 
-    The objective is `mean(log(1 + exp(-t f))) + alpha (l1_ratio w.|b| + (1 - l1_ratio) |b|^2 / 2)`
-    with t = +1 or -1 and f the decision value, on columns divided by their standard deviation, with
-    the intercept free. A path keeps no rows, so unlike a `LassoPath` it has no `solve`: for another
-    strength call `logistic_path` again.
+    The objective is `mean(log(1 + exp(-t f))) + alpha w.|b|` with t = +1 or -1 and f the decision
+    value, on columns divided by their standard deviation, with the intercept free. A path keeps no
+    rows, so unlike a `LassoPath` it has no `solve`: call `logistic_path` for another strength.
 
     Parameters
     ----------
-    strengths : ndarray, shape (k,)
-        Decreasing; alpha as a share of the smallest that gives no sources.
+    strengths, coefficients
+        As in `LassoPath`, for one target: k csc_array of shape (p, 1), in the unit of the data.
     alphas : ndarray, shape (k,)
         Penalties in scikit-learn's scale, `1 / (C n)`, for columns in standard deviations.
-    coefficients : tuple of k csc_array, shape (p, 1)
-        In the unit of the data; zeros are exact. `intercepts` goes with them, `standardised` gives
-        them per standard deviation of a source.
-    constants : ndarray, shape (k, 1)
-        What `intercepts` returns.
-    gap : ndarray, shape (k,)
-        Duality gap over the objective of the model without sources: the objective is at most this
-        far from its optimum.
-    kkt : ndarray, shape (k,)
-        Largest violation of the optimality conditions, that of the intercept among them, in the
-        unit of alpha.
+    gap, kkt : ndarray, shape (k,)
+        As in `LassoPath`; `kkt` includes the violation of the intercept's condition.
     converged : ndarray of bool, shape (k,)
         Whether the gap, whatever its sign, is within the tolerance. Never read coefficients where
         it is false.
+    constants : ndarray, shape (k, 1)
+        What `intercepts` returns.
     train_accuracy : ndarray, shape (k,)
         Share of training rows on the right side.
     scale_x : ndarray, shape (p,)
         Standard deviations of the training columns.
     """
 
-    strengths: np.ndarray
-    alphas: np.ndarray
-    coefficients: tuple[sp.csc_array, ...]
     constants: np.ndarray
-    gap: np.ndarray
-    kkt: np.ndarray
-    converged: np.ndarray
     train_accuracy: np.ndarray
     scale_x: np.ndarray
-
-    def __repr__(self) -> str:
-        """Sizes and the certificate: the arrays are too large to print."""
-        return (
-            f"LogisticPath({len(self.strengths)} strengths {self.strengths[0]:.3g} to "
-            f"{self.strengths[-1]:.3g}, sources={len(self.scale_x)}, "
-            f"certified={self.converged.mean():.0%})"
-        )
-
-    def at(self, strength: float) -> int:
-        """Index of the stored point nearest to a strength, on a logarithmic scale.
-
-        Parameters
-        ----------
-        strength : float
-            Share of alpha_max, in (0, 1].
-
-        Returns
-        -------
-        int
-            Into the first axis of everything the path holds.
-
-        Raises
-        ------
-        InputError
-            If the strength is not in (0, 1].
-        """
-        return nearest(self.strengths, strength)
 
     def intercepts(self, index: int) -> np.ndarray:
         """Return the intercept that goes with `coefficients[index]`.
@@ -187,11 +138,7 @@ def logistic_path(
     strengths: np.ndarray | list[float] | None = None,
     tol: float = 1e-6,
     *,
-    alphas: np.ndarray | list[float] | None = None,
     weights: np.ndarray | None = None,
-    positive: bool = False,
-    l1_ratio: float = 1.0,
-    sample_weights: object | None = None,
     max_iter: int = 50,
 ) -> LogisticPath:
     """Fit sparse logistic regressions, warm-started from strong to weak penalties.
@@ -207,24 +154,10 @@ def logistic_path(
         than half of the rows. Constant columns get no coefficients.
     y : array or Tensor, shape (n,)
         Labels, 0 and 1 or bool, both present.
-    strengths : array of shape (k,), optional
-        Penalties as shares of alpha_max, in (0, 1]; by default 30 from 1 to 0.01.
+    strengths, weights
+        As in `lasso_path`, for one target.
     tol : float, default 1e-6
         Duality gap, as a share of the objective without sources, that counts as converged.
-    alphas : array of shape (k,), optional
-        Instead of strengths: penalties as scikit-learn means them, `1 / (C n)` (with
-        sample_weights their sum instead of n), positive.
-    weights : array of shape (p,), optional
-        What the penalty of each source is multiplied with, positive; infinite for a source that
-        must not enter. By default ones.
-    positive : bool, default False
-        Whether coefficients may not be negative.
-    l1_ratio : float, default 1
-        Share of the penalty that is on absolute values, in (0, 1]; the rest is on half the
-        squares (elastic net, as in scikit-learn).
-    sample_weights : array of shape (n,), optional
-        What the loss of each row is multiplied with, not negative; their size does not matter. A
-        row of weight 2 counts like two rows, also in standard deviations. By default ones.
     max_iter : int, default 50
         Most Newton steps per strength.
 
@@ -238,54 +171,36 @@ def logistic_path(
     InputError
         If values are not finite, labels are not binary or of one class, or settings out of range.
     MismatchError
-        If X, y, weights and sample_weights do not fit each other.
+        If X, y and weights do not fit each other.
 
     Warns
     -----
     ConvergenceWarning
         Once, if some solutions are not certified.
     """
-    check_solver(tol, max_iter, l1_ratio, strengths is not None and alphas is not None)
+    check_solver(tol, max_iter)
     matrix = as_matrix("X", X)
     labels = _as_labels(y, matrix.shape[0])
-    share = _row_shares(sample_weights, len(labels))
-    counted = labels[share > 0]
-    if counted.min() == counted.max():
+    if labels.min() == labels.max():
         raise InputError(
-            f"All {len(counted)} labels are {counted[0]:.0f}. Two classes are needed to tell apart."
+            f"All {len(labels)} labels are {labels[0]:.0f}. Two classes are needed to tell apart."
         )
-    w = l1_ratio * check_weights(weights, matrix.shape[1], 1)[:, 0]
-    problem = Problem(Sources.of(matrix, share), labels, share, w, 1 - l1_ratio, positive)
-    if alphas is None:
-        values = check_strengths(np.geomspace(1, 0.01, 30) if strengths is None else strengths)
-        path = _fit(problem, values, True, tol, max_iter)
-    else:
-        path = _fit(problem, check_alphas(alphas, 1)[:, 0], False, tol, max_iter)
-    if not path.converged.all():
-        warnings.warn(
-            f"{np.count_nonzero(~path.converged)} of {len(path.alphas)} logistic regressions are "
-            f"not certified (largest relative duality gap {np.abs(path.gap).max():.1e}, tolerance "
-            f"{tol:.1e}). See path.converged; raise max_iter, or drop sources that are nearly "
-            "copies.",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-    return path
+    problem = Problem(Sources.of(matrix), labels, check_weights(weights, matrix.shape[1], 1)[:, 0])
+    values = check_strengths(np.geomspace(1, 0.01, 30) if strengths is None else strengths)
+    return _fit(problem, values, tol, max_iter)
 
 
-def _fit(
-    problem: Problem, values: np.ndarray, relative: bool, tol: float, max_iter: int
-) -> LogisticPath:
-    """Solve and certify every point, of strengths or of alphas."""
-    Z, labels, share = problem.Z, problem.labels, problem.share
-    b, ones = np.zeros(len(Z.scale)), share @ labels
+def _fit(problem: Problem, strengths: np.ndarray, tol: float, max_iter: int) -> LogisticPath:
+    """Solve and certify every point."""
+    Z, labels = problem.Z, problem.labels
+    b, ones = np.zeros(len(Z.scale)), labels.mean()
     b0 = float(np.log(ones / (1 - ones)))
     empty = np.full(len(labels), b0)
-    slope = problem.size(problem.pull(problem.residual(empty), b, 0))
+    slope = np.abs(problem.pull(problem.residual(empty)))
     slope[slope <= ROUNDING] = 0
     steepest, alpha_max = float(slope.max(initial=0)), float((slope / problem.w).max(initial=0))
     null = problem.objective(empty, b, 0)
-    alphas = values * alpha_max if relative else values
+    alphas = strengths * alpha_max
     previous, points, constants, certificates, accuracy = alpha_max, [], [], [], []
     for alpha in alphas:
         if alpha < alpha_max:
@@ -296,17 +211,20 @@ def _fit(
         points.append(rescaled(sp.csc_array(b[:, None]), reciprocal(Z.scale), np.ones(1)))
         constants.append([b0 - Z.columns.origin @ b])
         certificates.append(problem.certificate(decision, b, alpha))
-        accuracy.append(1 - share @ ((decision > 0) != (labels > 0)))
+        accuracy.append(np.mean((decision > 0) == (labels > 0)))
     gap, kkt = np.array(certificates).T
     gap = gap / null
+    converged = np.abs(gap) <= tol  # below zero by more than rounding, it would prove nothing
+    worst = f"relative duality gap {np.abs(gap).max():.1e}"
+    warn_of(converged, "logistic regressions", worst, tol)
     return LogisticPath(
-        strengths=values if relative else values / (alpha_max or np.inf),
+        strengths=strengths,
         alphas=alphas,
         coefficients=tuple(points),
         constants=np.array(constants),
         gap=gap,
         kkt=kkt,
-        converged=np.abs(gap) <= tol,  # below zero by more than rounding, it would prove nothing
+        converged=converged,
         train_accuracy=np.array(accuracy),
         scale_x=Z.scale,
     )
@@ -323,16 +241,3 @@ def _as_labels(y: object, rows: int) -> np.ndarray:
             "For one class of several pass y == that_class."
         )
     return labels.astype(float)
-
-
-def _row_shares(weights: object, n: int) -> np.ndarray:
-    """Shares (n,) of the rows, from their weights; without any, all alike."""
-    values = np.ones(n) if weights is None else np.asarray(as_array(weights), dtype=float)
-    if values.shape != (n,):
-        raise MismatchError(f"sample_weights must have shape ({n},), got {values.shape}.")
-    if not np.isfinite(values).all() or values.min() < 0 or values.sum() == 0:
-        raise InputError(
-            "sample_weights must be finite, none negative and not all zero, got "
-            f"{values.min():.3g} to {values.max():.3g}."
-        )
-    return values / values.sum()

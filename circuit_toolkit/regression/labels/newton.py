@@ -31,20 +31,17 @@ def proximal_newton(
     rule = problem.penalties(max(2 * alpha - previous, alpha / 2))
     for _ in range(max_iter):
         fitted = Z.times(b)  # (n,)
-        b0 = best_intercept(fitted, problem.labels, problem.share, b0)
+        b0 = best_intercept(fitted, problem.labels, b0)
         probability = expit(fitted + b0)
-        pull = problem.pull(problem.labels - probability, b, alpha)
-        if violation(pull, b, penalties, problem.positive) <= tol:
+        pull = problem.pull(problem.labels - probability)
+        if violation(pull, b, penalties) <= tol:
             return b, b0
-        near = np.flatnonzero((b != 0) | (problem.size(pull) > rule))
-        H, _ = Z.select(near).curvature(probability * (1 - probability) * problem.share)
-        H.flat[:: len(H) + 1] += alpha * problem.l2
-        some, target = b[near], b.copy()
-        target[near] = active_set(
-            H, H @ some + pull[near], penalties[near], some, tol / 10, INNER_STEPS, problem.positive
-        )
+        near = np.flatnonzero((b != 0) | (np.abs(pull) > rule))
+        H = Z.select(near).curvature(probability * (1 - probability) / len(fitted))
+        some, target, c = b[near], b.copy(), pull[near]
+        target[near] = active_set(H, H @ some + c, penalties[near], some, tol / 10, INNER_STEPS)
         b = _line_search(problem, alpha, b, b0, target, pull)
-    return b, best_intercept(Z.times(b), problem.labels, problem.share, b0)
+    return b, best_intercept(Z.times(b), problem.labels, b0)
 
 
 def _line_search(
@@ -56,7 +53,7 @@ def _line_search(
 
     def objective(step: float) -> float:
         fitted = before + step * along
-        decision = fitted + best_intercept(fitted, problem.labels, problem.share, b0)
+        decision = fitted + best_intercept(fitted, problem.labels, b0)
         return problem.objective(decision, b + step * move, alpha)
 
     now = objective(0)
@@ -68,19 +65,19 @@ def _line_search(
     return target if step == 1 else b + step * move
 
 
-def best_intercept(f: np.ndarray, labels: np.ndarray, share: np.ndarray, start: float) -> float:
+def best_intercept(f: np.ndarray, labels: np.ndarray, start: float) -> float:
     """Find the intercept at which the residuals sum to zero: Newton, kept inside a bracket."""
-    ones = share @ labels
+    ones = labels.mean()
     centre = np.log(ones / (1 - ones))  # were all decisions equal, they would be this
     low, high = centre - f.max(), centre - f.min()
     b0 = min(max(start, low), high)
     for _ in range(100):
         probability = expit(f + b0)
-        slope = share @ (labels - probability)  # falls as b0 grows
+        slope = (labels - probability).mean()  # falls as b0 grows
         if abs(slope) < 1e-15:
             break
         low, high = (b0, high) if slope > 0 else (low, b0)
-        curvature = share @ (probability * (1 - probability))
+        curvature = (probability * (1 - probability)).mean()
         new = b0 + slope / max(curvature, 1e-300)
         if not low < new < high:
             new = (low + high) / 2

@@ -1,9 +1,9 @@
 """What a logistic regression minimises, and how far from the minimum coefficients are.
 
-With Z the sources in standard deviations, f = Z b + b0 the decision values, t the labels (0 or 1)
-and s the shares of the rows (they sum to one), it is
+With Z the sources in standard deviations, f = Z b + b0 the decision values and t the labels (0 or
+1), it is
 
-    s . (log(1 + exp f) - t f) + alpha (w . |b| + l2 |b|^2 / 2) .
+    mean(log(1 + exp f) - t f) + alpha w . |b| .
 """
 
 from __future__ import annotations
@@ -30,13 +30,11 @@ class Sources:
     scale: np.ndarray  # (p,) standard deviations, zero for constant columns
 
     @classmethod
-    def of(cls, matrix: Matrix, share: np.ndarray) -> Sources:
-        """Standardise a checked matrix (n, p) whose rows have these shares (n,)."""
-        about = share @ matrix if isinstance(matrix, np.ndarray) else None
-        raw = Columns.of(matrix, about)
-        shared = raw.weighted(share)
-        off = shared.sums()
-        scale = standard_deviation(raw.square_sums(shared) - off**2, off + raw.origin)
+    def of(cls, matrix: Matrix) -> Sources:
+        """Standardise a checked matrix (n, p)."""
+        n, raw = matrix.shape[0], Columns.of(matrix)
+        off = raw.sums() / n
+        scale = standard_deviation(raw.square_sums() / n - off**2, off + raw.origin)
         unit, sparse = reciprocal(scale), raw.is_sparse
         scaled = sp.csc_array(raw.sparse @ sp.diags_array(unit[sparse]))
         return cls(Columns(raw.origin * unit, sparse, scaled, raw.dense * unit[~sparse]), scale)
@@ -66,13 +64,13 @@ class Sources:
             found[c.is_sparse] = c.sparse.T @ rows
         return found
 
-    def curvature(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def curvature(self, weights: np.ndarray) -> np.ndarray:
         """Second derivatives for weights (n,) of the rows."""
         root = self.columns.weighted(np.sqrt(weights))
         H = np.zeros((len(self.scale), len(self.scale)))
         root.add_product(root, H)
         mixed = self.back(weights)
-        return H - np.outer(mixed, mixed) / weights.sum(), mixed
+        return H - np.outer(mixed, mixed) / weights.sum()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,19 +79,12 @@ class Problem:
 
     Z: Sources
     labels: np.ndarray  # (n,) 0 and 1
-    share: np.ndarray  # (n,)
     w: np.ndarray  # (p,)
-    l2: float
-    positive: bool
 
     def penalties(self, alpha: float) -> np.ndarray:
         """Penalties on absolute values (p,)."""
         found = np.full(self.w.shape, np.inf)
         return np.multiply(alpha, self.w, out=found, where=np.isfinite(self.w))
-
-    def size(self, pull: np.ndarray) -> np.ndarray:
-        """How strongly a slope pulls a coefficient away from zero, to where it may go."""
-        return pull if self.positive else np.abs(pull)
 
     def absolute(self, b: np.ndarray) -> float:
         """Sum of absolute values times penalties, over alpha."""
@@ -102,26 +93,25 @@ class Problem:
 
     def objective(self, decision: np.ndarray, b: np.ndarray, alpha: float) -> float:
         """Return the value that is minimised."""
-        loss = self.share @ (np.logaddexp(0, decision) - self.labels * decision)
-        return float(loss) + alpha * (self.absolute(b) + self.l2 * float(b @ b) / 2)
+        loss = np.mean(np.logaddexp(0, decision) - self.labels * decision)
+        return float(loss) + alpha * self.absolute(b)
 
     def residual(self, decision: np.ndarray) -> np.ndarray:
         """Label minus probability (n,)."""
         return self.labels - expit(decision)
 
-    def pull(self, residual: np.ndarray, b: np.ndarray, alpha: float) -> np.ndarray:
-        """Slope of all but the absolute values, downhill (p,)."""
-        return self.Z.back(self.share * residual) - alpha * self.l2 * b
+    def pull(self, residual: np.ndarray) -> np.ndarray:
+        """Slope of the loss, downhill (p,)."""
+        return self.Z.back(residual) / len(residual)
 
     def certificate(self, decision: np.ndarray, b: np.ndarray, alpha: float) -> tuple[float, float]:
         """Duality gap, and largest violation of the optimality conditions."""
         residual = self.residual(decision)
-        unbalanced = abs(float(self.share @ residual))
-        pull, penalties = self.pull(residual, b, alpha), self.penalties(alpha)
-        shrink = 1 / float((self.size(pull) / (penalties + ROUNDING)).max(initial=1))
+        unbalanced = abs(float(residual.mean()))
+        pull, penalties = self.pull(residual), self.penalties(alpha)
+        shrink = 1 / float((np.abs(pull) / (penalties + ROUNDING)).max(initial=1))
         probability = np.clip(self.labels - shrink * residual, 0, 1)
-        dual = float(self.share @ (entr(probability) + entr(1 - probability)))
-        dual -= shrink**2 * alpha * self.l2 * float(b @ b) / 2
+        dual = float(np.mean(entr(probability) + entr(1 - probability)))
         gap = self.objective(decision, b, alpha) - dual if unbalanced <= _BALANCED else np.inf
-        worst = float(violation(pull, b, penalties, self.positive).max(initial=0))
+        worst = float(violation(pull, b, penalties).max(initial=0))
         return gap, max(worst, unbalanced)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 
+from circuit_toolkit.arguments import number
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.regression.certificate import ConvergenceWarning, certificate
+from circuit_toolkit.regression.certificate import certificate
 from circuit_toolkit.regression.matrices import reciprocal, rescaled
+from circuit_toolkit.regression.paths.path import Path, warn_of
 from circuit_toolkit.regression.settings import (
     check_alphas,
-    check_device,
     check_solver,
     check_strengths,
     check_weights,
-    nearest,
 )
 from circuit_toolkit.regression.solvers.all_targets import Penalty, Start, solve
 from circuit_toolkit.regression.statistics.gram import GramStatistics
 from circuit_toolkit.regression.statistics.second_moments import SecondMoments, targets
 
 
-@dataclass(frozen=True, eq=False)
-class LassoPath:
+@dataclass(frozen=True, eq=False, repr=False)
+class LassoPath(Path):
     """Lasso solutions for q targets at k strengths, each with a certificate of optimality.
 
     For every target the objective is `mean((y - X b)^2) / 2 + alpha (l1_ratio w.|b| +
@@ -57,46 +56,15 @@ class LassoPath:
         What was fitted.
     penalty : Penalty
         Weights of the sources, ratio and sign, as fitted.
-    tol, max_iter, device : float, int and str or None
+    tol, max_iter : float and int
         Settings that `solve` goes on using.
     """
 
-    strengths: np.ndarray
-    alphas: np.ndarray
-    coefficients: tuple[sp.csc_array, ...]
-    gap: np.ndarray
-    kkt: np.ndarray
-    converged: np.ndarray
     r2: np.ndarray
     stats: GramStatistics
     penalty: Penalty
     tol: float
     max_iter: int
-    device: str | None = None
-
-    def __repr__(self) -> str:
-        """Sizes and the certificate: the arrays are too large to print."""
-        p, q = self.stats.xy.shape
-        return (
-            f"LassoPath({len(self.strengths)} strengths {self.strengths[0]:.3g} to "
-            f"{self.strengths[-1]:.3g}, sources={p}, targets={q}, "
-            f"certified={self.converged.mean() if q else 1:.0%})"
-        )
-
-    def at(self, strength: float) -> int:
-        """Index of the stored point nearest to a strength, on a logarithmic scale.
-
-        Parameters
-        ----------
-        strength : float
-            Share of alpha_max, in (0, 1].
-
-        Returns
-        -------
-        int
-            Into the first axis of everything the path holds.
-        """
-        return nearest(self.strengths, strength)
 
     def intercepts(self, index: int) -> np.ndarray:
         """Return the intercepts that go with `coefficients[index]`.
@@ -190,8 +158,7 @@ class LassoPath:
             unit_x, unit_y = _units(self.stats)
             form = rescaled(self.coefficients[above[-1]], reciprocal(unit_x), reciprocal(unit_y))
             start = Start(form, self.alphas[above[-1]])
-        settings = (self.penalty, self.tol, self.max_iter, self.device)
-        return _fit(self.stats, strengths, None, *settings, start=start)
+        return _fit(self.stats, strengths, None, self.penalty, self.tol, self.max_iter, start)
 
 
 def lasso_path(
@@ -204,7 +171,6 @@ def lasso_path(
     positive: bool = False,
     l1_ratio: float = 1.0,
     max_iter: int = 1000,
-    device: str | None = None,
 ) -> LassoPath:
     """Fit a lasso path for every target, warm-started from strong to weak penalties.
 
@@ -236,9 +202,6 @@ def lasso_path(
         squares (elastic net, as in scikit-learn).
     max_iter : int, default 1000
         Most steps of each kind per target and strength.
-    device : str, optional
-        Where targets with more than 128 sources are solved, as torch names it ("cuda"): there a
-        copy of the Gram matrix has to fit in float64. By default numpy on the processor.
 
     Returns
     -------
@@ -262,15 +225,16 @@ def lasso_path(
             f"stats must be GramStatistics, got {type(stats).__name__}. From data: "
             "GramStatistics.from_arrays(X, Y); from folds: folds.total()."
         )
-    check_device(device)
-    check_solver(tol, max_iter, l1_ratio, strengths is not None and alphas is not None)
+    check_solver(tol, max_iter)
+    number(l1_ratio, "l1_ratio", 0, 1, open_low=True)
+    if strengths is not None and alphas is not None:
+        raise InputError("Pass strengths or alphas, not both.")
     p, q = stats.xy.shape
     penalty = Penalty(check_weights(weights, p, q), l1_ratio, positive)
     if alphas is not None:
-        given = check_alphas(alphas, q)
-        return _fit(stats, None, given, penalty, tol, max_iter, device)
+        return _fit(stats, None, check_alphas(alphas, q), penalty, tol, max_iter)
     values = check_strengths(np.geomspace(1, 0.01, 30) if strengths is None else strengths)
-    return _fit(stats, values, None, penalty, tol, max_iter, device)
+    return _fit(stats, values, None, penalty, tol, max_iter)
 
 
 def _fit(
@@ -280,7 +244,6 @@ def _fit(
     penalty: Penalty,
     tol: float,
     max_iter: int,
-    device: str | None = None,
     start: Start | None = None,
 ) -> LassoPath:
     q = stats.xy.shape[1]
@@ -288,7 +251,7 @@ def _fit(
         assert strengths is not None
         alphas = np.repeat(strengths[:, None], q, axis=1)
     found = solve(
-        SecondMoments.of(stats, device),
+        SecondMoments.of(stats),
         lambda some: targets(stats, some),
         alphas,
         penalty,
@@ -300,15 +263,8 @@ def _fit(
     ridge = found.alphas * (1 - penalty.l1_ratio)
     gap, kkt, error = certificate(found.summary, found.yy, found.alphas, ridge)
     converged = kkt <= tol * found.alpha_max
-    if not converged.all():
-        worst = (kkt / np.where(found.alpha_max > 0, found.alpha_max, 1)).max()
-        warnings.warn(
-            f"{np.count_nonzero(~converged)} of {converged.size} lasso solutions are not "
-            f"certified (largest violation {worst:.1e} of alpha_max, tolerance {tol:.1e}). "
-            "See path.converged; raise max_iter, or drop sources that are nearly copies.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
+    worst = (kkt / np.where(found.alpha_max > 0, found.alpha_max, 1)).max(initial=0)
+    warn_of(converged, "lasso solutions", f"violation {worst:.1e} of alpha_max", tol)
     shares = strengths
     if shares is None:
         whole = np.where(found.alpha_max > 0, found.alpha_max, np.inf)
@@ -327,7 +283,6 @@ def _fit(
         penalty,
         tol,
         max_iter,
-        device,
     )
 
 
@@ -344,27 +299,16 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def lasso_at(
-    G: np.ndarray, C: np.ndarray, alphas: np.ndarray, *, tol: float = 1e-8, max_iter: int = 2000
+    G: np.ndarray, C: np.ndarray, alphas: np.ndarray, *, max_iter: int = 2000
 ) -> np.ndarray:
     """Solve the lasso of every target at its own penalty, from second moments in any units.
 
     Minimises `tr(B' G B) / 2 - tr(C' B) + alpha_j |b_j|_1` with G (p, p) of the sources and C
     (p, q) of sources with targets: for where many Gram matrices are parts of one.
     """
-    path = solve(
-        SecondMoments.plain(G),
-        lambda some: (np.ascontiguousarray(C[:, some].T), np.zeros(C[:, some].shape[1])),
-        np.asarray(alphas, float)[None],
-        Penalty(np.ones((len(G), 1))),
-        relative=False,
-        tol=tol,
-        max_iter=max_iter,
-    )
-    if left := int(np.sum(path.summary[0, :, 0] > tol * path.alpha_max)):
-        warnings.warn(
-            f"{left} of {len(alphas)} solutions are not within the tolerance. Raise the strength "
-            "of the penalty, or drop sources that are nearly copies.",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+    zero_x, zero_y = np.zeros(len(G)), np.zeros(C.shape[1])
+    G = np.ascontiguousarray(G, float)
+    stats = GramStatistics(1, zero_x, zero_y, G, C, zero_y, zero_x.astype(int))
+    penalty = Penalty(np.ones((len(G), 1)))
+    path = _fit(stats, None, np.asarray(alphas, float)[None], penalty, 1e-8, max_iter)
     return path.coefficients[0].toarray()

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.regression.matrices import as_matrix, reciprocal, standard_deviation
+from circuit_toolkit.regression.matrices import Matrix, as_matrix, reciprocal, standard_deviation
 from circuit_toolkit.regression.statistics.sums import Sums
 
 Form = Literal["raw", "centred", "standardised"]
@@ -94,10 +94,20 @@ class GramStatistics:
         MismatchError
             If blocks differ in their columns.
         """
-        growing = Growing()
+        sums, done = None, None
         for X, Y in blocks:
-            growing.add(X, Y)
-        return growing.finish()
+            x, y = _checked(X, Y)
+            shape = x.shape[1], y.shape[1]
+            sums = Sums(*shape) if sums is None else sums
+            if sums.xy.shape != shape:
+                raise _other_columns(sums.xy.shape, shape)
+            if not sums.fits(x, y):  # these rows are somewhere else
+                done, sums = _finished(sums, done), Sums(*shape)
+            sums.add(x, y)
+            del x, y  # before the next block is read
+        if sums is None:
+            raise InputError("There are no blocks of rows to take statistics of.")
+        return _finished(sums, done)
 
     def __add__(self, other: GramStatistics) -> GramStatistics:
         """Statistics of both sets of rows together (Chan, Golub and LeVeque, 1983)."""
@@ -223,48 +233,24 @@ class GramStatistics:
         )
 
 
-class Growing:
-    """Statistics that blocks of rows are added to, one at a time."""
-
-    def __init__(self):
-        self._done: GramStatistics | None = None
-        self._sums: Sums | None = None
-
-    def add(self, X: object, Y: object) -> None:
-        """Add a block of rows; see `GramStatistics.from_arrays`."""
-        x, y = as_matrix("X", X), as_matrix("Y", Y)
-        if x.shape[0] != y.shape[0]:
-            raise MismatchError(
-                f"X has {x.shape[0]} rows and Y has {y.shape[0]}. "
-                "Row i of both must be the same observation."
-            )
-        shape = x.shape[1], y.shape[1]
-        if self._sums is not None and self._sums.xy.shape != shape:
-            raise _other_columns(self._sums.xy.shape, shape)
-        if self._sums is not None and not self._sums.fits(x, y):
-            self._done, self._sums = self.finish(), None  # these rows are somewhere else
-        if self._sums is None:
-            self._sums = Sums(*shape)
-        self._sums.add(x, y)
-
-    def finish(self) -> GramStatistics:
-        """Return the statistics of all blocks; nothing may be added afterwards."""
-        sums = self._sums
-        if sums is None:
-            raise InputError("There are no blocks of rows to take statistics of.")
-        sums.centre()
-        _check_finite("X", sums.xx.diagonal() + sums.x**2)
-        _check_finite("Y", sums.yy + sums.y**2)
-        last = GramStatistics(
-            n=sums.rows,
-            mean_x=sums.x,
-            mean_y=sums.y,
-            xx=sums.xx,
-            xy=sums.xy,
-            yy=sums.yy,
-            active_x=sums.active_x,
+def _checked(X: object, Y: object) -> tuple[Matrix, Matrix]:
+    """Check a block of rows."""
+    x, y = as_matrix("X", X), as_matrix("Y", Y)
+    if x.shape[0] != y.shape[0]:
+        raise MismatchError(
+            f"X has {x.shape[0]} rows and Y has {y.shape[0]}. "
+            "Row i of both must be the same observation."
         )
-        return last if self._done is None else self._done + last
+    return x, y
+
+
+def _finished(sums: Sums, done: GramStatistics | None) -> GramStatistics:
+    """Take the statistics of sums, which are used up, and add them to what is done."""
+    sums.centre()
+    _check_finite("X", sums.xx.diagonal() + sums.x**2)
+    _check_finite("Y", sums.yy + sums.y**2)
+    last = GramStatistics(sums.rows, sums.x, sums.y, sums.xx, sums.xy, sums.yy, sums.active_x)
+    return last if done is None else done + last
 
 
 def _combined(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import get_lapack_funcs
@@ -32,21 +31,14 @@ class SecondMoments:
     scale: np.ndarray
 
     @classmethod
-    def plain(cls, G: np.ndarray) -> SecondMoments:
-        """Take a matrix as it is."""
-        return cls(np.ascontiguousarray(G, float), np.zeros(len(G)), np.ones(len(G)))
-
-    @classmethod
-    def of(cls, stats: GramStatistics, device: str | None = None) -> SecondMoments:
+    def of(cls, stats: GramStatistics) -> SecondMoments:
         """See statistics in their form; constant sources enter only where there is no intercept."""
         shift, live = np.zeros(len(stats.mean_x)), stats.scale_x
         if stats.form == "raw":
             shift, scale = stats.mean_x, np.ones(len(shift))
         else:
             scale = (live > 0) * 1.0 if stats.form == "centred" else reciprocal(live)
-        if device is None:
-            return SecondMoments(stats.xx, shift, scale)
-        return DeviceMoments(stats.xx, shift, scale, device)
+        return cls(stats.xx, shift, scale)
 
     def block(self, rows: np.ndarray) -> np.ndarray:
         """Take the part (s, s) between some sources."""
@@ -94,47 +86,6 @@ class SecondMoments:
     def diagonal(self) -> np.ndarray:
         """Second moment of each source (p,)."""
         return self.scale**2 * (self.G.diagonal() + self.shift**2)
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceMoments(SecondMoments):
-    """The same with a copy on a device, such as a GPU, where large systems are solved."""
-
-    device: str = "cpu"
-    copy: Any = field(init=False)  # Tensor (p, p)
-
-    def __post_init__(self):
-        """Move the matrix in its form to the device, in float64."""
-        import torch
-
-        m, d = (torch.as_tensor(each, device=self.device) for each in (self.shift, self.scale))
-        G = torch.as_tensor(self.G, device=self.device).clone()
-        object.__setattr__(self, "copy", G.addr_(m, m).mul_(d).mul_(d[:, None]))
-
-    def solver(self, rows: np.ndarray, ridge: float) -> Solver | None:
-        """Factorise on the device; see `SecondMoments.solver`."""
-        import torch
-
-        some = torch.as_tensor(rows, device=self.device)
-        A = self.copy[some[:, None], some]
-        A.diagonal().add_(ridge)
-        factor, failed = torch.linalg.cholesky_ex(A)
-        if failed or not (factor.diagonal() ** 2 > _PIVOT * A.diagonal()).all():
-            return None
-
-        def solve(right: np.ndarray) -> np.ndarray:
-            b = torch.as_tensor(right, device=self.device)
-            return torch.cholesky_solve(b, factor).cpu().numpy()
-
-        return solve
-
-    def residual(self, c: np.ndarray, rows: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Multiply on the device; see `SecondMoments.residual`."""
-        import torch
-
-        some = torch.as_tensor(rows, device=self.device)
-        values = torch.as_tensor(b[rows], device=self.device)
-        return c - (values @ self.copy[some]).cpu().numpy()
 
 
 def targets(stats: GramStatistics, some: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

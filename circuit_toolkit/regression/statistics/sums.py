@@ -8,12 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from circuit_toolkit.regression.compiled import kernels
-from circuit_toolkit.regression.matrices import (
-    Matrix,
-    count_active,
-    sums,
-    weighted,
-)
+from circuit_toolkit.regression.matrices import Matrix, count_active, sums, weighted
 from circuit_toolkit.regression.statistics.products import add_product, by_parts, mirror
 
 _DENSE_SHARE = 0.5  # of rows non-zero: beyond it a column is shifted to its mean, which fills it
@@ -50,12 +45,8 @@ class Columns:
 
     def weighted(self, weights: np.ndarray) -> Columns:
         """Multiply the rows with weights (n,)."""
-        return Columns(
-            self.origin,
-            self.is_sparse,
-            weighted(self.sparse, weights),
-            weighted(self.dense, weights),
-        )
+        parts = weighted(self.sparse, weights), weighted(self.dense, weights)
+        return Columns(self.origin, self.is_sparse, *parts)
 
     def sums(self) -> np.ndarray:
         """Sum each column about its origin (p,)."""
@@ -63,11 +54,11 @@ class Columns:
         out[self.is_sparse], out[~self.is_sparse] = sums(self.sparse), sums(self.dense)
         return out
 
-    def square_sums(self, other: Columns) -> np.ndarray:
-        """Sum the products of each column with the same one of `other`, about the origins (p,)."""
+    def square_sums(self) -> np.ndarray:
+        """Sum the squares of each column about its origin (p,)."""
         out = np.empty(len(self.origin))
-        out[self.is_sparse] = sums(self.sparse * other.sparse)
-        out[~self.is_sparse] = np.einsum("ij,ij->j", self.dense, other.dense)
+        out[self.is_sparse] = sums(self.sparse * self.sparse)
+        out[~self.is_sparse] = np.einsum("ij,ij->j", self.dense, self.dense)
         return out
 
     def add_product(self, other: Columns, out: np.ndarray, upper: bool = False) -> None:
@@ -114,7 +105,7 @@ class Sums:
         y = Columns.of(Y, self.origin_y)
         self.origin_y = y.origin
         self.y += y.sums()
-        self.yy += y.square_sums(y)
+        self.yy += y.square_sums()
         x.add_product(y, self.xy)
 
     def _add_dense_targets(self, X: Matrix, Y: np.ndarray) -> None:

@@ -39,5 +39,5 @@ def test_in_raw_units_it_is_scikit_learns():
 def test_what_is_not_solved_is_said():
     _, _, G, C = moments(seed=3)
     alphas = 0.01 * np.abs(C).max(0)
-    with pytest.warns(ConvergenceWarning, match="solutions are not within"):
+    with pytest.warns(ConvergenceWarning, match="solutions are not certified"):
         lasso_at(G, C, alphas, max_iter=1)
