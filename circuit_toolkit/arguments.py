@@ -41,22 +41,7 @@ def is_a(value: Any, *kinds: str) -> bool:
 
 
 def expect(value: Any, name: str, *kinds: str) -> None:
-    """Refuse a value that is of none of these classes of the toolkit.
-
-    Parameters
-    ----------
-    value : object
-        What was passed.
-    name : str
-        Of the argument.
-    *kinds : str
-        Names of classes, such as "Model"; the first one says in the error what to pass.
-
-    Raises
-    ------
-    InputError
-        With what was given and how to come by the right object.
-    """
+    """Refuse a value that is of none of these classes; the first one says what to pass."""
     if is_a(value, *kinds):
         return
     swapped = " Are the arguments in another order?" if is_a(value, *_REMEDIES) else ""
@@ -76,26 +61,7 @@ def settings_alone(first: Any, call: str) -> None:
 
 
 def whole(value: Any, name: str, least: int | None = None) -> int:
-    """Return a whole number as int: Python's, numpy's or torch's; refuse anything else.
-
-    Parameters
-    ----------
-    value : int, numpy integer, or array or tensor of one integer
-        What was passed.
-    name : str
-        Of the argument.
-    least : int, optional
-        The smallest that is allowed.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    InputError
-        If it is no whole number, or too small.
-    """
+    """Return a whole number as int: Python's, numpy's or torch's, also in an array of one."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Integral):
@@ -129,22 +95,8 @@ def one_of(value: Any, name: str, *options: Any) -> None:
 def as_prompts(prompts: Any, name: str = "prompts") -> Any:
     """Return a task as it is, and texts or token ids as a list; refuse what is neither.
 
-    Parameters
-    ----------
-    prompts : Task, or iterable of str or of token ids
-        What was passed; a column of a table or of a data set is fine.
-    name : str
-        Of the argument.
-
-    Returns
-    -------
-    Task or list
-
-    Raises
-    ------
-    InputError
-        For one text, a table or mapping (its keys would be run), an object of the toolkit that is
-        no task, or nothing at all.
+    Refused are one text, a table or mapping (its keys would be run), an object of the toolkit that
+    is no task, and nothing at all. A column of a table or of a data set is fine.
     """
     if hasattr(prompts, "texts") and hasattr(prompts, "score"):  # a Task, or what acts as one
         return prompts

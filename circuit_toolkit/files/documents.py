@@ -40,24 +40,7 @@ def digest(content: Any) -> str:
 
 
 def write_file(path: str | os.PathLike, write: Callable[[Path], object]) -> Path:
-    """Write a file whole or not at all: `write` writes a part beside it, which then moves there.
-
-    Parameters
-    ----------
-    path : path
-        A file of that name is replaced; `~` is the home folder.
-    write : callable
-        Gets the path of the part.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    InputError
-        If no file can be written there.
-    """
+    """Write a file whole or not at all: `write` writes a part beside it, which then moves there."""
     path = resolved(path)
     check_file(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")  # same folder, so that it moves
@@ -98,29 +81,9 @@ def document(
 def read_document(
     path: str | os.PathLike, form: str, version: int, remedy: str, *, flat: bool = False
 ) -> dict[str, Any]:
-    """Return the content of a document.
+    """Return the content of a document; `remedy` says what to do about a damaged or foreign file.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-    form, version : str and int
-        What it must be.
-    remedy : str
-        What to do about a damaged or foreign file, for the error.
-    flat : bool
-        Whether the content stands beside the head; it has no checksum then.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    InputError
-        If there is no such file.
-    FileFormatError
-        If it is damaged, foreign or of another version.
+    A flat one has its content beside the head, and no checksum.
     """
     path = resolved(path)
     if not path.is_file():
@@ -156,25 +119,7 @@ def content_of(
 
 
 def plain(value: Any, name: str) -> Any:
-    """Return a value as JSON can hold it.
-
-    Parameters
-    ----------
-    value : object
-        Dicts with str keys, lists, tuples, numpy arrays and scalars, str, bool, int, float, None.
-    name : str
-        What to call it in an error.
-
-    Returns
-    -------
-    object
-        Numpy values as Python's, tuples as lists, NaN and infinity as None.
-
-    Raises
-    ------
-    InputError
-        If something else is in it.
-    """
+    """Return a value as JSON holds it: numpy's as Python's, NaN as None; refuse other kinds."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, float):

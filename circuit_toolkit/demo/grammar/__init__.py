@@ -14,22 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from circuit_toolkit.demo.grammar.agreement import agreement
 from circuit_toolkit.demo.grammar.biographies import biography
 from circuit_toolkit.demo.grammar.docstrings import docstring
-from circuit_toolkit.demo.grammar.lexicon import LEXICON, VOCABULARY
-from circuit_toolkit.demo.grammar.sentence import Question, Sentence, Word, detokenise
+from circuit_toolkit.demo.grammar.lexicon import LEXICON as LEXICON
+from circuit_toolkit.demo.grammar.lexicon import VOCABULARY
+from circuit_toolkit.demo.grammar.sentence import Sentence, Word
+from circuit_toolkit.demo.grammar.sentence import detokenise as detokenise
 from circuit_toolkit.demo.grammar.spans import greater_than
 from circuit_toolkit.demo.grammar.stories import filler, ioi, three_names
 from circuit_toolkit.errors import InputError
-
-__all__ = [
-    "LEXICON",
-    "SHARES",
-    "VOCABULARY",
-    "Grammar",
-    "Question",
-    "Sentence",
-    "Word",
-    "detokenise",
-]
 
 
 def repeated(rng: random.Random) -> Sentence:
@@ -86,17 +77,8 @@ SHARES = {
 
 
 class Grammar:
-    """A seeded source of sentences.
+    """A seeded source of sentences: two with the same seed say the same.
 
-    Parameters
-    ----------
-    seed : int
-        Two grammars with the same seed say the same.
-    shares : dict of str to float
-        How often a family occurs when none is asked for.
-
-    Examples
-    --------
     >>> sentence = Grammar(seed=1).sentence("ioi")
     >>> sentence.question.answers[0] in sentence.text
     True
@@ -109,25 +91,10 @@ class Grammar:
         self.shares = shares
 
     def sentence(self, kind: str | None = None, test: bool = False, **options) -> Sentence:
-        """Return one sentence.
+        """Return one sentence of a family, or of one drawn by its share.
 
-        Parameters
-        ----------
-        kind : str, optional
-            One of `Grammar.kinds`; by default one drawn by its share.
-        test : bool
-            Draw only from material that training never sees; for the families that ask something.
-        **options
-            For `bios`: `strength`, `profession`, `gender`, `title`, `whole`.
-
-        Returns
-        -------
-        Sentence
-
-        Raises
-        ------
-        InputError
-            If there is no such family, or nothing of it is held out.
+        With `test` it is drawn from material that training never sees. Options are those of the
+        family: for `bios` strength, profession, gender, title and whole.
         """
         if kind is None:
             kind = self.rng.choices(list(self.shares), weights=list(self.shares.values()))[0]
@@ -140,19 +107,5 @@ class Grammar:
         return _TESTABLE[kind](self.rng, test=True, **options)
 
     def sentences(self, n: int, kind: str | None = None, test: bool = False) -> Iterator[Sentence]:
-        """Return several sentences.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        kind : str, optional
-            See `sentence`.
-        test : bool
-            See `sentence`.
-
-        Returns
-        -------
-        iterator of Sentence
-        """
+        """Return several sentences."""
         return (self.sentence(kind, test) for _ in range(n))

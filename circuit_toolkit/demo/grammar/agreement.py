@@ -5,14 +5,7 @@ from __future__ import annotations
 import random
 
 from circuit_toolkit.demo.grammar import words as w
-from circuit_toolkit.demo.grammar.sentence import (
-    Question,
-    Sentence,
-    Word,
-    pick,
-    place_of,
-    render,
-)
+from circuit_toolkit.demo.grammar.sentence import Sentence, Word, asked, pick, render
 
 HELD_OUT_NOUNS = w.NOUN_PAIRS[::8]  # never the subject of an agreement sentence in training
 NOUNS = [pair for pair in w.NOUN_PAIRS if pair not in HELD_OUT_NOUNS]
@@ -55,17 +48,15 @@ def agreement(rng: random.Random, test: bool = False) -> Sentence:
         NAME=rng.choice(w.FEMALE_NAMES + w.MALE_NAMES),
         CITY=rng.choice(w.CITIES),
     )
-    at = place_of(words, "answer")
     swap = {pair[number]: pair[1 - number], outer[number]: outer[1 - number]}
-    corrupted = tuple(
-        swap[word.text]
-        if {"agreeing subject", "verb of the subject"} & set(word.parts)
-        else word.text
-        for word in words[:at]
-    )
-    question = Question(at, (verbs[number],), (verbs[1 - number],), corrupted)
+
+    def corrupted(word: Word) -> str:
+        swapped = {"agreeing subject", "verb of the subject"} & set(word.parts)
+        return swap[word.text] if swapped else word.text
+
     facts = {
         "number": GRAMMATICAL_NUMBERS[number],
         "attractor": GRAMMATICAL_NUMBERS[attractor_number],
     }
-    return Sentence("agreement", tuple(words + rest), question, facts)
+    answers, wrong = (verbs[number],), (verbs[1 - number],)
+    return asked("agreement", words + rest, answers, wrong, corrupted, facts)

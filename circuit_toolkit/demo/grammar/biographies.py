@@ -9,14 +9,7 @@ from __future__ import annotations
 import random
 
 from circuit_toolkit.demo.grammar import words as w
-from circuit_toolkit.demo.grammar.sentence import (
-    Question,
-    Sentence,
-    Word,
-    is_held_out,
-    place_of,
-    render,
-)
+from circuit_toolkit.demo.grammar.sentence import Sentence, Word, asked, is_held_out, render
 
 
 def _person(
@@ -70,10 +63,13 @@ def biography(
         N2=rng.choice(w.NOUN_PAIRS)[1],
         EVENT=rng.choice(w.EVENTS),
     )
-    at = len(told.split()) if whole else place_of(words, "answer")  # a slot is one word
+    at = len(told.split()) if whole else None  # a slot is one word
     other = rng.choice(w.MALE_NAMES if sex == "female" else w.FEMALE_NAMES)
     wrong = "he" if pronoun == "she" else "she"
     swap = {name: other, pronoun: wrong}
-    corrupted = tuple(swap.get(word.text, word.text) for word in words[:at])
-    question = Question(at, (pronoun,), (wrong,), corrupted)
-    return Sentence("bios", tuple(words), question, {"profession": chosen, "gender": sex})
+
+    def corrupted(word: Word) -> str:
+        return swap.get(word.text, word.text)
+
+    facts = {"profession": chosen, "gender": sex}
+    return asked("bios", words, (pronoun,), (wrong,), corrupted, facts, at)

@@ -5,15 +5,7 @@ from __future__ import annotations
 import random
 
 from circuit_toolkit.demo.grammar import words as w
-from circuit_toolkit.demo.grammar.sentence import (
-    Question,
-    Sentence,
-    Word,
-    is_held_out,
-    pick,
-    place_of,
-    render,
-)
+from circuit_toolkit.demo.grammar.sentence import Sentence, Word, asked, is_held_out, pick, render
 
 
 def docstring(rng: random.Random, test: bool = False) -> Sentence:
@@ -47,17 +39,16 @@ def docstring(rng: random.Random, test: bool = False) -> Sentence:
         D3=described[3],
         **names,
     )
-    at = place_of(words, "answer")
     changed = rng.sample([name for name in w.ARGUMENTS if name not in arguments], count)
     other = {f"argument {place}": name for place, name in enumerate(changed, start=1)}
-    corrupted = tuple(
-        other[word.parts[1]] if "in signature" in word.parts else word.text for word in words[:at]
-    )
+
+    def corrupted(word: Word) -> str:
+        return other[word.parts[1]] if "in signature" in word.parts else word.text
+
     wrong = tuple(name for name in arguments[:count] if name != arguments[2])
     half = set(w.ARGUMENTS[: len(w.ARGUMENTS) // 2])
     facts = {
         "half": "first" if arguments[2] in half else "second",
         "apart": str(all((name in half) != (arguments[2] in half) for name in wrong)),
     }
-    question = Question(at, (arguments[2],), wrong, corrupted)
-    return Sentence("docstring", tuple(words), question, facts)
+    return asked("docstring", words, (arguments[2],), wrong, corrupted, facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,15 +13,7 @@ from circuit_toolkit.demo.grammar.lexicon import LEXICON
 
 
 class Word(NamedTuple):
-    """One word of a sentence.
-
-    Parameters
-    ----------
-    text : str
-        The word.
-    parts : tuple of str
-        What it plays in its sentence, such as `indirect object`.
-    """
+    """One word, and what it plays in its sentence, such as `indirect object`."""
 
     text: str
     parts: tuple[str, ...] = ()
@@ -29,44 +21,22 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """What a model has to know to say the word at one place.
+    """What a model has to know to say the word at one place."""
 
-    Parameters
-    ----------
-    at : int
-        Index of the word that is asked for.
-    answers, wrong : tuple of str
-        Words that are right there, and words that a model without the circuit would say as well.
-    corrupted : tuple of str
-        The words before `at`, as many of them, changed so that the answer no longer follows.
-    """
-
-    at: int
+    at: int  # of the word that is asked for
     answers: tuple[str, ...]
-    wrong: tuple[str, ...]
-    corrupted: tuple[str, ...]
+    wrong: tuple[str, ...]  # what a model without the circuit would say as well
+    corrupted: tuple[str, ...]  # the words before, changed so that the answer no longer follows
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A text of the grammar.
+    """A text of the grammar."""
 
-    Parameters
-    ----------
-    kind : str
-        The family that it comes from, such as `ioi`.
-    words : tuple of Word
-        The text, word by word.
-    question : Question, optional
-        Set where the text has one place that a task asks for.
-    facts : dict
-        What else is true of it, such as `{"profession": "nurse", "gender": "female"}`.
-    """
-
-    kind: str
+    kind: str  # the family that it comes from, such as `ioi`
     words: tuple[Word, ...]
     question: Question | None = None
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)  # {"profession": "nurse", ...}
 
     @property
     def text(self) -> str:
@@ -80,13 +50,7 @@ class Sentence:
         return detokenise([word.text for word in self.words[:at]])
 
     def roles(self) -> list[frozenset[str]]:
-        """Return every role of every word: its class, its form, its part, its family, itself.
-
-        Returns
-        -------
-        list of frozenset of str
-            One for each word.
-        """
+        """Return every role of every word: its class, its form, its part, its family, itself."""
         return [
             LEXICON.get(word.text, frozenset())
             | frozenset(word.parts)
@@ -96,17 +60,7 @@ class Sentence:
 
 
 def detokenise(words: Sequence[str]) -> str:
-    """Write words as text: no space before punctuation or between century and year.
-
-    Parameters
-    ----------
-    words : sequence of str
-        Words of the grammar.
-
-    Returns
-    -------
-    str
-    """
+    """Write words as text: no space before punctuation or between century and year."""
     text = " ".join(words)
     text = re.sub(r" ([.,:)?!])(?= |$)", r"\1", text)
     text = re.sub(r"(\w) \( ", r"\1(", text)
@@ -130,9 +84,20 @@ def render(template: str, **slots: str | Word | Sequence[Word]) -> list[Word]:
     return words
 
 
-def place_of(words: Sequence[Word], part: str) -> int:
-    """Index of the first word that plays a part."""
-    return next(i for i, word in enumerate(words) if part in word.parts)
+def asked(
+    kind: str,
+    words: Sequence[Word],
+    answers: tuple[str, ...],
+    wrong: tuple[str, ...],
+    corrupted: Callable[[Word], str],
+    facts: dict[str, str],
+    at: int | None = None,
+) -> Sentence:
+    """Ask for the word that plays the answer, or for the one at a place."""
+    if at is None:
+        at = next(i for i, word in enumerate(words) if "answer" in word.parts)
+    question = Question(at, answers, wrong, tuple(map(corrupted, words[:at])))
+    return Sentence(kind, tuple(words), question, facts)
 
 
 def is_held_out(*words: str) -> bool:

@@ -6,15 +6,7 @@ import random
 import zlib
 
 from circuit_toolkit.demo.grammar import words as w
-from circuit_toolkit.demo.grammar.sentence import (
-    Question,
-    Sentence,
-    Word,
-    is_held_out,
-    pick,
-    place_of,
-    render,
-)
+from circuit_toolkit.demo.grammar.sentence import Sentence, Word, asked, is_held_out, pick, render
 
 HELD_OUT_EVENTS = w.EVENTS[-6:]  # in training they stand in fillers only
 
@@ -42,10 +34,13 @@ def greater_than(
         ADJ=rng.choice(w.ADJECTIVES),
         NAME=rng.choice(w.FEMALE_NAMES + w.MALE_NAMES),
     )
-    at = place_of(words, "answer")
     # Decided by the text, not by `rng`, whose next numbers belong to the next sentence.
     chance = zlib.crc32(" ".join(word.text for word in words).encode())
     early = w.NUMBERS[2 + chance % max(1, start // 3 - 1)]
-    corrupted = tuple(early if "start year" in word.parts else word.text for word in words[:at])
-    question = Question(at, tuple(w.NUMBERS[start + 1 :]), tuple(w.NUMBERS[: start + 1]), corrupted)
-    return Sentence("greater_than", tuple(words), question, {"start": w.NUMBERS[start]})
+
+    def corrupted(word: Word) -> str:
+        return early if "start year" in word.parts else word.text
+
+    later, not_later = tuple(w.NUMBERS[start + 1 :]), tuple(w.NUMBERS[: start + 1])
+    facts = {"start": w.NUMBERS[start]}
+    return asked("greater_than", words, later, not_later, corrupted, facts)

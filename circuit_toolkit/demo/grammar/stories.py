@@ -5,15 +5,7 @@ from __future__ import annotations
 import random
 
 from circuit_toolkit.demo.grammar import words as w
-from circuit_toolkit.demo.grammar.sentence import (
-    Question,
-    Sentence,
-    Word,
-    is_held_out,
-    pick,
-    place_of,
-    render,
-)
+from circuit_toolkit.demo.grammar.sentence import Sentence, Word, asked, is_held_out, pick, render
 
 NAMES = w.FEMALE_NAMES + w.MALE_NAMES
 
@@ -66,9 +58,11 @@ def ioi(rng: random.Random, test: bool = False, far: bool = False) -> Sentence:
         "io_gender": "female" if io in w.FEMALE_NAMES else "male",
         "s_gender": "female" if s in w.FEMALE_NAMES else "male",
     }
-    at = place_of(words, "answer")
-    corrupted = tuple(other if "repeated name" in word.parts else word.text for word in words[:at])
-    return Sentence("ioi", tuple(words), Question(at, (io,), (s,), corrupted), facts)
+
+    def corrupted(word: Word) -> str:
+        return other if "repeated name" in word.parts else word.text
+
+    return asked("ioi", words, (io,), (s,), corrupted, facts)
 
 
 def three_names(rng: random.Random) -> Sentence:
