@@ -7,7 +7,10 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "Circuit": "circuit",
         "EDGE": "tables",
+        "KINDS": "tables",
         "NODE": "tables",
         "TARGET": "tables",
+        "new_edges": "tables",
+        "new_nodes": "tables",
     },
 )

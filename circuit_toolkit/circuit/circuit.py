@@ -12,7 +12,16 @@ import numpy as np
 from circuit_toolkit.arguments import described, number, whole
 from circuit_toolkit.circuit import file
 from circuit_toolkit.circuit.evidence import evidence_lines
-from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET, check_tables, depths
+from circuit_toolkit.circuit.tables import (
+    EDGE,
+    NODE,
+    TARGET,
+    TOKEN,
+    UNKNOWN,
+    check_tables,
+    depths,
+    ids_of,
+)
 from circuit_toolkit.display import draw
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import plain, write_text
@@ -30,13 +39,17 @@ class Circuit:
     Parameters
     ----------
     nodes : ndarray, shape (n,), dtype NODE
-        In order of computation; the last one, and no other, is the target (site `target`,
-        feature 0, labelled with the metric or class). `activation` is the mean over the rows or
-        the value on the prompt; `score` >= 0 is the importance that pruning ranks by.
+        In order of computation; the last ones, and no others, are targets, labelled with the
+        metric, class or answer. `kind` is one of `KINDS`; `site` a hook name (of tokens and targets
+        their kind); `position` a place that the task names, `last`, `mean`, the number of a token,
+        or empty; `index` the feature, head or token of the vocabulary. `activation` is the mean
+        over the rows or the value on the prompt; `score` >= 0 is the importance that pruning ranks
+        by.
     edges : ndarray, shape (e,), dtype EDGE
         `source` and `target` are rows of `nodes`, and the source's site is computed before the
-        target's. `weight` is signed (a regression coefficient in standardised units), `score` >= 0
-        is what pruning ranks by.
+        target's. `weight` is signed, `score` >= 0 is what pruning ranks by. `status` is `untested`,
+        `confirmed` or `refuted`; where it was tested, `low` and `high` are the interval of the
+        weight, else infinite.
     settings : dict
         What made the circuit: method, strength, model, sites, task, what its nodes are (`level`:
         features, heads or components), of all prompts or of one (`scope`: dataset, prompt), ...
@@ -76,30 +89,42 @@ class Circuit:
         return depths(self.nodes["site"])
 
     def ids(self) -> list[str]:
-        """Names people can type: `blocks.3.hook_resid_post/17`, and `target`.
+        """Return names that people can type.
 
         Returns
         -------
         list of str, n of them
+            `blocks.3.hook_resid_post/17@s2`, `a4.h1@end`, `m2@end`, `target:Mary-John`.
         """
-        rows = self.nodes[["site", "feature"]].tolist()
-        return [site if site == TARGET else f"{site}/{feature}" for site, feature in rows]
+        return ids_of(self.nodes)
 
     def features(self) -> dict[Site, np.ndarray]:
-        """Features at each site, in order of computation, without the target.
+        """Features (or heads, MLPs) at each site, in order of computation, at any position.
 
         Returns
         -------
         dict of Site to ndarray of int, each sorted
         """
-        kept = self.nodes[:-1]
-        return {
-            Site.parse(str(name)): np.sort(kept["feature"][kept["site"] == name]).astype(np.int64)
-            for name in dict.fromkeys(kept["site"])
-        }
+        found: dict[Site, np.ndarray] = {}
+        for (site, _), units in self.placed_features().items():
+            found[site] = np.union1d(found.get(site, []), units).astype(np.int64)
+        return found
+
+    def placed_features(self) -> dict[tuple[Site, str], np.ndarray]:
+        """Features (or heads, MLPs) at each site and position, in order of computation.
+
+        Returns
+        -------
+        dict of (Site, str) to ndarray of int, each sorted
+        """
+        inner = self.nodes[np.isin(self.nodes["kind"], ("feature", "head", "mlp", "embedding"))]
+        found: dict[tuple[Site, str], list[int]] = {}
+        for site, position, index in inner[["site", "position", "index"]].tolist():
+            found.setdefault((Site.parse(site), position), []).append(index)
+        return {place: np.sort(units).astype(np.int64) for place, units in found.items()}
 
     def node_table(self) -> pd.DataFrame:
-        """Nodes for reading: id, short site, feature, label, activation, score.
+        """Nodes for reading: id, kind, short site, position, index, label, activation, score.
 
         Returns
         -------
@@ -107,10 +132,9 @@ class Circuit:
         """
         import pandas as pd
 
-        short = {str(s): TARGET if s == TARGET else Site.parse(str(s)).short for s in self._sites()}
-        columns = {"id": self.ids(), "site": [short[s] for s in self.nodes["site"].tolist()]}
-        rest = ("feature", "label", "activation", "score")
-        return pd.DataFrame(columns | {name: self.nodes[name] for name in rest})
+        names = ("kind", "site", "position", "index", "label", "activation", "score")
+        columns = {"id": self.ids(), **{name: self.nodes[name] for name in names}}
+        return pd.DataFrame(columns | {"site": [short(s) for s in self.nodes["site"].tolist()]})
 
     def edge_table(self) -> pd.DataFrame:
         """Edges for reading, strongest first; the index is the row in `edges`.
@@ -118,11 +142,11 @@ class Circuit:
         Returns
         -------
         DataFrame with e rows
-            Ids and labels of both ends, weight, score.
+            Ids and labels of both ends, weight, score, status, and the interval of the weight.
         """
         import pandas as pd
 
-        ids, labels = np.array(self.ids(), dtype=object), self.nodes["label"].astype(object)
+        ids, labels = np.array(self.ids(), dtype=object), self.nodes["label"]
         source, target = self.edges["source"], self.edges["target"]
         table = pd.DataFrame(
             {
@@ -130,8 +154,7 @@ class Circuit:
                 "source_label": labels[source],
                 "target": ids[target],
                 "target_label": labels[target],
-                "weight": self.edges["weight"],
-                "score": self.edges["score"],
+                **{name: self.edges[name] for name in (EDGE.names or ())[2:]},
             }
         )
         return table.sort_values("score", ascending=False, kind="stable")
@@ -144,7 +167,7 @@ class Circuit:
         Parameters
         ----------
         keep : ndarray of bool, shape (n,)
-            True for nodes that stay; the target must.
+            True for nodes that stay; targets must.
 
         Returns
         -------
@@ -153,7 +176,7 @@ class Circuit:
         Raises
         ------
         InputError
-            If the mask has another shape or dtype, or drops the target.
+            If the mask has another shape or dtype, or drops a target.
         """
         keep = np.asarray(keep)
         if keep.shape != self.nodes.shape or keep.dtype != bool:
@@ -161,7 +184,7 @@ class Circuit:
                 f"keep must be a bool mask of shape {self.nodes.shape}, "
                 f"got {keep.dtype} of shape {keep.shape}."
             )
-        if not keep[-1]:
+        if not keep[self._is_target].all():
             raise InputError("keep drops the target, the last node. Set keep[-1] = True.")
         edges = self.edges
         return self._cut(keep, keep[edges["source"]] & keep[edges["target"]])
@@ -171,6 +194,7 @@ class Circuit:
         max_features: int | None = None,
         max_edges: int | None = None,
         min_score: float | None = None,
+        share: float | None = None,
     ) -> Circuit:
         """Keep the best features, then the best edges, then what still reaches the target.
 
@@ -184,28 +208,35 @@ class Circuit:
             Keep at most so many edges between them, the highest edge scores.
         min_score : float, optional
             Drop edges below this score.
+        share : float, optional
+            Keep the fewest features whose scores add up to this share of all, in [0, 1].
 
         Returns
         -------
         Circuit
-            The target always stays; every other node has a path to it.
+            Targets always stay; every other node has a path to one.
 
         Raises
         ------
         InputError
-            If a limit is negative.
+            If a limit is negative, or the share is not in [0, 1].
         """
         if max_features is not None:
             max_features = whole(max_features, "max_features", 0)
         if max_edges is not None:
             max_edges = whole(max_edges, "max_edges", 0)
         least = 0.0 if min_score is None else number(min_score, "min_score", 0, np.inf)
-        keep = np.append(_best(self.nodes["score"][:-1], max_features), True)  # (n,)
+        keep = self._is_target.copy()  # (n,)
+        score = self.nodes["score"][~keep]
+        best = _best(score, max_features)
+        if share is not None:
+            best &= _best(score, _reaching(score, number(share, "share", 0, 1)))
+        keep[~keep] = best
         edges = self.edges
         keep_edge = keep[edges["source"]] & keep[edges["target"]]  # (e,)
         keep_edge &= edges["score"] >= least
         keep_edge[keep_edge] = _best(edges["score"][keep_edge], max_edges)
-        keep &= _reaches_target(edges[keep_edge], len(self.nodes))
+        keep &= _reaches(self._is_target, edges[keep_edge])
         return self._cut(keep, keep_edge & keep[edges["source"]] & keep[edges["target"]])
 
     def with_evidence(self, evidence: dict[str, Any]) -> Circuit:
@@ -237,8 +268,8 @@ class Circuit:
         tables = {
             name: [
                 {
-                    column: float(str(value)) if isinstance(value, np.floating) else value.item()
-                    for column, value in zip(table.dtype.fields or (), row, strict=True)
+                    column: float(str(value)) if isinstance(value, np.floating) else value
+                    for column, value in zip(table.dtype.names or (), row, strict=True)
                 }
                 for row in table
             ]
@@ -267,8 +298,8 @@ class Circuit:
         """
         document = file.read(path)
         nodes, edges = (
-            np.array([tuple(row[c] for c in dtype.fields or ()) for row in document[name]], dtype)
-            for name, dtype in (("nodes", NODE), ("edges", EDGE))
+            np.array([tuple(_value(row, c) for c in dtype.names or ()) for row in rows], dtype)
+            for rows, dtype in ((document["nodes"], NODE), (document["edges"], EDGE))
         )
         try:
             return cls(nodes, edges, document["settings"], document["evidence"])
@@ -288,8 +319,9 @@ class Circuit:
         rows = (dict(zip(names, row, strict=True)) for row in self.nodes.tolist())
         graph = nx.DiGraph(settings=self.settings, evidence=self.evidence)
         graph.add_nodes_from(zip(ids, rows, strict=True))
-        for source, target, weight, score in self.edges.tolist():
-            graph.add_edge(ids[source], ids[target], weight=weight, score=score)
+        for source, target, *rest in self.edges.tolist():
+            named = zip((EDGE.names or ())[2:], rest, strict=True)
+            graph.add_edge(ids[source], ids[target], **dict(named))
         return graph
 
     def to_html(self, path: str | Path | None = None) -> str | Path:
@@ -326,11 +358,13 @@ class Circuit:
         list of str
             Its size, then a line for each piece of evidence, or `unvalidated: no evidence yet`.
         """
-        n, e, sites = len(self.nodes) - 1, len(self.edges), len(self._sites()) - 1
+        inner, targets = self.nodes[~self._is_target], self.nodes[self._is_target]
+        n, e, sites = len(inner), len(self.edges), len(set(inner["site"].tolist()))
         level = {"heads": "head", "components": "component"}
         noun = level.get(str(self.settings.get("level")), "feature")
         size = f"{n} {noun}{'s' * (n != 1)} at {sites} site{'s' * (sites != 1)}"
-        what = f"{size}, {e} edge{'s' * (e != 1)}, target: {self.nodes['label'][-1] or TARGET}"
+        ends = ", ".join(label or TARGET for label in targets["label"].tolist())
+        what = f"{size}, {e} edge{'s' * (e != 1)}, target{'s' * (len(targets) > 1)}: {ends}"
         return [what, *evidence_lines(self.evidence)]
 
     def __repr__(self) -> str:
@@ -341,8 +375,9 @@ class Circuit:
         what, *lines = map(html.escape, self.summary())
         return f"<div><b>Circuit</b>: {what}<br>{'<br>'.join(lines)}</div>"
 
-    def _sites(self) -> list[str]:
-        return list(dict.fromkeys(self.nodes["site"].tolist()))
+    @property
+    def _is_target(self) -> np.ndarray:
+        return self.nodes["kind"] == TARGET
 
     def _cut(self, keep: np.ndarray, keep_edge: np.ndarray) -> Circuit:
         if keep.all() and keep_edge.all():
@@ -353,6 +388,10 @@ class Circuit:
         return replace(self, nodes=self.nodes[keep], edges=edges, evidence={})
 
 
+def _value(row: dict[str, Any], column: str) -> Any:
+    return UNKNOWN[column] if row[column] is None else row[column]
+
+
 def _best(score: np.ndarray, limit: int | None) -> np.ndarray:
     """Mask of the `limit` highest scores (n,); ties go to the earlier row."""
     mask = np.zeros(len(score), dtype=bool)
@@ -360,12 +399,24 @@ def _best(score: np.ndarray, limit: int | None) -> np.ndarray:
     return mask
 
 
-def _reaches_target(edges: np.ndarray, n: int) -> np.ndarray:
-    """Mask of the nodes (n,) from which the last one can be reached."""
-    reached = np.arange(n) == n - 1
+def _reaching(score: np.ndarray, share: float) -> int:
+    """Count the highest scores that add up to a share of all."""
+    sums = np.cumsum(np.sort(score.astype(float))[::-1])
+    total = sums[-1] if len(sums) else 0.0
+    return int(np.searchsorted(sums, share * total * (1 - 1e-9))) + 1 if share * total else 0
+
+
+def _reaches(ends: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Mask of the nodes (n,) from which one of a mask can be reached."""
+    reached = ends
     while True:
         found = reached.copy()
         found[edges["source"][reached[edges["target"]]]] = True
         if (found == reached).all():
             return reached
         reached = found
+
+
+def short(site: str) -> str:
+    """Return the short name of a node's site, which may be that of tokens or targets."""
+    return site if site in (TOKEN, TARGET) else Site.parse(site).short

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
+from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import EMBED, OUTPUT, Graph
 from circuit_toolkit.sites import Site
@@ -36,16 +36,25 @@ def component_circuit(
     if node_scores is None:
         out, into = S.max(1), np.r_[0.0, S.max(0)[:-1]]  # as writer, as reader
         node_scores = np.maximum(out, into)
-    nodes = np.zeros(len(graph.writers) + 1, dtype=NODE)
-    for row, name in enumerate(graph.writers):
-        site, feature = place(name)
-        nodes[row] = (str(site), feature, 0.0, np.asarray(node_scores)[row], name)
-    nodes[-1] = (TARGET, 0, 0.0, S[:, -1].max(), str(settings.get("task", OUTPUT)))
+    kinds, sites, indices = zip(*map(place, graph.writers), strict=True)
+    writers = new_nodes(
+        len(graph.writers),
+        kind=kinds,
+        site=[str(site) for site in sites],
+        index=indices,
+        score=np.asarray(node_scores),
+        label=graph.writers,
+    )
+    end = new_nodes(1, TARGET, score=S[:, -1].max(), label=str(settings.get("task", OUTPUT)))
     rows, columns = S.nonzero()
-    edges = np.zeros(len(rows), dtype=EDGE)
-    edges["source"], edges["target"] = rows, columns + 1  # reader j is writer j + 1
-    edges["weight"], edges["score"] = W[rows, columns], S[rows, columns]
-    return Circuit(nodes, edges, {"level": "components", **settings})
+    edges = new_edges(
+        len(rows),
+        source=rows,
+        target=columns + 1,  # reader j is writer j + 1
+        weight=W[rows, columns],
+        score=S[rows, columns],
+    )
+    return Circuit(np.concatenate([writers, end]), edges, {"level": "components", **settings})
 
 
 def edge_scores(circuit: Circuit, graph: Graph) -> np.ndarray:
@@ -72,14 +81,14 @@ def _ends(circuit: Circuit, graph: Graph) -> tuple[list[int], list[int]]:
     )
 
 
-def place(name: str) -> tuple[Site, int]:
-    """Return the site and number of a component."""
+def place(name: str) -> tuple[str, Site, int]:
+    """Return the kind, the site and the number of a component."""
     if name == EMBED:
-        return Site("resid_pre", 0), 0
+        return "embedding", Site("resid_pre", 0), 0
     head = re.fullmatch(r"a(\d+)\.h(\d+)", name)
     if head:
-        return Site("head_out", int(head[1])), int(head[2])
-    return Site("mlp_out", int(name[1:])), 0
+        return "head", Site("head_out", int(head[1])), int(head[2])
+    return "mlp", Site("mlp_out", int(name[1:])), 0
 
 
 def averaged(effects: Tensor, average: Average) -> Tensor:

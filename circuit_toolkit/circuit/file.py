@@ -6,11 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from circuit_toolkit.circuit.tables import KINDS, STATUS, TARGET
 from circuit_toolkit.errors import FileFormatError
 from circuit_toolkit.files.documents import read_document, write_document
+from circuit_toolkit.sites import Site
 
 FORMAT = "circuit_toolkit.circuit"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _REMEDY = "Pass a file that `Circuit.save` wrote."
 
 
@@ -22,14 +24,26 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
 _ROW = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}  # int32
 _REAL = {"type": "number", "minimum": -3.4e38, "maximum": 3.4e38}  # float32
 _SCORE = _REAL | {"minimum": 0}
+_TEXT = {"type": "string"}
+_END = {"type": ["number", "null"], "minimum": -3.4e38, "maximum": 3.4e38}
 _NODE = _object(
-    site={"type": "string", "maxLength": 64},
-    feature=_ROW,
+    kind={"enum": list(KINDS)},
+    site=_TEXT,
+    position=_TEXT,
+    index=_ROW,
     activation=_REAL,
     score=_SCORE,
-    label={"type": "string", "maxLength": 160},
+    label=_TEXT,
 )
-_EDGE = _object(source=_ROW, target=_ROW, weight=_REAL, score=_SCORE)
+_EDGE = _object(
+    source=_ROW,
+    target=_ROW,
+    weight=_REAL,
+    score=_SCORE,
+    status={"enum": list(STATUS)},
+    low=_END,
+    high=_END,
+)
 SCHEMA = _object(
     settings={"type": "object"},
     evidence={"type": "object"},
@@ -47,13 +61,38 @@ def read(path: str | Path) -> dict[str, Any]:
     """Read the content of a circuit from JSON; FileFormatError where it breaks the schema."""
     from jsonschema.exceptions import best_match
 
-    document = read_document(path, FORMAT, SCHEMA_VERSION, _REMEDY, flat=True)
+    document = read_document(
+        path, FORMAT, SCHEMA_VERSION, _REMEDY, flat=True, older={1: _from_version_1}
+    )
     if error := best_match(_validator().iter_errors(document)):
         place = "/".join(map(str, error.absolute_path)) or "its top level"
         raise FileFormatError(
             f"{path} is damaged at {place}: {error.message[:200]}. Save the circuit again."
         )
     return document
+
+
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Bring a circuit of version 1 to this one: its nodes had neither kind nor position."""
+    settings = content["settings"]
+    level, position = settings.get("level"), settings.get("positions")
+    kinds = {"resid_pre": "embedding", "head_out": "head", "mlp_out": "mlp"}
+
+    def node(old: dict[str, Any]) -> dict[str, Any]:
+        site = old["site"]
+        kind = TARGET
+        if site != TARGET:
+            kind = "feature" if level in (None, "features") else kinds[Site.parse(site).kind]
+        at = position if kind == "feature" and isinstance(position, str) else ""
+        rest = {name: value for name, value in old.items() if name != "feature"}
+        return {**rest, "kind": kind, "position": at, "index": old["feature"]}
+
+    untested = {"status": STATUS[0], "low": None, "high": None}
+    return {
+        **content,
+        "nodes": [node(old) for old in content["nodes"]],
+        "edges": [{**old, **untested} for old in content["edges"]],
+    }
 
 
 @cache

@@ -1,17 +1,78 @@
-"""The two tables of a circuit: their columns, and what must hold in them."""
+"""The two tables of a circuit: their columns, the names of nodes, and what must hold in them."""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
+TEXT = "O"  # of any length: nothing is cut
 NODE = np.dtype(
-    [("site", "U64"), ("feature", "i4"), ("activation", "f4"), ("score", "f4"), ("label", "U160")]
+    [
+        ("kind", TEXT),
+        ("site", TEXT),
+        ("position", TEXT),
+        ("index", "i4"),
+        ("activation", "f4"),
+        ("score", "f4"),
+        ("label", TEXT),
+    ]
 )
-EDGE = np.dtype([("source", "i4"), ("target", "i4"), ("weight", "f4"), ("score", "f4")])
-TARGET = "target"  # the site name of the one target node
+EDGE = np.dtype(
+    [
+        ("source", "i4"),
+        ("target", "i4"),
+        ("weight", "f4"),
+        ("score", "f4"),
+        ("status", TEXT),
+        ("low", "f4"),
+        ("high", "f4"),
+    ]
+)
+TARGET, TOKEN = "target", "token"  # kinds whose nodes stand at a site of the same name
+KINDS = ("feature", "error", "head", "mlp", "embedding", TOKEN, TARGET)
+STATUS = ("untested", "confirmed", "refuted")
+UNKNOWN = {"low": -np.inf, "high": np.inf}  # the interval of an edge that was not tested
+
+
+def new_nodes(n: int, kind: str | Sequence[str] = "feature", **columns: Any) -> np.ndarray:
+    """Make a table of n nodes; columns that are not given are empty or 0."""
+    given = {"kind": kind, "site": kind, "position": "", "label": "", **columns}
+    return _filled(np.zeros(n, NODE), given)
+
+
+def new_edges(n: int, **columns: Any) -> np.ndarray:
+    """Make a table of n edges, untested where nothing else is said."""
+    given = {"status": STATUS[0], **UNKNOWN, **columns}
+    return _filled(np.zeros(n, EDGE), given)
+
+
+def _filled(table: np.ndarray, columns: dict[str, Any]) -> np.ndarray:
+    for name, values in columns.items():
+        table[name] = values
+    return table
+
+
+def ids_of(nodes: np.ndarray) -> list[str]:
+    """Return names that people can type, such as `blocks.3.hook_resid_post/17@s2`."""
+    return [
+        _name(kind, site, index, label) + (f"@{position}" if position else "")
+        for kind, site, position, index, _, _, label in nodes.tolist()
+    ]
+
+
+def _name(kind: str, site: str, index: int, label: str) -> str:
+    if kind in (TARGET, TOKEN):
+        return f"{kind}:{label}" if label else kind
+    if kind in ("head", "mlp"):
+        layer = Site.parse(site).layer
+        return f"a{layer}.h{index}" if kind == "head" else f"m{layer}"
+    return {"feature": f"{site}/{index}", "error": f"{site}/error", "embedding": "embed"}[kind]
 
 
 def check_tables(nodes: np.ndarray, edges: np.ndarray) -> None:
@@ -23,10 +84,11 @@ def check_tables(nodes: np.ndarray, edges: np.ndarray) -> None:
 
 
 def depths(sites: np.ndarray) -> np.ndarray:
-    """Rank of each site in the order of computation, from 0; the target's comes last."""
+    """Rank of each site in the order of computation, from 0; tokens come first, targets last."""
     names = sites.tolist()
-    order = sorted({name for name in names if name != TARGET}, key=Site.parse)
-    rank = {name: i for i, name in enumerate([*order, TARGET])}
+    order = sorted({name for name in names if name not in (TARGET, TOKEN)}, key=Site.parse)
+    ends = [[name] if name in names else [] for name in (TOKEN, TARGET)]
+    rank = {name: i for i, name in enumerate([*ends[0], *order, *ends[1]])}
     return np.array([rank[name] for name in names])
 
 
@@ -34,26 +96,34 @@ def _check_dtype(name: str, table: np.ndarray, dtype: np.dtype) -> None:
     if not isinstance(table, np.ndarray) or table.dtype != dtype or table.ndim != 1:
         got = f"{table.dtype} of shape {table.shape}" if isinstance(table, np.ndarray) else table
         raise InputError(f"{name} must be one row per {name[:-1]} with dtype {dtype}, got {got}.")
-    for column in (c for c in dtype.fields or () if dtype[c].kind == "f"):
-        if not np.isfinite(table[column]).all():
+    for column in dtype.fields or ():
+        if dtype[column].kind == "O":
+            if not all(isinstance(text, str) for text in table[column].tolist()):
+                raise InputError(f"{name}[{column!r}] must hold texts.")
+        elif np.isnan(table[column]).any() or (
+            column not in UNKNOWN and not np.isfinite(table[column]).all()
+        ):
             raise InputError(f"{name}[{column!r}] holds NaN or infinity.")
     if (table["score"] < 0).any():
         raise InputError(f"{name}['score'] holds negative values; a score is a size, 0 or more.")
 
 
 def _check_nodes(nodes: np.ndarray) -> None:
-    is_target = nodes["site"] == TARGET
-    if not is_target[-1:].any() or is_target.sum() != 1 or nodes["feature"][-1] != 0:
-        raise InputError(
-            f"The last node, and no other, must be the target (site {TARGET!r}, feature 0); "
-            f"{is_target.sum()} of {len(nodes)} nodes are."
-        )
-    if (nodes["feature"] < 0).any():
-        raise InputError("nodes['feature'] holds a negative index.")
-    keys, counts = np.unique(nodes[["site", "feature"]], return_counts=True)
-    if (counts > 1).any():
-        site, feature = keys[counts > 1][0]
-        raise InputError(f"Node {site}/{feature} is there twice. Merge its rows.")
+    is_target = nodes["kind"] == TARGET
+    n = int(is_target.sum())
+    if not n or not is_target[-n:].all():
+        raise InputError(f"The last nodes, and no others, must be targets (kind {TARGET!r}).")
+    for kind, site in nodes[["kind", "site"]].tolist():
+        if kind not in KINDS:
+            raise InputError(f"Unknown kind of node {kind!r}. Use one of {', '.join(KINDS)}.")
+        at_own = site if site in (TARGET, TOKEN) else None
+        if at_own != (kind if kind in (TARGET, TOKEN) else None):
+            raise InputError(f"A node of kind {kind!r} cannot stand at site {site!r}.")
+    if (nodes["index"] < 0).any():
+        raise InputError("nodes['index'] holds a negative index.")
+    name, count = Counter(ids_of(nodes)).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"Node {name} is there twice. Merge its rows.")
 
 
 def _check_edges(edges: np.ndarray, site: np.ndarray, depth: np.ndarray) -> None:
@@ -71,7 +141,9 @@ def _check_edges(edges: np.ndarray, site: np.ndarray, depth: np.ndarray) -> None
     if backward.any():
         s, t = (site[ends[np.argmax(backward)]] for ends in (source, target))
         raise InputError(f"An edge runs from {s} to {t}, against the order of computation.")
-    keys, counts = np.unique(edges[["source", "target"]], return_counts=True)
+    keys, counts = np.unique(np.stack([source, target], 1), axis=0, return_counts=True)
     if (counts > 1).any():
         s, t = keys[counts > 1][0]
         raise InputError(f"The edge from row {s} to row {t} is there twice. Add up its weights.")
+    if unknown := set(edges["status"].tolist()) - set(STATUS):
+        raise InputError(f"Unknown status {unknown.pop()!r} of an edge: {', '.join(STATUS)}.")

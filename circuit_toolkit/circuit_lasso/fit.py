@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
+from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.circuit_lasso import fit_file
 from circuit_toolkit.circuit_lasso.relevance import propagate_relevance
 from circuit_toolkit.errors import InputError
@@ -324,17 +324,22 @@ class LassoFit:
             row[live] = offset + np.arange(len(live))
             rows.append(row)
             offset += len(live)
-            table = np.zeros(len(live), NODE)
-            table["site"], table["feature"], table["score"] = str(site), features, relevance[live]
-            if prompt is None:
-                table["activation"] = self._means[site][features]
-            else:
-                table["activation"] = self.rows.features[site][[prompt]].toarray().ravel()[features]
-            if site in self.labels:
-                table["label"] = [self.labels[site][feature] for feature in features]
-            nodes.append(table)
-        end = np.zeros(1, NODE)
-        end["site"], end["label"], end["score"] = TARGET, self.settings["target"], 1.0
+            acts = self._means[site]
+            if prompt is not None:
+                acts = self.rows.features[site][[prompt]].toarray().ravel()
+            known = self.labels.get(site)
+            nodes.append(
+                new_nodes(
+                    len(live),
+                    site=str(site),
+                    position=self.settings["positions"],
+                    index=features,
+                    score=relevance[live],
+                    activation=acts[features],
+                    label="" if known is None else [known[feature] for feature in features],
+                )
+            )
+        end = new_nodes(1, TARGET, label=self.settings["target"], score=1.0)
         if self.rows.metric is not None and self.settings["objective"] == "squared error":
             values = self.rows.metric
             end["activation"] = values.mean() if prompt is None else values[prompt]
@@ -367,7 +372,5 @@ class LassoFit:
 
 
 def _edges(source, target, weight, score) -> np.ndarray:
-    table = np.zeros(len(source), EDGE)
-    table["source"], table["target"] = source, target
-    table["weight"], table["score"] = np.asarray(weight).ravel(), score
-    return table
+    flat = np.asarray(weight).ravel()
+    return new_edges(len(source), source=source, target=target, weight=flat, score=score)

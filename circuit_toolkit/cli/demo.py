@@ -60,7 +60,7 @@ def run_demo(args: argparse.Namespace) -> None:
         "features": len(circuit.nodes) - 1,
         "edges": len(circuit.edges),
         "evidence": circuit.evidence,
-        "top_features": nodes[["site", "feature", "label", "score"]].to_dict("records"),
+        "top_features": nodes[["site", "index", "label", "score"]].to_dict("records"),
         "top_edges": edges.to_dict("records"),
         "files": files,
     }
@@ -88,7 +88,7 @@ def _report(circuit: Any, example: str, result: dict[str, Any]) -> list[str]:
         "",
         "Strongest features (share of the relevance that reaches the target)",
         *(
-            f"  {row['score']:.3f}  {row['site']:>13} #{row['feature']:<4} {row['label']}"
+            f"  {row['score']:.3f}  {row['site']:>13} #{row['index']:<4} {row['label']}"
             for row in result["top_features"]
         ),
         "",

@@ -18,7 +18,10 @@ def feature_at(
 ) -> tuple[Site, int]:
     """Read the name of a feature."""
     try:
-        place, index = feature.rpartition("/")[::2] if isinstance(feature, str) else feature
+        # Where a node of a circuit stands (`@s2`) says nothing here.
+        place, index = (
+            feature.partition("@")[0].rpartition("/")[::2] if isinstance(feature, str) else feature
+        )
         index = int(index) if isinstance(index, str) else operator.index(index)
         if place == "":
             raise ValueError("a number alone")

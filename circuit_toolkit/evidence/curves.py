@@ -329,7 +329,7 @@ def _order(
         nodes = circuit.nodes[:-1]
         named = [(Site.parse(str(name)), name) for name in np.unique(nodes["site"])]
         given = {
-            site: (nodes["feature"][nodes["site"] == name], nodes["score"][nodes["site"] == name])
+            site: (nodes["index"][nodes["site"] == name], nodes["score"][nodes["site"] == name])
             for site, name in named
         }
     else:

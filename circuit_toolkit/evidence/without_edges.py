@@ -87,8 +87,8 @@ class WithoutEdges:
         edges = np.concatenate(parts)
         row = {tuple(key): i for i, key in enumerate(edges[["end", "source", "target"]].tolist())}
         number = {str(site): end for end, site in enumerate(self.sites)} | {TARGET: len(self.sites)}
-        nodes = circuit.nodes[["site", "feature"]].tolist()
-        for source, target, _, score in circuit.edges.tolist():
+        nodes = circuit.nodes[["site", "index"]].tolist()
+        for source, target, score in circuit.edges[["source", "target", "score"]].tolist():
             (start, u), (end, v) = nodes[source], nodes[target]
             key = (number.get(end, -1), u, v)
             if key not in row or number.get(start) != number[end] - 1:

@@ -312,17 +312,17 @@ def _neighbours(
 
 
 def _edges_of(circuit: Circuit | None, name: str) -> tuple[dict[str, Any], ...]:
-    """Edges of a circuit at a feature, those of the highest score first."""
-    ids = circuit.ids() if circuit is not None else []
-    if circuit is None or name not in ids:
+    """Edges of a circuit at a feature, at any position, those of the highest score first."""
+    if circuit is None:
         return ()
-    row, found = ids.index(name), []
-    for number in np.argsort(-circuit.edges["score"], kind="stable").tolist():
-        source, target, weight, _ = circuit.edges[number].tolist()
-        if row not in (source, target):
+    ids, found = circuit.ids(), []
+    mine = {row for row, each in enumerate(ids) if each.partition("@")[0] == name}
+    edges = circuit.edges[np.argsort(-circuit.edges["score"], kind="stable")]
+    for source, target, weight in edges[["source", "target", "weight"]].tolist():
+        if not mine & {source, target}:
             continue
-        direction, other = ("in", source) if row == target else ("out", target)
-        label = str(circuit.nodes["label"][other])
+        direction, other = ("in", source) if target in mine else ("out", target)
+        label = circuit.nodes["label"][other]
         found.append(
             {"feature": ids[other], "weight": weight, "label": label, "direction": direction}
         )

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,18 @@ def document(
 
 
 def read_document(
-    path: str | os.PathLike, form: str, version: int, remedy: str, *, flat: bool = False
+    path: str | os.PathLike,
+    form: str,
+    version: int,
+    remedy: str,
+    *,
+    flat: bool = False,
+    older: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of a document; `remedy` says what to do about a damaged or foreign file.
 
-    A flat one has its content beside the head, and no checksum.
+    A flat one has its content beside the head, and no checksum. `older` brings the content of
+    older versions to this one.
     """
     path = resolved(path)
     if not path.is_file():
@@ -94,7 +101,14 @@ def read_document(
         raise FileFormatError(
             f"{path} is not readable JSON ({error}). Is it cut off? {remedy}"
         ) from error
-    return content_of(found, form, version, f"{path}", remedy, flat=flat)
+    wrote = found.get("schema_version") if isinstance(found, dict) else None
+    if wrote is None or not older or wrote not in older:
+        return content_of(found, form, version, f"{path}", remedy, flat=flat)
+    content = content_of(found, form, wrote, f"{path}", remedy, flat=flat)
+    try:
+        return older[wrote](content)
+    except (KeyError, TypeError, AttributeError, InputError) as error:
+        raise FileFormatError(f"{path} is a damaged file of version {wrote}. {remedy}") from error
 
 
 def content_of(

@@ -11,7 +11,7 @@ import numpy as np
 
 from circuit_toolkit.arguments import number, whole
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
+from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.display import draw
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.autoencoder import CodeAutoencoders
@@ -220,9 +220,8 @@ class HeadCodesFit:
         nodes = head_nodes([self._place(i) for i in kept.tolist()], flat[kept].tolist(), target)
         mine = self.pairs[np.ix_(kept, kept)]
         source, end = np.nonzero((mine > 0) & (mine >= pairs * self.pairs.max()))
-        edges = np.zeros(len(source), dtype=EDGE)
-        edges["source"], edges["target"] = source, end
-        edges["weight"] = edges["score"] = mine[source, end]
+        size = mine[source, end]
+        edges = new_edges(len(source), source=source, target=end, weight=size, score=size)
         chosen = {"threshold": threshold, "n_heads": n_heads, "pairs": pairs}
         return Circuit(nodes, edges, {**self.settings, "level": "heads", **chosen})
 
@@ -236,8 +235,12 @@ def head_nodes(
     heads: Sequence[tuple[int, int]], scores: Sequence[float], target: str
 ) -> np.ndarray:
     """Make the table of nodes of a circuit over heads."""
-    nodes = np.zeros(len(heads) + 1, dtype=NODE)
-    for row, ((layer, head), score) in enumerate(zip(heads, scores, strict=True)):
-        nodes[row] = (str(Site("head_out", layer)), head, 0.0, score, f"a{layer}.h{head}")
-    nodes[-1] = (TARGET, 0, 0.0, 0.0, target)
-    return nodes
+    nodes = new_nodes(
+        len(heads),
+        "head",
+        site=[str(Site("head_out", layer)) for layer, _ in heads],
+        index=[head for _, head in heads],
+        score=scores,
+        label=[f"a{layer}.h{head}" for layer, head in heads],
+    )
+    return np.concatenate([nodes, new_nodes(1, TARGET, label=target)])

@@ -220,7 +220,7 @@ class HeadExplorer(Panel):
             return
         node = self.circuit.nodes[self.circuit.ids().index(change.new)]
         if node["site"] != TARGET:
-            self.selected = (Site.parse(str(node["site"])).layer, int(node["feature"]))
+            self.selected = (Site.parse(str(node["site"])).layer, int(node["index"]))
 
     def _redraw(self, widget: Any, drawn: Any) -> None:
         """Put a new figure into a widget that is there: each widget brings its own script."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
+from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
@@ -37,13 +37,17 @@ class FeatureEffects:
             raise InputError("These effects are of edges alone: let the method score nodes too.")
         sites = list(self.features)
         sizes = [len(self.features[site]) for site in sites]
-        table = np.zeros(sum(sizes) + 1, NODE)
-        table["site"][:-1] = np.repeat([str(site) for site in sites], sizes)
-        table["feature"][:-1] = np.concatenate([self.features[site] for site in sites])
-        table["score"][:-1] = np.concatenate([np.abs(self.nodes[site]) for site in sites])
-        table["activation"][:-1] = np.concatenate([self.activation[site] for site in sites])
+        table = new_nodes(
+            sum(sizes),
+            site=np.repeat([str(site) for site in sites], sizes),
+            position=str(self.settings.get("positions", "")),
+            index=np.concatenate([self.features[site] for site in sites]),
+            score=np.concatenate([np.abs(self.nodes[site]) for site in sites]),
+            activation=np.concatenate([self.activation[site] for site in sites]),
+        )
         label = str(self.settings.get("task", TARGET))
-        table[-1] = (TARGET, 0, 0.0, table["score"].max(), label)
+        end = new_nodes(1, TARGET, score=table["score"].max(), label=label)
+        table = np.concatenate([table, end])
         edges, first = [], np.cumsum([0, *sizes])
         for site, later, here, there in zip(sites, sites[1:], first, first[1:], strict=False):
             if site not in self.edges:
@@ -65,13 +69,10 @@ class FeatureEffects:
         keep = np.zeros(len(table), bool)
         keep[np.argsort(-table["score"][:-1], kind="stable")[:max_features]] = True
         keep[-1] = True
-        part = whole.subgraph(keep & ((table["score"] > 0) | (table["site"] == TARGET)))
+        part = whole.subgraph(keep & ((table["score"] > 0) | (table["kind"] == TARGET)))
         best = np.sort(np.argsort(-part.edges["score"], kind="stable")[:max_edges])
         return Circuit(part.nodes, part.edges[best], part.settings)
 
 
 def _edge_table(source: np.ndarray, target: np.ndarray, weight: Any, score: Any) -> np.ndarray:
-    table = np.zeros(len(source), EDGE)
-    for name, values in zip(EDGE.names or (), (source, target, weight, score), strict=True):
-        table[name] = values
-    return table
+    return new_edges(len(source), source=source, target=target, weight=weight, score=score)

@@ -148,7 +148,7 @@ def test_circuits_hold_the_averages(tiny):
         assert (averaged(effects, average) == want).all()
     assert found.settings["method"] == "EAP-IG" and found.settings["steps"] == 2
     assert found.settings["n_prompts"] == 3 and found.settings["seconds"] > 0
-    source, target, weight, _ = found.edges[3].tolist()
+    source, target, weight, *_ = found.edges[3].tolist()
     assert weight == pytest.approx(float(effects.mean(0)[source, target - 1]), rel=1e-4)
     assert eap(tiny, task).settings["method"] == "EAP"
 

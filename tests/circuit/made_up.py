@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from circuit_toolkit.circuit.circuit import EDGE, NODE, TARGET, Circuit
+from circuit_toolkit.circuit import TARGET, Circuit, new_edges, new_nodes
 from circuit_toolkit.sites import Site
 
 WORDS = [
@@ -24,14 +24,14 @@ SITES = [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(6)
 def made_up_circuit(n=40, e=110, sites=SITES, seed=0, evidence=True, label=None):
     """`n` features over `sites` and about `e` edges; every feature reaches the target."""
     rng = np.random.default_rng(seed)
-    nodes = np.zeros(n + 1, dtype=NODE)
+    nodes = new_nodes(n + 1)
     column = np.sort(np.concatenate([np.arange(len(sites)), rng.integers(0, len(sites), n)])[:n])
     nodes["site"][:n] = [str(sites[c]) for c in column]
-    nodes["feature"][:n] = rng.permutation(4096)[:n]
+    nodes["index"][:n] = rng.permutation(4096)[:n]
     nodes["activation"][:n] = rng.gamma(2, 1.5, n)
     nodes["score"][:n] = rng.gamma(1, 1, n)
     nodes["label"][:n] = [label or WORDS[i % len(WORDS)] for i in rng.permutation(n)]
-    nodes[n] = (TARGET, 0, 3.2, nodes["score"].max(), "logit difference")
+    nodes[n] = (TARGET, TARGET, "", 0, 3.2, nodes["score"].max(), "logit difference")
     column = np.append(column, len(sites))
     steps = column[None, :] - column[:, None]  # (n + 1, n + 1), source x target
     weight = np.where(steps > 0, rng.random(steps.shape) ** (0.6 * np.maximum(steps, 1)), 0)
@@ -40,11 +40,11 @@ def made_up_circuit(n=40, e=110, sites=SITES, seed=0, evidence=True, label=None)
         if len(edges) >= e or weight.flat[pair] == 0:
             break
         edges.add((int(pair // (n + 1)), int(pair % (n + 1))))
-    table = np.zeros(len(edges), dtype=EDGE)
+    table = new_edges(len(edges))
     for row, (source, target) in enumerate(sorted(edges)):
         size = rng.gamma(1.2, 0.25)
         sign = rng.choice([1, -1], p=[0.75, 0.25])
-        table[row] = (source, target, sign * size, size)
+        table[["source", "target", "weight", "score"]][row] = (source, target, sign * size, size)
     found = {
         "fit": {"held_out_r2": 0.83, "train_r2": 0.86},
         "ablation": {

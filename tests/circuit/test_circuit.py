@@ -9,26 +9,56 @@ import numpy as np
 import pytest
 import torch
 
-from circuit_toolkit.circuit.circuit import EDGE, NODE, TARGET, Circuit
+from circuit_toolkit.circuit import TARGET, Circuit, new_edges, new_nodes
 from circuit_toolkit.circuit.evidence import evidence_lines
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.sites import Site
 from tests.circuit.made_up import made_up_circuit
 
+END = "target:logit difference"
+
 
 def by_hand():
     """a drives b; a and b drive the target; c drives nothing."""
-    nodes = np.array(
-        [
-            ("blocks.0.hook_resid_pre", 3, 1.0, 2.0, "a"),
-            ("blocks.0.hook_resid_post", 9, 0.5, 1.0, "b"),
-            ("blocks.0.hook_resid_post", 1, 0.5, 4.0, "c"),
-            (TARGET, 0, 0.0, 0.0, "logit difference"),
-        ],
-        dtype=NODE,
+    features = new_nodes(
+        3,
+        site=["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post", "blocks.0.hook_resid_post"],
+        index=[3, 9, 1],
+        activation=[1.0, 0.5, 0.5],
+        score=[2.0, 1.0, 4.0],
+        label=["a", "b", "c"],
     )
-    edges = np.array([(0, 1, 0.5, 0.5), (0, 3, -0.2, 0.2), (1, 3, 0.9, 0.9)], dtype=EDGE)
+    nodes = np.concatenate([features, new_nodes(1, TARGET, label="logit difference")])
+    weight = np.array([0.5, -0.2, 0.9])
+    edges = new_edges(3, source=[0, 0, 1], target=[1, 3, 3], weight=weight, score=np.abs(weight))
     return Circuit(nodes, edges, {"method": "by hand"})
+
+
+def every_kind():
+    """One node of each kind, two targets, and edges that were tested."""
+    inner = new_nodes(
+        6,
+        kind=["token", "embedding", "feature", "error", "head", "mlp"],
+        site=["token", *(f"blocks.{at}" for at in (
+            "0.hook_resid_pre", "1.hook_resid_post", "1.hook_resid_post", "2.attn.hook_result",
+            "2.hook_mlp_out",
+        ))],
+        position=["3", "", "s2", "s2", "end", "end"],
+        index=[17, 0, 5, 0, 7, 0],
+        label=["Mary", "", "x" * 500, "", "", ""],
+    )  # fmt: skip
+    ends = new_nodes(2, TARGET, label=["Mary", "John"])
+    edges = new_edges(
+        3,
+        source=[0, 2, 4],
+        target=[2, 6, 7],
+        weight=[1, 2, 3],
+        score=[1, 2, 3],
+        status=["confirmed", "refuted", "untested"],
+        low=[0.5, -1, -np.inf],
+        high=[1.5, 3, np.inf],
+    )
+    return Circuit(np.concatenate([inner, ends]), edges, {"method": "by hand"})
 
 
 def same(a, b):
@@ -42,7 +72,8 @@ def same(a, b):
 def test_what_a_circuit_made_by_hand_says():
     circuit = by_hand()
     first, second = "blocks.0.hook_resid_pre/3", "blocks.0.hook_resid_post/9"
-    assert circuit.ids() == [first, second, "blocks.0.hook_resid_post/1", "target"]
+    last = "target:logit difference"
+    assert circuit.ids() == [first, second, "blocks.0.hook_resid_post/1", last]
     features = {site: found.tolist() for site, found in circuit.features().items()}
     assert features == {Site("resid_pre", 0): [3], Site("resid_post", 0): [1, 9]}
     assert circuit.depths().tolist() == [0, 1, 1, 2]
@@ -54,12 +85,37 @@ def test_what_a_circuit_made_by_hand_says():
     assert edges.index.tolist() == [2, 0, 1]
 
 
+def test_what_nodes_of_every_kind_are_called():
+    circuit = every_kind()
+    assert circuit.ids() == [
+        "token:Mary@3",
+        "embed",
+        "blocks.1.hook_resid_post/5@s2",
+        "blocks.1.hook_resid_post/error@s2",
+        "a2.h7@end",
+        "m2@end",
+        "target:Mary",
+        "target:John",
+    ]
+    assert circuit.depths().tolist() == [0, 1, 2, 2, 3, 4, 5, 5]
+    assert circuit.node_table()["site"].tolist()[0] == "token"
+    assert circuit.node_table()["label"][2] == "x" * 500
+    placed = {place: units.tolist() for place, units in circuit.placed_features().items()}
+    assert placed[Site("resid_post", 1), "s2"] == [5] and placed[Site("head_out", 2), "end"] == [7]
+    assert circuit.edge_table()["status"].tolist() == ["untested", "refuted", "confirmed"]
+    assert circuit.summary()[0].endswith("3 edges, targets: Mary, John")
+    graph = circuit.to_networkx()
+    assert graph.edges["token:Mary@3", "blocks.1.hook_resid_post/5@s2"]["status"] == "confirmed"
+    kept = circuit.prune()  # what reaches either target
+    assert kept.ids() == [circuit.ids()[i] for i in (0, 2, 4, 6, 7)]
+
+
 def test_to_networkx_is_the_same_graph():
     circuit = made_up_circuit()
     graph = circuit.to_networkx()
     assert nx.is_directed_acyclic_graph(graph)
     assert list(graph) == circuit.ids()
-    assert all(nx.has_path(graph, node, TARGET) for node in graph)
+    assert all(nx.has_path(graph, node, END) for node in graph)
     weights = nx.to_numpy_array(graph, weight="weight")
     edges = circuit.edges
     np.testing.assert_allclose(weights[edges["source"], edges["target"]], edges["weight"])
@@ -70,11 +126,19 @@ def test_to_networkx_is_the_same_graph():
 def test_pruning_by_hand():
     circuit = by_hand()
     assert circuit.prune().ids() == [circuit.ids()[i] for i in (0, 1, 3)]  # c goes: no path
-    assert circuit.prune(max_features=1).ids() == ["target"]  # c has the best score, and no path
+    assert circuit.prune(max_features=1).ids() == [END]  # c has the best score, and no path
     assert circuit.prune(max_features=2).edges["weight"].tolist() == [np.float32(-0.2)]
     assert circuit.prune(min_score=0.4).ids() == circuit.prune(max_edges=2).ids()
-    assert circuit.prune(max_edges=1).ids() == ["blocks.0.hook_resid_post/9", "target"]
-    assert circuit.prune(max_features=0).ids() == ["target"]
+    assert circuit.prune(max_edges=1).ids() == ["blocks.0.hook_resid_post/9", END]
+    assert circuit.prune(max_features=0).ids() == [END]
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0, []), (0.5, [1]), (0.58, [1, 3]), (1, [1, 3, 9])])
+def test_pruning_keeps_the_fewest_features_of_a_share(share, kept):
+    circuit = by_hand()  # scores 2, 1 and 4, all of which drive the target here
+    edges = new_edges(3, source=[0, 1, 2], target=3, weight=1, score=1)
+    features = replace(circuit, edges=edges).prune(share=share).features().values()
+    assert sorted(x for units in features for x in units.tolist()) == kept
 
 
 @pytest.mark.parametrize("limits", [{"max_features": 12}, {"max_edges": 30}, {"min_score": 0.3}])
@@ -85,7 +149,7 @@ def test_what_pruning_keeps(limits):
     assert len(pruned.edges) <= limits.get("max_edges", 110)
     assert (pruned.edges["score"] >= limits.get("min_score", 0)).all()
     graph = pruned.to_networkx()
-    assert all(nx.has_path(graph, node, TARGET) for node in graph)
+    assert all(nx.has_path(graph, node, END) for node in graph)
     assert pruned.prune(**limits) is pruned
     whole = circuit.to_networkx()
     assert set(graph) <= set(whole)
@@ -118,12 +182,44 @@ def test_subgraph_keeps_what_is_asked():
             circuit.subgraph(keep)
 
 
-@pytest.mark.parametrize("circuit", [by_hand(), made_up_circuit(), by_hand().prune(max_edges=0)])
+@pytest.mark.parametrize(
+    "circuit", [by_hand(), every_kind(), made_up_circuit(), by_hand().prune(max_edges=0)]
+)
 def test_a_file_gives_the_same_circuit_back(circuit, tmp_path):
     path = circuit.save(tmp_path / "circuit.json")
     assert same(Circuit.load(path), circuit)
-    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == 1
+    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == 2
     assert os.listdir(tmp_path) == ["circuit.json"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "site", "feature", "name"),
+    [
+        ({"level": "features", "positions": "s2"}, "blocks.3.hook_resid_post", 5, "/5@s2"),
+        ({"level": "features", "positions": "last"}, "blocks.0.hook_resid_pre", 5, "/5@last"),
+        ({"level": "heads"}, "blocks.4.attn.hook_result", 1, "a4.h1"),
+        ({"level": "components"}, "blocks.2.hook_mlp_out", 0, "m2"),
+        ({"level": "components"}, "blocks.0.hook_resid_pre", 0, "embed"),
+    ],
+)
+def test_a_file_of_version_1_opens(settings, site, feature, name, tmp_path):
+    old = {
+        **{"format": "circuit_toolkit.circuit", "schema_version": 1},
+        **{"settings": settings, "evidence": {}},
+        "nodes": [
+            {"site": site, "feature": feature, "activation": 0.5, "score": 1.0, "label": "a"},
+            {"site": TARGET, "feature": 0, "activation": 2.0, "score": 1.0, "label": "end"},
+        ],
+        "edges": [{"source": 0, "target": 1, "weight": -0.25, "score": 0.25}],
+    }
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    circuit = Circuit.load(tmp_path / "old.json")
+    assert circuit.ids()[0].endswith(name) and circuit.ids()[1] == "target:end"
+    assert circuit.edges["status"].tolist() == ["untested"] and circuit.edges["weight"][0] == -0.25
+    for damaged in ({"nodes": [{}]}, {"settings": []}, {"nodes": 3}):
+        (tmp_path / "old.json").write_text(json.dumps(old | damaged))
+        with pytest.raises(FileFormatError, match=r"damaged"):
+            Circuit.load(tmp_path / "old.json")
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -146,10 +242,10 @@ def test_a_file_has_the_permissions_of_any_other(tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda d: d | {"schema_version": 2}, "schema version 2"),
+        (lambda d: d | {"schema_version": 3}, "schema version 3"),
         (lambda d: d | {"format": "something"}, "holds no circuit"),
         (lambda d: [d], "holds no circuit"),
-        (lambda d: d | {"nodes": d["nodes"][:-1]}, "must be the target"),
+        (lambda d: d | {"nodes": d["nodes"][:-1]}, "must be targets"),
         (lambda d: d | {"nodes": []}, "damaged at nodes"),
         (lambda d: d | {"more": 1}, "more"),
         (lambda d: d | {"edges": [{**d["edges"][0], "source": 1.5}]}, "damaged at edges/0/source"),
@@ -185,14 +281,17 @@ def changed(table, row, **values):
     [
         (lambda n: n.tolist(), None, "dtype"),
         (lambda n: n[None], None, "shape"),
-        (lambda n: n[["site", "feature"]], None, "dtype"),
-        (lambda n: n[:0], None, "must be the target"),
-        (lambda n: n[:-1], None, "must be the target"),
-        (lambda n: changed(n, 0, site=TARGET), None, "must be the target"),
-        (lambda n: changed(n, -1, feature=2), None, "must be the target"),
+        (lambda n: n[["site", "index"]], None, "dtype"),
+        (lambda n: n[:0], None, "must be targets"),
+        (lambda n: n[:-1], None, "must be targets"),
+        (lambda n: changed(n, 0, kind=TARGET, site=TARGET), None, "must be targets"),
+        (lambda n: changed(n, 0, kind="neuron"), None, "Unknown kind of node 'neuron'"),
+        (lambda n: changed(n, 0, site=TARGET), None, "cannot stand at site 'target'"),
+        (lambda n: changed(n, -1, site="resid_pre 0"), None, "cannot stand at site"),
+        (lambda n: changed(n, 0, label=3), None, "must hold texts"),
         (lambda n: changed(n, 0, site="layer 3"), None, "not a site"),
-        (lambda n: changed(n, 0, feature=-1), None, "negative index"),
-        (lambda n: changed(n, 2, feature=9), None, "hook_resid_post/9 is there twice"),
+        (lambda n: changed(n, 0, index=-1), None, "negative index"),
+        (lambda n: changed(n, 2, index=9), None, "hook_resid_post/9 is there twice"),
         (lambda n: changed(n, 0, score=np.nan), None, "NaN"),
         (lambda n: changed(n, 0, score=-1), None, "negative values"),
         (lambda n: changed(n, 0, activation=np.inf), None, "NaN or infinity"),
@@ -203,6 +302,8 @@ def changed(table, row, **values):
         (None, lambda e: changed(e, 0, source=3, target=0), "against the order of computation"),
         (None, lambda e: changed(e, 0, target=3), "there twice"),
         (None, lambda e: changed(e, 0, weight=np.nan), "NaN"),
+        (None, lambda e: changed(e, 0, low=np.nan), "NaN"),
+        (None, lambda e: changed(e, 0, status="likely"), "Unknown status 'likely'"),
     ],
 )
 def test_tables_that_are_no_circuit_are_refused(nodes, edges, words):

@@ -127,7 +127,7 @@ def test_the_default_sizes_are_those_of_mib_and_the_table_says_all(tiny, saes, t
 def test_a_circuit_counts_by_its_scores_and_the_seed_decides_the_rest(tiny, saes, task, acts):
     circuit = feature_attribution(tiny, saes, task, min_active=1, max_features=10)
     table = {site: np.zeros(FEATURES) for site in SITES}
-    for name, feature, _, score, _ in circuit.nodes[:-1].tolist():
+    for name, feature, score in circuit.nodes[["site", "index", "score"]][:-1].tolist():
         table[Site.parse(name)][feature] = score
     sizes = [3, 10]
     one = faithfulness(circuit, tiny, saes, task, acts, sizes=sizes, draws=1)

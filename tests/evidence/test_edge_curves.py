@@ -126,8 +126,8 @@ def circuit_with(chain, kept):
     edges = full.edges.copy()
     ends = {str(site): number for number, site in enumerate(SITES)} | {"target": 3}
     for row, (source, target, *_) in enumerate(edges.tolist()):
-        key = ends[full.nodes["site"][target]], full.nodes["feature"][source]
-        edges["score"][row] = (*key, full.nodes["feature"][target]) in kept
+        key = ends[full.nodes["site"][target]], full.nodes["index"][source]
+        edges["score"][row] = (*key, full.nodes["index"][target]) in kept
     from dataclasses import replace
 
     return replace(full, edges=edges)

@@ -12,10 +12,11 @@ import circuit_toolkit as ct
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import component_circuit
-from circuit_toolkit.circuit.tables import EDGE, NODE, TARGET
+from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence import evaluate, random_features
+from circuit_toolkit.head_codes.fit import head_nodes
 from circuit_toolkit.interventions import intervene, put, resample
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.patching.effects import patching_effects
@@ -30,9 +31,12 @@ SHARES = {"faithfulness", "completeness", "random_faithfulness", "random_complet
 
 
 def circuit_of(features):
-    rows = [(str(site), i, 1, 1, "") for site, chosen in features.items() for i in chosen]
-    nodes = np.array([*rows, (TARGET, 0, 0, 1, "m")], NODE)
-    edges = np.array([(i, len(rows), 1, 1) for i in range(len(rows))], EDGE)
+    rows = [(str(site), i) for site, chosen in features.items() for i in chosen]
+    sites, numbers = zip(*rows, strict=True) if rows else ((), ())
+    inner = new_nodes(len(rows), site=sites, index=numbers, activation=1, score=1)
+    nodes = np.concatenate([inner, new_nodes(1, TARGET, score=1, label="m")])
+    n = len(rows)
+    edges = new_edges(n, source=np.arange(n), target=n, weight=1, score=1)
     return Circuit(nodes, edges, {"method": "made up"}, {"fit": {"held_out_r2": 0.5}})
 
 
@@ -273,11 +277,8 @@ CORRUPTED = [
 
 
 def of_heads(*heads: tuple[int, int]) -> Circuit:
-    nodes = np.zeros(len(heads) + 1, dtype=NODE)
-    for row, (layer, head) in enumerate(heads):
-        nodes[row] = (str(Site("head_out", layer)), head, 0.0, 1.0, f"a{layer}.h{head}")
-    nodes[-1] = (TARGET, 0, 0.0, 0.0, "target")
-    return Circuit(nodes, np.zeros(0, dtype=EDGE), {})
+    nodes = head_nodes(heads, [1.0] * len(heads), "target")
+    return Circuit(nodes, new_edges(0), {})
 
 
 @pytest.fixture(scope="module")

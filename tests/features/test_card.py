@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import circuit_toolkit as ct
+from circuit_toolkit.circuit import new_edges, new_nodes
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.tables import EDGE, NODE
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.dictionaries.directions import decoder_rows, unembedding_rows
 from circuit_toolkit.errors import InputError
@@ -40,10 +40,16 @@ def acts(demo, demo_saes, demo_transcoders):
 
 
 def circuit_of() -> Circuit:
-    nodes = np.zeros(3, NODE)
-    nodes["site"] = [str(Site("mlp_in", 0)), str(SITE), "target"]
-    nodes["feature"], nodes["label"] = [3, 5, 0], ["first", "mine", "logit difference"]
-    edges = np.array([(0, 1, 0.5, 0.5), (1, 2, -2.0, 2.0), (0, 2, 1.0, 1.0)], EDGE)
+    nodes = new_nodes(
+        3,
+        kind=["feature", "feature", "target"],
+        site=[str(Site("mlp_in", 0)), str(SITE), "target"],
+        position=["", "last", ""],
+        index=[3, 5, 0],
+        label=["first", "mine", "logit difference"],
+    )
+    weight = np.array([0.5, -2.0, 1.0])
+    edges = new_edges(3, source=[0, 1, 0], target=[1, 2, 2], weight=weight, score=np.abs(weight))
     return Circuit(nodes, edges)
 
 
@@ -71,7 +77,10 @@ def test_a_card_of_a_transcoder_feature(demo, demo_transcoders, acts):
     downstream = virtual_weights(demo, demo_transcoders, sources={SITE: [5]}, top=None).top(6)
     assert [each["feature"] for each in card.downstream] == downstream.names("target")
     assert card.edges == (
-        {"feature": "target", "weight": -2.0, "label": "logit difference", "direction": "out"},
+        {
+            **{"feature": "target:logit difference", "weight": -2.0},
+            **{"label": "logit difference", "direction": "out"},
+        },
         {"feature": f"{Site('mlp_in', 0)}/3", "weight": 0.5, "label": "first", "direction": "in"},
     )
     assert json.loads(json.dumps(card.to_dict())) == card.to_dict()

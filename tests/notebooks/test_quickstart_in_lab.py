@@ -128,7 +128,7 @@ def test_slider_and_click_reach_python(lab, page):
     box = explorer.bounding_box()
     width, height = moved["size"]
     scale = min((box["width"] - 16) / width, 1.15)
-    node, (x, y) = next((n, at) for n, at in moved["nodes"].items() if n != "target")
+    node, (x, y) = next((n, at) for n, at in moved["nodes"].items() if not n.startswith("target"))
     page.mouse.click(
         box["x"] + box["width"] / 2 + (x - width / 2) * scale,
         box["y"] + box["height"] / 2 + (y - height / 2) * scale,

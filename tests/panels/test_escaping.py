@@ -71,7 +71,7 @@ def test_the_explorer(demo, demo_saes):
     )
     panel._view = panel.fit, *panel._view[1:]
     panel.circuit = Circuit(nodes, circuit.edges, circuit.settings, circuit.evidence)
-    panel.selected = "target"
+    panel.selected = panel.circuit.ids()[-1]
     assert all_harmless(panel) and "&lt;img" in panel.feature.value
     panel.selected = circuit.ids()[0]
     assert all_harmless(panel) and "&lt;img" in panel.feature.value

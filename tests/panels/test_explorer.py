@@ -78,9 +78,10 @@ def test_a_click_shows_the_card_of_the_feature(explorer):
     node = explorer.circuit.ids()[0]
     explorer.graph.selected = node  # what the browser sets
     assert explorer.selected == node
-    assert explorer.card.name == node and node in explorer.feature.value
+    assert explorer.card.name == node.removesuffix("@last")
+    assert explorer.card.name in explorer.feature.value
     assert explorer.card.examples.maximum > 0 and explorer.card.edges
-    explorer.selected = "target"
+    explorer.selected = explorer.circuit.ids()[-1]
     assert explorer.card is None and "what the circuit explains" in explorer.feature.value
     explorer.selected = ""
     assert "Click a node" in explorer.feature.value
@@ -94,7 +95,8 @@ def test_the_firings_of_a_feature_are_taken_apart_by_a_button(explorer):
     explorer.selected = node
     assert explorer._analyse.layout.display == "" and explorer.circuits is None
     explorer._analyse.click()
-    assert explorer.circuits.feature == node == explorer.card.circuit_lens["feature"]
+    feature = node.removesuffix("@last")
+    assert explorer.circuits.feature == feature == explorer.card.circuit_lens["feature"]
     assert explorer.card.edges and "<h4>What activates it" in explorer.feature.value
     other = explorer.circuit.ids()[0]
     explorer.selected = other
@@ -127,7 +129,8 @@ def test_the_card_of_a_prompt_of_ones_own_is_read_from_this_prompt(explorer):
         explorer.selected = node = explorer.circuit.ids()[0]
     examples = explorer.card.examples
     assert examples.n_prompts == 1 and examples.n_tokens == len(text.replace(".", " .").split())
-    assert explorer.card.name == node and explorer.card.settings["n_prompts"] == 1
+    assert explorer.card.name == node.removesuffix("@last")
+    assert explorer.card.settings["n_prompts"] == 1
     explorer._own.value = ""
     assert explorer.selected in ("", node)
     explorer.selected = ""

@@ -76,7 +76,7 @@ def test_a_click_shows_attention_codes_and_effect(panel, demo, task):
     assert len(panel.attention.data[0].z) == len(demo.words(demo.tokenize([task.clean[1]]))[0])
     panel.graph.selected = panel.circuit.ids()[0]  # what the browser sets
     assert panel.selected == tuple(
-        (Site.parse(panel.circuit.nodes["site"][0]).layer, panel.circuit.nodes["feature"][0])
+        (Site.parse(panel.circuit.nodes["site"][0]).layer, panel.circuit.nodes["index"][0])
     )
 
 

@@ -111,7 +111,7 @@ def test_a_circuit_holds_every_edge_alone(tiny, graph):
         got = edge_scores(found, graph)[graph.allowed.numpy()]
         assert np.abs(got - want.numpy()).max() <= TOL
     assert found.settings["n_prompts"] == 4 and found.settings["seconds"] > 0
-    weight = {(a, b): w for a, b, w, _ in found.edges.tolist()}
+    weight = {(a, b): w for a, b, w, *_ in found.edges.tolist()}
     edge = (graph.writer("m0"), graph.reader("m2") + 1)
     mean = float(effects[:, graph.edges.index(("m0", "m2"))].mean())
     assert weight[edge] == pytest.approx(mean, abs=TOL)

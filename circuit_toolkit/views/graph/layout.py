@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circuit_toolkit.circuit.circuit import TARGET, Circuit
-from circuit_toolkit.sites import Site
+from circuit_toolkit.circuit.circuit import Circuit, short
 
 ROWS = 11  # nodes that one column carries before it splits in two
 ROW = 50.0  # px between nodes of a column
@@ -51,7 +50,7 @@ def laid_out(circuit: Circuit) -> Layout:
     y = HEAD + height / 2 + step * (rank - (count[depth] - 1) / 2 + shift)
     _step_aside(x, y, depth, circuit.edges, HEAD + ROW / 2, HEAD + height - ROW / 2)
     sites = dict.fromkeys(circuit.nodes["site"].tolist())
-    names = [TARGET if name == TARGET else Site.parse(name).short for name in sites]
+    names = [short(name) for name in sites]
     return Layout(x, y, left, right, names, pitch, float(right[-1]), HEAD + height + FOOT)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.circuit import TARGET, Circuit
 from circuit_toolkit.circuit.evidence import UNVALIDATED
 from circuit_toolkit.views.colours import INK, of_sign, site_colours
 from circuit_toolkit.views.graph.layout import laid_out
@@ -36,10 +36,12 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
     nodes = [
         {
             "id": ids[i],
-            "label": shorten(label or f"#{feature}", int(place.pitch / LETTER)),
+            "label": shorten(label or f"#{index}", int(place.pitch / LETTER)),
             "name": label,
+            "kind": kind,
             "site": place.names[depth[i]],
-            "feature": feature,
+            "position": position,
+            "feature": index,
             "activation": round(activation, 4),
             "score": round(score, 4),
             "x": round(float(place.x[i]), 1),
@@ -48,11 +50,15 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
             "color": colours[depth[i]],
             "shape": SHAPES.get(place.names[depth[i]].split("_")[0], "dot"),
         }
-        for i, (_, feature, activation, score, label) in enumerate(circuit.nodes.tolist())
+        for i, (kind, _, position, index, activation, score, label) in enumerate(
+            circuit.nodes.tolist()
+        )
     ]
-    target = nodes[-1]["name"] or "target"
     wide = {"maximum": round(place.pitch) - 16}  # px; longer names take two lines
-    nodes[-1] |= {"shape": "box", "label": shorten(target, 40), "widthConstraint": wide}
+    for node in nodes:
+        if node["kind"] == TARGET:
+            name = shorten(node["name"] or TARGET, 40)
+            node |= {"shape": "box", "label": name, "widthConstraint": wide}
     return {
         "nodes": nodes,
         "edges": _edges(circuit.edges),
@@ -73,8 +79,8 @@ def header(circuit: Circuit) -> dict[str, Any]:
         if value is not None and key != "trained_on"  # its prompts are named already
     ]
     return {
-        "title": ": ".join(filter(None, [task, circuit.nodes["label"][-1].item() or "target"])),
-        "size": what.rpartition(", target:")[0],
+        "title": ": ".join(filter(None, [task, circuit.nodes["label"][-1] or TARGET])),
+        "size": what.rpartition(", target")[0],
         "evidence": evidence,
         "validated": evidence != [UNVALIDATED],
         # a circuit of one prompt holds the activations of that prompt
@@ -114,7 +120,7 @@ def _edges(edges: np.ndarray) -> list[dict[str, Any]]:
             "opacity": round(o, 2),
             "color": of_sign(weight),
         }
-        for (source, target, weight, score), w, o in zip(
+        for (source, target, weight, score, *_), w, o in zip(
             edges.tolist(), width.tolist(), opacity.tolist(), strict=True
         )
     ]

@@ -21,7 +21,7 @@ const OPTIONS = {
 
 const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toPrecision(2);
 const plain = (x) => (Number.isFinite(x) ? String(Number(x.toPrecision(3))) : "–");
-const nameOf = (node) => node.name || `feature ${node.feature}`;
+const nameOf = (node) => node.name || `${node.kind} ${node.feature}`;
 
 function element(tag, className, text, parent) {
   const made = document.createElement(tag);
@@ -167,8 +167,8 @@ function drawCircuit(vis, root, first, hooks = {}) {
   function describe(node) {
     card.replaceChildren();
     element("div", "ct-name", nameOf(node), card);
-    const isTarget = node.id === "target";
-    element("div", "ct-where", isTarget ? "target" : `${node.site} · feature ${node.feature}`, card);
+    const isTarget = node.kind === "target";
+    element("div", "ct-where", isTarget ? "target" : `${node.site} · ${node.kind} ${node.feature}${node.position && ` at ${node.position}`}`, card);
     if (!isTarget) element("div", "ct-numbers", `${scene.header.activation} ${plain(node.activation)} · score ${plain(node.score)}`, card);
     const ends = [["driven by", "to", "from"], ["drives", "from", "to"]];
     for (const [words, here, there] of ends) {

@@ -1,12 +1,17 @@
 import numpy as np
 import pytest
 
-from circuit_toolkit.circuit.circuit import EDGE, Circuit
+from circuit_toolkit.circuit import Circuit, new_edges
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.graph.layout import crossings, laid_out
 from tests.circuit.made_up import SITES, made_up_circuit
 
 MANY = [Site("embed"), *(Site(k, i) for i in range(6) for k in ("mlp_out", "resid_post"))]
+
+
+def edges_of(rows):
+    names = ("source", "target", "weight", "score")
+    return new_edges(len(rows), **dict(zip(names, np.transpose(rows), strict=True)))
 
 
 def size(circuit):
@@ -52,7 +57,7 @@ def test_a_tangle_that_has_no_need_to_cross_is_undone():
     left, right = (np.flatnonzero(circuit.depths() == d) for d in (0, 1))
     pairs = list(zip(left, reversed(right), strict=False))
     rows = [(s, t, 1, 1) for s, t in pairs] + [(s, 8, 1, 1) for s in right]
-    tangled = Circuit(circuit.nodes, np.array(rows, dtype=EDGE))
+    tangled = Circuit(circuit.nodes, edges_of(rows))
     place = laid_out(tangled)
     chains = tangled.edges[: len(pairs)]
     assert crossings(place.x, place.y, chains) == 0
@@ -62,14 +67,14 @@ def test_lines_that_skip_a_site_do_not_run_through_its_node():
     circuit = made_up_circuit(5, 0, sites=SITES[:5])
     assert (np.bincount(circuit.depths()) == 1).all()
     rows = [(s, t, 1, 1) for t in range(1, 6) for s in range(t)]
-    place = laid_out(Circuit(circuit.nodes, np.array(rows, dtype=EDGE)))
+    place = laid_out(Circuit(circuit.nodes, edges_of(rows)))
     x, y = place.x, place.y
     for s, t, *_ in rows:
         between = np.arange(s + 1, t)
         share = (x[between] - x[s]) / (x[t] - x[s])
         line = y[s] + (y[t] - y[s]) * share**2 * (3 - 2 * share)  # it leaves and arrives level
         assert (np.abs(line - y[between]) > 10).all()  # px: the size of a node
-    chain = laid_out(Circuit(circuit.nodes, np.array([(s, s + 1, 1, 1) for s in range(5)], EDGE)))
+    chain = laid_out(Circuit(circuit.nodes, edges_of([(s, s + 1, 1, 1) for s in range(5)])))
     assert np.ptp(chain.y) == 0  # nothing to make room for
 
 

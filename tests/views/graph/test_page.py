@@ -82,9 +82,10 @@ def test_text_of_others_stays_text(opened):
     assert page.evaluate("window.evil") is None
     assert page.locator("img").count() == 0
     at = page.evaluate(
-        "(() => { const n = circuitView.network, b = document.querySelector('canvas')"
-        ".getBoundingClientRect(), p = n.canvasToDOM(n.getPosition('target'));"
-        "return [b.x + p.x, b.y + p.y]; })()"
+        "(id) => { const n = circuitView.network, b = document.querySelector('canvas')"
+        ".getBoundingClientRect(), p = n.canvasToDOM(n.getPosition(id));"
+        "return [b.x + p.x, b.y + p.y]; }",
+        circuit.ids()[-1],
     )
     page.mouse.move(*at)
     page.wait_for_timeout(80)

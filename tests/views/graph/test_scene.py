@@ -87,7 +87,7 @@ def test_features_without_a_label_show_their_number():
     nodes = circuit.nodes.copy()
     nodes["label"] = ""
     drawn = scene_of(Circuit(nodes, circuit.edges))["nodes"]
-    assert drawn[0]["label"] == f"#{nodes['feature'][0]}" and drawn[-1]["label"] == "target"
+    assert drawn[0]["label"] == f"#{nodes['index'][0]}" and drawn[-1]["label"] == "target"
 
 
 @pytest.mark.parametrize("letters", [1, 2, 5, 12, 30])
