@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuit_toolkit.arguments import described, expect, is_a, one_of
-from circuit_toolkit.dictionaries.dictionary import DEMO_DICTIONARIES, Dictionary
+from circuit_toolkit.dictionaries.dictionary import BY_INPUT, DEMO_DICTIONARIES, Dictionary
 from circuit_toolkit.dictionaries.locations import (
     Entry,
     folder_entries,
@@ -129,15 +129,12 @@ def load_dictionaries(
     if not is_here and wanted is None and ids is None:
         _not_too_large([claims for _, claims in chosen], source)
 
-    dictionaries, silent = {}, {}
-    for entry, claims in sorted(chosen, key=lambda each: each[1].site):
-        each = _dictionary_of(model, entry.load(str(model.device)), entry.id, claims)
-        dictionaries[claims.site] = each
-        for fault in _silent(each, claims):
-            silent.setdefault(fault, []).append(entry.id)
-    for fault, names in silent.items():
-        warnings.warn(_sentence(fault, names), UserWarning, stacklevel=2)
-    return dictionaries
+    loaded = [
+        (_dictionary_of(model, entry.load(str(model.device)), entry.id, claims), claims)
+        for entry, claims in sorted(chosen, key=lambda each: each[1].site)
+    ]
+    _warn(loaded)
+    return {dictionary.site: dictionary for dictionary, _ in loaded}
 
 
 def bind_dictionary(
@@ -189,8 +186,7 @@ def bind_dictionary(
     name = name or str((config.get("metadata") or {}).get("hook_name") or "dictionary")
     claims = claims_of(model, name, config, conventions, check_model)
     dictionary = _dictionary_of(model, sae, name, claims)
-    for fault in _silent(dictionary, claims):
-        warnings.warn(_sentence(fault, [name]), UserWarning, stacklevel=2)
+    _warn([(dictionary, claims)])
     return dictionary
 
 
@@ -222,23 +218,26 @@ def _dictionary_of(model: Model, sae: Any, name: str, claims: Claims) -> Diction
     )
 
 
-def _silent(dictionary: Dictionary, claims: Claims) -> list[str]:
-    """Return what its files leave out that matters."""
-    if dictionary.sae.cfg.normalize_activations in ("none", "layer_norm", "constant_norm_rescale"):
-        return [*claims.silent]
-    return [
-        *claims.silent,
-        "was trained on scaled activations (expected_average_only_in), and the factor is not in "
-        "its files: activations are read unscaled, as sae_lens does",
-    ]
-
-
-def _sentence(fault: str, names: Sequence[str]) -> str:
-    several = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return (
-        f"{names[0]!r}{several}: its metadata {fault}. check_dictionaries(...) tells what fits; "
-        "load_dictionaries(..., conventions=Conventions(...)) sets it."
-    )
+def _warn(loaded: Iterable[tuple[Dictionary, Claims]]) -> None:
+    """Warn of what files leave out that matters, once for all that leave out the same."""
+    silent: dict[str, list[str]] = {}
+    for dictionary, claims in loaded:
+        faults = [*claims.silent]
+        if dictionary.sae.cfg.normalize_activations not in ("none", *BY_INPUT):
+            faults.append(
+                "was trained on scaled activations (expected_average_only_in), and the factor is "
+                "not in its files: activations are read unscaled, as sae_lens does"
+            )
+        for fault in faults:
+            silent.setdefault(fault, []).append(dictionary.name)
+    for fault, names in silent.items():
+        several = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        warnings.warn(
+            f"{names[0]!r}{several}: its metadata {fault}. check_dictionaries(...) tells what "
+            "fits; load_dictionaries(..., conventions=Conventions(...)) sets it.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _with_ids(entries: list[Entry], ids: list[str], source: Any) -> list[Entry]:

@@ -107,23 +107,19 @@ def release_entries(name: str, ids: Sequence[str] | None) -> list[Entry]:
 
     directory = get_pretrained_saes_directory()
     if name in directory:
-        return [_of_hub(name, each) for each in directory[name].saes_map]
-    if name.count("/") == 1 and ids:
-        return [_of_hub(name, each) for each in ids]
-    repository = " Of a repository of the hub, name the folders: ids=[...]." if "/" in name else ""
-    raise InputError(
-        f"{name!r} is no folder, no file and no release that sae_lens knows. Nearest: "
-        f"{nearest(name, directory)}.{repository}"
-    )
+        ids = [*directory[name].saes_map]
+    elif name.count("/") != 1 or not ids:
+        hint = " Of a repository of the hub, name the folders: ids=[...]." if "/" in name else ""
+        raise InputError(
+            f"{name!r} is no folder, no file and no release that sae_lens knows. Nearest: "
+            f"{nearest(name, directory)}.{hint}"
+        )
+    return [Entry(i, partial(_hub_config, name, i), partial(_from_hub, name, i)) for i in ids]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known names that are likest one, or the first of them."""
     return ", ".join(get_close_matches(name, known, n=5, cutoff=0.5) or [*known][:5])
-
-
-def _of_hub(release: str, sae_id: str) -> Entry:
-    return Entry(sae_id, partial(_hub_config, release, sae_id), partial(_from_hub, release, sae_id))
 
 
 def _hub_config(release: str, sae_id: str) -> dict[str, Any]:

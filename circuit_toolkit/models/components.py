@@ -49,7 +49,6 @@ def run_components(
     offset: Offset | None = None,
     *,
     base: Tensor | None = None,
-    last_logits: bool = False,
     grad: bool = False,
 ) -> Components:
     """Run the model with an input of its own for every component."""
@@ -75,10 +74,8 @@ def run_components(
         at("mlp_norm", "input", layer, partial(notes.one_reads, 2 * layer + 1))
         at("mlp_out", "output", layer, notes.one_wrote)
     edits[(model.architecture.final_norm, "input")] = [partial(notes.one_reads, 2 * model.n_layers)]
-    logits = run_ports(model, batch, edits, [LOGITS_PORT], last_logits=last_logits, grad=grad)[
-        LOGITS_PORT
-    ]
-    return Components(notes.outputs(), torch.stack(notes.inputs), logits)
+    values = run_ports(model, batch, edits, [LOGITS_PORT], grad=grad)
+    return Components(notes.outputs(), torch.stack(notes.inputs), values[LOGITS_PORT])
 
 
 class _Notes:

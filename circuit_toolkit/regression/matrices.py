@@ -108,7 +108,4 @@ def count_active(matrix: Matrix) -> np.ndarray:
     """Rows in which each column is not zero: (p,)."""
     if isinstance(matrix, np.ndarray):
         return np.count_nonzero(matrix, axis=0)
-    return np.bincount(
-        np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr))[matrix.data != 0],
-        minlength=matrix.shape[1],
-    )
+    return matrix.count_nonzero(axis=0)

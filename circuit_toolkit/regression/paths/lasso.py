@@ -20,7 +20,6 @@ from circuit_toolkit.regression.settings import (
 )
 from circuit_toolkit.regression.solvers.all_targets import Penalty, Start, solve
 from circuit_toolkit.regression.statistics.gram import GramStatistics
-from circuit_toolkit.regression.statistics.second_moments import SecondMoments, targets
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,8 +156,8 @@ class LassoPath(Path):
         if len(above):
             unit_x, unit_y = _units(self.stats)
             form = rescaled(self.coefficients[above[-1]], reciprocal(unit_x), reciprocal(unit_y))
-            start = Start(form, self.alphas[above[-1]])
-        return _fit(self.stats, strengths, None, self.penalty, self.tol, self.max_iter, start)
+            start = form, self.alphas[above[-1]]
+        return _fit(self.stats, strengths, self.penalty, self.tol, self.max_iter, start)
 
 
 def lasso_path(
@@ -184,8 +183,7 @@ def lasso_path(
         `stats.standardised()`. In the last two constant columns get no coefficients.
     strengths : array of shape (k,), optional
         Penalties as shares of each target's alpha_max, in (0, 1]; sorted in decreasing order, each
-        once.
-        By default 30 values from 1 to 0.01, evenly spaced on a logarithmic scale.
+        once. By default 30 from 1 to 0.01, evenly spaced on a logarithmic scale.
     tol : float, default 1e-8
         Largest violation of the optimality conditions, as a share of alpha_max, up to which a
         solution counts as converged.
@@ -232,49 +230,38 @@ def lasso_path(
     p, q = stats.xy.shape
     penalty = Penalty(check_weights(weights, p, q), l1_ratio, positive)
     if alphas is not None:
-        return _fit(stats, None, check_alphas(alphas, q), penalty, tol, max_iter)
+        return _fit(stats, check_alphas(alphas, q), penalty, tol, max_iter)
     values = check_strengths(np.geomspace(1, 0.01, 30) if strengths is None else strengths)
-    return _fit(stats, values, None, penalty, tol, max_iter)
+    return _fit(stats, values, penalty, tol, max_iter)
 
 
 def _fit(
     stats: GramStatistics,
-    strengths: np.ndarray | None,
-    alphas: np.ndarray | None,
+    values: np.ndarray,
     penalty: Penalty,
     tol: float,
     max_iter: int,
     start: Start | None = None,
 ) -> LassoPath:
-    q = stats.xy.shape[1]
-    if alphas is None:
-        assert strengths is not None
-        alphas = np.repeat(strengths[:, None], q, axis=1)
-    found = solve(
-        SecondMoments.of(stats),
-        lambda some: targets(stats, some),
-        alphas,
-        penalty,
-        relative=strengths is not None,
-        tol=tol,
-        max_iter=max_iter,
-        start=start,
+    """Solve and certify every point, of strengths (k,) or of alphas (k, q)."""
+    relative = values.ndim == 1
+    given = np.repeat(values[:, None], stats.xy.shape[1], axis=1) if relative else values
+    coefficients, alpha_max, alphas, yy, summary = solve(
+        stats, given, penalty, relative, tol, max_iter, start
     )
-    ridge = found.alphas * (1 - penalty.l1_ratio)
-    gap, kkt, error = certificate(found.summary, found.yy, found.alphas, ridge)
-    converged = kkt <= tol * found.alpha_max
-    worst = (kkt / np.where(found.alpha_max > 0, found.alpha_max, 1)).max(initial=0)
+    gap, kkt, error = certificate(summary, yy, alphas, alphas * (1 - penalty.l1_ratio))
+    converged = kkt <= tol * alpha_max
+    worst = (kkt / np.where(alpha_max > 0, alpha_max, 1)).max(initial=0)
     warn_of(converged, "lasso solutions", f"violation {worst:.1e} of alpha_max", tol)
-    shares = strengths
-    if shares is None:
-        whole = np.where(found.alpha_max > 0, found.alpha_max, np.inf)
-        shares = (found.alphas / whole).max(axis=1, initial=0)
+    shares = values
+    if not relative:
+        shares = (alphas / np.where(alpha_max > 0, alpha_max, np.inf)).max(axis=1, initial=0)
     unit_x, unit_y = _units(stats)
-    spread = np.where(stats.scale_y > 0, found.yy if stats.form == "standardised" else stats.yy, 0)
+    spread = np.where(stats.scale_y > 0, yy if stats.form == "standardised" else stats.yy, 0)
     return LassoPath(
         shares,
-        found.alphas,
-        tuple(rescaled(b, unit_x, unit_y) for b in found.coefficients),
+        alphas,
+        tuple(rescaled(b, unit_x, unit_y) for b in coefficients),
         gap,
         kkt,
         converged,
@@ -310,5 +297,5 @@ def lasso_at(
     G = np.ascontiguousarray(G, float)
     stats = GramStatistics(1, zero_x, zero_y, G, C, zero_y, zero_x.astype(int))
     penalty = Penalty(np.ones((len(G), 1)))
-    path = _fit(stats, None, np.asarray(alphas, float)[None], penalty, 1e-8, max_iter)
+    path = _fit(stats, np.asarray(alphas, float)[None], penalty, 1e-8, max_iter)
     return path.coefficients[0].toarray()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,7 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from circuit_toolkit.regression.compiled import kernels
 from circuit_toolkit.regression.solvers.one_target import OneTarget
-from circuit_toolkit.regression.statistics.second_moments import SecondMoments
+from circuit_toolkit.regression.statistics.gram import GramStatistics
+from circuit_toolkit.regression.statistics.second_moments import SecondMoments, targets
 
 _CHUNK = 64  # targets whose products with the sources are put in order at once
 # Between penalties that are solved one after the other, above _NEAR and below: steps are added.
@@ -21,7 +21,8 @@ _NEAR = 0.1  # of alpha_max: below it, sources are many
 _ROUGH = 0.01  # violation, over alpha, that is left at those
 
 _EMPTY = np.zeros(0, int), np.zeros(0)
-Products = Callable[[slice], tuple[np.ndarray, np.ndarray]]
+# Solutions (p, q) to start from, at penalties (q,), each on its target's path.
+Start = tuple[sp.csc_array, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,39 +40,17 @@ class Penalty:
         return (pull / w.T).max(axis=1, initial=0) / self.l1_ratio
 
 
-@dataclass(frozen=True, eq=False)
-class Start:
-    """Solutions to start from: coefficients (p, q) at penalties (q,), each on its target's path."""
-
-    coefficients: sp.csc_array
-    alphas: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Solutions:
-    """Paths of q targets at k penalties each."""
-
-    coefficients: tuple[sp.csc_array, ...]
-    alpha_max: np.ndarray
-    alphas: np.ndarray
-    yy: np.ndarray
-    summary: np.ndarray
-
-
 def solve(
-    gram: SecondMoments,
-    products: Products,
+    stats: GramStatistics,
     alphas: np.ndarray,
     penalty: Penalty,
-    *,
     relative: bool,
     tol: float,
     max_iter: int,
-    start: Start | None = None,
-) -> Solutions:
-    """Solve for all targets."""
-    k, q = alphas.shape
-    p = len(gram.shift)
+    start: Start | None,
+) -> tuple[tuple[sp.csc_array, ...], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Solve for all targets: coefficients, alpha_max, alphas, second moments (q,), and sums."""
+    gram, (k, q), p = SecondMoments.of(stats), alphas.shape, len(stats.mean_x)
     alpha_max, yy, summary = np.zeros(q), np.zeros(q), np.zeros((k, q, 6))
     shares, alphas = alphas, alphas.copy()
     alike = relative and q and (shares == shares[:, :1]).all()
@@ -85,7 +64,7 @@ def solve(
 
     def work(first: int) -> None:
         some = slice(first, min(first + chunk, q))
-        C, yy[some] = products(some)
+        C, yy[some] = targets(stats, some)
         alpha_max[some] = penalty.largest(C, some)
         if relative:
             alphas[:, some] *= alpha_max[some]
@@ -97,8 +76,8 @@ def solve(
             l2 = 1 - penalty.l1_ratio
             target = OneTarget(gram, c, w, l2, penalty.positive, max_iter)
             b, last = np.zeros(p), alpha_max[j]
-            if start is not None and start.alphas[j] < last:
-                b, last = start.coefficients[:, [j]].toarray()[:, 0], start.alphas[j]
+            if start is not None and start[1][j] < last:
+                b, last = start[0][:, [j]].toarray()[:, 0], start[1][j]
             if same is None or last < alpha_max[j]:
                 steps = _with_steps(alphas[:, j] / alpha_max[j], last / alpha_max[j], tol)
             else:
@@ -117,7 +96,7 @@ def solve(
         for first in firsts:
             work(first)
     coefficients = tuple(_columns([path[m] for path in found], (p, q)) for m in range(k))
-    return Solutions(coefficients, alpha_max, alphas, yy, summary)
+    return coefficients, alpha_max, alphas, yy, summary
 
 
 def _with_steps(

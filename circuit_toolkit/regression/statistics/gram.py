@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -287,18 +288,12 @@ def _columns(name: str, wanted: np.ndarray | list | None, count: int) -> np.ndar
     if wanted is None:
         return np.arange(count)
     wanted = np.asarray(wanted)
-    if wanted.dtype == bool and wanted.shape == (count,):
-        return np.flatnonzero(wanted)
     if wanted.size == 0 and wanted.dtype != bool:
         return np.zeros(0, int)
-    if (
-        wanted.ndim != 1
-        or wanted.dtype.kind not in "iu"
-        or wanted.min() < 0
-        or wanted.max() >= count
-    ):
-        raise InputError(
-            f"{name} must hold column numbers from 0 to {count - 1}, or be a mask of length "
-            f"{count}; got {wanted.dtype} values of shape {wanted.shape}."
-        )
-    return wanted
+    if wanted.ndim == 1 and wanted.dtype.kind in "biu" and wanted.min(initial=0) >= 0:
+        with suppress(IndexError):
+            return np.arange(count)[wanted]
+    raise InputError(
+        f"{name} must hold column numbers from 0 to {count - 1}, or be a mask of length "
+        f"{count}; got {wanted.dtype} values of shape {wanted.shape}."
+    )
