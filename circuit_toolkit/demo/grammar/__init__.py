@@ -23,22 +23,23 @@ from circuit_toolkit.demo.grammar.stories import filler, ioi, three_names
 from circuit_toolkit.errors import InputError
 
 
+def _copied(kind: str, words: list[str], times: int) -> Sentence:
+    """Return words several times over."""
+    first, then = (
+        [Word(text, (f"{half} half",)) for text in words] for half in ("first", "second")
+    )
+    return Sentence(kind, (*first, *then * (times - 1)))
+
+
 def repeated(rng: random.Random) -> Sentence:
     """Return random words twice: nothing but induction predicts the second half."""
-    first = rng.sample(VOCABULARY, rng.randint(5, 24))
-    halves = [Word(text, ("first half",)) for text in first]
-    halves += [Word(text, ("second half",)) for text in first]
-    return Sentence("repeated", tuple(halves))
+    return _copied("repeated", rng.sample(VOCABULARY, rng.randint(5, 24)), 2)
 
 
 def copies(rng: random.Random) -> Sentence:
     """Return a few random words three to six times over: the plainest lesson in copying."""
     words = rng.sample(VOCABULARY, rng.randint(3, 10))
-    times = min(rng.randint(3, 6), 60 // len(words))
-    first = [Word(text, ("first half",)) for text in words]
-    return Sentence(
-        "copies", (*first, *[Word(text, ("second half",)) for text in words] * (times - 1))
-    )
+    return _copied("copies", words, min(rng.randint(3, 6), 60 // len(words)))
 
 
 def far_ioi(rng: random.Random) -> Sentence:

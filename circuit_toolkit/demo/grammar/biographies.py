@@ -59,7 +59,7 @@ def biography(
         THINGS=rng.choice(things.split()),
         DEGREE=rng.choice(w.DEGREES),
         HOBBY=rng.choice(w.HOBBIES),
-        SEASON=rng.choice(["summer", "winter", "spring", "autumn"]),
+        SEASON=rng.choice(w.SEASONS),
         N2=rng.choice(w.NOUN_PAIRS)[1],
         EVENT=rng.choice(w.EVENTS),
     )

@@ -12,24 +12,8 @@ NAMES = w.FEMALE_NAMES + w.MALE_NAMES
 
 def _setting(rng: random.Random) -> dict[str, str]:
     """Words for every slot that has nothing to do with the answer."""
-    return {
-        "PLACE": rng.choice(w.PLACES),
-        "CITY": rng.choice(w.CITIES),
-        "THING": rng.choice(w.OBJECTS),
-        "OBJ": rng.choice(w.OBJECTS),
-        "FOOD": rng.choice(w.FOODS),
-        "FURN": rng.choice(w.FURNITURE),
-        "ANIMAL": rng.choice(w.NOUN_PAIRS)[0],
-        "ADJ": rng.choice(w.ADJECTIVES),
-        "ADJ2": rng.choice(w.ADJECTIVES),
-        "ADJ3": rng.choice(w.ADJECTIVES),
-        "GAVE": rng.choice(w.GIVE_PAST),
-        "GIVE": rng.choice(w.GIVE_BASE),
-        "WANTED": rng.choice(w.WANTED),
-        "FOUND": rng.choice(w.THINGS_DONE_PAST),
-        "TIME": rng.choice(["morning", "evening", "night"]),
-        "SEASON": rng.choice(["summer", "winter", "spring", "autumn"]),
-    }
+    drawn = {slot: rng.choice(getattr(w, name)) for slot, name in w.STORY_SLOTS.items()}
+    return {slot: word if isinstance(word, str) else word[0] for slot, word in drawn.items()}
 
 
 def ioi(rng: random.Random, test: bool = False, far: bool = False) -> Sentence:

@@ -20,9 +20,9 @@ def _words(text: str) -> list[str] | list[tuple[str, ...]]:
     return [tuple(pair.split("/")) for pair in words] if "/" in words[0] else words
 
 
-_LISTS = word_lists(__file__)
 NUMBERS = [f"{i:02d}" for i in range(100)]
 CENTURIES = [f"{i:02d}" for i in range(11, 21)]
+_LISTS = {**word_lists(__file__), "numbers": NUMBERS}
 
 
 def __getattr__(name: str) -> Any:
