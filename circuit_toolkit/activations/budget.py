@@ -67,22 +67,10 @@ def estimate_capture(
 
     Parameters
     ----------
-    model : Model
-        The model.
-    dictionaries : dict of Site to Dictionary, or sites
-        What would encode it, or sites to read as they are; see `capture`.
-    prompts : Task or sequence of str or of token ids
-        What would be run.
-    positions : str
-        What would become a row, see `capture`.
-    bos : bool
-        Whether the beginning-of-sequence token would make one.
-    batch_size : int
-        Prompts in one trace.
+    model, dictionaries, prompts, positions, bos, batch_size, progress
+        As in `capture`.
     remote : bool or "local"
         Where the model would run; the time of a far one holds as long as its queue stays short.
-    progress : bool
-        Whether to show a progress bar.
 
     Returns
     -------

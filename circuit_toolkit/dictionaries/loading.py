@@ -155,10 +155,8 @@ def bind_dictionary(
         An autoencoder or transcoder; its metadata say where it belongs.
     name : str, optional
         What to call it; by default the hook that its metadata name.
-    conventions : Conventions, optional
-        In place of what its metadata say.
-    check_model : bool
-        Whether to refuse a dictionary whose metadata name another model.
+    conventions, check_model
+        As in `load_dictionaries`.
 
     Returns
     -------

@@ -67,8 +67,8 @@ def train_dictionaries(
     steps, batch : int
         Number of steps, and tokens in each.
     learning_rate : float, optional
-        Peak of Adam's rate; by default `5e-4 * sqrt(2**14 / n_features)`, which falls with width as
-        Gao et al. (2024) found.
+        Peak of Adam's rate, which falls to a tenth over the last third; by default
+        `5e-4 * sqrt(2**14 / n_features)`, falling with width as Gao et al. (2024) found.
     seed : int
         Seed of the weights and of the order of the tokens.
     prepend_bos : bool, optional

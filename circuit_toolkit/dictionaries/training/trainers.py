@@ -20,16 +20,8 @@ class DictionaryConfig:
 
     Parameters
     ----------
-    n_features : int
-        Width of the dictionary.
-    k : int
-        Features active per token: exactly for an autoencoder, on average for a transcoder.
-    steps, batch : int
-        Number of steps, and tokens in each.
-    learning_rate : float
-        Peak of Adam's rate; it falls to a tenth over the last third.
-    seed : int
-        Seed of the weights and of the order of the tokens.
+    n_features, k, steps, batch, learning_rate, seed
+        As in `train_dictionaries`.
     """
 
     n_features: int = 768

@@ -31,9 +31,7 @@ def nonnegative_lasso(
             f"X {tuple(X.shape)}, Y {tuple(Y.shape)} and allowed must have shapes (n, p), (n, q) "
             "and (p, q)."
         )
-    mean = Y.mean(0).clamp(min=torch.finfo(Y.dtype).tiny)
-    Y = Y / mean  # in means, so that none is too large or small for its square
-    mask = torch.ones(p, q, dtype=torch.bool) if allowed is None else allowed
+    Y, mean, mask = _prepared(p, Y, allowed)
     x_mean, y_mean = X.mean(0), Y.mean(0)
     pull = (X.T @ (Y - y_mean)).T / n  # (q, p); centring Y is enough
     B = _solve(_covariance(X), pull, mask.T, Y.new_zeros(q, p)).T
@@ -61,14 +59,19 @@ def shuffled_effects(
     """Fit shuffled responses: what effects look like where there are none."""
     n, p, q = len(X), X.shape[1], Y.shape[1]
     orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(shuffles)], 1)
-    mean = Y.mean(0).clamp(min=torch.finfo(Y.dtype).tiny)
-    Y = Y / mean
+    Y, mean, mask = _prepared(p, Y, allowed)
     Y = Y - Y.mean(0)
     few = orders.split(max(256 // q, 1), 1)  # at a time, so that they stay in the cache
     pull = torch.cat([(X.T @ Y[order].flatten(1)).T for order in few]) / n  # (shuffles * q, p)
-    mask = torch.ones(p, q, dtype=torch.bool) if allowed is None else allowed
     B = _solve(_covariance(X), pull, mask.T.repeat(shuffles, 1), torch.zeros_like(pull))
     return B.unflatten(0, (shuffles, q)).transpose(1, 2) * mean
+
+
+def _prepared(p: int, Y: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return responses in means, so that none is too large or small for its square; means; mask."""
+    mean = Y.mean(0).clamp(min=torch.finfo(Y.dtype).tiny)
+    mask = torch.ones(p, Y.shape[1], dtype=torch.bool) if allowed is None else allowed
+    return Y / mean, mean, mask
 
 
 def _covariance(X: Tensor) -> Tensor:
