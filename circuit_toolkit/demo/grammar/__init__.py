@@ -47,34 +47,20 @@ def far_ioi(rng: random.Random) -> Sentence:
     return ioi(rng, far=True)
 
 
-_TESTABLE: dict[str, Callable[..., Sentence]] = {
-    "ioi": ioi,
-    "greater_than": greater_than,
-    "docstring": docstring,
-    "agreement": agreement,
-    "bios": biography,
+_FAMILIES: dict[str, tuple[Callable[..., Sentence], float]] = {  # and how often each occurs
+    "ioi": (ioi, 0.20),
+    "three_names": (three_names, 0.05),
+    "greater_than": (greater_than, 0.14),
+    "docstring": (docstring, 0.15),
+    "agreement": (agreement, 0.16),
+    "bios": (biography, 0.11),
+    "filler": (filler, 0.08),
+    "repeated": (repeated, 0.11),
+    "copies": (copies, 0.0),
+    "far_ioi": (far_ioi, 0.0),
 }
-_FAMILIES: dict[str, Callable[..., Sentence]] = {
-    **_TESTABLE,
-    "three_names": three_names,
-    "filler": filler,
-    "repeated": repeated,
-    "copies": copies,
-    "far_ioi": far_ioi,
-}
-# How often a family occurs.
-SHARES = {
-    "ioi": 0.20,
-    "three_names": 0.05,
-    "greater_than": 0.14,
-    "docstring": 0.15,
-    "agreement": 0.16,
-    "bios": 0.11,
-    "filler": 0.08,
-    "repeated": 0.11,
-    "copies": 0.0,
-    "far_ioi": 0.0,
-}
+_HELD_OUT = ("ioi", "greater_than", "docstring", "agreement", "bios")  # some of these is
+SHARES = {kind: share for kind, (_, share) in _FAMILIES.items()}
 
 
 class Grammar:
@@ -101,11 +87,12 @@ class Grammar:
             kind = self.rng.choices(list(self.shares), weights=list(self.shares.values()))[0]
         if kind not in _FAMILIES:
             raise InputError(f"Unknown family {kind!r}. Use one of {', '.join(_FAMILIES)}.")
+        write, _ = _FAMILIES[kind]
         if not test:
-            return _FAMILIES[kind](self.rng, **options)
-        if kind not in _TESTABLE:
-            raise InputError(f"Nothing of family {kind!r} is held out (of {', '.join(_TESTABLE)}).")
-        return _TESTABLE[kind](self.rng, test=True, **options)
+            return write(self.rng, **options)
+        if kind not in _HELD_OUT:
+            raise InputError(f"Nothing of family {kind!r} is held out (of {', '.join(_HELD_OUT)}).")
+        return write(self.rng, test=True, **options)
 
     def sentences(self, n: int, kind: str | None = None, test: bool = False) -> Iterator[Sentence]:
         """Return several sentences."""
