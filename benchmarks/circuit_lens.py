@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.benchmark.mixtures import agreement_table, find_mixtures
+from benchmarks.descriptions.mixtures import agreement_table, find_mixtures
 from circuit_toolkit.circuit_lens import CircuitLens
 from circuit_toolkit.circuit_lens.contributions import origins
 from circuit_toolkit.circuit_lens.feature import find_feature

@@ -15,7 +15,7 @@ import torch
 
 import circuit_toolkit as ct
 from benchmarks.demo.tokenizer import build_tokenizer
-from circuit_toolkit.benchmark.feature_roles import activation_scores, lexical_scores
+from benchmarks.descriptions.roles import activation_scores, lexical_scores
 from circuit_toolkit.models import Batch, load_model, run
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import PRESETS, WeightLens

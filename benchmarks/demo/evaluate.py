@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from circuit_toolkit.benchmark.feature_roles import role_f1, role_matrix
+from benchmarks.descriptions.roles import role_f1, role_matrix
 from circuit_toolkit.demo.grammar import Grammar, Sentence
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.fidelity import ce_recovered, explained_variance, next_token_loss

@@ -39,18 +39,12 @@ def run_describe(args: argparse.Namespace) -> None:
     found = lens.describe(model, transcoders, layers, store=args.store, progress=not args.json)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
     file = None if args.out is None else str(found.save(args.out))
-    f1 = None
-    if model.name == "demo":  # the grammar is known
-        from circuit_toolkit.benchmark.feature_roles import lexical_scores
-
-        f1 = lexical_scores(model, found).to_dict("records")
     result = {
         "model": model.name,
         "settings": dict(found.settings),
         "features": sum(found.tables[site].n_features for site in found.shown),
         "validated": len(found.validated()),
         "coverage": found.coverage().to_dict("records"),
-        "role_f1": f1,
         "examples": _examples(found),
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
@@ -73,8 +67,7 @@ def _examples(found: Any) -> dict[str, dict[str, str]]:
 
 def _lines(result: dict[str, Any]) -> list[str]:
     """Describe the result in words and a table."""
-    settings, scores = result["settings"], result["role_f1"]
-    f1 = {row["site"]: row for row in scores or []}
+    settings = result["settings"]
     own = f", own {', '.join(settings['own'])}" if settings["own"] else ""
     lines = [
         f"{result['validated']} of {result['features']} features of {result['model']} have a "
@@ -83,13 +76,12 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"inherited from {settings['upstream']} layers)".replace("first layers", "the first layer"),
         "",
     ]
-    heads = ["site", "features", "validated", "of its own tokens", "tokens each", "role F1"]
+    heads = ["site", "features", "validated", "of its own tokens", "tokens each"]
     heads += ["stand out", "by chance", "active by chance"]
     rows = [
         [
             *(row["site"], row["features"], f"{row['validated']:.1%}", f"{row['own']:.1%}"),
             number(row["n_tokens"], ".1f"),
-            number(f1.get(row["site"], {}).get("f1"), ".2f"),
             f"{row['candidates']:.2f}",
             number(row["null_candidates"], ".2f"),
             number(row["null_own"], ".1%"),
@@ -101,19 +93,12 @@ def _lines(result: dict[str, Any]) -> list[str]:
         named = "; ".join(f"{feature}: {said}" for feature, said in words.items())
         lines.append(f"{site}, such as {named}")
     lines.append("")
-    if f1:
-        every = f1["all"]
-        lines.append(
-            f"Mean role F1 {number(every['f1'], '.3f')}; {number(every['several'], '.0%')} have "
-            f"several tokens, and a mean role F1 of {number(every['several_f1'], '.3f')}. One "
-            "token fits the role that is this word by construction."
-        )
     lines.append(
         "By chance: tokens that stand out when the encoder's entries are permuted, and share of "
         "features that one of them activates."
     )
     lines.append(
-        f"Described in {result['seconds']:.1f} s, {result['cpu_seconds']:.1f} CPU s; loading and "
-        "scores not counted"
+        f"Described in {result['seconds']:.1f} s, {result['cpu_seconds']:.1f} CPU s; loading not "
+        "counted"
     )
     return lines + ([f"Written to {result['file']}"] if result["file"] else [])

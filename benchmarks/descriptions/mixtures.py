@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from benchmarks.descriptions.roles import role_f1, role_matrix
 from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.benchmark.feature_roles import role_f1, role_matrix
 from circuit_toolkit.circuit_lens import FeatureCircuits
 from circuit_toolkit.demo.grammar import Sentence
 from circuit_toolkit.errors import InputError, MismatchError

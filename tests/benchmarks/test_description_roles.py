@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from circuit_toolkit.benchmark.feature_roles import (
+from benchmarks.descriptions.roles import (
     activation_scores,
     lexical_scores,
     set_f1,

@@ -7,14 +7,14 @@ import pytest
 import scipy.sparse as sp
 
 import circuit_toolkit as ct
-from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.benchmark.mixtures import (
+from benchmarks.descriptions.mixtures import (
     Mixture,
     agreement_table,
     cluster_agreement,
     find_mixtures,
     roles_of,
 )
+from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.circuit_lens import CircuitLens
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.errors import InputError, MismatchError
