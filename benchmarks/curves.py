@@ -3,13 +3,11 @@
 For IOI, greater-than and agreement on the bundled model: circuits are learnt on 256 prompts of the
 training language (seed 0) at the last token, and tested on 128 prompts of held-out material (seed
 2) by mean ablation of all other features at the last token at all sites, errors of the
-dictionaries kept. The settings of randomised CircuitLasso were chosen on 64 other prompts of the
-training language (seed 1) of greater-than and agreement; nothing was chosen on the test prompts.
-CPR is the area under F over the share of features (MIB's ten shares, of all features that fire),
-with a bootstrap interval over prompts; randomised CircuitLasso: the mean of 3 seeds and, in
-brackets, their least and most; random circuits of equal size: mean of 3. All methods rank by the
-size of the effect. Seconds are of one processor, the capture included. Prints rows for
-RESULTS.md; names of tasks as arguments choose among them. Some 3 minutes of processor a task.
+dictionaries kept. CPR is the area under F over the share of features (MIB's ten shares, of all
+features that fire), with a bootstrap interval over prompts; random circuits of equal size: mean of
+3. All methods rank by the size of the effect. Seconds are of one processor, the capture included.
+Prints rows for RESULTS.md; names of tasks as arguments choose among them. Some 3 minutes of
+processor a task.
 """
 
 import sys
@@ -21,16 +19,15 @@ import torch
 
 import circuit_toolkit as ct
 from circuit_toolkit.attribution.features import attributed_nodes
-from circuit_toolkit.circuit_lasso.feature_swaps import randomised_effects
 from circuit_toolkit.evidence.curves import faithfulness
 from circuit_toolkit.evidence.intervals import bootstrap
 from circuit_toolkit.patching.feature_runs import FeatureRuns
 
 TASKS = ("ioi", "greater_than", "agreement")
-N, N_TEST, SEEDS, STEPS = 256, 128, 3, 10
+N, N_TEST, STEPS = 256, 128, 10
 
 
-def scores(model, saes, task, method, seed=0):
+def scores(model, saes, task, method):
     """Scores of all features by site, and the seconds of processor that they took."""
     began = time.process_time()
     if method == "CircuitLasso":
@@ -40,21 +37,8 @@ def scores(model, saes, task, method, seed=0):
         )
         found = fit.circuit(0.03, max_features=None, max_edges=None)
         return found, time.process_time() - began
-    randomised = method == "randomised CircuitLasso"
-    runs = FeatureRuns.of(
-        model,
-        saes,
-        task,
-        value="mean",
-        positions="last",
-        min_active=3 if randomised else 1,
-        seed=seed,
-    )
-    if randomised:
-        nodes = randomised_effects(runs, edges=False, seed=seed).nodes
-    else:
-        steps = STEPS if method == "integrated gradients" else 0
-        nodes, _ = attributed_nodes(runs, steps)
+    runs = FeatureRuns.of(model, saes, task, value="mean", positions="last", min_active=1)
+    nodes, _ = attributed_nodes(runs, STEPS if method == "integrated gradients" else 0)
     table = {
         site: np.bincount(chosen, np.abs(nodes[site]), saes[site].n_features)
         for site, chosen in runs.features.items()
@@ -79,8 +63,6 @@ def main() -> None:
     torch.set_num_threads(1)
     model = ct.load_model("demo")
     saes = ct.load_dictionaries(model)
-    methods = ["randomised CircuitLasso", "CircuitLasso"]
-    methods += ["attribution patching", "integrated gradients"]
     for name in sys.argv[1:] or TASKS:
         task = ct.tasks.BUNDLED[name](model, n=N, seed=0)
         held_out = ct.tasks.BUNDLED[name](model, n=N_TEST, seed=2, test=True)
@@ -88,40 +70,30 @@ def main() -> None:
         print(f"\n{name}: mean ablation at the last token, {held_out.metric}, {N_TEST} prompts\n")
         print("| method | CPR (95 %) | CMD | F at 1 / 2 / 5 / 10 / 20 / 50 % | s |")
         print("|---|---|---|---|---|")
-        for method in methods:
-            curves, seconds = [], []
-            for seed in range(SEEDS if method == methods[0] else 1):
-                table, spent = scores(model, saes, task, method, seed)
-                curves.append(
-                    faithfulness(
-                        table,
-                        model,
-                        saes,
-                        held_out,
-                        rows,
-                        progress=False,
-                        draws=3 if method == "CircuitLasso" else 0,
-                        n_prompts=N_TEST,
-                    )
-                )
-                seconds.append(spent)
-            area = area_interval(curves[0])
-            cpr, cmd = (np.mean([getattr(c, what) for c in curves]) for what in ("cpr", "cmd"))
-            shape = " / ".join(
-                f"{f:.2f}" for f in np.mean([c.faithfulness for c in curves], 0)[3:9]
+        for method in ("CircuitLasso", "attribution patching", "integrated gradients"):
+            table, seconds = scores(model, saes, task, method)
+            curve = faithfulness(
+                table,
+                model,
+                saes,
+                held_out,
+                rows,
+                progress=False,
+                draws=3 if method == "CircuitLasso" else 0,
+                n_prompts=N_TEST,
             )
-            each = sorted(curve.cpr for curve in curves)
-            spread = f" [{each[0]:.3f}, {each[-1]:.3f}]" if len(each) > 1 else ""
+            area = area_interval(curve)
+            shape = " / ".join(f"{f:.2f}" for f in curve.faithfulness[3:9])
             print(
-                f"| {method} | {cpr:.3f}{spread} ({area.low:.3f}, {area.high:.3f}) | {cmd:.3f} "
-                f"| {shape} | {np.mean(seconds):.1f} |",
+                f"| {method} | {curve.cpr:.3f} ({area.low:.3f}, {area.high:.3f}) | {curve.cmd:.3f} "
+                f"| {shape} | {seconds:.1f} |",
                 flush=True,
             )
             if method == "CircuitLasso":
-                chance = curves[0]
-                area = np.trapezoid(chance.random_faithfulness.mean(0), chance.fractions)
-                shape = " / ".join(f"{f:.2f}" for f in chance.random_faithfulness.mean(0)[3:9])
-                gap = np.trapezoid(np.abs(1 - chance.random_faithfulness.mean(0)), chance.fractions)
+                chance = curve.random_faithfulness.mean(0)
+                area = np.trapezoid(chance, curve.fractions)
+                shape = " / ".join(f"{f:.2f}" for f in chance[3:9])
+                gap = np.trapezoid(np.abs(1 - chance), curve.fractions)
                 print(f"| random | {area:.3f} | {gap:.3f} | {shape} | 0 |", flush=True)
 
 

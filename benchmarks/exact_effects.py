@@ -75,6 +75,12 @@ def exact_feature_effects(
     )
 
 
+def exact_runs(runs: FeatureRuns) -> int:
+    """Count the runs of a prompt that changing every feature by itself would take."""
+    each = [runs.changing(site).sum(1) for site in runs.sites[:-1]]
+    return int(torch.stack(each).amax(0).sum())
+
+
 def _one_hot(column: Tensor, p: int) -> Tensor:
     out = torch.zeros(len(column), p)
     live = (column >= 0).nonzero()[:, 0]

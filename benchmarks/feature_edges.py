@@ -6,10 +6,9 @@ mean effect of setting the earlier feature to zero at all tokens on the later on
 and prompts; true edges are the strongest 20, 50 and 100 pairs. Gradient methods see the first 128
 prompts, since a backward pass for each later feature on each prompt costs them more than the
 truth. Seconds are of one processor, in this very run; those in brackets are worked out for all
-features from the number of runs, and times are compared for all features. Randomised
-CircuitLasso: the mean of three seeds and, in brackets, their standard deviation. Its settings
-were chosen on greater-than and agreement. Prints rows for RESULTS.md; names of tasks as arguments
-choose among them. Some 2 (agreement) to 5 (IOI) minutes of processor a task.
+features from the number of runs, and times are compared for all features. Prints rows for
+RESULTS.md; names of tasks as arguments choose among them. Some 2 (agreement) to 5 (IOI) minutes of
+processor a task.
 """
 
 import sys
@@ -21,15 +20,14 @@ import torch
 from scipy.stats import spearmanr
 
 import circuit_toolkit as ct
-from benchmarks.exact_effects import exact_feature_effects
+from benchmarks.exact_effects import exact_feature_effects, exact_runs
 from circuit_toolkit.attribution.features import attributed_edges
 from circuit_toolkit.benchmark.metrics import average_precision
-from circuit_toolkit.circuit_lasso.feature_swaps import randomised_effects
 from circuit_toolkit.patching.feature_runs import FeatureRuns
 
 TASKS = ("ioi", "greater_than", "agreement")
 BUDGETS = (20, 50, 100)
-N, N_GRADIENT, EACH, SEEDS = 512, 128, 20, 3
+N, N_GRADIENT, EACH = 512, 128, 20
 
 
 def timed(call):
@@ -88,7 +86,7 @@ def main() -> None:
             )
 
         exact, seconds = timed(lambda runs=runs, early=early: exact_feature_effects(runs, early))
-        whole = seconds * runs.exact_runs() / exact.settings["runs"]
+        whole = seconds * exact_runs(runs) / exact.settings["runs"]
         truth = pairs(exact.edges)
         print(f"\n{name}: {len(truth)} pairs of {sum(t.size for t in exact.edges.values())}\n")
         heads = " / ".join(map(str, BUDGETS))
@@ -97,31 +95,15 @@ def main() -> None:
         print(f"| exact | 1 | 1 | {seconds:.1f} ({whole:.0f}) | 1 |", flush=True)
 
         def row(label, found, seconds, note="", truth=truth, whole=whole):
-            scores = np.array(
-                [
-                    [average_precision(truth >= np.sort(truth)[-k], each) for k in BUDGETS]
-                    + [spearmanr(truth, each)[0]]
-                    for each in found
-                ]
-            )
-            spread = scores.std(0, ddof=1) if len(found) > 1 else np.full(scores.shape[1], np.nan)
-            ap = " / ".join(
-                f"{score:.3f}" + (f" ({sd:.3f})" if sd == sd else "")
-                for score, sd in zip(scores.mean(0)[:-1], spread, strict=False)
-            )
+            strongest = (truth >= np.sort(truth)[-k] for k in BUDGETS)
+            ap = " / ".join(f"{average_precision(each, found):.3f}" for each in strongest)
+            rank = spearmanr(truth, found)[0]
             less = f"{whole / seconds:.1f}" if not note else f"{whole / float(note):.2f}"
             shown = f"{seconds:.1f}" + (f" ({float(note):.0f})" if note else "")
-            print(f"| {label} | {ap} | {scores.mean(0)[-1]:.3f} | {shown} | {less} |", flush=True)
+            print(f"| {label} | {ap} | {rank:.3f} | {shown} | {less} |", flush=True)
 
-        found, seconds = timed(
-            lambda runs=runs: [
-                randomised_effects(runs, nodes=False, seed=seed) for seed in range(SEEDS)
-            ]
-        )
-        label = f"randomised CircuitLasso, {found[0].settings['draws']} draws"
-        row(label, [pairs(each.edges) for each in found], seconds / SEEDS)
         tables, seconds = timed(lambda task=task, runs=runs: observational(model, saes, task, runs))
-        row("CircuitLasso (observational)", [pairs(tables)], seconds)
+        row("CircuitLasso (observational)", pairs(tables), seconds)
         for steps in (0, 4):
             (tables, count), seconds = timed(
                 lambda few=few, late=late, steps=steps: attributed_edges(few, late, steps)
@@ -130,7 +112,7 @@ def main() -> None:
             every = int(torch.stack(fires).amax(0).sum()) * max(steps, 1) * N / N_GRADIENT
             label = f"integrated gradients, {steps} steps" if steps else "attribution patching"
             note = str(seconds * every / count)
-            row(label, [pairs(tables, few)], seconds, note)
+            row(label, pairs(tables, few), seconds, note)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ from circuit_toolkit.circuit.circuit import Circuit as Circuit
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso as CircuitLasso
 from circuit_toolkit.circuit_lasso.fit import LassoFit as LassoFit
 from circuit_toolkit.circuit_lasso.randomised_edges import randomised_lasso as randomised_lasso
-from circuit_toolkit.circuit_lasso.feature_swaps import randomised_features as randomised_features
 from circuit_toolkit.circuit_lasso.components import component_lasso as component_lasso
 from circuit_toolkit.head_codes import HeadCodes as HeadCodes
 

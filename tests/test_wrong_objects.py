@@ -68,10 +68,6 @@ REFUSED = {
     ),
     "randomised_lasso, swapped": (lambda g: ct.randomised_lasso(g.task, g.model), MODEL),
     "component_lasso, swapped": (lambda g: ct.component_lasso(g.task, g.model), MODEL),
-    "randomised_features, swapped": (
-        lambda g: ct.randomised_features(g.model, g.task, g.saes),
-        DICTIONARIES,
-    ),
     "compare, swapped": (lambda g: ct.compare(g.task, g.model), MODEL),
     "compare_heads, swapped": (
         lambda g: ct.compare_heads(g.task, g.model, np.ones((3, 4))),
@@ -275,9 +271,6 @@ ACCEPTED = {
     ),
     "feature_attribution with a list": lambda g: ct.feature_attribution(
         g.model, list(g.saes.values()), g.task, max_features=5, progress=False
-    ),
-    "randomised_features by names": lambda g: ct.randomised_features(
-        g.model, named(g.saes), g.task, draws=1, max_features=5, progress=False
     ),
     "virtual_weights with a list": lambda g: ct.virtual_weights(
         g.model, list(g.transcoders.values())

@@ -8,7 +8,6 @@ __getattr__, __dir__, __all__ = lazy(
         "CircuitLasso": "estimator",
         "LassoFit": "fit",
         "component_lasso": "components",
-        "randomised_features": "feature_swaps",
         "randomised_lasso": "randomised_edges",
     },
 )

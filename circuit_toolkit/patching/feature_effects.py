@@ -22,7 +22,6 @@ class FeatureEffects:
     edges: Mapping[Site, np.ndarray]  # (p, q), on features of the next site
     nodes: Mapping[Site, np.ndarray]  # (p,), on the metric
     activation: Mapping[Site, np.ndarray]  # (p,)
-    chosen: Mapping[Site, np.ndarray] = field(default_factory=dict)  # (p, q) of bool
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -56,7 +55,6 @@ class FeatureEffects:
             total = np.abs(effect).sum(0)
             after = np.abs(self.nodes[later])
             score = np.abs(effect) * np.divide(after, total, out=0 * total, where=total > 0)
-            score = np.where(self.chosen[site], score, 0.0) if site in self.chosen else score
             at = score.nonzero()
             edges.append(_edge_table(here + at[0], there + at[1], effect[at], score[at]))
         last = self.nodes[sites[-1]]

@@ -145,10 +145,6 @@ class FeatureRuns:
         within = torch.cat([torch.arange(k, device=rows.device) for k in counts[rows].tolist()])
         return torch.repeat_interleave(first[rows], counts[rows]) + within
 
-    def changes(self, site: Site) -> Tensor:
-        """Return how much each feature changes, averaged over tokens, shape (n, p)."""
-        return self.pooled(self.deltas[site])
-
     def changing(self, site: Site) -> Tensor:
         """Return which features are changed at all on which prompts, shape (n, p)."""
         return self.pooled((self.deltas[site] != 0).float()) > 0
@@ -157,11 +153,6 @@ class FeatureRuns:
         """Average every feature over tokens, then prompts, (p,)."""
         return {site: self.pooled(self.acts[site]).mean(0).cpu().numpy() for site in self.sites}
 
-    def exact_runs(self) -> int:
-        """Count the runs of a prompt that changing every feature by itself would take."""
-        each = [self.changing(site).sum(1) for site in self.sites[:-1]]
-        return int(torch.stack(each).amax(0).sum())
-
     def run(
         self,
         rows: Tensor,
@@ -169,7 +160,6 @@ class FeatureRuns:
         *,
         afresh: bool = True,
         logits: bool = False,
-        by_token: bool = False,
         leaves: dict[Site, Tensor] | None = None,
     ) -> tuple[dict[Site, Tensor], Tensor | None]:
         """Run some prompts with features changed; return changes of features, and logits.
@@ -186,7 +176,7 @@ class FeatureRuns:
                     acts = self.dictionaries[site].encode_for_gradients(x[where])
                     kept = torch.as_tensor(self.features[site]).to(acts.device)
                     change = acts[:, kept] - self.acts[site][tokens]
-                    found[site] = change if by_token else self.pooled(change, rows)
+                    found[site] = self.pooled(change, rows)
                 added = torch.zeros_like(x.detach())
                 if site in bits:
                     moved = self.deltas[site][tokens] * bits[site][owner]
@@ -208,13 +198,6 @@ class FeatureRuns:
         """Return how much the metric changed, shape (B,), from the logits (B, 1, V) of a run."""
         plain = self.task.metric_of(self.logits[rows], rows.tolist())
         return (self.task.metric_of(logits, rows.tolist()) - plain).detach().float()
-
-    def readout(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Return the gradient of the metric to logits."""
-        logits = logits.detach().clone().requires_grad_()
-        with torch.enable_grad():
-            total = self.task.metric_of(logits, rows.tolist()).sum()
-        return torch.autograd.grad(total, logits)[0][:, 0]
 
     def _owner(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         counts = self.where.sum(1) if rows is None else self.where[rows].sum(1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.exact_effects import exact_feature_effects
+from benchmarks.exact_effects import exact_feature_effects, exact_runs
 from circuit_toolkit.attribution.features import (
     attributed_edges,
     attributed_nodes,
@@ -18,7 +18,7 @@ from circuit_toolkit.models import load_model, run
 from circuit_toolkit.patching.feature_runs import FeatureRuns
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import ioi
-from tests.tiny import build_tokenizer, residual_sites, tiny_hf
+from tests.tiny import build_tokenizer, residual_sites, task_it_does, tiny_hf
 
 SITES = residual_sites()
 
@@ -53,6 +53,21 @@ def separate(tiny, saes, task, site, later, feature):
     return each.mean(0).numpy(), float((ablated.metric - plain.metric).mean())
 
 
+def test_bits_decide_what_changes(runs):
+    """No bits change nothing, and sites start afresh: bits of one move the next alone."""
+    rows = torch.tensor([0, 3, 3])
+    none = {site: torch.zeros(3, len(runs.features[site])) for site in SITES}
+    found, _ = runs.run(rows, none)
+    assert max(float(each.abs().max()) for each in found.values()) < 1e-5
+    first = {**none, SITES[0]: torch.ones_like(none[SITES[0]])}
+    found, logits = runs.run(rows, first, logits=True)
+    assert found[SITES[1]].abs().max() > 0.1
+    assert max(float(found[site].abs().max()) for site in SITES[2:]) < 1e-5
+    assert runs.metric_change(logits, rows).abs().max() < 1e-4
+    _, logits = runs.run(rows, first, afresh=False, logits=True)  # travels on
+    assert runs.metric_change(logits, rows).abs().min() > 1e-3
+
+
 def test_exact_effects_equal_separate_interventions(tiny, tiny_saes, task, runs, exact):
     for number in (0, 1, 2):
         site, later = SITES[number], SITES[number + 1]
@@ -63,7 +78,7 @@ def test_exact_effects_equal_separate_interventions(tiny, tiny_saes, task, runs,
         np.testing.assert_allclose(exact.edges[site][biggest], theirs, atol=2e-5)
         assert np.abs(theirs).max() > 1e-2
         np.testing.assert_allclose(exact.nodes[site][biggest], node, atol=2e-5)
-    assert exact.settings["runs"] > runs.exact_runs() > 0
+    assert exact.settings["runs"] > exact_runs(runs) > 0
 
 
 def test_a_sample_of_sources_gives_the_same_rows_and_leaves_others_alone(runs, exact):
@@ -168,6 +183,20 @@ def test_a_circuit_of_the_best_features(tiny, tiny_saes, task, steps):
     assert circuit.settings["method"] == (
         "integrated gradients" if steps else "attribution patching"
     )
+
+
+@pytest.mark.parametrize("value", ["zero", "mean", "corrupted", "other"])
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_every_value_at_every_position_gives_a_circuit(tiny, tiny_saes, value, positions):
+    saes = {site: tiny_saes[site] for site in SITES}
+    things = ("boys", "girls", "doctors", "lawyers")
+    texts = [f"the {thing} near the {place}" for thing in things for place in ("cabinet", "key")]
+    task = task_it_does(texts, [*texts[1:], texts[0]])
+    options = dict(value=value, positions=positions, min_active=1, max_features=15)
+    circuit = feature_attribution(tiny, saes, task, **options)
+    assert 0 < len(circuit.nodes) - 1 <= 15
+    assert circuit.settings["value"] == value and circuit.settings["positions"] == positions
+    assert circuit.settings["seconds"] > 0
 
 
 def test_what_cannot_be_run_is_refused(tiny, tiny_saes, task):
