@@ -21,7 +21,6 @@ from circuit_toolkit.circuit_lens.activating_examples import sample_examples, st
 from circuit_toolkit.circuit_lens.circuits import FeatureCircuits
 from circuit_toolkit.circuit_lens.feature import find_feature
 from circuit_toolkit.circuit_lens.frozen_run import frozen_weights, upstream_of
-from circuit_toolkit.circuit_lens.outputs import continued_prompts
 from circuit_toolkit.circuit_lens.passes import run_pass
 from circuit_toolkit.circuit_lens.settings import LensSettings
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
@@ -61,13 +60,11 @@ class CircuitLens(LensSettings):
     min_samples : int
         A cluster has an example with so many neighbours, itself included.
     n_outputs : int
-        How many of the tokens that follow are looked at; 0 for none.
+        How many of the tokens that follow in the prompt are looked at; 0 for none. Where the
+        model is to go on by itself, pass prompts with what `generate` makes of them.
     theta_output : float
         One of them counts as promoted if the feature adds to its logit, and by so many standard
         deviations more than to the mean token.
-    generate : bool
-        Whether the model goes on by itself where a prompt ends before that, up to the end of the
-        text that it says.
     batch_size : int
         Examples in one run.
     seed : int
@@ -168,7 +165,8 @@ class CircuitLens(LensSettings):
         ids = [model.tokenize([texts[i]], bos=bos).ids[0].tolist() for i in examples.prompt]
         if any(at >= len(each) for at, each in zip(examples.position, ids, strict=True)):
             raise MismatchError("acts are of other prompts: an example stands behind its end.")
-        ids = self._with_next(model, ids, examples.position)
+        ends = examples.position + 1 + self.n_outputs
+        ids = [each[:end] for each, end in zip(ids, ends, strict=True)]
         order = np.argsort([len(each) for each in ids], kind="stable")
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         passes = [
@@ -212,18 +210,3 @@ class CircuitLens(LensSettings):
             descriptions,
             {"model": model.name, "n_prompts": len(texts)},
         )
-
-    def _with_next(
-        self, model: Model, ids: list[list[int]], positions: np.ndarray
-    ) -> list[list[int]]:
-        """Cut prompts behind the tokens that are looked at; let the model go on where it may."""
-        ends = (positions + 1 + self.n_outputs).tolist()
-        ids = [each[:end] for each, end in zip(ids, ends, strict=True)]
-        if self.generate:
-            short = [i for i, each in enumerate(ids) if len(each) < ends[i]]
-            for start in range(0, len(short), self.batch_size):
-                rows = short[start : start + self.batch_size]
-                longer = continued_prompts(model, [ids[i] for i in rows], self.n_outputs)
-                for i, each in zip(rows, longer, strict=True):
-                    ids[i] = each[: ends[i]]
-        return ids

@@ -39,7 +39,6 @@ SAME = 0.05  # share of the largest activation that another batch and its precis
 class LensPass:
     """What is kept of a batch of B examples."""
 
-    example: np.ndarray
     columns: pd.DataFrame
     elements: pd.DataFrame
     outputs: pd.DataFrame
@@ -91,7 +90,6 @@ def run_pass(
             model, frozen, values[last], written, at, feature, batch.ids, lens.n_outputs
         )
     return LensPass(
-        numbers,
         table_of(
             ("pre_activation", "error", "origins_error"),
             (x[rows, at] * reading.row).sum(1) + reading.constant,
@@ -164,8 +162,7 @@ def _outputs(
     layer, mid = feature.writes_at
     places = places.clamp(max=end)
     added = logit_contributions(model, frozen, last, written, at, places, layer, mid=mid)
-    each = influence(added, follows, known)
-    return table_of(OUTPUTS, each.row, each.step, each.token, each.value, each.z)
+    return table_of(OUTPUTS, *influence(added, follows, known))
 
 
 def table_of(names: tuple[str, ...], *columns: Tensor) -> pd.DataFrame:

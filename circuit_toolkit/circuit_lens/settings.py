@@ -36,7 +36,6 @@ class LensSettings:
     min_samples: int = 3
     n_outputs: int = 5
     theta_output: float = 3.0
-    generate: bool = False
     batch_size: int = 32
     seed: int = 0
 

@@ -56,8 +56,6 @@ class FeatureCard:
         Neighbours by virtual weight: `{"feature", "weight", "label"}`, the strongest first.
     edges : tuple of dict
         Edges of a circuit: `{"feature", "weight", "label", "direction"}`, which is `in` or `out`.
-    scores : dict, optional
-        Of its description, see `FeatureScores.to_dict`.
     settings : dict
         Model, dictionary and prompts, and the method of the circuit.
     """
@@ -72,7 +70,6 @@ class FeatureCard:
     upstream: tuple[dict[str, Any], ...] = ()
     downstream: tuple[dict[str, Any], ...] = ()
     edges: tuple[dict[str, Any], ...] = ()
-    scores: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,11 +116,9 @@ def feature_card(
     descriptions: Any = None,
     circuits: Any = None,
     circuit: Circuit | None = None,
-    scores: Any = None,
     labels: Labels | None = None,
     n_examples: int = 8,
     n_neighbours: int = 8,
-    layers: int | None = None,
 ) -> FeatureCard:
     """Put together what is known of a feature.
 
@@ -132,7 +127,8 @@ def feature_card(
     model : Model
         The model.
     dictionaries : dict of Site to Dictionary
-        That of the feature, and those whose features may be its neighbours.
+        That of the feature, and those whose features may be its neighbours: pass those of some
+        layers to leave out the others.
     feature : str or (Site, int)
         For example `blocks.3.ln2.hook_normalized/17`, `mlp_in 3/17` or `(Site("mlp_in", 3), 17)`.
     acts : Activations or ActivationStore
@@ -143,16 +139,12 @@ def feature_card(
         What `CircuitLens` says of this feature.
     circuit : Circuit, optional
         One in which the feature may be a node.
-    scores : FeatureScores or dict, optional
-        Of its description.
     labels : dict of Site to sequence of str, optional
         Names of features, such as `feature_labels(acts)`; by default those of the descriptions.
     n_examples : int
         So many of the strongest texts.
     n_neighbours : int
         So many neighbours in each direction.
-    layers : int, optional
-        Take neighbours at most so many layers away; by default from all dictionaries.
 
     Returns
     -------
@@ -175,7 +167,6 @@ def feature_card(
     """
     dictionaries = as_dictionaries(model, dictionaries)
     n_neighbours = whole(n_neighbours, "n_neighbours", 0)
-    layers = None if layers is None else whole(layers, "layers", 0)
     for value, what, kind in (
         (descriptions, "descriptions", "FeatureDescriptions"),
         (circuits, "circuits", "FeatureCircuits"),
@@ -190,9 +181,6 @@ def feature_card(
     names: Labels = labels or {}
     if labels is None and hasattr(descriptions, "labels"):
         names = descriptions.labels()
-    near = dictionaries
-    if layers is not None:
-        near = {s: d for s, d in dictionaries.items() if abs(s.layer - site.layer) <= layers}
     lens = descriptions
     if hasattr(descriptions, "of"):  # of all features, or those of some sites
         lens = descriptions.of(site, index) if site in descriptions.labels() else None
@@ -212,9 +200,8 @@ def feature_card(
         _logit_effects(model, dictionary, index),
         lens,
         _without_start(analysis, model),
-        *_neighbours(model, near, site, index, names, n_neighbours),
+        *_neighbours(model, dictionaries, site, index, names, n_neighbours),
         _edges_of(circuit, name),
-        scores.to_dict() if hasattr(scores, "to_dict") else scores,
         {
             "model": model.name,
             "dictionary": dictionary.name,

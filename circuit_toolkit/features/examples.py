@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from circuit_toolkit.activations.activations import MEAN, Activations
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.files.documents import plain
 from circuit_toolkit.sites import Site
 
 BANDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # quantiles of the maxima of texts
@@ -27,10 +28,6 @@ class Example:
     position: int
     before: bool = False
     after: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all as plain JSON."""
-        return vars(self) | {"tokens": list(self.tokens), "values": list(self.values)}
 
 
 @dataclass(frozen=True)
@@ -88,19 +85,12 @@ class FeatureExamples:
         dict
         """
         bands = [
-            {"low": low, "high": high, "examples": [each.to_dict() for each in examples]}
+            {"low": low, "high": high, "examples": [asdict(each) for each in examples]}
             for low, high, examples in self.quantiles
         ]
-        found = {k: v for k, v in vars(self).items() if k not in ("site", "top", "quantiles")}
-        return found | {
-            "site": str(self.site),
-            "density": self.density,
-            "prompt_density": self.prompt_density,
-            "edges": list(self.edges),
-            "counts": list(self.counts),
-            "top": [each.to_dict() for each in self.top],
-            "quantiles": bands,
-        }
+        shares = {"density": self.density, "prompt_density": self.prompt_density}
+        others = {"site": str(self.site), "quantiles": bands}
+        return plain(asdict(self) | shares | others, "examples")
 
 
 def token_rows(part: Activations) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,27 +18,16 @@ from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 
 
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """A logistic regression of two classes; `fit_probe` makes it."""
-
-    weights: np.ndarray
-    intercept: float
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return which rows are of class 1."""
-        return X @ self.weights + self.intercept > 0
-
-
-def fit_probe(X: np.ndarray, y: np.ndarray, C: float = 1.0) -> Probe:
-    """Fit a logistic regression with a squared penalty."""
+def fit_probe(X: np.ndarray, y: np.ndarray, C: float = 1.0) -> Any:
+    """Fit scikit-learn's logistic regression with a squared penalty, one scale for all columns."""
     from sklearn.linear_model import LogisticRegression
 
     mean = X.mean(0)
     scale = float(np.sqrt(((X - mean) ** 2).mean())) or 1.0
     fit: Any = LogisticRegression(C=C, max_iter=5000).fit((X - mean) / scale, y)
-    weights = fit.coef_[0] / scale
-    return Probe(weights, float(fit.intercept_[0] - mean @ weights))
+    fit.coef_ = fit.coef_ / scale
+    fit.intercept_ = fit.intercept_ - fit.coef_ @ mean
+    return fit
 
 
 def feature_rows(

@@ -167,7 +167,7 @@ def generalise(
             _at(shift_sites or list(known), known),
             ambiguous.select(some),
             reader=known[site],
-            weights=probe.weights,
+            weights=probe.coef_[0],
             signs=np.where(y[some], 1, -1),
             n=n_ranked,
             steps=shift_steps,

@@ -11,6 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from circuit_toolkit.features.descriptions.words import spelled
+from circuit_toolkit.sites import Site
 from circuit_toolkit.views import colours
 
 ROOTS = ".ct-graph, .ct-fc, .ct-panel"  # what the package draws stands inside one of these
@@ -33,7 +35,8 @@ def environment() -> Environment:
     )
     made.globals |= {"colours": colours, "script": script, "stylesheet": stylesheet}
     made.globals |= {"vis_network": vis_network}
-    made.filters |= {"token": token, "drawable": drawable}
+    made.filters |= {"token": token, "drawable": drawable, "feature": feature}
+    made.filters |= {"spelled": lambda word: spelled(word.strip() or word)}
     made.tests |= {"spaced": lambda text: text[:1].isspace()}
     return made
 
@@ -62,6 +65,12 @@ def token(text: str) -> str:
     """Write a token by itself: what cannot be seen gets a sign."""
     text = text.replace("\n", "↵")
     return ("␣" if text[:1] == " " else "") + text.strip(" ")
+
+
+def feature(name: str) -> str:
+    """Shorten the name of a feature, `mlp_in 3/17`; other names stay."""
+    site, slash, index = name.rpartition("/")
+    return f"{Site.parse(site).short}/{index}" if slash else name
 
 
 def drawable(text: str) -> str:

@@ -11,10 +11,8 @@ import pytest
 import circuit_toolkit as ct
 from circuit_toolkit.circuit_lens import CircuitLens
 from circuit_toolkit.circuit_lens.clusters import cluster_sentence
-from circuit_toolkit.circuit_lens.outputs import continued_prompts
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.features.descriptions.explainer import Explainer
-from circuit_toolkit.models import LOGITS, run
 from circuit_toolkit.models.ports import run_ports
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import WeightLens
@@ -196,24 +194,6 @@ def test_tokens_that_follow_are_what_the_text_says(circuits):
     assert len(by_step) == np.minimum(5, left).sum()
 
 
-def test_the_model_goes_on_where_a_prompt_ends(demo, demo_transcoders):
-    texts = ct.tasks.ioi(demo, n=6).texts
-    lens = CircuitLens(n_outputs=2, generate=True, theta_feature=2.0)
-    site = Site("mlp_in", 5)
-    acts = ct.capture(demo, {site: demo_transcoders[site]}, texts, progress=False)
-    last = acts.pooled("last").features[site].toarray()
-    feature = int(last.min(0).argmax())  # fires at the end of each
-    circuits = lens.analyse(demo, demo_transcoders, texts, (5, feature), acts=acts)
-    ends = circuits.table["position"] == [len(acts.tokens[i]) - 1 for i in circuits.table["prompt"]]
-    assert ends.any()
-    assert len(circuits.outputs) == 2 * len(texts)
-    example = int(np.flatnonzero(ends)[0])
-    prompt = texts[circuits.table["prompt"].iloc[example]]
-    logits = run(demo, demo.tokenize([prompt]), [LOGITS], last_logits=True)[LOGITS]
-    best = demo.tokenizer.decode([int(logits[0, -1].argmax())])
-    assert circuits.words[example][-2] == best
-
-
 def test_no_outputs_run_no_further_than_the_feature(demo, demo_transcoders, texts, acts):
     lens = replace(LENS, n_outputs=0)
     circuits = lens.analyse(demo, demo_transcoders, texts, FEATURE, acts=acts)
@@ -256,26 +236,6 @@ def test_frozen_scores_are_terms_of_the_sum(demo, demo_transcoders, texts, acts,
     assert len(both) > 0.9 * len(heads)
     ratio = both["contribution_x"] / both["contribution_y"]
     assert ratio.std() > 0.01 and ratio.groupby(both["example"]).std().max() < 0.1 * ratio.mean()
-
-
-def test_a_text_that_the_model_ends_has_ended(demo, demo_transcoders):
-    # a text of the bundled grammar, which the model ends within a few tokens
-    start = demo.tokenize(["the boys near the cabinet draw the fox ."]).ids[0].tolist()
-    end = demo.tokenizer.eos_token_id
-    long, full = start + start[1:] * 5, [start[0], *start[1:] * 20][: demo.context]
-    rows = continued_prompts(demo, [start, [*start, end], full, long], 8)
-    assert (
-        rows[1] == [*start, end] and rows[2] == full
-    )  # nothing behind an end, or past the context
-    for row, prompt in zip(rows[::3], (start, long), strict=True):
-        said = row[len(prompt) :]
-        ids = prompt
-        for token in said:  # token by token, without a batch
-            best = run(demo, demo.tokenize([ids]), [LOGITS], last_logits=True)[LOGITS]
-            assert token == int(best[0, -1].argmax())
-            ids = [*ids, token]
-        assert said.index(end) == len(said) - 1 if end in said else len(said) == 8
-    assert rows[0][-1] == end
 
 
 def test_a_dictionary_that_is_no_linear_reading_is_refused(tmp_path):

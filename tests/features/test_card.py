@@ -63,7 +63,6 @@ def test_a_card_of_a_transcoder_feature(demo, demo_transcoders, acts):
         descriptions=FeatureDescriptions(),
         circuits=analysis,
         circuit=circuit_of(),
-        scores={"clarity": 0.5},
         n_examples=4,
         n_neighbours=6,
     )
@@ -128,9 +127,8 @@ def test_logit_effects_are_what_the_decoder_does_to_logits(demo, demo_transcoder
 
 def test_a_card_of_an_autoencoder_feature_among_all(demo, demo_saes, demo_transcoders, acts):
     every = {**demo_saes, **demo_transcoders}
-    card = feature_card(
-        demo, every, "resid_post 2/9", acts, descriptions=FeatureDescriptions(), layers=1
-    )
+    around = {site: each for site, each in every.items() if 1 <= site.layer <= 3}
+    card = feature_card(demo, around, "resid_post 2/9", acts, descriptions=FeatureDescriptions())
     assert card.kind == "sae" and card.weight_lens is None and card.label == ""
     near = {feature_at(each["feature"])[0].layer for each in (*card.upstream, *card.downstream)}
     assert near <= {1, 2, 3} and card.upstream and card.downstream

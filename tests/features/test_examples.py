@@ -66,9 +66,10 @@ def test_a_window_holds_the_strongest_token():
     assert found.values == (0, 1, 0, 4, 0, 0, 0) and found.before and found.after
     whole = feature_examples(made([line]), SITE, 0, window=None).top[0]
     assert len(whole.tokens) == 50 and not whole.before and not whole.after
-    first = feature_examples(made([line[28:34]]), SITE, 0, window=3).top[0]  # 6 tokens, at 2
+    short = feature_examples(made([line[28:34]]), SITE, 0, window=3)  # 6 tokens, at 2
+    first = short.top[0]
     assert not first.before and not first.after and len(first.tokens) == 6
-    assert first.to_dict()["after"] is False
+    assert short.to_dict()["top"][0]["after"] is False
 
 
 def test_a_feature_that_never_fires():

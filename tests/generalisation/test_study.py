@@ -97,7 +97,7 @@ def test_the_classifier_is_scikit_learns_and_does_not_mind_units():
     probe = fit_probe(X, y)
     assert (probe.predict(X) == y).mean() > 0.95
     scaled = fit_probe(1000 * X - 7, y)  # one scale for all columns: the same classifier
-    np.testing.assert_allclose(scaled.weights * 1000, probe.weights, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(scaled.coef_ * 1000, probe.coef_, rtol=1e-3, atol=1e-4)
     assert (scaled.predict(1000 * X - 7) == probe.predict(X)).all()
 
 

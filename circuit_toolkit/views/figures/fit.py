@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.evidence import UNVALIDATED, prompts_of
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.views.colours import GREY, INK, NEGATIVE, RAMP, RULE, TEAL, WARNING, faded
-from circuit_toolkit.views.figures.style import finished
+from circuit_toolkit.views.colours import GREY, INK, NEGATIVE, RAMP, RULE, TEAL, WARNING
+from circuit_toolkit.views.figures.style import add_band, finished
 from circuit_toolkit.views.graph.scene import shorten
 
 
@@ -61,10 +61,7 @@ def path_figure(
     figure = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.08)
     if fit.ndim == 2:
         low, fit, high = np.nanquantile(fit, [0.1, 0.5, 0.9], axis=1)  # (k,) each
-        edge = {"line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "mode": "lines"}
-        figure.add_scatter(x=x, y=high[order], **edge)
-        fill = {"fill": "tonexty", "fillcolor": faded(TEAL, 0.15)}
-        figure.add_scatter(x=x, y=low[order], **edge, **fill)
+        add_band(figure, x, low[order], high[order], TEAL)
     style = {"mode": "lines+markers", "marker": {"size": 6}}
     figure.add_scatter(x=x, y=fit[order], name=fit_name, line={"color": TEAL}, **style)
     for (name, values), colour in zip(sizes, (RAMP[0], GREY), strict=False):

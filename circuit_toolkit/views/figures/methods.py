@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from circuit_toolkit.benchmark.comparison import Comparison
-from circuit_toolkit.views.colours import METHODS, OTHER_METHODS, faded
-from circuit_toolkit.views.figures.style import finished
+from circuit_toolkit.views.colours import METHODS, OTHER_METHODS
+from circuit_toolkit.views.figures.style import add_band, finished
 
 
 def compare_figure(comparison: Comparison) -> go.Figure:
@@ -62,7 +60,9 @@ def compare_figure(comparison: Comparison) -> go.Figure:
             if not mine:
                 continue
             if key == "kept":
-                _band(figure, mine, colour, name, column)
+                low, high = ([line[end] for line in mine] for end in ("low", "high"))
+                where = {"row": 1, "col": column, "legendgroup": name}
+                add_band(figure, [line["size"] for line in mine], low, high, colour, **where)
             figure.add_scatter(
                 x=[line["size"] for line in mine],
                 y=[line[key] for line in mine],
@@ -85,15 +85,3 @@ def compare_figure(comparison: Comparison) -> go.Figure:
     figure.update_annotations(font={"size": 13})
     figure.update_xaxes(title_font={"size": 12.5})
     return finished(figure, 400, legend={"orientation": "h", "y": -0.28, "x": 0, "itemwidth": 30})
-
-
-def _band(
-    figure: go.Figure, mine: list[dict[Any, Any]], colour: str, name: str, column: int
-) -> None:
-    """Fill from the lower to the upper end of the intervals."""
-    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    x = [line["size"] for line in mine]
-    where = {"row": 1, "col": column, "legendgroup": name}
-    figure.add_scatter(x=x, y=[line["high"] for line in mine], **edge, **where)
-    fill = {"fill": "tonexty", "fillcolor": faded(colour, 0.15)}
-    figure.add_scatter(x=x, y=[line["low"] for line in mine], **edge, **where, **fill)

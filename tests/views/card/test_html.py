@@ -63,7 +63,6 @@ def made_up_card(text: str = "Mary") -> FeatureCard:
         ({"feature": other, "weight": 0.5, "label": text},),
         ({"feature": f"{Site('mlp_in', 4)}/6", "weight": -0.5, "label": text},),
         ({"feature": "target", "weight": 0.25, "label": text, "direction": "out"},),
-        {"clarity": 0.9, "responsiveness": 0.8, "purity": 0.7, "faithfulness": None},
         {"model": text},
     )
 
@@ -83,14 +82,13 @@ HEADINGS = [
 def test_every_part_is_there_and_missing_ones_are_not_shown():
     text = card_html(made_up_card())
     assert [h for h in HEADINGS if f"<h4>{h}" not in text] == []
-    assert "clarity (surrogate)" in text and "faithfulness" not in text
     assert (
         'title="activation 4"' in text and "2.00% of 1,000 tokens" in text and "mlp_in 2/4" in text
     )
     assert text.count("ct-token ct-silent") == 1  # the token that does not fire it alone
     bare = replace(
         made_up_card(),
-        **dict.fromkeys(("logits", "weight_lens", "circuit_lens", "scores")),
+        **dict.fromkeys(("logits", "weight_lens", "circuit_lens")),
         **dict.fromkeys(("upstream", "downstream", "edges"), ()),
         label="",
     )
