@@ -19,29 +19,11 @@ def groups_of(
     unlike: Task | None = None,
     seed: int = 0,
 ) -> Task:
-    """Take as many texts of each of some groups, in random order.
+    """Take n texts of each of some groups, by default as many as the smallest has, in random order.
 
-    Parameters
-    ----------
-    task : Task
-        Labelled texts.
-    groups : sequence of dict of str to str
-        Labels that the texts of a group have, such as `{"profession": "nurse", "gender": "male"}`.
-    n : int, optional
-        How many of each group; by default as many as the smallest has.
-    unlike : Task, optional
-        Leave out its texts.
-    seed : int
-        Decides which, and the order.
-
-    Returns
-    -------
-    Task
-
-    Raises
-    ------
-    InputError
-        If a label is missing, or a group has too few texts.
+    A group is a dict of labels that its texts have, such as `{"profession": "nurse", "gender":
+    "male"}`; texts of `unlike` are left out. InputError where a label is missing, or a group has
+    too few texts.
     """
     for name in {name for group in groups for name in group}:
         _label(task, name)
@@ -70,40 +52,15 @@ def groups_of(
 
 @dataclass(frozen=True)
 class TiedLabels:
-    """Two labels and their classes: those of the same place go together in training.
+    """Two labels and their classes: those of the same place go together in training."""
 
-    Parameters
-    ----------
-    names : (str, str)
-        Of the target and of the spurious label.
-    classes, partners : (str, str)
-        Classes of the target, and the spurious class that goes with each.
-    """
-
-    names: tuple[str, str]
-    classes: tuple[str, str]
-    partners: tuple[str, str]
+    names: tuple[str, str]  # of the target and of the spurious label
+    classes: tuple[str, str]  # of the target
+    partners: tuple[str, str]  # the spurious class that goes with each
 
     @classmethod
     def of(cls, task: Task, target: str, spurious: str) -> TiedLabels:
-        """Read off which classes go together.
-
-        Parameters
-        ----------
-        task : Task
-            Ambiguous texts.
-        target, spurious : str
-            Names of the labels.
-
-        Returns
-        -------
-        TiedLabels
-
-        Raises
-        ------
-        InputError
-            If a label is missing, or they are not of two classes each that tell each other.
-        """
+        """Read off which classes of two labels go together in ambiguous texts; refuse others."""
         pairs = sorted(set(zip(_label(task, target), _label(task, spurious), strict=True)))
         classes, partners = zip(*pairs, strict=True)
         if len(pairs) != 2 or len(set(classes)) != 2 or len(set(partners)) != 2:
@@ -115,17 +72,7 @@ class TiedLabels:
         return cls((target, spurious), classes, partners)
 
     def target(self, task: Task) -> np.ndarray:
-        """Whether each text is of the second class of the target.
-
-        Parameters
-        ----------
-        task : Task
-            Texts of the two classes.
-
-        Returns
-        -------
-        ndarray of bool, shape (texts,)
-        """
+        """Whether each text is of the second class of the target."""
         return _is_second(task, self.names[0], self.classes)
 
     def spurious(self, task: Task) -> np.ndarray:

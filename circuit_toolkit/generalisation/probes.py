@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,15 +16,19 @@ from circuit_toolkit.interventions.runs import intervened
 from circuit_toolkit.models import Model, run, token_mask
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
+from circuit_toolkit.tasks.prompt_pairs import row_slices
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 
-def fit_probe(X: np.ndarray, y: np.ndarray, C: float = 1.0) -> Any:
-    """Fit scikit-learn's logistic regression with a squared penalty, one scale for all columns."""
+def fit_probe(X: np.ndarray, y: np.ndarray) -> LogisticRegression:
+    """Fit a logistic regression with a squared penalty, with one scale for all columns."""
     from sklearn.linear_model import LogisticRegression
 
     mean = X.mean(0)
     scale = float(np.sqrt(((X - mean) ** 2).mean())) or 1.0
-    fit: Any = LogisticRegression(C=C, max_iter=5000).fit((X - mean) / scale, y)
+    fit: Any = LogisticRegression(max_iter=5000).fit((X - mean) / scale, y)
     fit.coef_ = fit.coef_ / scale
     fit.intercept_ = fit.intercept_ - fit.coef_ @ mean
     return fit
@@ -55,8 +59,8 @@ def feature_rows(
 def activation_rows(model: Model, dictionary: Dictionary, task: Task) -> np.ndarray:
     """Average what a dictionary reads over the tokens of each text."""
     rows = []
-    for start in range(0, len(task), 128):
-        batch = model.tokenize(task.clean[start : start + 128], bos=shared_bos([dictionary]))
+    for part in row_slices(len(task), 128):
+        batch = model.tokenize(task.clean[part], bos=shared_bos([dictionary]))
         x = run(model, batch, [dictionary.site])[dictionary.site].float()
         weight = token_mask(model, batch).to(x)[..., None]
         rows.append(((x * weight).sum(1) / weight.sum(1)).cpu())

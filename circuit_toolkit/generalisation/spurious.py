@@ -90,26 +90,9 @@ def rank_by_lasso(
     zero, as they add nothing to it. So those that have a weight are set aside and the others are
     fitted again, until there are enough; the first fit alone is what the paper ranks by.
 
-    Parameters
-    ----------
-    model : Model
-        The model.
-    dictionaries : dict of Site to Dictionary
-        Whose features are ranked, as means over the tokens of a text; the label is regressed on
-        each site by itself.
-    task : Task
-        Texts.
-    target : ndarray of bool, shape (texts,)
-        Classes of the texts.
-    n : int
-        At most so many features.
-    min_active : int
-        Features that fire on fewer texts are left out.
-
-    Returns
-    -------
-    Ranking
-        By fit, then by absolute weight per standard deviation, which is the score.
+    Features are means over the tokens of a text; those that fire on fewer than `min_active` texts
+    are left out. The label is regressed on each site by itself. The score is the absolute weight
+    per standard deviation; at most n features are ranked, by fit, then by score.
     """
     began = time.perf_counter()
     acts = capture(model, dictionaries, task.clean, "mean", progress=False)

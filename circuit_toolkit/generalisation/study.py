@@ -68,7 +68,6 @@ def generalise(
     n_ranked: int = 100,
     shift_prompts: int = 100,
     shift_steps: int = 10,
-    C: float = 1.0,
     draws: int = 5,
     seed: int = 0,
     progress: bool = True,
@@ -115,8 +114,6 @@ def generalise(
         How many features of a ranking are looked at.
     shift_prompts, shift_steps : int
         Texts and steps of integrated gradients.
-    C : float
-        Inverse strength of the classifier's penalty, see `fit_probe`.
     draws : int
         Number of random sets, over which scores are averaged.
     seed : int
@@ -155,7 +152,7 @@ def generalise(
         return [feature_rows(model, known, each, site, features) for each in tasks]
 
     train_rows, test_rows = rows_without({})
-    probe = fit_probe(train_rows, y, C)
+    probe = fit_probe(train_rows, y)
 
     @cache
     def ranked(name: str) -> Ranking:
@@ -191,15 +188,15 @@ def generalise(
             return [probe.predict(test_rows)]
         if method == "oracle":
             rows = feature_rows(model, known, balanced, site)
-            return [fit_probe(rows, labels.target(balanced), C).predict(test_rows)]
+            return [fit_probe(rows, labels.target(balanced)).predict(test_rows)]
         if method in ("linear_probe", "cbp"):
             train, tested = (activation_rows(model, known[site], each) for each in tasks)
             if method == "cbp":
                 axes = concept_directions(model, known[site], concepts)
                 train, tested = concept_rows(train, axes), concept_rows(tested, axes)
-            return [fit_probe(train, y, C).predict(tested)]
+            return [fit_probe(train, y).predict(tested)]
         return [
-            (probe if method == name else fit_probe(train, y, C)).predict(tested)
+            (probe if method == name else fit_probe(train, y)).predict(tested)
             for train, tested in mended(name)
         ]
 
@@ -221,7 +218,6 @@ def generalise(
         "texts": {"ambiguous": len(ambiguous), "balanced": len(balanced), "test": len(test)},
         "n_ranked": n_ranked,
         "shift": {"texts": min(shift_prompts, len(ambiguous)), "steps": shift_steps},
-        "C": C,
         "draws": draws,
         "seed": seed,
     }

@@ -31,8 +31,8 @@ class Change:
     how : {"put", "add", "scale", "resample"}
         Put a value there, add it, multiply by it, or take over what the corrupted prompt has.
     value : float or array, optional
-        One number, or one for each feature; for heads one vector each; else a vector, shape (D,).
-        Features are in their own units. None to resample.
+        One number for all units, or one for each feature; for heads one vector each; else a
+        vector, shape (D,). Features are in their own units. None to resample.
     features : int or sequence of int, optional
         Which features of the dictionary at the site. What it leaves unexplained is kept.
     heads : int or sequence of int, optional
@@ -104,10 +104,8 @@ def zero(site: Site | str, **units: Any) -> Change:
 
     Parameters
     ----------
-    site : Site or str
-        Where.
-    **units
-        `features`, `heads` and `positions`, as in `Change`.
+    site, **units
+        Where; and `features`, `heads`, `positions`, as in `Change`.
 
     Returns
     -------
@@ -126,12 +124,8 @@ def put(site: Site | str, value: Any, **units: Any) -> Change:
 
     Parameters
     ----------
-    site : Site or str
-        Where.
-    value : float or array
-        A number for all units or one each; for heads a vector each; else a vector, shape (D,).
-    **units
-        `features`, `heads` and `positions`, as in `Change`.
+    site, value, **units
+        As in `Change`.
 
     Returns
     -------
@@ -146,7 +140,7 @@ def add(site: Site | str, value: Any, **units: Any) -> Change:
     Parameters
     ----------
     site, value, **units
-        As in `put`.
+        As in `Change`.
 
     Returns
     -------
@@ -160,12 +154,8 @@ def scale(site: Site | str, factor: Any, **units: Any) -> Change:
 
     Parameters
     ----------
-    site : Site or str
-        Where.
-    factor : float or array
-        As `value` in `put`.
-    **units
-        `features`, `heads` and `positions`, as in `Change`.
+    site, factor, **units
+        As in `Change`, with the factor as its value.
 
     Returns
     -------

@@ -50,14 +50,12 @@ def generate(
 
     Parameters
     ----------
-    model : Model
-        The model.
+    model, dictionaries
+        As for `intervene`.
     prompt : str
         Where to begin.
     changes : Change or sequence of Change
         What is done in every step; `positions="last"` is the token just written.
-    dictionaries : dict of Site to Dictionary, optional
-        Those whose features are meant.
     max_new_tokens : int
         Stop after so many, at the end-of-sequence token, or where the context is full.
     temperature : float

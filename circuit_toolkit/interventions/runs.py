@@ -134,18 +134,12 @@ def intervene_each(
 
     Parameters
     ----------
-    model : Model
-        The model.
-    prompts : Task or sequence of str
-        What to run under each; of a task the clean prompts.
+    model, prompts, dictionaries, progress
+        As for `intervene`.
     interventions : sequence of sequences of Change
         Each as for `intervene`; none resamples.
-    dictionaries : dict of Site to Dictionary, optional
-        Those whose features are meant.
     batch_size : int
         Prompts times interventions in one run; more outgrow the caches of a processor.
-    progress : bool
-        Whether to show a progress bar.
 
     Returns
     -------
@@ -236,13 +230,11 @@ def intervened(
 
     Parameters
     ----------
-    model : Model
-        The model.
+    model, dictionaries
+        As for `intervene`.
     changes : Change or sequence of Change
         Done in every run, after those that the model brings already, at positions that need no
         task; none resamples.
-    dictionaries : dict of Site to Dictionary, optional
-        Those whose features are meant.
 
     Yields
     ------

@@ -14,8 +14,8 @@ from circuit_toolkit.demo.grammar.sentence import is_held_out
 from circuit_toolkit.demo.grammar.words import CENTURIES, NUMBERS
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
-from circuit_toolkit.tasks import natural
 from circuit_toolkit.tasks.bundled import from_grammar, speaks_grammar
+from circuit_toolkit.tasks.natural import families as natural
 from circuit_toolkit.tasks.task import Task
 
 
@@ -40,10 +40,8 @@ def ioi(
     model : Model
         Decides words and language: plain English with names that are single tokens (label `form`:
         ABBA, the indirect object first, or BABA), or the bundled grammar.
-    n : int
-        Number of pairs.
-    seed : int
-        Seed of the words.
+    n, seed : int
+        Number of pairs, and seed of the words.
     test : bool
         Use only pairs of names and templates that never occur otherwise.
     mixed : bool
@@ -62,16 +60,14 @@ def ioi(
     n, seed = _counted(model, n, seed)
     if not speaks_grammar(model):
         return natural.ioi(model, n, seed, test=test, mixed=mixed)
-    if not mixed:
-        return from_grammar("ioi", model, n, seed, test)
     return from_grammar(
         "ioi",
         model,
         n,
         seed,
         test,
-        upwards=("io_gender", "female"),
-        accept=lambda facts: facts["io_gender"] != facts["s_gender"],
+        upwards=("io_gender", "female") if mixed else None,
+        accept=lambda facts: not mixed or facts["io_gender"] != facts["s_gender"],
     )
 
 
@@ -95,10 +91,8 @@ def greater_than(
     model : Model
         Decides words and language: the sentence of Hanna et al. with events and start years that
         the tokenizer splits as they do, " 17" and "32"; or the bundled grammar.
-    n : int
-        Number of pairs.
-    seed : int
-        Seed of the words.
+    n, seed : int
+        Number of pairs, and seed of the words.
     test : bool
         Use only start years and events (in the grammar also templates) that never occur otherwise.
     years : (int, int)
@@ -143,10 +137,8 @@ def docstring(
     model : Model
         Decides words and language: Python with six arguments, of which the third to fifth are
         documented in order; or the bundled grammar, with three or four and the first three.
-    n : int
-        Number of pairs.
-    seed : int
-        Seed of the words.
+    n, seed : int
+        Number of pairs, and seed of the words.
     test : bool
         Use only sets of arguments (in the grammar also forms) that never occur otherwise.
     apart : bool
@@ -165,16 +157,14 @@ def docstring(
     n, seed = _counted(model, n, seed)
     if not speaks_grammar(model):
         return natural.docstring(model, n, seed, test=test, apart=apart)
-    if not apart:
-        return from_grammar("docstring", model, n, seed, test)
     return from_grammar(
         "docstring",
         model,
         n,
         seed,
         test,
-        upwards=("half", "first"),
-        accept=lambda facts: facts["apart"] == "True",
+        upwards=("half", "first") if apart else None,
+        accept=lambda facts: not apart or facts["apart"] == "True",
     )
 
 
@@ -189,10 +179,8 @@ def agreement(model: Model, n: int = 512, seed: int = 0, *, test: bool = False) 
     model : Model
         Decides words and language: plain English in the forms of Marks et al. (2024, arXiv
         2403.19647; label `form`: simple, nounpp, within_rc, across_rc), or the bundled grammar.
-    n : int
-        Number of pairs.
-    seed : int
-        Seed of the words.
+    n, seed : int
+        Number of pairs, and seed of the words.
     test : bool
         Use only subjects and templates that never occur otherwise, always with an attractor.
 
@@ -233,10 +221,8 @@ def bios(
     ----------
     model : Model
         Whose tokenizer is used; its vocabulary must have the words of the bundled grammar.
-    n : int
-        Number of pairs.
-    seed : int
-        Seed of the grammar.
+    n, seed : int
+        Number of pairs, and seed of the grammar.
     test : bool
         Use only pairs of name and profession and templates that training never saw.
     strength : float

@@ -184,24 +184,17 @@ class Task:
         return self.metric_of(logits.detach()[:, None], rows).cpu()
 
     def metric_of(self, logits: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """Return the metric, keeping the graph for gradients.
+        """Return the metric at the last token as `score` does, keeping the graph for gradients.
 
         Parameters
         ----------
-        logits : Tensor, shape (B, T, V)
-            Logits of B prompts, padded on the left.
-        rows : sequence of int, length B
-            Which of `texts` they are.
+        logits, rows
+            Logits of B prompts, padded on the left, shape (B, T, V); and which they are. Errors as
+            in `score`.
 
         Returns
         -------
         Tensor, shape (B,)
-            The metric at the last token.
-
-        Raises
-        ------
-        InputError
-            If the task has labels and no answers.
         """
         last = logits[:, -1].float()
         values = last if self.metric == "logit_difference" else last.softmax(-1)
@@ -212,10 +205,8 @@ class Task:
 
         Parameters
         ----------
-        logits, reference : Tensor, shape (B, T, V)
-            Logits of the same B prompts.
-        rows : sequence of int, length B
-            Which of `texts` they are.
+        logits, reference, rows
+            Two logits of the same prompts, each as in `metric_of`.
 
         Returns
         -------
@@ -225,24 +216,16 @@ class Task:
         return (self.metric_of(logits, rows) - self.metric_of(reference, rows)).abs()
 
     def accuracy(self, logits: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """Return where the best answer beats every wrong token.
+        """Return where the best answer beats every wrong token, true or false.
 
         Parameters
         ----------
-        logits : Tensor, shape (B, V)
-            Logits at the last token of B prompts.
-        rows : sequence of int, length B
-            Which of `texts` they are.
+        logits, rows
+            As in `score`, whose errors it has.
 
         Returns
         -------
         Tensor, shape (B,)
-            True or false.
-
-        Raises
-        ------
-        InputError
-            If the task has labels and no answers.
         """
         self._need_answers()
         pair = np.asarray(rows) % len(self)

@@ -7,17 +7,10 @@ from typing import Any
 from circuit_toolkit.demo.grammar.words import word_lists
 
 _LISTS = word_lists(__file__)
-FEMALE_NAMES: list[str] = _LISTS["female_names"]
-MALE_NAMES: list[str] = _LISTS["male_names"]
-PLACES: list[str] = _LISTS["places"]
-OBJECTS: list[str] = _LISTS["objects"]
-EVENTS: list[str] = _LISTS["events"]
-FUNCTIONS: list[str] = _LISTS["functions"]
-ARGUMENTS: list[str] = _LISTS["arguments"]
-DOC_WORDS: list[str] = _LISTS["doc_words"]
-PEOPLE: list[tuple[str, str]] = _LISTS["people"]
-THINGS: list[tuple[str, str]] = _LISTS["things"]
-AUXILIARIES: list[tuple[str, str]] = _LISTS["auxiliaries"]
-TRANSITIVE: list[tuple[str, str]] = _LISTS["transitive"]
-PREPOSITIONS: list[str] = _LISTS["prepositions"]
-TEMPLATES: dict[str, dict[str, list[Any]]] = _LISTS["templates"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a list: `PLACES` is what `words.toml` has as `places`."""
+    if name.lower() not in _LISTS:
+        raise AttributeError(f"There are no words {name!r}.")
+    return _LISTS[name.lower()]
