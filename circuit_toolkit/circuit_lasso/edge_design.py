@@ -7,17 +7,68 @@ regression of responses on bits: what is used differs from what merely comes alo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from circuit_toolkit.circuit_lasso.swaps import Block, Swap, clean_blocks
-from circuit_toolkit.models.components import run_components
+from circuit_toolkit.arguments import one_of
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models.components import Components, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
-from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of
+from circuit_toolkit.models.model import Batch, Model
+from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of, tokenized_pairs
+
+Design = Literal["direct", "edge"]
+Swap = Literal["prompt", "corrupted"]
+
+
+@dataclass(eq=False)
+class Block:
+    """Prompts that run at once, their clean run, and whose outputs theirs are swapped for."""
+
+    rows: list[int]
+    batch: Batch
+    clean: Components
+    others: Tensor | None
+    groups: list[Tensor]
+    spread: float
+    n: int
+
+    @property
+    def has_partner(self) -> Tensor:
+        """1 for prompts that can be swapped with something, else 0; shape (B,)."""
+        found = torch.zeros(len(self.rows))
+        for group in self.groups:
+            found[group] = float(self.others is not None or len(group) > 1)
+        return found
+
+    def swapped(
+        self, rng: torch.Generator, rows: Tensor | None = None, writers: Tensor | None = None
+    ) -> Tensor:
+        """Return outputs to swap for: each writer of a prompt of its own."""
+        if self.others is not None:
+            return self.others.clone() if rows is None else self.others[rows, writers]
+        partner = self._partners(rng)
+        if rows is not None:
+            return self.clean.outputs[partner[rows, writers], writers]
+        return self.clean.outputs[partner, torch.arange(partner.shape[1])]
+
+    def _partners(self, rng: torch.Generator) -> Tensor:
+        """Return every prompt and writer another prompt, shape (B, W)."""
+        n, writers = self.clean.outputs.shape[:2]
+        partner = torch.empty(n, writers, dtype=torch.long)
+        for group in self.groups:
+            order = torch.rand(len(group), writers, generator=rng).argsort(0)
+            rows = group[order]  # (group, W)
+            partner[rows, torch.arange(writers)] = rows.roll(1, 0)
+        return partner
+
+
+# What is swapped in a run of a block, by its number; and what that changes.
+Draw = Callable[[Block, int, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +81,10 @@ class Experiment:
     alone: Tensor | None = None
 
 
-def direct_design(
+def experiment(
     model: Model,
     task: PromptPairs,
+    design: Design,
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
@@ -43,14 +95,29 @@ def direct_design(
     seed: int = 0,
     progress: bool = False,
 ) -> Experiment:
-    """Put every reader's input together anew; nothing travels from one component to the next."""
+    """Swap with probability `rho`, `draws` times a prompt; and `alone` single components."""
     graph = graph_of(model)
     single = _Alone(model, task, graph, alone)
+    draw = (_direct if design == "direct" else _edges)(model, task, graph, rho)
+    rng = torch.Generator().manual_seed(seed + 1)
+    bits, responses, prompts = [], [], []
+    with torch.no_grad():
+        for block in clean_blocks(model, task, n_prompts, batch_size, swap, seed, progress):
+            single.run(block, rng)
+            for number in range(draws):
+                drawn, changed = draw(block, number, rng)
+                bits.append(drawn.cpu())
+                responses.append(changed.float().cpu())
+                prompts.append(torch.tensor(block.rows))
+    found = torch.cat(bits), torch.cat(responses), torch.cat(prompts)
+    return Experiment(*found, single.means() if alone else None)
+
+
+def _direct(model: Model, task: PromptPairs, graph: Graph, rho: float) -> Draw:
+    """Put every reader's input together anew; nothing travels from one component to the next."""
 
     def draw(block: Block, number: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         clean = block.clean
-        if number == 0:
-            single.run(block, rng)
         bits = (torch.rand(clean.outputs.shape[:2], generator=rng) < rho).float()
         bits = (bits * block.has_partner[:, None]).to(clean.outputs.device)
         added, done = torch.zeros_like(clean.inputs[0]), 0
@@ -68,8 +135,7 @@ def direct_design(
         target = task.change(got.logits / block.spread, clean.logits / block.spread, block.rows)
         return bits, torch.cat([nodes, target[:, None].to(nodes)], 1)
 
-    blocks = clean_blocks(model, task, n_prompts, batch_size, swap, seed, progress)
-    return replace(_gather(blocks, draw, draws, seed), alone=single.means() if alone else None)
+    return draw
 
 
 class _Alone:
@@ -115,20 +181,8 @@ class _Alone:
         self.done += len(rows)
 
 
-def edge_design(
-    model: Model,
-    task: PromptPairs,
-    *,
-    n_prompts: int | None = None,
-    batch_size: int | None = None,
-    swap: Swap = "prompt",
-    rho: float = 0.05,
-    draws: int = 2,
-    seed: int = 0,
-    progress: bool = False,
-) -> Experiment:
+def _edges(model: Model, task: PromptPairs, graph: Graph, rho: float) -> Draw:
     """Swap what edges carry, each by a bit of its own; effects travel on as in edge patching."""
-    graph = graph_of(model)
     groups = max(round(1 / rho), 2)
     writers, readers = graph.allowed.nonzero().T
     slots = torch.zeros_like(readers)
@@ -162,19 +216,51 @@ def edge_design(
         change = task.change(got.logits, clean.logits, block.rows)
         return bits.float(), change[:, None]
 
-    blocks = clean_blocks(model, task, n_prompts, batch_size, swap, seed, progress)
-    return _gather(blocks, draw, draws, seed)
+    return draw
 
 
-def _gather(blocks: Iterator[Block], draw, draws: int, seed: int) -> Experiment:
-    """Draw for every block, and put all rows together."""
-    rng = torch.Generator().manual_seed(seed + 1)
-    bits, responses, prompts = [], [], []
-    with torch.no_grad():
-        for block in blocks:
-            for number in range(draws):
-                drawn, changed = draw(block, number, rng)
-                bits.append(drawn.cpu())
-                responses.append(changed.float().cpu())
-                prompts.append(torch.tensor(block.rows))
-    return Experiment(torch.cat(bits), torch.cat(responses), torch.cat(prompts))
+def clean_blocks(
+    model: Model,
+    task: PromptPairs,
+    n_prompts: int | None,
+    batch_size: int | None,
+    swap: Swap,
+    seed: int,
+    progress: bool,
+) -> Iterator[Block]:
+    """Run prompts clean, batch by batch, those of one length together."""
+    one_of(swap, "swap", "prompt", "corrupted")
+    pairs = tokenized_pairs(model, task, n_prompts, corrupted=swap == "corrupted")
+    lengths = pairs.clean.mask.sum(1).cpu()
+    rng = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(pairs), generator=rng)
+    order = shuffled[lengths[shuffled].argsort(stable=True)]
+    if swap == "prompt" and int(torch.bincount(lengths).max()) < 2:
+        raise InputError(
+            f"No two prompts of {task.name!r} are of one length in tokens, so no output fits "
+            "another prompt. Use more prompts, or swap='corrupted'."
+        )
+    # A batch is cut to the longest prompt in it: padding on the left costs time and no more.
+    size = pairs.fitting(model) if batch_size is None else batch_size
+    for part in pairs.batches(size, progress, "randomised"):
+        rows = order[part]
+        longest = int(lengths[rows].max())
+        batch = _cut(rows_of(pairs.clean, rows), longest)
+        clean = run_components(model, batch)
+        others = None
+        if swap == "corrupted":
+            others = run_components(model, _cut(rows_of(pairs.corrupted, rows), longest)).outputs
+        groups = [(lengths[rows] == size).nonzero().flatten() for size in lengths[rows].unique()]
+        spread = _spread(clean.logits, batch.mask)
+        yield Block(rows.tolist(), batch, clean, others, groups, spread, len(pairs))
+
+
+def _cut(batch: Batch, length: int) -> Batch:
+    return Batch(batch.ids[:, -length:], batch.mask[:, -length:])
+
+
+def _spread(logits: Tensor, mask: Tensor) -> float:
+    """Mean standard deviation of the logits of a token; 1 where there is but one."""
+    if logits.shape[-1] < 2:
+        return 1.0
+    return max(float(logits[mask.bool()].float().std(-1).mean()), 1e-6)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,8 +19,7 @@ from torch import Tensor
 from circuit_toolkit.arguments import expect, one_of, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import component_circuit
-from circuit_toolkit.circuit_lasso.edge_design import direct_design, edge_design
-from circuit_toolkit.circuit_lasso.swaps import Swap
+from circuit_toolkit.circuit_lasso.edge_design import Design, Swap, experiment
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
@@ -43,7 +41,7 @@ def randomised_lasso(
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
-    design: Literal["direct", "edge"] = "direct",
+    design: Design = "direct",
     swap: Swap = "prompt",
     draws: int | None = None,
     operating_point: bool = False,
@@ -113,15 +111,19 @@ def randomised_lasso(
         draws = -(-(1000 if direct else max(2000, 5 * n_edges)) // n)
         draws = draws if direct else min(draws, round(1 / rho))  # every edge on every prompt
     draws = whole(draws, "draws", 1)
-    common: dict[str, Any] = {
-        "n_prompts": n_prompts, "batch_size": batch_size, "swap": swap, "rho": rho, "draws": draws,
-        "seed": whole(seed, "seed", 0), "progress": progress,
-    }  # fmt: skip
-    if direct:
-        alone = min(50 * len(graph.writers), n * draws) if NECESSITY else 0
-        data = direct_design(model, task, alone=alone, **common)
-    else:
-        data = edge_design(model, task, **common)
+    data = experiment(
+        model,
+        task,
+        design,
+        n_prompts=n_prompts,
+        batch_size=batch_size,
+        swap=swap,
+        rho=rho,
+        draws=draws,
+        alone=min(50 * len(graph.writers), n * draws) if direct and NECESSITY else 0,
+        seed=whole(seed, "seed", 0),
+        progress=progress,
+    )
     allowed = graph.allowed if direct else None
     X, Y = data.bits, data.responses
     found = nonnegative_lasso(X, Y, allowed=allowed)

@@ -324,22 +324,18 @@ def _order(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Rows of the universe, best first; ties in random order."""
-    scores = np.zeros(len(universe))
     if isinstance(circuit, Circuit):
-        nodes = circuit.nodes[:-1]
-        named = [(Site.parse(str(name)), name) for name in np.unique(nodes["site"])]
-        given = {
-            site: (nodes["index"][nodes["site"] == name], nodes["score"][nodes["site"] == name])
-            for site, name in named
-        }
+        rows = circuit.nodes[:-1][["site", "index", "score"]].tolist()
+        given = {(Site.parse(site), feature): score for site, feature, score in rows}
     else:
-        given = {site: (np.arange(len(each)), np.abs(each)) for site, each in circuit.items()}
-    for site, (features, score) in given.items():
-        if site not in sites:
-            known = ", ".join(map(str, sites))
-            raise InputError(f"The circuit has features of {site}, which is not among {known}.")
-        rows = np.flatnonzero(universe["site"] == sites.index(site))
-        table = dict(zip(features.tolist(), score.tolist(), strict=True))
-        scores[rows] = [table.get(feature, 0.0) for feature in universe["feature"][rows].tolist()]
+        given = {
+            (site, feature): abs(score)
+            for site, column in circuit.items()
+            for feature, score in enumerate(column.tolist())
+        }
+    if other := {site for site, _ in given} - {*sites}:
+        known = ", ".join(map(str, sites))
+        raise InputError(f"The circuit has features of {min(other)}, which is not among {known}.")
+    scores = np.array([given.get((sites[n], each), 0.0) for n, each in universe.tolist()])
     shuffled = rng.permutation(len(universe))
     return shuffled[np.argsort(-scores[shuffled], kind="stable")]

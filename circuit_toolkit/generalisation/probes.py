@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,9 @@ from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.tasks.prompt_pairs import row_slices
 
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
 
-
-def fit_probe(X: np.ndarray, y: np.ndarray) -> LogisticRegression:
-    """Fit a logistic regression with a squared penalty, with one scale for all columns."""
+def fit_probe(X: np.ndarray, y: np.ndarray) -> Any:
+    """Return scikit-learn's logistic regression, penalised with one scale for all columns."""
     from sklearn.linear_model import LogisticRegression
 
     mean = X.mean(0)

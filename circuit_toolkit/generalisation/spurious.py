@@ -1,4 +1,8 @@
-"""Which features tell a label, and which of them are about something else."""
+"""Which features tell a label, and which of them are about something else.
+
+By CircuitLasso, and as SHIFT ranks them: by integrated gradients of a classifier (Marks et al.,
+2024).
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
-from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.models import Model
+from circuit_toolkit.models import Batch, Model, run, token_mask
 from circuit_toolkit.regression import logistic_path
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
+from circuit_toolkit.tasks.prompt_pairs import row_slices
 
 STRENGTHS = (1.0, 0.45, 0.22, 0.1)  # where circuits are read by default, which counts, and a way
+KINDS = ("resid_pre", "attn_out", "mlp_out", "resid_post")  # that gradients are taken at
 DENSE = 2**25  # numbers in a matrix of 256 MB
 
 
@@ -118,6 +126,86 @@ def _weights(X: Any, y: np.ndarray) -> np.ndarray:
     # Means over tokens are seldom sparse enough for sparse products to be the faster ones.
     path = logistic_path(X.toarray() if np.prod(X.shape) < DENSE else X, y, list(STRENGTHS))
     return abs(path.standardised(-1).toarray().ravel())
+
+
+def rank_by_gradients(
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary],
+    task: Task,
+    *,
+    reader: Dictionary,
+    weights: np.ndarray,
+    signs: np.ndarray,
+    n: int = 100,
+    steps: int = 10,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> Ranking:
+    """Rank features by integrated gradients to zero, through model and classifier."""
+    for each in (*dictionaries.values(), reader):
+        if each.site.kind not in KINDS or each.kind != "sae" or each.needs_input:
+            raise InputError(
+                f"Integrated gradients need autoencoders at {', '.join(KINDS)} that scale no "
+                f"activation by its own norm; {each.name!r} is a {each.kind} at {each.site}."
+            )
+    began = time.perf_counter()
+    support = {where: torch.zeros(each.n_features) for where, each in dictionaries.items()}
+    texts = task.clean
+    column = torch.as_tensor(weights, dtype=torch.float32)
+    bos = shared_bos([*dictionaries.values(), reader])
+    for rows in row_slices(len(texts), batch_size, progress, "gradients"):
+        batch = model.tokenize(texts[rows], bos=bos)
+        mask = token_mask(model, batch)
+        share = mask / mask.sum(1, keepdim=True)  # (B, T)
+        sign = torch.as_tensor(signs[rows], dtype=torch.float32)
+        # What the margin would gain by each token's features.
+        value = share * sign.to(share.device)[:, None]
+        plain = run(model, batch, list(dictionaries))
+        for where, dictionary in dictionaries.items():
+            z = dictionary.encode(plain[where])  # (B, T, F)
+            if where == reader.site:  # the classifier reads them, so the gradient is the weight
+                gain = (z * value[..., None].to(z.device)).sum((0, 1)).cpu() * column
+            else:
+                slope = torch.zeros(())
+                for step in range(steps):
+                    removed = (1 - (step + 0.5) / steps) * dictionary.difference(
+                        z * 0, z * mask[..., None].to(z.device)
+                    )
+                    slope = slope + _slope(model, batch, where, removed, reader, column, value)
+                rows = dictionary.writes.revert_difference(dictionary.directions)  # (F, D)
+                along = (slope / steps) @ rows.T  # (B, T, F)
+                gain = (z * mask[..., None] * along).sum((0, 1)).cpu()
+            support[where] += gain / len(texts)
+    triples = [
+        (where, int(f), float(each[f]))
+        for where, each in support.items()
+        for f in torch.nonzero(each > 0)
+    ]
+    found = sorted(triples, key=lambda each: -each[2])
+    return Ranking.of(found[:n], time.perf_counter() - began)
+
+
+def _slope(
+    model: Model,
+    batch: Batch,
+    where: Site,
+    removed: Tensor,
+    reader: Dictionary,
+    column: Tensor,
+    value: Tensor,
+) -> Tensor:
+    """Gradient (B, T, D) of the summed margins with respect to a site, from which is taken."""
+    leaves: list[Tensor] = []
+
+    def less(x: Tensor) -> Tensor:
+        leaves.append((x.detach() - removed.to(x)).requires_grad_())
+        return leaves[0]
+
+    x = run(model, batch, [reader.site], {where: less}, grad=True)[reader.site]
+    with torch.enable_grad():
+        acts = reader.encode_for_gradients(x)  # (B, T, F)
+        margin = ((acts @ column.to(acts)) * value.to(acts)).sum()
+    return torch.autograd.grad(margin, leaves[0])[0].float()
 
 
 def features_with(

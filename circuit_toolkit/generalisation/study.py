@@ -27,8 +27,7 @@ from circuit_toolkit.generalisation.probes import (
     fit_probe,
 )
 from circuit_toolkit.generalisation.scores import Generalisation, Score, intervals
-from circuit_toolkit.generalisation.shift import rank_by_gradients
-from circuit_toolkit.generalisation.spurious import Ranking, rank_by_lasso
+from circuit_toolkit.generalisation.spurious import Ranking, rank_by_gradients, rank_by_lasso
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task

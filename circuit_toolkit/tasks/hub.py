@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import tomllib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,35 +20,10 @@ from circuit_toolkit.tasks.tokens import encode
 T = TypeVar("T")
 
 
-class _Known(NamedTuple):
-    """Where a data set is, its column of texts, its columns of labels, and names of classes."""
-
-    path: str
-    config: str | None = None
-    text: str | None = None
-    columns: Mapping[str, str] = {}
-    classes: Mapping[str, Sequence[str]] = {}
-
-
-_PROFESSIONS = """
-accountant architect attorney chiropractor comedian composer dentist dietitian dj filmmaker
-interior_designer journalist model nurse painter paralegal pastor personal_trainer photographer
-physician poet professor psychologist rapper software_engineer surgeon teacher yoga_teacher
-""".split()  # numbered from 0  # noqa: SIM905  # reads best as text
-_KNOWN = {
-    # Warstadt et al., 2019, arXiv 1805.12471, as in GLUE: 1 is acceptable.
-    "cola": _Known(
-        "nyu-mll/glue", "cola", "sentence", {"acceptable": "label"}, {"acceptable": ("no", "yes")}
-    ),
-    # De-Arteaga et al., 2019, arXiv 1901.09451; names from the data set's card.
-    "bias_in_bios": _Known(
-        "LabHC/bias_in_bios",
-        None,
-        "hard_text",
-        {"profession": "profession", "gender": "gender"},
-        {"profession": _PROFESSIONS, "gender": ("male", "female")},
-    ),
-}
+# By name: `path` and `config` on the hub, the column `text`, `columns` of labels, and `classes`.
+_KNOWN: dict[str, dict[str, Any]] = tomllib.loads(
+    Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
+)
 
 
 def from_hub(
@@ -114,9 +90,9 @@ def from_hub(
         )
     n, seed = whole(n, "n", 1), whole(seed, "seed", 0)
     longest = model.context if max_tokens is None else whole(max_tokens, "max_tokens", 1)
-    known = _KNOWN.get(name, _Known(name))
+    known = _KNOWN.get(name, {})
     if data is None:
-        data, config = known.path, config or known.config
+        data, config = known.get("path", name), config or known.get("config")
     table = _dataset(name, data, config, split)
     text, columns = _text_and_labels(name, table, known, text, labels)
     texts, rows, skipped = _drawn(model, table[text], n, seed, min(longest, model.context) - 1)
@@ -132,7 +108,7 @@ def from_hub(
         clean=tuple(texts),
         metric=None,
         labels={
-            label: _classes(name, split, table, column, rows, known.classes.get(label))
+            label: _classes(name, split, table, column, rows, known.get("classes", {}).get(label))
             for label, column in columns.items()
         },
     )
@@ -172,13 +148,13 @@ def _dataset(name: str, data: Any, config: str | None, split: str) -> Any:
 
 
 def _text_and_labels(
-    name: str, table: Any, known: _Known, text: str | None, labels: Sequence[str]
+    name: str, table: Any, known: Mapping[str, Any], text: str | None, labels: Sequence[str]
 ) -> tuple[str, Mapping[str, str]]:
     """Which columns to read: those that are named, else those that are known or declared."""
     from datasets import ClassLabel
 
     features: dict[str, Any] = dict(table.features)
-    text = text or known.text
+    text = text or known.get("text")
     if text is None:
         texts = [each for each, kind in features.items() if getattr(kind, "dtype", "") == "string"]
         if len(texts) != 1:
@@ -186,7 +162,7 @@ def _text_and_labels(
         text = texts[0]
     declared = [each for each, kind in features.items() if isinstance(kind, ClassLabel)]
     given = [labels] if isinstance(labels, str) else labels
-    columns = known.columns if not given else {each: each for each in given}
+    columns = {each: each for each in given} or known.get("columns")
     columns = columns or {each: each for each in declared}
     if not columns:
         raise InputError(f"Pass labels=, the columns of classes in {name!r}: {[*features]}.")

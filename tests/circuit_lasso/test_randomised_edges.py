@@ -7,7 +7,7 @@ import torch
 from circuit_toolkit.circuit.components import edge_scores
 from circuit_toolkit.circuit_lasso import randomised_edges
 from circuit_toolkit.circuit_lasso.components import component_lasso
-from circuit_toolkit.circuit_lasso.edge_design import direct_design, edge_design
+from circuit_toolkit.circuit_lasso.edge_design import experiment
 from circuit_toolkit.circuit_lasso.randomised_edges import (
     at_operating_point,
     component_relevance,
@@ -49,7 +49,7 @@ def test_a_linear_models_effects_are_analytic():
     graph = graph_of(model)
     difference = (twins.outputs - clean.outputs)[:, graph.writer("a0.h0")]  # (n, T, D)
     expected = float((difference @ linear_reads(model)).flatten(1).norm(dim=1).mean())
-    data = direct_design(model, task, swap="corrupted", rho=0.2, draws=3)
+    data = experiment(model, task, "direct", swap="corrupted", rho=0.2, draws=3)
     S = nonnegative_lasso(data.bits, data.responses, allowed=graph.allowed)
     got = float(S[graph.writer("a0.h0"), graph.reader("m0")])
     assert got == pytest.approx(expected, rel=0.1)  # 600 swaps
@@ -64,7 +64,7 @@ def linear_reads(model):
 
 def test_what_is_ignored_moves_nothing_at_all():
     model = linear_model()
-    graph, data = graph_of(model), direct_design(linear_model(), values())
+    graph, data = graph_of(model), experiment(linear_model(), values(), "direct")
     others = [graph.writer(name) for name in ("embed", "a0.h1")]
     alone = (data.bits[:, graph.writer("a0.h0")] == 0) & (data.bits[:, others].sum(1) > 0)
     assert alone.sum() > 50
@@ -90,7 +90,7 @@ def test_edge_design_estimates_what_edge_patching_measures(tiny):
     exact = edge_scores(
         edge_patching(tiny, task, response="change", swap="corrupted"), graph_of(tiny)
     )
-    data = edge_design(tiny, task, swap="corrupted", rho=1 / 40, draws=160)
+    data = experiment(tiny, task, "edge", swap="corrupted", rho=1 / 40, draws=160)
     found = np.zeros_like(exact)
     found[graph_of(tiny).allowed] = nonnegative_lasso(data.bits, data.responses)[:, 0]
     allowed = graph_of(tiny).allowed.numpy()
@@ -100,24 +100,24 @@ def test_edge_design_estimates_what_edge_patching_measures(tiny):
 
 
 def test_draws_of_the_edge_design_swap_every_edge_once(tiny):
-    data = edge_design(tiny, TwoTokens(), swap="corrupted", rho=0.25, draws=4)
+    data = experiment(tiny, TwoTokens(), "edge", swap="corrupted", rho=0.25, draws=4)
     for prompt in range(4):
         assert (data.bits[data.prompts == prompt].sum(0) == 1).all()
 
 
 def test_a_prompt_alone_in_its_length_is_left_as_it_is(tiny):
-    data = direct_design(tiny, TwoTokens(), draws=3)  # prompt 1 is longer than the others
+    data = experiment(tiny, TwoTokens(), "direct", draws=3)  # prompt 1 is longer than the others
     alone = data.prompts == 1
     assert data.bits[alone].sum() == 0 and data.responses[alone].max() < 1e-5
     assert data.bits[~alone].sum() > 0
     other = TwoTokens(clean=TwoTokens().clean[:2], corrupted=TwoTokens().corrupted[:2])
     with pytest.raises(InputError, match="No two prompts of 'two tokens' are of one length"):
-        direct_design(tiny, other)
+        experiment(tiny, other, "direct")
 
 
 def test_runs_of_the_edge_design_are_those_of_edge_patching(tiny):
     graph, task = graph_of(tiny), TwoTokens()
-    data = edge_design(tiny, task, swap="corrupted", rho=0.25, draws=4)
+    data = experiment(tiny, task, "edge", swap="corrupted", rho=0.25, draws=4)
     sets = [[graph.edges[edge] for edge in row.nonzero().flatten()] for row in data.bits]
     exact = patching_effects(tiny, task, sets, response="change")  # (4, 16): all prompts
     expected = exact[data.prompts, torch.arange(len(sets))]
@@ -126,12 +126,12 @@ def test_runs_of_the_edge_design_are_those_of_edge_patching(tiny):
 
 def test_components_swapped_alone_do_what_node_patching_measures(tiny):
     writers, task = graph_of(tiny).writers, TwoTokens()
-    data = direct_design(tiny, task, n_prompts=1, swap="corrupted", alone=len(writers))
+    data = experiment(tiny, task, "direct", n_prompts=1, swap="corrupted", alone=len(writers))
     exact = activation_patching(tiny, task, n_prompts=1, response="change")
     expected = torch.tensor(exact.nodes["score"][:-1].astype(float))
     torch.testing.assert_close(data.alone, expected, rtol=1e-4, atol=1e-4)
     assert float(data.alone.max()) > 0.01
-    assert direct_design(tiny, task, swap="corrupted").alone is None
+    assert experiment(tiny, task, "direct", swap="corrupted").alone is None
 
 
 def unread_model():
@@ -198,7 +198,7 @@ def test_relevance_is_shared_out_and_kept():
 
 
 def test_shuffled_responses_give_as_many_edges_as_chosen():
-    data = edge_design(linear_model(), values(), draws=5)
+    data = experiment(linear_model(), values(), "edge", rho=0.05, draws=5)
     rng = torch.Generator().manual_seed(0)
     null = shuffled_effects(data.bits, data.responses, shuffles=300, generator=rng)[:, :, 0]
     point = threshold(null[:150], 1.0)

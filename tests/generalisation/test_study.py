@@ -19,8 +19,12 @@ from circuit_toolkit.generalisation.probes import (
     fit_probe,
 )
 from circuit_toolkit.generalisation.scores import intervals
-from circuit_toolkit.generalisation.shift import rank_by_gradients
-from circuit_toolkit.generalisation.spurious import Ranking, features_with, rank_by_lasso
+from circuit_toolkit.generalisation.spurious import (
+    Ranking,
+    features_with,
+    rank_by_gradients,
+    rank_by_lasso,
+)
 from circuit_toolkit.generalisation.study import generalise
 from circuit_toolkit.interventions import intervened, zero
 from circuit_toolkit.models import run, token_mask

@@ -50,7 +50,7 @@ def test_biographies_have_a_profession_and_a_gender(gpt2):
     task = Task.from_hub(gpt2, "bias_in_bios", data=biographies())
     assert as_dict(task, "profession") == {BIOS[0][0]: "nurse", BIOS[1][0]: "professor"}
     assert as_dict(task, "gender") == {BIOS[0][0]: "female", BIOS[1][0]: "male"}
-    professions = _KNOWN["bias_in_bios"].classes["profession"]
+    professions = _KNOWN["bias_in_bios"]["classes"]["profession"]
     assert len(professions) == 28 and list(professions) == sorted(professions)
     with pytest.raises(InputError, match="'profession' of 'bias_in_bios' must be from 0 to 27"):
         Task.from_hub(gpt2, "bias_in_bios", data=biographies([("a b", 28, 0)]))
