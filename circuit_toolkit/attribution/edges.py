@@ -8,7 +8,6 @@ The effect of putting the corrupted output of component i into the input of j is
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from circuit_toolkit.arguments import one_of, whole
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.components import Average, averaged
+from circuit_toolkit.circuit.components import Average
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
@@ -149,14 +148,14 @@ def _attributed(
     method: str,
     points: dict[str, Any],
 ) -> Circuit:
-    began = time.perf_counter()
-    averaged(torch.zeros(1, 1), average)  # refuses an unknown one before anything is run
-    sizes = {"n_prompts": n_prompts, "batch_size": batch_size}
-    effects = edge_attributions(model, task, **sizes, **points, progress=progress).cpu()
-    if method == "attribution patching":
+    sizes: dict[str, Any] = {"n_prompts": n_prompts, "batch_size": batch_size, "progress": progress}
+
+    def effects(graph: Graph) -> Tensor:
+        found = edge_attributions(model, task, **sizes, **points).cpu()
         # An output is read only through its edges, so its gradient is the sum of theirs.
-        effects = effects.sum(2)
-    return circuit_of_effects(method, model, task, effects, average, began, points)
+        return found.sum(2) if method == "attribution patching" else found
+
+    return circuit_of_effects(method, model, task, effects, average, points)
 
 
 def edge_attributions(

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_toolkit.errors import InputError
-
 
 def discrete_codes(activations: Tensor, *, own_code_for_none: bool = True) -> np.ndarray:
     """Return the strongest code of every head output."""
@@ -22,7 +20,6 @@ def discrete_codes(activations: Tensor, *, own_code_for_none: bool = True) -> np
 
 def unique_codes(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Count, for every head, the codes that positives use and negatives do not."""
-    _expect_same_heads(positive, negative)
     names = np.unique(np.concatenate([positive.ravel(), negative.ravel()]))
     heads = np.arange(positive.shape[1])
     only = np.zeros((len(heads), len(names)), dtype=bool)
@@ -33,7 +30,6 @@ def unique_codes(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
 
 def unique_pairs(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Count, for every two heads, the pairs of codes that positives alone have in them together."""
-    _expect_same_heads(positive, negative)
     heads, size = positive.shape[1], int(max(positive.max(), negative.max())) + 1
     found = np.zeros((heads, heads))
     for head in range(heads):  # pairs of `head` with all others at once
@@ -52,11 +48,3 @@ def heads_in_pairs(pairs: np.ndarray) -> np.ndarray:
     order = np.argsort(-pairs.ravel()[apart], kind="stable")
     listed = np.stack([first[apart][order], second[apart][order]], 1).ravel()
     return np.bincount(listed[: heads * heads // 2], minlength=heads).astype(float)
-
-
-def _expect_same_heads(positive: np.ndarray, negative: np.ndarray) -> None:
-    if not len(positive) or not len(negative) or positive.shape[1:] != negative.shape[1:]:
-        raise InputError(
-            "Codes of positives and negatives must be of the same heads, one prompt or more each, "
-            f"got shapes {positive.shape} and {negative.shape}."
-        )

@@ -12,7 +12,6 @@ import traitlets
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.arguments import whole
-from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.circuit_lasso.fit import LassoFit
@@ -20,13 +19,17 @@ from circuit_toolkit.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evidence import evaluate
 from circuit_toolkit.features.card import FeatureCard, feature_card
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.features.labels import described_labels, named_features
 from circuit_toolkit.models import Model
-from circuit_toolkit.panels.graph_widget import GraphWidget
-from circuit_toolkit.panels.panel import Panel, TaskMenu, button, check_objects
+from circuit_toolkit.panels.panel import (
+    CircuitPanel,
+    button,
+    check_objects,
+    cluster_button,
+    control,
+)
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.views.card.html import card_html
@@ -43,13 +46,9 @@ _CHOICES = [  # how the strength is chosen, see LassoFit.circuit
 _CLICK = "Click a node to see what is known of it."
 
 
-class Explorer(Panel):
+class Explorer(CircuitPanel):
     """Learn a circuit, look at it, and test it, with a few controls; `explore` makes one."""
 
-    circuit: traitlets.Instance[Circuit | None] = traitlets.Instance(  # traitlets leaves T open
-        Circuit,
-        allow_none=True,  # pyright: ignore[reportAssignmentType]
-    )
     selected = traitlets.Unicode("")
     strength = traitlets.Float(0.1)
 
@@ -67,12 +66,11 @@ class Explorer(Panel):
         self.card: FeatureCard | None = None
         self.circuits: FeatureCircuits | None = None
         self._analysed: dict[str, FeatureCircuits] = {}
-        self._tasks = TaskMenu(model, task)
         self.task: Task
         self.acts: Activations
         self.fit: LassoFit
         self._view: tuple[LassoFit, Activations, int]  # fit, activations and prompt that are shown
-        self._make_controls()
+        self._make_controls(task)
         super().__init__(
             [
                 w.HBox([self._task, self._positions, self._adaptive, self._learn]),
@@ -93,15 +91,16 @@ class Explorer(Panel):
         """Return what is shown; the widgets hold too much to print."""
         return f"Explorer({self.model!r}, circuit={self.circuit!r}, selected={self.selected!r})"
 
-    def _make_controls(self) -> None:
-        wide = {"description_width": "80px"}
-        self._task = w.Dropdown(options=list(self._tasks.tasks), description="Task", style=wide)
-        self._positions = w.Dropdown(
+    def _make_controls(self, task: Task | None) -> None:
+        wide = "80px"
+        self._offer_tasks(task, wide)
+        self._positions = control(
+            w.Dropdown,
+            "Tokens",
+            label=wide,
             options=list(dict.fromkeys(["last", "mean", self.estimator.positions])),
             value=self.estimator.positions,
-            description="Tokens",
             tooltip="How the tokens of a prompt become one sample",
-            style=wide,
         )
         self._learn = button("Learn", "play", button_style="primary")
         self._sites = w.SelectMultiple(
@@ -116,56 +115,35 @@ class Explorer(Panel):
             indent=False,
             layout={"width": "150px"},
         )
-        self._slider = w.SelectionSlider(
-            options=_steps(self.estimator.grid),
-            description="Strength",
-            continuous_update=True,
-            style=wide,
-            layout={"width": "420px"},
+        steps = _steps(self.estimator.grid)
+        self._slider = control(
+            w.SelectionSlider, "Strength", label=wide, width="420px", options=steps
         )
-        self._choice = w.Dropdown(
-            options=_CHOICES, description="chosen", style=wide, layout={"width": "260px"}
-        )
-        self._budget = w.BoundedIntText(
-            value=60,
-            min=1,
-            max=100_000,
-            description="Edges",
-            tooltip="The weakest strength with at most so many edges",
-            layout={"width": "170px", "display": "none"},
-        )
-        self._features = w.IntSlider(
-            value=40, min=5, max=100, step=5, description="Features", style=wide
-        )
+        self._choice = control(w.Dropdown, "chosen", label=wide, width="260px", options=_CHOICES)
+        most = "The weakest strength with at most so many edges"
+        numbers: dict[str, Any] = {"value": 60, "min": 1, "max": 100_000}
+        self._budget = control(w.BoundedIntText, "Edges", width="170px", tooltip=most, **numbers)
+        self._budget.layout.display = "none"
+        numbers = {"value": 40, "min": 5, "max": 100, "step": 5}
+        self._features = control(w.IntSlider, "Features", label=wide, **numbers)
         self._test = button(
             "Test by ablation",
             "flask",
             "Ablate the circuit in the running model, and random sets of the same size",
         )
-        self._prompt = w.Dropdown(
-            options=[("all prompts", _ALL)],
-            description="Circuit of",
-            style=wide,
-            layout={"width": "560px"},
-        )
+        prompts = [("all prompts", _ALL)]
+        self._prompt = control(w.Dropdown, "Circuit of", label=wide, width="560px", options=prompts)
         self._own = w.Text(
             placeholder="or type a prompt of your own and press Enter",
             continuous_update=False,
             layout={"width": "400px"},
         )
-        self._analyse = button(
-            "Cluster by circuit",
-            "sitemap",
-            "Which heads and earlier features activate it, on which prompts (CircuitLens)",
-            layout={"width": "200px", "display": "none"},
-        )
+        self._analyse = cluster_button(width="200px", display="none")
         self._status, self._said, self._names, self.feature = (w.HTML() for _ in range(4))
         self._fill(self._names, "names.html", described=self.descriptions is not None)
         self._say(_CLICK, self.feature, "quiet")
-        self.graph = GraphWidget()
         self._busy_controls = (self._learn, self._test, self._analyse, self._task)
         traitlets.link((self, "selected"), (self.graph, "selected"))
-        traitlets.link((self, "circuit"), (self.graph, "circuit"))
         self._learn.on_click(lambda _: self._guarded(self.learn))
         self._test.on_click(lambda _: self._guarded(self.test))
         self._analyse.on_click(lambda _: self._guarded(self.analyse, where=self._said))
@@ -185,7 +163,7 @@ class Explorer(Panel):
             raise InputError("Choose at least one site.")
         chosen = {site: self.dictionaries[site] for site in sites}
         with self._busy("capturing and fitting …"):
-            task = self._tasks.learnt_on(self._task.value, self.n)
+            task = self._prompts(n=self.n)
             acts = capture(self.model, chosen, task, progress=False)
             settings = {"positions": self._positions.value, "adaptive": self._adaptive.value}
             estimator = replace(self.estimator, **settings)
@@ -213,15 +191,8 @@ class Explorer(Panel):
 
     def test(self) -> None:
         """Ablate the circuit in the running model, on held-out prompts where there are any."""
-        if self.circuit is None:
-            raise InputError("There is no circuit to test.")
-        with self._busy("ablating the circuit and 20 random sets …"):
-            task = self._tasks.tested_on(self._task.value)
-            self.circuit = evaluate(
-                *(self.circuit, self.model, self.dictionaries, task, self.fit.rows),
-                n_prompts=64,
-                progress=False,
-            )
+        text = "ablating the circuit and 20 random sets …"
+        self._evaluate(text, self.dictionaries, self.fit.rows)
 
     def analyse(self) -> None:
         """Cluster the activating examples of the selected feature by circuit: the button."""

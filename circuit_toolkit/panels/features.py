@@ -35,7 +35,7 @@ from circuit_toolkit.panels.feature_sliders import (
     circuit_sliders,
     word_sliders,
 )
-from circuit_toolkit.panels.panel import Panel, button, check_objects, row
+from circuit_toolkit.panels.panel import Panel, check_objects, cluster_button, control, row
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.views.card.html import card_html
@@ -94,12 +94,9 @@ class FeatureExplorer(Panel):
     def _make_controls(self) -> None:
         sites = [(site.short, str(site)) for site in self.dictionaries]
         first = next(site for site in self.dictionaries if site in self._described.shown)
-        self._site = w.Dropdown(
-            options=[("all layers", _ALL), *sites],
-            value=str(first),
-            description="Layer",
-            style={"description_width": "48px"},
-            layout={"width": "208px"},
+        options = [("all layers", _ALL), *sites]
+        self._site = control(
+            w.Dropdown, "Layer", label="48px", width="208px", options=options, value=str(first)
         )
         text = {"flex": "1 1 220px", "max_width": "320px"}
         self._search = w.Text(
@@ -117,12 +114,7 @@ class FeatureExplorer(Panel):
         self._words = word_sliders(self._described.settings)
         self._status, self._clustered, self._card = w.HTML(), w.HTML(), w.HTML()
         self._found = w.Select(options=[], rows=8, layout={"width": "98%", "max_width": "900px"})
-        self._analyse = button(
-            "Cluster by circuit",
-            "sitemap",
-            "Which heads and earlier features activate it, on which prompts (CircuitLens)",
-            layout={"width": "208px", "flex": "0 0 auto"},
-        )
+        self._analyse = cluster_button(width="208px", flex="0 0 auto")
         self._examples = circuit_sliders(self.lens, EXAMPLES)
         self._clusters = circuit_sliders(self.lens, CLUSTERS)
         self._hear(self._site, lambda _: self._pick())

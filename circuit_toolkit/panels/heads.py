@@ -14,16 +14,12 @@ from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.benchmark.heads.reference import known_heads
-from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET
-from circuit_toolkit.errors import InputError
-from circuit_toolkit.evidence import evaluate
 from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
 from circuit_toolkit.interventions.changes import resample
 from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model, run
-from circuit_toolkit.panels.graph_widget import GraphWidget
-from circuit_toolkit.panels.panel import Panel, TaskMenu, button, check_objects
+from circuit_toolkit.panels.panel import CircuitPanel, button, check_objects, control
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.views.figures.heads import attention_figure, head_figure
@@ -32,23 +28,18 @@ _SHOWN = 20  # prompts in the menu
 _TESTED = 32  # prompts on which one head is replaced
 
 
-class HeadExplorer(Panel):
+class HeadExplorer(CircuitPanel):
     """Score the heads of a model on a task; `explore_heads` makes one."""
 
-    circuit: traitlets.Instance[Circuit | None] = traitlets.Instance(  # traitlets leaves T open
-        Circuit,
-        allow_none=True,  # pyright: ignore[reportAssignmentType]
-    )
     threshold = traitlets.Float(0.5, min=0.0, max=1.0)
     selected = traitlets.Tuple(default_value=())
 
     def __init__(self, model: Model, task: Task | None, n: int, codes: HeadCodes | None) -> None:
         self.model, self.n, self.codes = model, n, codes or HeadCodes()
-        self._tasks = TaskMenu(model, task)
         self.task: Task
         self.fit: HeadCodesFit
         self._captured: tuple[Task, Activations] | None = None
-        self._make_controls()
+        self._make_controls(task)
         super().__init__(
             [
                 w.HBox([self._task, self._train, self._size, self._score]),
@@ -67,48 +58,27 @@ class HeadExplorer(Panel):
         """Return what is shown; the widgets hold too much to print."""
         return f"HeadExplorer({self.model!r}, circuit={self.circuit!r}, selected={self.selected})"
 
-    def _make_controls(self) -> None:
-        wide = {"description_width": "initial"}
-        self._task = w.Dropdown(options=list(self._tasks.tasks), description="Task", style=wide)
-        self._train = w.BoundedIntText(
-            value=self.codes.n_train,
-            min=1,
-            max=2 * self.n,
-            description="Training prompts",
-            style=wide,
-            layout={"width": "190px"},
-        )
-        self._size = w.BoundedIntText(
-            value=self.codes.n_features,
-            min=1,
-            max=4096,
-            description="Codes",
-            style=wide,
-            layout={"width": "130px"},
-        )
+    def _make_controls(self, task: Task | None) -> None:
+        self._offer_tasks(task, "initial")
+        numbers: dict[str, Any] = {"value": self.codes.n_train, "min": 1, "max": 2 * self.n}
+        self._train = control(w.BoundedIntText, "Training prompts", width="190px", **numbers)
+        numbers = {"value": self.codes.n_features, "min": 1, "max": 4096}
+        self._size = control(w.BoundedIntText, "Codes", width="130px", **numbers)
         self._score = button("Score", "play", button_style="primary")
         self.map = go.FigureWidget(head_figure(np.zeros((1, 1)), truth=np.zeros((1, 1), bool)))
         self._status, self._about, self._codes, self._tested, self._chosen = (
             w.HTML() for _ in range(5)
         )
-        self._prompt = w.Dropdown(description="Prompt", style=wide, layout={"width": "640px"})
+        self._prompt = control(w.Dropdown, "Prompt", width="640px")
         self.attention = go.FigureWidget(attention_figure(np.zeros((1, 1)), [""]))
         self._where = w.VBox([self.attention])  # its display is what hides an empty figure
-        self._slider = w.FloatSlider(
-            value=self.threshold,
-            min=0,
-            max=1,
-            step=0.01,
-            description="Threshold, share of the highest score",
-            style=wide,
-            layout={"width": "480px"},
-        )
+        share = "Threshold, share of the highest score"
+        numbers = {"value": self.threshold, "min": 0, "max": 1, "step": 0.01}
+        self._slider = control(w.FloatSlider, share, width="480px", **numbers)
         self._test = button(
             "Test", "flask", "Give the heads, all others, and random sets their corrupted outputs"
         )
         self._busy_controls = (self._score, self._test, self._task, self._prompt)
-        self.graph = GraphWidget()
-        traitlets.link((self, "circuit"), (self.graph, "circuit"))
         traitlets.link((self, "threshold"), (self._slider, "value"))
         self._score.on_click(lambda _: self._guarded(self.score))
         self._test.on_click(lambda _: self._guarded(self.test, where=self._tested))
@@ -124,7 +94,7 @@ class HeadExplorer(Panel):
         name = str(self._task.value)
         with self._busy("running the prompts and training the autoencoders …"):
             if self._captured is None or self._captured[0].name != name:
-                task = self._tasks.learnt_on(name, self.n)
+                task = self._prompts(n=self.n)
                 where = self.codes.positions
                 acts = capture(self.model, "head_out", task, where, progress=False)
                 self._captured = task, acts
@@ -145,13 +115,8 @@ class HeadExplorer(Panel):
 
     def test(self) -> None:
         """Replace the circuit's heads, all others, and random sets: the Test button."""
-        if self.circuit is None:
-            raise InputError("There is no circuit to test.")
-        with self._busy("replacing the heads, all others, 20 random sets …", self._tested):
-            task = self._tasks.tested_on(self._task.value)
-            self.circuit = evaluate(
-                self.circuit, self.model, None, task, n_prompts=64, progress=False
-            )
+        text = "replacing the heads, all others, 20 random sets …"
+        self._evaluate(text, None, where=self._tested)
 
     @traitlets.observe("threshold")
     def _draw(self, change: Any = None) -> None:

@@ -7,10 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as w
+import traitlets
 
 from circuit_toolkit.arguments import expect
-from circuit_toolkit.errors import ToolkitError
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.errors import InputError, ToolkitError
+from circuit_toolkit.evidence import evaluate
 from circuit_toolkit.models import Model
+from circuit_toolkit.panels.graph_widget import GraphWidget
 from circuit_toolkit.tasks import BUNDLED, Task
 from circuit_toolkit.views.rendering import render, stylesheet
 
@@ -86,23 +90,39 @@ class Panel(w.VBox):
                 control.disabled = False
 
 
-class TaskMenu:
-    """The tasks of a menu, the user's or the bundled ones, to learn on and to test on."""
+class CircuitPanel(Panel):
+    """A panel that learns the circuit of a task, draws it in `graph`, and tests it."""
 
-    def __init__(self, model: Model, task: Task | None) -> None:
-        self.model, self.tasks = model, {task.name: task} if task else dict(BUNDLED)
+    circuit: traitlets.Instance[Circuit | None] = traitlets.Instance(  # traitlets leaves T open
+        Circuit,
+        allow_none=True,  # pyright: ignore[reportAssignmentType]
+    )
+    model: Model
+    n: int
+    _task: w.Dropdown
 
-    def learnt_on(self, name: Any, n: int) -> Task:
-        """Return the prompts of a task that a circuit is learnt on."""
-        return self._made(name, n=n)
+    def _offer_tasks(self, task: Task | None, label: str) -> None:
+        """Make the menu of tasks, the user's or the bundled ones, and the graph."""
+        self._tasks = {task.name: task} if task else dict(BUNDLED)
+        self._task = control(w.Dropdown, "Task", label=label, options=list(self._tasks))
+        self.graph = GraphWidget()
+        traitlets.link((self, "circuit"), (self.graph, "circuit"))
 
-    def tested_on(self, name: Any, n: int = 64) -> Task:
-        """Return held-out prompts of a bundled task; of the user's, the prompts that there are."""
-        return self._made(name, n=n, seed=1, test=True)
-
-    def _made(self, name: Any, **options: Any) -> Task:
-        made: Any = self.tasks[str(name)]
+    def _prompts(self, **options: Any) -> Task:
+        """Return prompts of the chosen task; of the user's, those that there are."""
+        made: Any = self._tasks[str(self._task.value)]
         return made if isinstance(made, Task) else made(self.model, **options)
+
+    def _evaluate(
+        self, text: str, dictionaries: Any, rows: Any = None, where: w.HTML | None = None
+    ) -> None:
+        """Test the circuit in the running model, on held-out prompts where there are any."""
+        if self.circuit is None:
+            raise InputError("There is no circuit to test.")
+        with self._busy(text, where):
+            task = self._prompts(n=64, seed=1, test=True)
+            given = (self.circuit, self.model, dictionaries, task, rows)
+            self.circuit = evaluate(*given, n_prompts=64, progress=False)
 
 
 def check_objects(**given: tuple[Any, str]) -> None:
@@ -115,6 +135,20 @@ def check_objects(**given: tuple[Any, str]) -> None:
 def button(text: str, icon: str, tooltip: str = "", **options: Any) -> w.Button:
     """Make a button."""
     return w.Button(description=text, icon=icon, tooltip=tooltip, **options)
+
+
+def cluster_button(**layout: str) -> w.Button:
+    """Make the button that clusters the activating examples of a feature."""
+    tooltip = "Which heads and earlier features activate it, on which prompts (CircuitLens)"
+    return button("Cluster by circuit", "sitemap", tooltip, layout=layout)
+
+
+def control(
+    kind: type, text: str, *, label: str = "initial", width: str | None = None, **options: Any
+) -> Any:
+    """Make a control with a label before it, both of some width."""
+    layout = {} if width is None else {"width": width}
+    return kind(description=text, style={"description_width": label}, layout=layout, **options)
 
 
 def row(title: str, controls: Mapping[str, Any]) -> w.HBox:

@@ -8,7 +8,7 @@ and Nanda, 2023, arXiv 2309.16042 (practice).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -75,8 +75,16 @@ def edge_patching(
     InputError
         If there are no corrupted prompts of equal length, or an option is unknown.
     """
+    sizes: dict[str, Any] = {"n_prompts": n_prompts, "batch_size": batch_size, "progress": progress}
     options: dict[str, Any] = {"swap": swap, "response": response, "seed": seed}
-    return _patched(model, task, n_prompts, batch_size, average, progress, "edge patching", options)
+
+    def effects(graph: Graph) -> Tensor:
+        each = patching_effects(model, task, [[edge] for edge in graph.edges], **sizes, **options)
+        found = torch.zeros(len(each), *graph.allowed.shape)
+        found[:, graph.allowed] = each
+        return found
+
+    return circuit_of_effects("edge patching", model, task, effects, average, options)
 
 
 def activation_patching(
@@ -110,58 +118,43 @@ def activation_patching(
     InputError
         If there are no corrupted prompts of equal length, or an option is unknown.
     """
+    sizes: dict[str, Any] = {"n_prompts": n_prompts, "batch_size": batch_size, "progress": progress}
     options: dict[str, Any] = {"swap": swap, "response": response, "seed": seed}
-    return _patched(model, task, n_prompts, batch_size, average, progress, "node patching", options)
 
+    def effects(graph: Graph) -> Tensor:
+        sets = [edges_out_of(graph, name) for name in graph.writers]
+        return patching_effects(model, task, sets, **sizes, **options)
 
-def _patched(
-    model: Model,
-    task: PromptPairs,
-    n_prompts: int | None,
-    batch_size: int | None,
-    average: Average,
-    progress: bool,
-    method: Literal["edge patching", "node patching"],
-    options: dict[str, Any],
-) -> Circuit:
-    began = time.perf_counter()
-    expect_pairs(model, task)
-    averaged(torch.zeros(1, 1), average)  # refuses an unknown one before anything is run
-    graph, sizes = graph_of(model), {"n_prompts": n_prompts, "batch_size": batch_size}
-    sets = [edges_out_of(graph, name) for name in graph.writers]
-    if method == "edge patching":
-        sets = [[edge] for edge in graph.edges]
-    effects = patching_effects(model, task, sets, **sizes, **options, progress=progress)
-    if method == "edge patching":
-        found = torch.zeros(len(effects), *graph.allowed.shape)
-        found[:, graph.allowed] = effects
-        effects = found
-    return circuit_of_effects(method, model, task, effects, average, began, options)
+    return circuit_of_effects("node patching", model, task, effects, average, options)
 
 
 def circuit_of_effects(
     method: str,
     model: Model,
     task: PromptPairs,
-    effects: Tensor,
+    effects: Callable[[Graph], Tensor],
     average: Average,
-    began: float,
     settings: dict[str, Any],
 ) -> Circuit:
     """Return a circuit over components, scored by effects (n, W, R) of edges or (n, W) of nodes."""
-    graph, scores = graph_of(model), averaged(effects, average)
+    began = time.perf_counter()
+    expect_pairs(model, task)
+    averaged(torch.zeros(1, 1), average)  # refuses an unknown one before anything is run
+    graph = graph_of(model)
+    found = effects(graph)
+    scores = averaged(found, average)
     settings = {
         "method": method,
         "model": model.name,
         "task": task.name,
-        "n_prompts": len(effects),
-        "trained_on": trained_on(task, len(effects)),
+        "n_prompts": len(found),
+        "trained_on": trained_on(task, len(found)),
         "average": average,
         **settings,
         "seconds": time.perf_counter() - began,
     }
-    if effects.ndim == 3:
-        return component_circuit(graph, scores, settings, weights=effects.mean(0))
+    if found.ndim == 3:
+        return component_circuit(graph, scores, settings, weights=found.mean(0))
     none = torch.zeros(graph.allowed.shape)
     return component_circuit(graph, none, settings, node_scores=scores)
 

@@ -8,13 +8,12 @@ import torch
 
 from circuit_toolkit.attribution.edges import (
     attribution_patching,
-    averaged,
     eap,
     eap_ig,
     edge_attributions,
 )
 from circuit_toolkit.benchmark.metrics import roc_auc
-from circuit_toolkit.circuit.components import edge_scores
+from circuit_toolkit.circuit.components import averaged, edge_scores
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import graph_of

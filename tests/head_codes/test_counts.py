@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.counts import (
     discrete_codes,
     heads_in_pairs,
@@ -71,10 +70,3 @@ def test_heads_in_the_strongest_pairs_by_hand():
     pairs = np.array([[0.0, 5.0, 1.0], [5.0, 0.0, 2.0], [1.0, 2.0, 0.0]])
     # In order: (0, 1), (1, 0), (1, 2), (2, 1), (0, 2), (2, 0)
     assert heads_in_pairs(pairs).tolist() == [2, 2, 0]  # the first 9 // 2 of these heads
-
-
-def test_codes_of_other_heads_are_refused():
-    with pytest.raises(InputError, match="same heads"):
-        unique_codes(np.zeros((3, 2), dtype=int), np.zeros((3, 4), dtype=int))
-    with pytest.raises(InputError, match="one prompt"):
-        unique_codes(np.zeros((0, 2), dtype=int), np.zeros((3, 2), dtype=int))

@@ -34,8 +34,9 @@ def no_model(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("the model ran")
 
-    for name in ("run", "intervene", "capture", "evaluate"):
+    for name in ("run", "intervene", "capture"):
         monkeypatch.setattr(module, name, fail)
+    monkeypatch.setattr("circuit_toolkit.panels.panel.evaluate", fail)
 
 
 def test_it_opens_with_a_map_that_marks_the_reference(panel):

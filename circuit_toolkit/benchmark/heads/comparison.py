@@ -84,28 +84,10 @@ class HeadComparison:
 
 
 def head_agreement(scores: np.ndarray, truth: np.ndarray, budget: int | None = None) -> dict:
-    """Hold scores of heads against the heads that are in a circuit.
+    """Hold scores of heads, (L, H) or (S, L, H) of seeds, against the mask of those of a circuit.
 
-    Parameters
-    ----------
-    scores : ndarray, shape (L, H) or (S, L, H)
-        Scores, of several seeds in the latter case.
-    truth : ndarray of bool, shape (L, H)
-        The heads of the circuit.
-    budget : int, optional
-        How many of the highest are looked at for precision, recall and F1; by default as many as
-        are true.
-
-    Returns
-    -------
-    dict
-        `node_auc`, `node_ap`, `precision`, `recall`, `f1`, means over seeds; `node_auc_spread` and
-        `node_ap_spread`, their standard deviations.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ, or all heads are true, or none is.
+    Precision, recall and F1 are of the `budget` highest, by default as many as are true; the rest
+    are means over seeds, with `_spread`, their standard deviation.
     """
     truth = np.asarray(truth, dtype=bool)
     each = np.asarray(scores, dtype=float)

@@ -118,24 +118,7 @@ def _by_number(path: Path) -> list[tuple[bool, int, str]]:
 
 
 def read_case(folder: str | Path) -> KnownCase:
-    """Read a model whose circuit is known.
-
-    Parameters
-    ----------
-    folder : str or Path
-        With `model.safetensors`, `config.json` and `data.npz`.
-
-    Returns
-    -------
-    KnownCase
-
-    Raises
-    ------
-    InputError
-        If there is no such folder.
-    FileFormatError
-        If a file is missing or damaged, or the three do not fit each other.
-    """
+    """Read one case of `read_cases`, whose files are all there and fit each other."""
     folder = resolved(folder)
     if not folder.is_dir():
         raise InputError(f"There is no folder {str(folder)!r}. Pass one with {', '.join(FILES)}.")
