@@ -92,6 +92,13 @@ def one_of(value: Any, name: str, *options: Any) -> None:
         raise InputError(f"{name} must be one of {known}, got {described(value)}.")
 
 
+def expect_known(value: Any, known: Iterable[Any], problem: str) -> None:
+    """Refuse what is not there; `problem` begins the sentence that ends in what is."""
+    there = list(known)
+    if value not in there:
+        raise InputError(f"{problem}, only {', '.join(map(str, there)) or 'none'}.")
+
+
 def as_prompts(prompts: Any, name: str = "prompts") -> Any:
     """Return a task as it is, and texts or token ids as a list; refuse what is neither.
 

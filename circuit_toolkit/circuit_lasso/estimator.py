@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.store import ActivationStore
-from circuit_toolkit.arguments import described, expect, is_a, number, whole
+from circuit_toolkit.arguments import described, expect, expect_known, is_a, number, whole
 from circuit_toolkit.circuit_lasso.fit import OWN_TARGET, LassoFit, explained
 from circuit_toolkit.circuit_lasso.regressions import Here, Regression, fit_all
 from circuit_toolkit.errors import InputError
@@ -261,8 +261,7 @@ def _is_class(acts: Activations, target: str) -> np.ndarray:
             f"{label!r} has {len(classes)} classes: choose one, as in '{label}={classes[0]}'."
         )
     wanted = wanted or classes[1]
-    if wanted not in classes:
-        raise InputError(f"{label!r} has no class {wanted!r}, only {', '.join(classes)}.")
+    expect_known(wanted, classes, f"{label!r} has no class {wanted!r}")
     return acts.labels[label] == wanted
 
 

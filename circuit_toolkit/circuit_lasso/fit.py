@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +17,6 @@ from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.circuit_lasso import fit_file
-from circuit_toolkit.circuit_lasso.relevance import propagate_relevance
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.regression import LassoPath, LogisticPath, Screening, one_standard_error
 from circuit_toolkit.sites import Site
@@ -343,34 +342,43 @@ class LassoFit:
         if self.rows.metric is not None and self.settings["objective"] == "squared error":
             values = self.rows.metric
             end["activation"] = values.mean() if prompt is None else values[prompt]
+        flows: list[Any] = [*zip(carried.edges, weights, rows, rows[1:], strict=False)]
+        for flow, weight, row in zip(carried.direct, direct, rows, strict=True):
+            flows.append((flow[:, None], weight[:, None], row, np.array([offset])))
         edges = []
-        for i, flow in enumerate(carried.edges):
-            part = flow.tocoo()
-            edges.append(
-                _edges(
-                    rows[i][part.row],
-                    rows[i + 1][part.col],
-                    weights[i].tocsr()[part.row, part.col],
-                    part.data,
-                )
-            )
-        for i, flow in enumerate(carried.direct):
-            live = np.flatnonzero(flow > 0)
-            edges.append(
-                _edges(rows[i][live], np.full(len(live), offset), direct[i][live], flow[live])
-            )
+        for flow, weight, source, target in flows:
+            part = sp.coo_array(flow)
+            there = np.asarray(sp.csr_array(weight)[part.row, part.col]).ravel()
+            ends = {"source": source[part.row], "target": target[part.col]}
+            edges.append(new_edges(part.nnz, **ends, weight=there, score=part.data))
         strength = float(self.strengths[k])
         settings = {**self.settings, "strength": strength}
         settings |= {"level": "features", "scope": "dataset" if prompt is None else "prompt"}
         if prompt is not None:
             settings["prompt"] = " ".join(self.rows.tokens[prompt])
-        return Circuit(
-            np.concatenate([*nodes, end]),
-            np.concatenate(edges),
-            settings,
-        )
+        return Circuit(np.concatenate([*nodes, end]), np.concatenate(edges), settings)
 
 
-def _edges(source, target, weight, score) -> np.ndarray:
-    flat = np.asarray(weight).ravel()
-    return new_edges(len(source), source=source, target=target, weight=flat, score=score)
+class Relevance(NamedTuple):
+    """What each feature and each edge passes on to the target."""
+
+    nodes: tuple[np.ndarray, ...]
+    edges: tuple[sp.csr_array, ...]
+    direct: tuple[np.ndarray, ...]
+
+
+def propagate_relevance(strengths: Sequence[sp.sparray], direct: Sequence[np.ndarray]) -> Relevance:
+    """Share out relevance 1 of the target over its sources, theirs over theirs, and so on."""
+    total = sum(float(part.sum()) for part in direct)
+    into_target = [np.asarray(part, float) / total if total else 0.0 * part for part in direct]
+    nodes = [part.copy() for part in into_target]
+    edges: list[sp.csr_array] = []
+    for i in range(len(strengths) - 1, -1, -1):
+        S = sp.csc_array(strengths[i])
+        sums = np.asarray(S.sum(axis=0)).ravel()  # (p_i+1,)
+        share = np.divide(nodes[i + 1], sums, out=np.zeros(len(sums)), where=sums > 0)
+        flow = sp.csr_array(S @ sp.diags_array(share))
+        flow.eliminate_zeros()
+        edges.append(flow)
+        nodes[i] += np.asarray(flow.sum(axis=1)).ravel()
+    return Relevance(tuple(nodes), tuple(reversed(edges)), tuple(into_target))

@@ -57,16 +57,19 @@ class Regression:
     def of_features(self, stats: GramStatistics) -> LassoPath:
         """Fit standardised statistics."""
         fit = adaptive_lasso if self.adaptive else lasso_path
-        with warnings.catch_warnings():  # the plan warns, once
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return fit(stats.standardised(), list(self.strengths), TOL)
+        return _quietly(fit, stats.standardised(), list(self.strengths), TOL)
 
     def of_label(self, X: sp.csr_array, y: np.ndarray) -> LogisticPath:
         """Fit a class."""
         fit = adaptive_logistic if self.adaptive else logistic_path
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return fit(X, y, list(self.strengths))
+        return _quietly(fit, X, y, list(self.strengths))
+
+
+def _quietly(fit: Any, *args: Any) -> Any:
+    """Fit without a warning: the plan warns, once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fit(*args)
 
 
 class Readout(NamedTuple):
@@ -273,9 +276,9 @@ def metric_readout(
     *folds, held_out = (each.select(x=screening.kept) for each in (*folds, held_out))
     path = how.of_features(reduce(operator.add, folds))
     scores = cross_validate(folds, how.of_features)[:, :, 0] if len(folds) > 1 else None
-    return Readout(
-        light(path) if how.light else path, path.held_out_r2(held_out)[:, 0], _finite(scores)
-    )
+    if scores is not None and not np.isfinite(scores).all():
+        scores = None
+    return Readout(light(path) if how.light else path, path.held_out_r2(held_out)[:, 0], scores)
 
 
 def label_readout(
@@ -299,11 +302,6 @@ def label_readout(
 def _stacked(tables: list, screening: Screening) -> tuple[sp.csr_array, np.ndarray]:
     X = sp.csr_array(sp.vstack([x for x, _ in tables]))
     return X[:, screening.kept], np.concatenate([y[:, 0] for _, y in tables])
-
-
-def _finite(scores: FoldScores) -> FoldScores:
-    """Return scores if there are any on every fold."""
-    return scores if scores is not None and np.isfinite(scores).all() else None
 
 
 @dataclass(frozen=True, eq=False)

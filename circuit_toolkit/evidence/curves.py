@@ -16,7 +16,7 @@ import numpy as np
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
-from circuit_toolkit.arguments import expect, whole
+from circuit_toolkit.arguments import expect, expect_known, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -306,15 +306,12 @@ _FEATURE = np.dtype([("site", "i4"), ("feature", "i4")])  # site by its place am
 
 def _universe(acts: Activations, sites: list[Site]) -> np.ndarray:
     """All active features, site by site."""
-    parts = []
+    found = []
     for number, site in enumerate(acts.sites):
-        if site not in sites:
-            raise InputError(f"No dictionary was given for {site}, which was captured.")
-        active = np.unique(acts.features[site].indices)
-        part = np.zeros(len(active), _FEATURE)
-        part["site"], part["feature"] = number, active
-        parts.append(part)
-    return np.concatenate(parts)
+        expect_known(site, sites, f"No dictionary was given for {site}")
+        active = np.unique(acts.features[site].indices).tolist()
+        found += [(number, feature) for feature in active]
+    return np.array(found, _FEATURE)
 
 
 def _order(

@@ -105,15 +105,37 @@ def edge_faithfulness(
     strength = circuit.settings.get("strength")
     if strength is None:
         raise InputError("This circuit has no strength: pass one that fit.circuit(...) returned.")
-    running = WithoutEdges(model, known, part, fit, strength, batch_size)
+    if list(fit.readout) != fit.sites[-1:]:
+        raise InputError(
+            "The target of this fit reads several sites, and edges into it from other sites "
+            "than the last cannot be ablated apart. Fit with reads='last'."
+        )
+    index = int(np.abs(np.log(fit.strengths / strength)).argmin())
+    parts = _parts(fit, known, index)
+    positions = "all" if fit.settings["positions"] == "mean" else fit.settings["positions"]
+    bos = shared_bos([each.dictionary for each in parts])
+
+    def without(removed: np.ndarray) -> np.ndarray:
+        """Measure every prompt, shape (n,), with edges of the table removed."""
+        outcome = []
+        for here in row_slices(len(part), batch_size):
+            batch = model.tokenize(part.clean[here], bos=bos)
+            named = {name: values[here] for name, values in part.positions.items()}
+            where = places(model, batch, positions, named)
+            write = _edits(parts, removed, where) if len(removed) else {}
+            logits = run(model, batch, [LOGITS], write, last_logits=True)[LOGITS][:, -1]
+            scores = part.score(logits, range(here.start, here.stop))
+            outcome.append(scores.double().numpy())
+        return np.concatenate(outcome)
+
     rng = np.random.default_rng(seed)
-    edges = running.scored(circuit)
+    edges = _scored(circuit, parts, float(fit.strengths[index]))
     shuffled = edges[rng.permutation(len(edges))]  # ties in random order
     return curve_over_sizes(
-        lambda kept, removed: running.without(removed),
+        lambda kept, removed: without(removed),
         shuffled[np.argsort(-shuffled["score"], kind="stable")],
         edges,
-        full=running.without(edges[:0]),
+        full=without(edges[:0]),
         sizes=sizes,
         draws=draws,
         seed=seed,
@@ -122,7 +144,7 @@ def edge_faithfulness(
         settings={
             "evaluated_on": evaluated_on(circuit.settings, model, part),
             "ablation": "mean",
-            "ablated_positions": running.positions,
+            "ablated_positions": positions,
             "of": "edges",
             "universe": f"{len(edges)} edges of the fit and into the target",
         },
@@ -133,6 +155,7 @@ def edge_faithfulness(
 class _Site:
     """What an ablation needs at one site."""
 
+    site: Site
     dictionary: Dictionary
     kept: Tensor  # (p,) features that were fitted
     fires: Tensor  # (r,) features that fire at all
@@ -140,121 +163,90 @@ class _Site:
     into: sp.csr_array | None  # (p before, p) refitted weights; None at the first site
 
 
-class WithoutEdges:
-    """Prompts, and the model as it runs without some edges."""
-
-    def __init__(
-        self,
-        model: Model,
-        dictionaries: Mapping[Site, Dictionary],
-        task: Task,
-        fit: LassoFit,
-        strength: float,
-        batch_size: int,
-    ):
-        if list(fit.readout) != fit.sites[-1:]:
-            raise InputError(
-                "The target of this fit reads several sites, and edges into it from other sites "
-                "than the last cannot be ablated apart. Fit with reads='last'."
-            )
-        self.model, self.task = model, task
-        self.batch_size = batch_size
-        index = int(np.abs(np.log(fit.strengths / strength)).argmin())
-        self.strength = float(fit.strengths[index])
-        self.positions = "all" if fit.settings["positions"] == "mean" else fit.settings["positions"]
-        means = fit.rows.means()
-        self.sites: dict[Site, _Site] = {}
-        for site in fit.sites:
-            if site not in dictionaries or dictionaries[site].kind != "sae":
-                raise InputError(f"Pass the autoencoder of {site} that the fit was learnt on.")
-            self.sites[site] = _Site(
+def _parts(fit: LassoFit, dictionaries: Mapping[Site, Dictionary], index: int) -> list[_Site]:
+    """Sites of a fit in order, with the weights at a strength."""
+    means, parts = fit.rows.means(), []
+    for site in fit.sites:
+        if site not in dictionaries or dictionaries[site].kind != "sae":
+            raise InputError(f"Pass the autoencoder of {site} that the fit was learnt on.")
+        parts.append(
+            _Site(
+                site,
                 dictionaries[site],
                 torch.as_tensor(fit.screening[site].kept),
                 torch.as_tensor(np.unique(fit.rows.features[site].indices)).long(),
                 torch.as_tensor(means[site]).float(),
                 sp.csr_array(refit(fit.chain[site], index)[0]) if site in fit.chain else None,
             )
-        self.bos = shared_bos([each.dictionary for each in self.sites.values()])
-
-    def scored(self, circuit: Circuit) -> np.ndarray:
-        """Return all edges as a table, with the scores that a circuit gives them, else 0."""
-        parts = []
-        for end, site in enumerate(self.sites.values()):
-            if site.into is not None:
-                rows, columns = site.into.nonzero()
-                before = list(self.sites.values())[end - 1]
-                parts.append(_table(end, before.kept[rows], site.kept[columns]))
-        last = list(self.sites.values())[-1]
-        parts.append(_table(len(self.sites), last.fires, torch.zeros_like(last.fires)))
-        edges = np.concatenate(parts)
-        row = {tuple(key): i for i, key in enumerate(edges[["end", "source", "target"]].tolist())}
-        number = {str(site): end for end, site in enumerate(self.sites)} | {TARGET: len(self.sites)}
-        nodes = circuit.nodes[["site", "index"]].tolist()
-        for source, target, score in circuit.edges[["source", "target", "score"]].tolist():
-            (start, u), (end, v) = nodes[source], nodes[target]
-            key = (number.get(end, -1), u, v)
-            if key not in row or number.get(start) != number[end] - 1:
-                raise InputError(
-                    f"The circuit has an edge from {start}/{u} to {end}/{v}, which this fit has "
-                    f"not at strength {self.strength:g}. Take its own circuit at that strength."
-                )
-            edges["score"][row[key]] = score
-        return edges
-
-    def without(self, edges: np.ndarray) -> np.ndarray:
-        """Measure every prompt, shape (n,), with edges of the table removed."""
-        outcome = []
-        for here in row_slices(len(self.task), self.batch_size):
-            batch = self.model.tokenize(self.task.clean[here], bos=self.bos)
-            named = {name: values[here] for name, values in self.task.positions.items()}
-            where = places(self.model, batch, self.positions, named)
-            write = self._edits(edges, where) if len(edges) else {}
-            logits = run(self.model, batch, [LOGITS], write, last_logits=True)[LOGITS][:, -1]
-            rows = range(here.start, here.stop)
-            outcome.append(self.task.score(logits, rows).double().numpy())
-        return np.concatenate(outcome)
-
-    def _edits(self, edges: np.ndarray, where: Tensor) -> dict[Site, Edit]:
-        """Take what removed edges carry out of the features of each site, in order."""
-        current: list[Tensor] = []  # features of the site before, (tokens, F), as ablated
-        cut = edges["source"][edges["end"] == len(self.sites)]
-
-        def edit_of(end: int, site: _Site) -> Edit:
-            removed = _removed(edges, end, list(self.sites.values()))
-            last = cut if end == len(self.sites) - 1 else cut[:0]
-
-            def ablated(acts: Tensor) -> Tensor:
-                if removed is not None:
-                    before, weights = removed
-                    carried = (current[-1] - before.mean.to(acts))[:, before.kept]
-                    left = acts[:, site.kept] - carried @ weights.to(acts)
-                    acts[:, site.kept] = left.clamp(min=0)
-                acts[:, last] = site.mean.to(acts)[last]
-                current.append(acts)
-                return acts
-
-            def edit(x: Tensor) -> Tensor:
-                out = x.clone()
-                out[where] += site.dictionary.added(x[where], ablated)
-                return out
-
-            return edit
-
-        return {site: edit_of(end, each) for end, (site, each) in enumerate(self.sites.items())}
+        )
+    return parts
 
 
-def _removed(edges: np.ndarray, end: int, sites: Sequence[_Site]) -> tuple[_Site, Tensor] | None:
-    """Weights (p before, p) of the removed edges into a site, and the site before; None: none."""
-    mine = edges[edges["end"] == end]
-    into = sites[end].into
-    if not len(mine) or into is None:
+def _scored(circuit: Circuit, parts: Sequence[_Site], strength: float) -> np.ndarray:
+    """Return all edges as a table, with the scores that a circuit gives them, else 0."""
+    tables = []
+    for end, (before, here) in enumerate(zip(parts, parts[1:], strict=False), start=1):
+        assert here.into is not None
+        rows, columns = here.into.nonzero()
+        tables.append(_table(end, before.kept[rows], here.kept[columns]))
+    tables.append(_table(len(parts), parts[-1].fires, torch.zeros_like(parts[-1].fires)))
+    edges = np.concatenate(tables)
+    row = {tuple(key): i for i, key in enumerate(edges[["end", "source", "target"]].tolist())}
+    number = {str(each.site): end for end, each in enumerate(parts)} | {TARGET: len(parts)}
+    nodes = circuit.nodes[["site", "index"]].tolist()
+    for source, target, score in circuit.edges[["source", "target", "score"]].tolist():
+        (start, u), (end, v) = nodes[source], nodes[target]
+        key = (number.get(end, -1), u, v)
+        if key not in row or number.get(start) != number[end] - 1:
+            raise InputError(
+                f"The circuit has an edge from {start}/{u} to {end}/{v}, which this fit has "
+                f"not at strength {strength:g}. Take its own circuit at that strength."
+            )
+        edges["score"][row[key]] = score
+    return edges
+
+
+def _edits(parts: Sequence[_Site], edges: np.ndarray, where: Tensor) -> dict[Site, Edit]:
+    """Take what removed edges carry out of the features of each site, in order."""
+    current: list[Tensor] = []  # features of the site before, (tokens, F), as ablated
+    cut = edges["source"][edges["end"] == len(parts)]
+
+    def edit_of(end: int, here: _Site) -> Edit:
+        weights = _removed(edges[edges["end"] == end], parts, end)
+        last = cut if end == len(parts) - 1 else cut[:0]
+
+        def ablated(acts: Tensor) -> Tensor:
+            if weights is not None:
+                before = parts[end - 1]
+                carried = (current[-1] - before.mean.to(acts))[:, before.kept]
+                left = acts[:, here.kept] - carried @ weights.to(acts)
+                acts[:, here.kept] = left.clamp(min=0)
+            acts[:, last] = here.mean.to(acts)[last]
+            current.append(acts)
+            return acts
+
+        def edit(x: Tensor) -> Tensor:
+            out = x.clone()
+            out[where] += here.dictionary.added(x[where], ablated)
+            return out
+
+        return edit
+
+    return {each.site: edit_of(end, each) for end, each in enumerate(parts)}
+
+
+def _removed(edges: np.ndarray, parts: Sequence[_Site], end: int) -> Tensor | None:
+    """Weights (p before, p) of the removed edges into a site; None where there are none."""
+    into = parts[end].into
+    if not len(edges) or into is None:
         return None
-    before, every = sites[end - 1], into.toarray()
-    rows = np.searchsorted(before.kept.numpy(), mine["source"])  # fitted features are in order
-    columns = np.searchsorted(sites[end].kept.numpy(), mine["target"])
+    every = into.toarray()
+    # Fitted features are in order.
+    rows = np.searchsorted(parts[end - 1].kept.numpy(), edges["source"])
+    columns = np.searchsorted(parts[end].kept.numpy(), edges["target"])
     weights = np.zeros_like(every)
     weights[rows, columns] = every[rows, columns]
-    return before, torch.as_tensor(weights)
+    return torch.as_tensor(weights)
 
 
 def _table(end: int, sources: Tensor, targets: Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from circuit_toolkit.arguments import expect_known
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.tasks import Task
 
@@ -91,9 +92,7 @@ class TiedLabels:
 
 
 def _label(task: Task, name: str) -> Sequence[str]:
-    if name not in task.labels:
-        known = ", ".join(task.labels) or "none"
-        raise InputError(f"The texts of {task.name!r} have no label {name!r}, only {known}.")
+    expect_known(name, task.labels, f"The texts of {task.name!r} have no label {name!r}")
     return task.labels[name]
 
 

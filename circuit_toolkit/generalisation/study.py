@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from circuit_toolkit.activations.capturing import capture
-from circuit_toolkit.arguments import described, expect
+from circuit_toolkit.arguments import described, expect, expect_known
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
@@ -238,11 +238,10 @@ def _at(
     sites: Sequence[Site | str], dictionaries: Mapping[Site, Dictionary]
 ) -> dict[Site, Dictionary]:
     """Dictionaries at some sites, refusing a site that has none."""
-    wanted = [Site.parse(site) for site in sites]
-    if missing := [site for site in wanted if site not in dictionaries]:
-        there = ", ".join(map(str, dictionaries))
-        raise InputError(f"No dictionary reads {missing[0]}, only {there}.")
-    return {site: dictionaries[site] for site in sorted(wanted)}
+    wanted = sorted(Site.parse(site) for site in sites)
+    for site in wanted:
+        expect_known(site, dictionaries, f"No dictionary reads {site}")
+    return {site: dictionaries[site] for site in wanted}
 
 
 def _any(methods: Sequence[str], *beginnings: str) -> bool:

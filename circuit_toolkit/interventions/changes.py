@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
-from circuit_toolkit.arguments import described, expect, is_a, one_of, whole
+from circuit_toolkit.arguments import described, expect, expect_known, is_a, one_of, whole
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
@@ -211,9 +211,7 @@ def mean_ablation(
         )
     means, chosen = acts.means(), {Site.parse(site): each for site, each in features.items()}
     for site, each in chosen.items():
-        if site not in means:
-            known = ", ".join(map(str, means))
-            raise InputError(f"{site} was not captured, only {known}.")
+        expect_known(site, means, f"{site} was not captured")
         chosen[site] = each = _indices(each)
         if len(each) and not 0 <= each.min() <= each.max() < len(means[site]):
             raise InputError(f"{site} has features 0 to {len(means[site]) - 1}: {each}.")
@@ -249,9 +247,8 @@ def as_changes(
 def _check_fits(model: Model, dictionaries: Mapping[Site, Dictionary], item: Change) -> None:
     model.check_site(item.site)
     of_features = item.features is not None
-    if of_features and item.site not in dictionaries:
-        known = ", ".join(map(str, dictionaries)) or "none"
-        raise InputError(f"No dictionary was given for {item.site}, only for {known}.")
+    if of_features:
+        expect_known(item.site, dictionaries, f"No dictionary was given for {item.site}")
     units = item.features if of_features else item.heads
     if units is None or not len(units):
         return

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import expect_known
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.interventions.changes import PER_HEAD, Change
@@ -37,9 +38,8 @@ def places(
         return token_mask(model, batch)
     length, device = batch.ids.shape[1], batch.ids.device
     if isinstance(positions, str) and positions != "last":
-        if positions not in named:
-            known = ", ".join(["all", "last", *named])
-            raise InputError(f"These prompts name no position {positions!r}, only {known}.")
+        known = ("all", "last", *named)
+        expect_known(positions, known, f"These prompts name no position {positions!r}")
         ends = torch.as_tensor(np.asarray(named[positions]), device=device)
     else:
         index = -1 if positions == "last" else int(positions)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from circuit_toolkit.arguments import described, expect, whole
+from circuit_toolkit.arguments import described, expect, expect_known, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
@@ -136,8 +136,7 @@ def _dataset(name: str, data: Any, config: str | None, split: str) -> Any:
                 "data=, a datasets.Dataset or a folder that save_to_disk wrote where there is one."
             ) from error
     if isinstance(data, datasets.DatasetDict):
-        if split not in data:
-            raise InputError(f"{name!r} has no split {split!r}, only {', '.join(map(str, data))}.")
+        expect_known(split, data, f"{name!r} has no split {split!r}")
         data = data[split]
     if not isinstance(data, datasets.Dataset):
         raise InputError(

@@ -56,10 +56,8 @@ def splitting_years(model: Model) -> dict[str, dict[str, int]]:
 
 def year_ends(model: Model, splitting: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """Token of each two-digit end of a year, as it follows a century, of `splitting_years`."""
-    ends: dict[str, int] = {}
-    for found in splitting.values():
-        for end, token in found.items():
-            ends.setdefault(end, token)
+    # Of several centuries the first decides.
+    ends = {end: found[end] for found in reversed([*splitting.values()]) for end in found}
     if len(ends) < 90:
         example = model.tokenizer.tokenize(" 1732")
         raise InputError(
