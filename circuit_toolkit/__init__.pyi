@@ -66,6 +66,8 @@ from circuit_toolkit.interventions.runs import intervened as intervened
 from circuit_toolkit.interventions.generation import generate as generate
 
 ## Evidence
+from circuit_toolkit.evidence.tested_circuit import find_circuit as find_circuit
+from circuit_toolkit.evidence.confirmed_edges import confirm_edges as confirm_edges
 from circuit_toolkit.evidence.evaluation import evaluate as evaluate
 from circuit_toolkit.evidence.curves import faithfulness as faithfulness
 from circuit_toolkit.evidence.edge_curves import edge_faithfulness as edge_faithfulness

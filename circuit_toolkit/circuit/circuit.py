@@ -11,7 +11,7 @@ import numpy as np
 
 from circuit_toolkit.arguments import described, number, whole
 from circuit_toolkit.circuit import file
-from circuit_toolkit.circuit.evidence import evidence_lines
+from circuit_toolkit.circuit.evidence import evidence_lines, verdict_of
 from circuit_toolkit.circuit.tables import (
     EDGE,
     NODE,
@@ -238,6 +238,20 @@ class Circuit:
         keep_edge[keep_edge] = _best(edges["score"][keep_edge], max_edges)
         keep &= _reaches(self._is_target, edges[keep_edge])
         return self._cut(keep, keep_edge & keep[edges["source"]] & keep[edges["target"]])
+
+    @property
+    def verdict(self) -> str:
+        """What the evidence says, by fixed rules.
+
+        `sufficient`: faithfulness of at least .7, above every random set. `necessary`:
+        completeness of at most .3, below every random set. Either, both or neither; with a remark
+        where all features, errors ablated, keep less than .5 of the behaviour; or `untested`.
+
+        Returns
+        -------
+        str
+        """
+        return verdict_of(self.evidence)
 
     def with_evidence(self, evidence: dict[str, Any]) -> Circuit:
         """Return the same circuit with this evidence instead of its own.

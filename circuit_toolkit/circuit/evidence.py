@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 UNVALIDATED = "unvalidated: no evidence yet"
+UNTESTED = "untested"
+# What a verdict needs: of a circuit alone, of everything but it, and of all the dictionaries hold.
+SUFFICIENT, NECESSARY, HELD = 0.7, 0.3, 0.5
 
 
 def evidence_lines(evidence: dict[str, Any]) -> list[str]:
@@ -46,7 +49,51 @@ def _ablation_line(ablation: dict[str, Any]) -> str:
     if ablation.get("completeness") is not None:
         text += f", completeness {_two(ablation['completeness'])}"
         text += f" ({_two(random[1])})" if random[1] is not None else ""
-    return text
+    if ablation.get("dictionaries_keep") is not None:
+        text += f"; with errors ablated {_two(ablation['faithfulness_errors_ablated'])}, of "
+        text += f"{_two(ablation['dictionaries_keep'])} that all features keep"
+    return f"{verdict_of({'ablation': ablation})}: {text}"
+
+
+def verdict_of(evidence: dict[str, Any]) -> str:
+    """Say by fixed rules whether a circuit holds; see `Circuit.verdict`."""
+    found = evidence.get("ablation") or {}
+    F, C = found.get("faithfulness"), found.get("completeness")
+    if F is None or C is None:
+        return UNTESTED
+    random = [found.get(f"random_{name}") or [] for name in ("faithfulness", "completeness")]
+    above, below = ([value for value in each if value is not None] for each in random)
+    sufficient = F >= SUFFICIENT and all(value < F for value in above)
+    necessary = C <= NECESSARY and all(value > C for value in below)
+    held = found.get("dictionaries_keep")
+    text = {
+        (True, True): "sufficient and necessary",
+        (True, False): "sufficient, not necessary",
+        (False, True): "necessary, not sufficient",
+        (False, False): "neither sufficient nor necessary",
+    }[sufficient, necessary]
+    return text + (
+        ", and the dictionaries do not hold this behaviour" * (held is not None and held < HELD)
+    )
+
+
+def tone_of(evidence: dict[str, Any]) -> str:
+    """Return how a picture shows a verdict: `good`, `warning`, `error` or `quiet`."""
+    verdict = verdict_of(evidence)
+    if verdict == UNTESTED:
+        return "quiet"
+    if verdict.startswith("neither"):
+        return "error"
+    return "warning" if "not" in verdict else "good"
+
+
+def _edges_line(edges: dict[str, Any]) -> str:
+    """Return how the edges fared."""
+    if edges.get("confirmed") is None:
+        return ""
+    counts = ", ".join(f"{edges[name]} {name}" for name in ("confirmed", "refuted", "untested"))
+    on = prompts_of(edges.get("evaluated_on") or {})
+    return f"edges, each source ablated alone on {on}: {counts}"
 
 
 def prompts_of(on: dict[str, Any]) -> str:
@@ -70,4 +117,12 @@ def _two(value: float) -> str:
     return f"{round(value, 2) + 0:.2f}"  # no "-0.00"
 
 
-_LINES = {"fit": _fit_line, "ablation": _ablation_line}
+def _size_line(size: dict[str, Any]) -> str:
+    """Return how the size of a circuit was chosen."""
+    if size.get("size") is None:
+        return ""
+    how = "the smallest that holds" if size.get("reached") else "none up to this size holds"
+    return f"size: {size['size']} features, {how} on {size.get('n')} training prompts"
+
+
+_LINES = {"size": _size_line, "fit": _fit_line, "ablation": _ablation_line, "edges": _edges_line}

@@ -6,9 +6,11 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "FaithfulnessCurve": "curves",
+        "confirm_edges": "confirmed_edges",
         "edge_faithfulness": "edge_curves",
         "evaluate": "evaluation",
         "faithfulness": "curves",
+        "find_circuit": "tested_circuit",
         "random_features": "evaluation",
     },
 )

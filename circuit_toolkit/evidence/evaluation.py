@@ -23,10 +23,12 @@ from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.component_faithfulness import with_edges
+from circuit_toolkit.evidence.intervals import bootstrap
 from circuit_toolkit.interventions.changes import Change, mean_ablation, resample
 from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.graph import graph_of
+from circuit_toolkit.patching.placed_features import Place, PlacedFeatures
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.tasks.task import seen_in
@@ -36,13 +38,18 @@ LEAST = 1e-6  # a smaller difference between two metrics is none
 
 @dataclass(frozen=True)
 class _Ablation:
-    """How circuits of one kind are ablated; `measure` takes (units, whether they are kept)."""
+    """How circuits of one kind are ablated.
+
+    `measure` takes (units, whether they are kept) and gives the metric of every prompt, (sets, n);
+    `ceilings` the same with errors ablated, of the circuit and of all that the dictionaries hold.
+    """
 
     about: Mapping[str, Any]
     circuit: Any
     nothing: Any
     draw: Callable[[np.random.Generator], Any]
-    measure: Callable[[list[tuple[Any, bool]]], list[float]]
+    measure: Callable[[list[tuple[Any, bool]]], np.ndarray]
+    ceilings: Callable[[], dict[str, np.ndarray]] | None = None
 
 
 def evaluate(
@@ -100,7 +107,11 @@ def evaluate(
         model, with everything ablated, with only the circuit kept, and with only it ablated.
         `faithfulness`, `completeness`: F of the circuit, 1 is ideal, and of everything but it, 0
         is ideal. `random_faithfulness`, `random_completeness`: lists of the same for random sets,
-        drawn by `random_seed`.
+        drawn by `random_seed`. `faithfulness_interval`, `completeness_interval`: 95 % bootstrap
+        intervals over prompts.
+        Of a circuit of features at places (`find_circuit`) also `faithfulness_errors_ablated`,
+        `completeness_errors_ablated`, and `dictionaries_keep`: F of all features with what the
+        dictionaries leave unexplained ablated.
 
     Raises
     ------
@@ -118,7 +129,8 @@ def evaluate(
         how = _heads(circuit, model, part, progress)
     else:
         how = _features(circuit, model, dictionaries, task, part, acts, progress)
-    full, empty = how.measure([(how.nothing, False), (how.nothing, True)])
+    plain = how.measure([(how.nothing, False), (how.nothing, True)])
+    full, empty = plain.mean(1).tolist()
     if full - empty < LEAST:
         raise InputError(
             f"{model.name} does {task.name!r} no better than with every {how.about['unit']} "
@@ -128,8 +140,13 @@ def evaluate(
     rng = np.random.default_rng(seed)
     sets = [how.circuit, *(how.draw(rng) for _ in range(draws))]
     found = how.measure([(each, kept) for each in sets for kept in (True, False)])
-    inside, outside = np.reshape(found, (-1, 2)).T
+    inside, outside = found.mean(1).reshape(-1, 2).T
     faithfulness, completeness = ((m - empty) / (full - empty) for m in (inside, outside))
+    ends = {
+        name: bootstrap(np.stack([mine, *plain], 1), _share, seed=seed)
+        for name, mine in zip(("faithfulness", "completeness"), found[:2], strict=True)
+    }
+    ceilings = how.ceilings() if how.ceilings else {}
     outcome = {
         "evaluated_on": evaluated_on(circuit.settings, model, part),
         **how.about,
@@ -142,8 +159,15 @@ def evaluate(
         "random_faithfulness": faithfulness[1:],
         "random_completeness": completeness[1:],
         "random_seed": seed,
+        **{f"{name}_interval": [each.low, each.high] for name, each in ends.items()},
+        **{name: (float(m.mean()) - empty) / (full - empty) for name, m in ceilings.items()},
     }
     return circuit.with_evidence({**circuit.evidence, "ablation": outcome})
+
+
+def _share(rows: np.ndarray) -> float:
+    mine, full, empty = rows.mean(0)
+    return float((mine - empty) / (full - empty))
 
 
 def with_metric(task: Any) -> Task:
@@ -173,18 +197,18 @@ def metric_under(
     return found.double().numpy()
 
 
-def _means(
+def _metrics(
     model: Model,
     task: Task,
     dictionaries: Mapping[Site, Dictionary] | None,
     each: Sequence[Sequence[Change]],
     progress: bool,
-) -> list[float]:
-    """Measure the mean metric under each set of changes."""
+) -> np.ndarray:
+    """Measure the metric under each set of changes, (sets, n)."""
     from tqdm.auto import tqdm
 
     bar = tqdm(each, "ablating", disable=not progress, leave=False)
-    return [float(metric_under(model, task, dictionaries, changes).mean()) for changes in bar]
+    return np.stack([metric_under(model, task, dictionaries, changes) for changes in bar])
 
 
 def _features(
@@ -206,19 +230,21 @@ def _features(
     sites = [Site.parse(name) for name in circuit.settings.get("sites") or features]
     if missing := [str(site) for site in sites if site not in dictionaries]:
         raise InputError(f"No dictionary was given for {', '.join(missing)} of the circuit.")
+    known = {site: dictionaries[site] for site in sites}
+    if acts is None and circuit.settings.get("ablation") is not None:
+        return _placed(circuit, model, known, part, progress)
     if acts is None:
         positions = str(circuit.settings.get("positions", "all"))
-        chosen = {site: dictionaries[site] for site in sites}
-        acts = capture(model, chosen, task, positions, progress=progress)
+        acts = capture(model, known, task, positions, progress=progress)
     expect(acts, "acts", "Activations")
     if missing := [str(site) for site in sites if site not in acts.features]:
         known = ", ".join(map(str, acts.sites))
         raise InputError(f"{', '.join(missing)} was not captured, only {known}.")
     rows = replace(acts, features={site: acts.features[site] for site in sites})
 
-    def measure(sets: list[tuple[Any, bool]]) -> list[float]:
+    def measure(sets: list[tuple[Any, bool]]) -> np.ndarray:
         changes = [mean_ablation(rows, units, complement=kept) for units, kept in sets]
-        return _means(model, part, dictionaries, changes, progress)
+        return _metrics(model, part, dictionaries, changes, progress)
 
     captured = acts.settings.get("positions", "all")
     about = {
@@ -229,6 +255,46 @@ def _features(
         "size": sum(map(len, features.values())),
     }
     return _Ablation(about, features, {}, lambda rng: random_features(rows, features, rng), measure)
+
+
+def _placed(
+    circuit: Circuit, model: Model, dictionaries: Any, task: Task, progress: bool
+) -> _Ablation:
+    """Ablate features at places: where a circuit says sites, positions and what to set them to."""
+    said = circuit.settings
+    runs = PlacedFeatures.of(model, dictionaries, task, said["positions"], said["ablation"])
+    mine = circuit.placed_features()
+    active = runs.active()
+
+    def draw(rng: np.random.Generator) -> dict[Place, np.ndarray]:
+        return {
+            place: rng.choice(active[place], min(len(units), len(active[place])), replace=False)
+            for place, units in mine.items()
+        }
+
+    def measure(sets: list[tuple[Any, bool]]) -> np.ndarray:
+        from tqdm.auto import tqdm
+
+        bar = tqdm(sets, "ablating", disable=not progress, leave=False)
+        return np.concatenate([runs.metric_with([each], kept=kept) for each, kept in bar])
+
+    def ceilings() -> dict[str, np.ndarray]:
+        return {
+            "faithfulness_errors_ablated": runs.metric_with([mine], errors="ablated")[0],
+            "completeness_errors_ablated": runs.metric_with([mine], kept=False, errors="ablated")[
+                0
+            ],
+            "dictionaries_keep": runs.metric_with([{}], kept=False, errors="ablated")[0],
+        }
+
+    about = {
+        "ablation": runs.ablation,
+        "ablated_positions": ", ".join(runs.positions),
+        "errors": "kept",
+        "unit": "feature",
+        "size": sum(map(len, mine.values())),
+    }
+    return _Ablation(about, mine, {}, draw, measure, ceilings)
 
 
 def _heads(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablation:
@@ -250,9 +316,9 @@ def _heads(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablat
             for layer, chosen in sorted(layers.items())
         ]
 
-    def measure(sets: list[tuple[Any, bool]]) -> list[float]:
+    def measure(sets: list[tuple[Any, bool]]) -> np.ndarray:
         changes = [replaced(every - units if kept else units) for units, kept in sets]
-        return _means(model, task, None, changes, progress)
+        return _metrics(model, task, None, changes, progress)
 
     return _Ablation(_resampled("head", len(heads)), heads, set(), draw, measure)
 
@@ -271,10 +337,10 @@ def _components(circuit: Circuit, model: Model, task: Task, progress: bool) -> _
         mask[tuple(possible[rng.choice(len(possible), size, replace=False)].T)] = True
         return mask
 
-    def measure(sets: list[tuple[Any, bool]]) -> list[float]:
+    def measure(sets: list[tuple[Any, bool]]) -> np.ndarray:
         kept = [units if keep else graph.allowed & ~units for units, keep in sets]
         found = with_edges(model, task, dict(enumerate(kept)), progress=progress)
-        return [float(found[i].mean()) for i in range(len(kept))]
+        return np.stack([found[i] for i in range(len(kept))])
 
     return _Ablation(_resampled("edge", size), own, torch.zeros_like(own), draw, measure)
 

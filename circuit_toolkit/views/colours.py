@@ -18,7 +18,7 @@ POSITIVE, NEGATIVE = "#2b6cb0", "#dd6b20"  # blue and orange differ to colour-bl
 TEAL, TEAL_INK, TEAL_RULE, TEAL_WASH = "#21918c", "#12504d", "#9fd6cf", "#d8efed"
 GOOD, GOOD_WASH = "#14573c", "#e6f4ee"
 WARNING, WARNING_WASH = "#7a4b00", "#fdf0d5"
-ERROR = "#b3261e"
+ERROR, ERROR_WASH = "#b3261e", "#fbe6e4"
 RING = "#f2b705"  # round a node that is selected
 GOLD, SLATE = "#c9a227", "#66788a"
 

@@ -11,15 +11,20 @@ def test_demo_prints_json_and_writes_the_circuit(tmp_path, capsys, demo):
     assert main(["demo", "--task", "agreement", "--out", str(tmp_path / "new"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     circuit = Circuit.load(result["files"]["circuit.json"])
-    assert result["features"] == len(circuit.nodes) - 1 <= 60
+    assert result["task"] == "agreement" and result["n_edges"] == len(circuit.edges)
+    assert result["n_nodes"] == len(circuit.nodes) - 1 <= 60
     assert circuit.evidence == result["evidence"]
     ablation = result["evidence"]["ablation"]
-    assert ablation["completeness"] <= 0.3 and min(ablation["random_completeness"]) >= 0.7
+    assert result["faithfulness"] == ablation["faithfulness"] >= 0.8
+    assert result["completeness"] == ablation["completeness"] <= 0.2
+    assert result["random_faithfulness"] < 0.5 < result["random_completeness"]
+    assert result["verdict"] == circuit.verdict == "sufficient and necessary"
+    assert sum(result["edges"].values()) == len(circuit.edges)
     assert ablation["evaluated_on"]["split"] == "held-out" and ablation["evaluated_on"]["seen"] == 0
     page = (tmp_path / "new" / "circuit.html").read_text()
     assert circuit.settings["target"] in page
-    assert result["top_edges"] and result["top_features"][0]["label"]
-    assert sum(result["seconds"].values()) > 0
+    assert result["top_edges"] and result["top_nodes"][0]["label"]
+    assert result["seconds"] > 0
 
 
 def test_an_unknown_task_is_an_error_that_names_the_known_ones(capsys, tmp_path):

@@ -103,7 +103,7 @@ def test_a_new_circuit_is_drawn_on_the_same_canvas(opened):
     page.evaluate("scene => model.set('_scene', scene)", smaller)
     assert page.locator("canvas").get_attribute("data-mark") == "first"
     assert "12 features" in page.locator(".ct-size").inner_text()
-    assert page.locator(".ct-unvalidated").inner_text() == "unvalidated: no evidence yet"
+    assert page.locator(".ct-quiet").inner_text() == "unvalidated: no evidence yet"
     page.evaluate("model.set('_scene', {})")
     assert page.locator("#here").inner_text() == "No circuit yet."
     page.evaluate("scene => model.set('_scene', scene)", smaller)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.circuit.circuit import TARGET, Circuit
-from circuit_toolkit.circuit.evidence import UNVALIDATED
+from circuit_toolkit.circuit.evidence import tone_of
 from circuit_toolkit.views.colours import INK, of_sign, site_colours
 from circuit_toolkit.views.graph.layout import laid_out
 
@@ -32,11 +32,12 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
         )
     ]
     ids, depth = circuit.ids(), circuit.depths()
+    several = len(set(circuit.nodes["position"].tolist()) - {""}) > 1
     size = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * np.sqrt(_share(_importance(circuit)))  # by area
     nodes = [
         {
             "id": ids[i],
-            "label": shorten(label or f"#{index}", int(place.pitch / LETTER)),
+            "label": _label(label or f"#{index}", position * several, int(place.pitch / LETTER)),
             "name": label,
             "kind": kind,
             "site": place.names[depth[i]],
@@ -69,6 +70,15 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
     }
 
 
+def _label(text: str, position: str, letters: int) -> str:
+    """Shorten a label, and say where its node stands."""
+    return (
+        f"{shorten(text, letters - len(position) - 1)} @{position}"
+        if position
+        else shorten(text, letters)
+    )
+
+
 def header(circuit: Circuit) -> dict[str, Any]:
     """Return what stands above the picture."""
     what, *evidence = circuit.summary()
@@ -82,7 +92,7 @@ def header(circuit: Circuit) -> dict[str, Any]:
         "title": ": ".join(filter(None, [task, circuit.nodes["label"][-1] or TARGET])),
         "size": what.rpartition(", target")[0],
         "evidence": evidence,
-        "validated": evidence != [UNVALIDATED],
+        "tone": tone_of(circuit.evidence),
         # a circuit of one prompt holds the activations of that prompt
         "activation": f"{'mean ' * (circuit.settings.get('scope') == 'dataset')}activation",
         "settings": [[key, shorten(value, 40)] for key, value in settings],
@@ -119,8 +129,10 @@ def _edges(edges: np.ndarray) -> list[dict[str, Any]]:
             "width": round(w, 2),
             "opacity": round(o, 2),
             "color": of_sign(weight),
+            "status": status,
+            **({"dashes": [5, 5]} if status == "refuted" else {}),
         }
-        for (source, target, weight, score, *_), w, o in zip(
+        for (source, target, weight, score, status, *_), w, o in zip(
             edges.tolist(), width.tolist(), opacity.tolist(), strict=True
         )
     ]

@@ -31,7 +31,7 @@ function element(tag, className, text, parent) {
   return made;
 }
 
-function fillHeader(head, { title, size, evidence, validated, settings }) {
+function fillHeader(head, { title, size, evidence, tone, settings }) {
   head.replaceChildren();
   element("span", "ct-title", title, head);
   element("span", "ct-size", size, head);
@@ -40,7 +40,7 @@ function fillHeader(head, { title, size, evidence, validated, settings }) {
     made.append(`${i ? "  ·  " : ""}${key} `);
     element("b", "", value, made);
   });
-  const lines = element("div", validated ? "ct-evidence" : "ct-evidence ct-unvalidated", undefined, head);
+  const lines = element("div", `ct-evidence ct-${tone}`, undefined, head);
   for (const line of evidence) element("span", "", line, lines);
 }
 
@@ -50,7 +50,7 @@ function fillFooter(foot) {
     element("i", "", undefined, entry).style.background = colour;
     entry.append(words);
   }
-  element("span", "", "line width: edge score", foot);
+  element("span", "", "line width: edge score · dashed: refuted", foot);
   element("span", "", "node size: score", foot);
   element("span", "ct-hint", "hover: details · click: select · drag: move · ctrl + wheel: zoom", foot);
 }
@@ -190,7 +190,7 @@ function drawCircuit(vis, root, first, hooks = {}) {
     const [from, to] = [byId.get(edge.from), byId.get(edge.to)];
     element("div", "ct-name", `${nameOf(from)} → ${nameOf(to)}`, card);
     element("div", "ct-where", `${from.site} → ${to.site}`, card);
-    element("div", "ct-numbers", `weight ${signed(edge.weight)} · score ${plain(edge.score)}`, card);
+    element("div", "ct-numbers", `${edge.status} · weight ${signed(edge.weight)} · score ${plain(edge.score)}`, card);
   }
 
   // Under or over its mark, where it hides the same column only; beside it where neither has room.

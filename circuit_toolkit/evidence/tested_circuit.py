@@ -1,0 +1,270 @@
+"""From a task to a tested circuit: rank, grow until it holds, draw its edges, test all of it.
+
+Features at places are ranked by randomised runs (`circuit_lasso.placed_lasso`). Nested circuits,
+the best features first, are kept alone and ablated on the same prompts, until one is faithful and
+complete; the smallest such is drawn. Its edges are found by ablating each feature alone, and
+confirmed on other prompts, where the circuit is tested as a whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from circuit_toolkit.arguments import expect, number, whole
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
+from circuit_toolkit.circuit_lasso.placed_lasso import DRAWS, randomised_scores
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.given import as_dictionaries
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.evidence.confirmed_edges import confirm_edges, judged_losses
+from circuit_toolkit.evidence.evaluation import LEAST, evaluate, with_metric
+from circuit_toolkit.models import Model
+from circuit_toolkit.patching.placed_features import Ablation, Place, PlacedFeatures
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import Task
+from circuit_toolkit.tasks.task import trained_on
+
+MARGIN = 0.03  # beyond what is asked, on the prompts where the size is chosen
+GROWTH = 1.4  # from one size to the next
+TRIED, LOOKED = 128, 64  # prompts that choose the size, and that find edges
+
+
+def find_circuit(
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary],
+    task: Task,
+    held_out: Task | None = None,
+    *,
+    positions: str | Sequence[str] | None = None,
+    ablation: Ablation | None = None,
+    faithfulness: float = 0.8,
+    completeness: float = 0.2,
+    max_features: int = 400,
+    max_edges: int = 200,
+    labels: Mapping[Site, Sequence[str]] | None = None,
+    n_prompts: int = 256,
+    draws: int = DRAWS,
+    random_sets: int = 10,
+    seed: int = 0,
+    progress: bool = True,
+) -> Circuit:
+    """Find the smallest circuit of features at positions that holds, and test it.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    dictionaries : dict of Site to Dictionary
+        The sites of the circuit. Few sites make small circuits: what passes through each is coded
+        anew.
+    task : Task
+        Prompts to learn on.
+    held_out : Task, optional
+        Other prompts, to test the circuit and its edges on. Without them it stays untested.
+    positions : str or sequence of str, optional
+        Positions that the task names, and `last`; by default all of these. Features elsewhere are
+        left alone.
+    ablation : {"corrupted", "mean"}, optional
+        What features outside the circuit are set to: what they are on the corrupted prompt
+        (default, where the task has them), or their mean over the prompts.
+    faithfulness, completeness : float
+        The circuit is grown until F of it alone is at least the first, and F of everything else at
+        most the second (Marks et al., 2025, arXiv 2403.19647), on training prompts, each by a
+        margin of .03.
+    max_features : int
+        Where no circuit of this size holds, the one of this size is returned.
+    max_edges : int
+        Draw at most so many edges, the strongest.
+    labels : dict of Site to sequence of str, optional
+        Names of all features of a site.
+    n_prompts : int
+        Training prompts, the first ones.
+    draws : int
+        Randomised runs of each.
+    random_sets : int
+        Random circuits of the same size to compare with.
+    seed : int
+        Of the randomised runs and of the random circuits.
+    progress : bool
+        Whether to show progress bars.
+
+    Returns
+    -------
+    Circuit
+        Its edges run between one site and the next, and to the metric; see `confirm_edges` for
+        their weights. A node's score is the share of the metric that goes when it is ablated alone.
+        `evidence["size"]` has the curve over `sizes` on the training prompts; with held-out prompts
+        `evidence["ablation"]` (`evaluate`) and `evidence["edges"]` (`confirm_edges`) say how it
+        fared, and `circuit.verdict` in words.
+
+    Raises
+    ------
+    InputError
+        If the task has no metric, a position is unknown, or the model does the task no better with
+        every feature as it is than with all ablated.
+    """
+    expect(model, "model", "Model")
+    began = time.perf_counter()
+    known = as_dictionaries(model, dictionaries)
+    part = with_metric(task).subset(whole(n_prompts, "n_prompts", 1))
+    goal = number(faithfulness, "faithfulness", 0, 1), number(completeness, "completeness", 0, 1)
+    max_features = whole(max_features, "max_features", 1)
+    runs = PlacedFeatures.of(model, known, part, positions, ablation)
+    scores = randomised_scores(runs, draws=draws, seed=seed, progress=progress)
+    ranked = _ranked(scores, runs.places)[:max_features]
+    few = runs.subset(TRIED)
+    curve = _curve(few, ranked, goal, progress)
+    nodes = _by_place(ranked[: curve["size"]])
+    settings = {
+        "method": "randomised CircuitLasso",
+        "model": model.name,
+        "task": task.name,
+        "target": task.metric,
+        "n_prompts": len(part),
+        "trained_on": trained_on(part),
+        "sites": [str(site) for site in known],
+        "dictionaries": {str(site): each.name for site, each in known.items()},
+        "positions": runs.positions,
+        "ablation": runs.ablation,
+        "draws": draws,
+        "seed": seed,
+        "level": "features",
+        "scope": "dataset",
+        "chosen_by": f"faithfulness {goal[0]:g}, completeness {goal[1]:g}",
+    }
+    looked = runs.subset(LOOKED)
+    circuit = _drawn(looked, nodes, list(known), max_edges, labels or {}, settings, progress)
+    circuit = circuit.with_evidence({"size": curve})
+    if held_out is not None:
+        circuit = confirm_edges(circuit, model, known, held_out, progress=progress)
+        circuit = evaluate(
+            circuit, model, known, held_out, draws=random_sets, seed=seed, progress=progress
+        )
+    seconds = round(time.perf_counter() - began, 1)
+    return Circuit(
+        circuit.nodes, circuit.edges, {**circuit.settings, "seconds": seconds}, circuit.evidence
+    )
+
+
+def _ranked(scores: Mapping[Place, np.ndarray], places: Sequence[Place]) -> list[tuple[Place, int]]:
+    """Features with any effect, the best of each site in turn."""
+    by_site: dict[Site, list[tuple[float, int, Place, int]]] = {}
+    for order, place in enumerate(places):
+        for unit in np.flatnonzero(scores[place]).tolist():
+            entry = (-abs(float(scores[place][unit])), order, place, unit)
+            by_site.setdefault(place[0], []).append(entry)
+    rounds = [
+        (number, order, place, unit)
+        for site in by_site.values()
+        for number, (_, order, place, unit) in enumerate(sorted(site, key=lambda each: each[:2]))
+    ]
+    return [(place, unit) for _, _, place, unit in sorted(rounds, key=lambda each: each[:2])]
+
+
+def _by_place(nodes: Sequence[tuple[Place, int]]) -> dict[Place, np.ndarray]:
+    found: dict[Place, list[int]] = {}
+    for place, unit in nodes:
+        found.setdefault(place, []).append(unit)
+    return {place: np.sort(units) for place, units in found.items()}
+
+
+def _curve(
+    runs: PlacedFeatures,
+    ranked: Sequence[tuple[Place, int]],
+    goal: tuple[float, float],
+    progress: bool,
+) -> dict[str, Any]:
+    """Grow nested circuits until one is faithful and complete; say at which size."""
+    from tqdm.auto import tqdm
+
+    full, empty = float(runs.metric().mean()), float(runs.metric_with([{}])[0].mean())
+    if full - empty < LEAST:
+        raise InputError(
+            f"{runs.model.name} does {runs.task.name!r} no better than with every feature ablated "
+            f"(mean {runs.task.metric} {full:.3f} and {empty:.3f}): there is nothing that a "
+            "circuit could be faithful to."
+        )
+    found: dict[int, tuple[float, float]] = {}
+    bar = tqdm(disable=not progress, desc="growing the circuit", leave=False)
+
+    def holds(size: int) -> bool:
+        if size not in found:
+            circuit = _by_place(ranked[:size])
+            each = [runs.metric_with([circuit], kept=kept)[0].mean() for kept in (True, False)]
+            F, C = ((float(m) - empty) / (full - empty) for m in each)
+            found[size] = F, C
+            bar.update()
+        F, C = found[size]
+        return goal[0] + MARGIN <= F and goal[1] - MARGIN >= C
+
+    low, high = 0, min(5, len(ranked))
+    while not holds(high) and high < len(ranked):
+        low, high = high, min(max(high + 1, round(high * GROWTH)), len(ranked))
+    while high - low > 1 and high - low > 0.05 * high and holds(high):
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    bar.close()
+    sizes = sorted(found)
+    return {
+        "size": high,
+        "reached": holds(high),
+        "sizes": sizes,
+        "faithfulness": [round(found[size][0], 4) for size in sizes],
+        "completeness": [round(found[size][1], 4) for size in sizes],
+        "metric_model": full,
+        "metric_empty": empty,
+        "n": len(runs),
+    }
+
+
+def _drawn(
+    runs: PlacedFeatures,
+    placed: Mapping[Place, np.ndarray],
+    sites: list[Site],
+    max_edges: int,
+    labels: Mapping[Site, Sequence[str]],
+    settings: Mapping[str, Any],
+    progress: bool,
+) -> Circuit:
+    """Find the edges of a circuit by ablating each of its features alone, and put it in tables."""
+    inner = {place: placed[place] for place in runs.places if place in placed}
+    on_features, on_metric = runs.effects(inner, inner, progress=progress)
+    metric = float(runs.metric().mean())
+    tables = []
+    for (site, position), units in inner.items():
+        names = labels.get(site)
+        tables.append(
+            new_nodes(
+                len(units),
+                site=str(site),
+                position=position,
+                index=units,
+                activation=runs.acts[site, position][:, units].mean(0).numpy(),
+                label="" if names is None else [names[unit] for unit in units.tolist()],
+            )
+        )
+    nodes = np.concatenate([*tables, new_nodes(1, TARGET, label=runs.task.metric)])
+    nodes["score"][:-1] = np.abs(on_metric.mean(1)) / max(abs(metric), 1e-9)
+    nodes["score"][-1], nodes["activation"][-1] = 1.0, metric
+    depth = np.array([sites.index(site) for (site, _), each in inner.items() for _ in each])
+    n, changed = len(depth), runs.changed(inner)
+    mean = np.abs(nodes["activation"][:-1])
+    pairs = [(s, t) for s in range(n) for t in np.flatnonzero(depth == depth[s] + 1).tolist()]
+    losses = [on_features[s, t] / max(float(mean[t]), 1e-9) for s, t in pairs]
+    found = judged_losses(losses, [changed[s] for s, _ in pairs], 0.95)
+    kept = [i for i in np.argsort(-np.abs(found["weight"]), kind="stable") if found["holds"][i]]
+    drives = {pairs[i][0] for i in kept[:max_edges]}
+    # What no later feature carries on is drawn to the metric; so is all of the last site.
+    ends = [s for s in range(n) if depth[s] == len(sites) - 1 or s not in drives]
+    into = [on_metric[s] / max(abs(metric), 1e-9) for s in ends]
+    direct = judged_losses(into, [changed[s] for s in ends], 0.95)
+    rows = [(*pairs[i], found["weight"][i]) for i in kept[:max_edges]]
+    rows += [(s, n, w) for s, w in zip(ends, direct["weight"], strict=True) if np.isfinite(w)]
+    source, target, weight = zip(*rows, strict=True) if rows else ((), (), ())
+    edges = new_edges(len(rows), source=source, target=target, weight=weight, score=np.abs(weight))
+    return Circuit(nodes, edges, dict(settings))

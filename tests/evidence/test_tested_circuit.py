@@ -1,0 +1,146 @@
+"""The main job, end to end and piece by piece."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import circuit_toolkit as ct
+from circuit_toolkit.circuit import Circuit, new_edges
+from circuit_toolkit.circuit.evidence import tone_of, verdict_of
+from circuit_toolkit.circuit_lasso.placed_lasso import randomised_scores
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.evidence.confirmed_edges import judged_losses
+from circuit_toolkit.evidence.tested_circuit import find_circuit
+from circuit_toolkit.head_codes.fit import head_nodes
+from circuit_toolkit.patching.placed_features import PlacedFeatures
+
+
+@pytest.fixture(scope="module")
+def saes(demo_saes):
+    return {
+        ct.Site("resid_post", layer): demo_saes[ct.Site("resid_post", layer)] for layer in (2, 4)
+    }
+
+
+@pytest.fixture(scope="module")
+def tasks(demo):
+    return ct.tasks.bios(demo, n=128, seed=0), ct.tasks.bios(demo, n=64, seed=1, test=True)
+
+
+@pytest.fixture(scope="module")
+def found(demo, saes, tasks):
+    return find_circuit(demo, saes, *tasks, random_sets=3, progress=False)
+
+
+def test_randomised_runs_find_what_single_ablations_show(demo, saes, tasks):
+    runs = PlacedFeatures.of(demo, saes, tasks[0])
+    scores = randomised_scores(runs)
+    best = {place: np.argsort(-np.abs(each))[:6] for place, each in scores.items()}
+    exact = runs.effects(best, best)[1].mean(1)
+    mine = np.concatenate([scores[place][best[place]] for place in runs.places])
+    assert np.corrcoef(mine, exact)[0, 1] > 0.9
+    again = randomised_scores(runs)
+    assert all((scores[place] == again[place]).all() for place in scores)
+    with pytest.raises(InputError, match="share must be"):
+        randomised_scores(runs, share=0)
+
+
+def test_the_circuit_holds_on_held_out_prompts(found, tasks):
+    ablation, size = found.evidence["ablation"], found.evidence["size"]
+    assert size["reached"] and size["size"] == len(found.nodes) - 1 <= 60
+    assert ablation["faithfulness"] >= 0.8 and ablation["completeness"] <= 0.2
+    assert max(ablation["random_faithfulness"]) < 0.5 < min(ablation["random_completeness"])
+    low, high = ablation["faithfulness_interval"]
+    assert low < ablation["faithfulness"] < high
+    assert ablation["dictionaries_keep"] > 0.5 and ablation["errors"] == "kept"
+    assert ablation["evaluated_on"]["split"] == "held-out" and ablation["evaluated_on"]["seen"] == 0
+    assert found.verdict == "sufficient and necessary"
+    assert set(found.nodes["position"][:-1].tolist()) <= {"name", "last"}
+    at = size["sizes"].index(size["size"])
+    assert size["faithfulness"][at] >= 0.83 and size["completeness"][at] <= 0.17
+    assert not any(
+        F >= 0.83 and C <= 0.17
+        for F, C in list(zip(size["faithfulness"], size["completeness"], strict=True))[:at]
+    )
+
+
+def test_every_edge_was_tested_and_its_interval_says_how_it_fared(found):
+    edges, counts = found.edges, found.evidence["edges"]
+    assert counts["confirmed"] > 5
+    assert sum(counts[name] for name in ("confirmed", "refuted", "untested")) == len(edges)
+    held = edges[edges["status"] == "confirmed"]
+    assert ((held["low"] > 0) | (held["high"] < 0)).all()
+    assert ((held["low"] <= held["weight"]) & (held["weight"] <= held["high"])).all()
+
+
+def test_an_edge_of_the_wrong_sign_is_refuted(demo, saes, tasks, found):
+    turned = found.edges.copy()
+    turned["weight"] *= -1
+    again = ct.confirm_edges(replace(found, edges=turned), demo, saes, tasks[1], progress=False)
+    was = found.edges["status"] == "confirmed"
+    assert (again.edges["status"][was] == "refuted").all()
+    np.testing.assert_allclose(again.edges["weight"], found.edges["weight"], rtol=1e-4, atol=1e-6)
+
+
+def test_a_file_keeps_what_was_tested(found, tmp_path):
+    again = Circuit.load(found.save(tmp_path / "circuit.json"))
+    assert (again.edges == found.edges).all() and again.verdict == found.verdict
+
+
+def test_judging_is_students_t_and_keeps_the_false_discovery_rate():
+    rng = np.random.default_rng(0)
+    n, changed = 40, np.ones(40, bool)
+    noise = rng.normal(size=(400, n))
+    table = judged_losses(list(noise), [changed] * 400, 0.95)
+    assert table["holds"].mean() < 0.02, "nothing is there"
+    real = judged_losses(list(noise[:100] + 1.0), [changed] * 100, 0.95)
+    assert real["holds"].mean() > 0.95
+    one = scipy.stats.ttest_1samp(noise[0], 0).confidence_interval(0.95)
+    assert table[0]["low"] == pytest.approx(one.low) and table[0]["high"] == pytest.approx(one.high)
+    half = changed.copy()
+    half[20:] = False  # where the source does not change, nothing is lost and nothing learnt
+    part = judged_losses([np.where(half, noise[0], 0)], [half], 0.95)[0]
+    inner = scipy.stats.ttest_1samp(noise[0][:20], 0).confidence_interval(0.95)
+    assert part["low"] == pytest.approx(inner.low / 2)
+    assert np.isnan(judged_losses([noise[0]], [np.arange(n) < 2], 0.95)["weight"][0])
+
+
+RANDOM = {"random_faithfulness": [0.1, 0.2], "random_completeness": [0.9, 0.8]}
+
+
+@pytest.mark.parametrize(
+    ("ablation", "verdict", "tone"),
+    [
+        ({"faithfulness": 0.8, "completeness": 0.1}, "sufficient and necessary", "good"),
+        ({"faithfulness": 0.7, "completeness": 0.31}, "sufficient, not necessary", "warning"),
+        ({"faithfulness": 0.69, "completeness": 0.3}, "necessary, not sufficient", "warning"),
+        ({"faithfulness": 0.1, "completeness": 0.9}, "neither sufficient nor necessary", "error"),
+        (
+            {"faithfulness": 0.8, "completeness": 0.1, "random_faithfulness": [0.85]},
+            "necessary, not sufficient",
+            "warning",
+        ),
+        (
+            {"faithfulness": 0.8, "completeness": 0.1, "dictionaries_keep": 0.4},
+            "sufficient and necessary, and the dictionaries do not hold this behaviour",
+            "warning",
+        ),
+        ({}, "untested", "quiet"),
+    ],
+)
+def test_the_verdict_follows_fixed_rules(ablation, verdict, tone):
+    evidence = {"ablation": RANDOM | ablation, "fit": {"held_out_r2": 0.99}}
+    assert verdict_of(evidence) == verdict and tone_of(evidence) == tone
+
+
+def test_what_cannot_be_tested_is_refused(demo, saes, tasks, found):
+    heads = Circuit(head_nodes([(0, 1)], [1.0], "metric"), new_edges(0))
+    with pytest.raises(InputError, match="needs a circuit of features"):
+        ct.confirm_edges(heads, demo, saes, tasks[1])
+    flat = replace(tasks[0], metric=None, answers=(), wrong=())
+    with pytest.raises(InputError, match="labels alone"):
+        find_circuit(demo, saes, flat)
+    with pytest.raises(InputError, match="faithfulness must be"):
+        find_circuit(demo, saes, tasks[0], faithfulness=2)
