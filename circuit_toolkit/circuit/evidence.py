@@ -16,7 +16,9 @@ def evidence_lines(evidence: dict[str, Any]) -> list[str]:
     """Describe in words what supports a circuit."""
     if not evidence:
         return [UNVALIDATED]
-    lines = [_LINES[key](evidence.get(key) or {}) for key in _LINES]
+    verdict = verdict_of(evidence)
+    lines = [] if verdict == UNTESTED else [f"verdict: {verdict}"]
+    lines += [_LINES[key](evidence.get(key) or {}) for key in _LINES]
     other = [key for key in evidence if key not in _LINES]
     return [*filter(None, lines), *([f"also: {', '.join(other)}"] if other else [])] or [
         UNVALIDATED
@@ -52,7 +54,7 @@ def _ablation_line(ablation: dict[str, Any]) -> str:
     if ablation.get("dictionaries_keep") is not None:
         text += f"; with errors ablated {_two(ablation['faithfulness_errors_ablated'])}, of "
         text += f"{_two(ablation['dictionaries_keep'])} that all features keep"
-    return f"{verdict_of({'ablation': ablation})}: {text}"
+    return text
 
 
 def verdict_of(evidence: dict[str, Any]) -> str:

@@ -41,13 +41,39 @@ UNKNOWN = {"low": -np.inf, "high": np.inf}  # the interval of an edge that was n
 
 
 def new_nodes(n: int, kind: str | Sequence[str] = "feature", **columns: Any) -> np.ndarray:
-    """Make a table of n nodes; columns that are not given are empty or 0."""
+    """Make a table of nodes.
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    kind : str or sequence of str
+        Of `KINDS`.
+    **columns
+        Other columns of `NODE`, a value for all or one each; what is not given is empty or 0.
+
+    Returns
+    -------
+    ndarray, shape (n,), dtype NODE
+    """
     given = {"kind": kind, "site": kind, "position": "", "label": "", **columns}
     return _filled(np.zeros(n, NODE), given)
 
 
 def new_edges(n: int, **columns: Any) -> np.ndarray:
-    """Make a table of n edges, untested where nothing else is said."""
+    """Make a table of edges, untested where nothing else is said.
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    **columns
+        Columns of `EDGE`, a value for all or one each.
+
+    Returns
+    -------
+    ndarray, shape (n,), dtype EDGE
+    """
     given = {"status": STATUS[0], **UNKNOWN, **columns}
     return _filled(np.zeros(n, EDGE), given)
 

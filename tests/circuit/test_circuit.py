@@ -382,7 +382,10 @@ FOUND = {"faithfulness": 0.0249, "completeness": 0.19}
     ],
 )
 def test_evidence_is_said_in_words_with_what_it_was_measured_on(record, said):
-    assert evidence_lines({"ablation": {"evaluated_on": ON, **FOUND, **record}}) == [said]
+    *verdict, line = evidence_lines({"ablation": {"evaluated_on": ON, **FOUND, **record}})
+    assert line == said
+    both = record.get("completeness", 0) is not None  # else no rule applies
+    assert verdict == ["verdict: necessary, not sufficient"] * both
 
 
 def test_what_a_circuit_is_made_of_is_called_by_its_name():

@@ -28,6 +28,7 @@ SITE = Site("resid_post", LAYERS - 1)
 ABOUT = {"evaluated_on", "ablation", "ablated_positions", "errors", "unit", "size", "random_seed"}
 METRICS = {"metric_model", "metric_empty", "metric_circuit", "metric_others"}
 SHARES = {"faithfulness", "completeness", "random_faithfulness", "random_completeness"}
+SHARES |= {"faithfulness_interval", "completeness_interval"}
 
 
 def circuit_of(features):

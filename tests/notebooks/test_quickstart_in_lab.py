@@ -143,4 +143,4 @@ def test_slider_and_click_reach_python(lab, page):
             each.screenshot(path=Path(folder) / f"cell-{index}.png")
     clicked = report(page)
     assert clicked["selected"] == node
-    assert clicked["card"] == node, "the feature was not shown"
+    assert clicked["card"] == node.partition("@")[0], "the feature was not shown"

@@ -122,7 +122,7 @@ def test_colours_are_named_in_one_place_alone():
 
 def test_the_header_says_when_there_is_no_evidence():
     with_, without = (scene_of(made_up_circuit(evidence=on))["header"] for on in (True, False))
-    assert with_["tone"] == "good" and len(with_["evidence"]) == 2
+    assert with_["tone"] == "good" and len(with_["evidence"]) == 3
     assert without["tone"] == "quiet" and without["evidence"] == ["unvalidated: no evidence yet"]
     assert ["sites", "7"] in with_["settings"]
 
