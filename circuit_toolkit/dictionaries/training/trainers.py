@@ -38,15 +38,17 @@ class SaeTraining:
     def __init__(
         self, sample: Sequence[Tensor], config: DictionaryConfig, metadata: dict[str, Any]
     ):
-        from sae_lens import SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
+        from sae_lens import SAETrainer, TopKTrainingSAEConfig
         from sae_lens.config import LoggingConfig, SAETrainerConfig
         from sae_lens.saes.sae import SAEMetadata
+
+        from circuit_toolkit.dictionaries.training.topk import SparseTopKTrainingSAE
 
         width, device = sample[0].shape[1], sample[0].device
         per_head = str(metadata.get("hook_name")).endswith("hook_z")
         with torch.random.fork_rng(devices=[]):  # sae_lens draws from the global generator
             torch.default_generator.manual_seed(config.seed)
-            sae = TopKTrainingSAE(
+            sae = SparseTopKTrainingSAE(
                 TopKTrainingSAEConfig(
                     d_in=width,
                     d_sae=config.n_features,

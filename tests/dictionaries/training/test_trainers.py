@@ -91,6 +91,39 @@ def test_a_transcoder_finds_what_maps_one_to_the_other(transcoder):
     torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
+@pytest.mark.parametrize("dead", [0, 5, 40])
+def test_loss_and_gradients_are_those_of_sae_lens(dead):
+    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.saes.sae import TrainStepInput
+
+    from circuit_toolkit.dictionaries.training.topk import SparseTopKTrainingSAE
+
+    rng = torch.Generator().manual_seed(0)
+    theirs, ours = (
+        kind(TopKTrainingSAEConfig(d_in=16, d_sae=96, k=4))
+        for kind in (TopKTrainingSAE, SparseTopKTrainingSAE)
+    )
+    with torch.no_grad():  # decoder rows of any norm, a bias: nothing may cancel
+        theirs.W_dec.mul_(1 + torch.rand(96, 1, generator=rng))
+        theirs.b_dec.copy_(torch.randn(16, generator=rng))
+        theirs.b_enc.copy_(0.1 * torch.randn(96, generator=rng))
+    ours.load_state_dict(theirs.state_dict())
+    batch = TrainStepInput(
+        sae_in=torch.randn(200, 16, generator=rng),
+        coefficients={},
+        dead_neuron_mask=torch.arange(96) < dead,
+        n_training_steps=0,
+        is_logging_step=False,
+    )
+    found = [each.training_forward_pass(batch) for each in (theirs, ours)]
+    for each in found:
+        each.loss.backward()
+    for name in ("loss", "sae_out", "feature_acts"):
+        torch.testing.assert_close(*(getattr(each, name) for each in found))
+    for (name, one), two in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, msg=name)
+
+
 def test_training_is_seeded():
     codes, directions = planted(n=512)
     config = DictionaryConfig(n_features=16, k=2, steps=20, batch=128)
