@@ -24,12 +24,13 @@ def tables(scores: dict[str, dict[str, dict[str, float]]]) -> str:
     Parameters
     ----------
     scores : dict
-        `{"model": evaluate_model(...), "dictionaries": evaluate_dictionaries(...)}`.
+        `{"model": evaluate_model(...), "dictionaries": evaluate_dictionaries(...), "needed":
+        features_needed(...)}`.
 
     Returns
     -------
     str
-        A table of the model and one of the dictionaries.
+        A table of the model, one of the dictionaries and one of the features that tasks need.
     """
     lines = ["| task, held out | score | required | measured |", "|---|---|---|---|"]
     for task, required in REQUIRED.items():
@@ -45,6 +46,17 @@ def tables(scores: dict[str, dict[str, dict[str, float]]]) -> str:
         lines.append(
             f"| `{site}` | {row['ce_recovered']:.3f} | {row['l0']:.1f} | {row['dead']:.1%} | "
             f"{row['explained_variance']:.3f} | {row['role_f1']:.1%} |"
+        )
+    lines += [
+        "",
+        "| task, held out | features for faithfulness .8 in a prompt, all tokens | last token | "
+        "kept, errors ablated |",
+        "|---|---|---|---|",
+    ]
+    for task, row in scores["needed"].items():
+        every, last = (row[f"prompt, {where}, corrupted"] for where in ("all tokens", "last token"))
+        lines.append(
+            f"| {task} | {every['faithful']} | {last['faithful']} | {row['errors ablated']:.2f} |"
         )
     return "\n".join(lines)
 

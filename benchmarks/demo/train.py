@@ -240,6 +240,7 @@ def evaluate(as_json: bool, cards: list[Path]) -> None:
     """Score the stored weights, say it, and write it into model cards."""
     from benchmarks.demo.card import tables, update
     from benchmarks.demo.evaluate import evaluate_dictionaries, evaluate_model
+    from benchmarks.demo.features_needed import features_needed
     from circuit_toolkit.dictionaries import load_dictionaries
     from circuit_toolkit.models import load_model
 
@@ -249,6 +250,7 @@ def evaluate(as_json: bool, cards: list[Path]) -> None:
     scores = {
         "model": evaluate_model(demo),
         "dictionaries": evaluate_dictionaries(demo, [*saes.values(), *transcoders.values()]),
+        "needed": features_needed(demo, saes),
     }
     sys.stdout.write((json.dumps(scores, indent=1) if as_json else tables(scores)) + "\n")
     for card in cards:

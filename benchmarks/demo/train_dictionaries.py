@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_toolkit.demo.grammar import Grammar
+from circuit_toolkit.demo.grammar import SHARES, Grammar
 from circuit_toolkit.dictionaries import DictionaryConfig, save_dictionary
 from circuit_toolkit.dictionaries.dictionary import DEMO_DICTIONARIES
 from circuit_toolkit.dictionaries.training.trainers import SAMPLE, SaeTraining, TranscoderTraining
@@ -27,9 +27,32 @@ from circuit_toolkit.models import Model, load_model, run, token_mask
 from circuit_toolkit.sites import Site
 
 
-def training_texts(n: int, seed: int) -> list[str]:
-    """Texts as the model was trained on, sorted by length so that little is padding."""
-    grammar = Grammar(seed)
+@dataclass(frozen=True)
+class Recipe:
+    """How the dictionaries of one kind are trained.
+
+    Parameters
+    ----------
+    config : DictionaryConfig
+        Size and schedule.
+    shares : dict of str to float
+        How often a family of texts occurs.
+    """
+
+    config: DictionaryConfig
+    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
+
+
+RECIPES = {
+    "sae": Recipe(DictionaryConfig(n_features=768, k=16, steps=3000, learning_rate=2e-3)),
+    # An MLP of this model has few things to say: more features would hardly be active.
+    "transcoder": Recipe(DictionaryConfig(n_features=384, k=24, steps=3000, learning_rate=2e-3)),
+}
+
+
+def training_texts(n: int, seed: int, shares: Mapping[str, float] = SHARES) -> list[str]:
+    """Texts of the model's language, sorted by length so that little is padding."""
+    grammar = Grammar(seed, shares)
     return sorted((sentence.text for sentence in grammar.sentences(n)), key=len)
 
 
@@ -98,9 +121,8 @@ def check_rows(x: Tensor, config: DictionaryConfig) -> None:
 def train_all(
     model: Model,
     folder: Path,
-    config: DictionaryConfig,
+    recipes: Mapping[str, Recipe],
     n_texts: int,
-    kinds: str = "sae transcoder",
     log=sys.stderr,
 ) -> None:
     """Train what is not there yet.
@@ -111,43 +133,44 @@ def train_all(
         The trained model.
     folder : Path
         Where the dictionaries go, each in a folder of its own.
-    config : DictionaryConfig
-        Size and schedule of each; a transcoder gets half as many features and half as many more
-        active, since an MLP of this model has few things to say and others would hardly fire.
+    recipes : dict of str to Recipe
+        For `sae`, `transcoder` or both: how they are trained.
     n_texts : int
         Number of texts to capture.
-    kinds : str
-        What to train: `sae`, `transcoder` or both.
     log : file
         Where progress is written.
     """
-    todo = [
-        (name, site, out)
-        for name, site, out in plan(model)
-        if name.split("-")[0] in kinds and not (folder / name / "cfg.json").exists()
-    ]
-    sites = sorted({site for _, *pair in todo for site in pair})
     began = time.monotonic()
-    acts = activations(model, training_texts(n_texts, seed=config.seed + 1), sites) if todo else {}
-    for name, site, out in todo:
-        metadata = {
-            "model_name": model.name,
-            "hook_name": str(site),
-            "hook_name_out": str(out),
-            "prepend_bos": True,
-            "context_size": model.context,
-            "model_class_name": "HookedTransformer",
-            "model_from_pretrained_kwargs": {},
-        }
-        x = acts[site].float()
-        if site == out:
-            trained = train_sae(x, config, metadata)
-        else:
-            narrow = replace(config, n_features=config.n_features // 2, k=config.k * 3 // 2)
-            trained = train_transcoder(x, acts[out].float(), narrow, metadata)
-        save_dictionary(trained, folder / name)
-        log.write(f"{name}  {(time.monotonic() - began) / 60:.1f} min\n")
-        log.flush()
+    for kind, recipe in recipes.items():
+        config = recipe.config
+        todo = [
+            (name, site, out)
+            for name, site, out in plan(model)
+            if name.split("-")[0] == kind and not (folder / name / "cfg.json").exists()
+        ]
+        if not todo:
+            continue
+        sites = sorted({site for _, *pair in todo for site in pair})
+        texts = training_texts(n_texts, config.seed + 1, recipe.shares)
+        acts = activations(model, texts, sites)
+        for name, site, out in todo:
+            metadata = {
+                "model_name": model.name,
+                "hook_name": str(site),
+                "hook_name_out": str(out),
+                "prepend_bos": True,
+                "context_size": model.context,
+                "model_class_name": "HookedTransformer",
+                "model_from_pretrained_kwargs": {},
+            }
+            x = acts[site].float()
+            if site == out:
+                trained = train_sae(x, config, metadata)
+            else:
+                trained = train_transcoder(x, acts[out].float(), config, metadata)
+            save_dictionary(trained, folder / name)
+            log.write(f"{name}  {(time.monotonic() - began) / 60:.1f} min\n")
+            log.flush()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -156,13 +179,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--out", type=Path, default=DEMO_DICTIONARIES)
     parser.add_argument("--texts", type=int, default=30_000)
-    parser.add_argument("--steps", type=int, default=DictionaryConfig.steps)
-    parser.add_argument("--features", type=int, default=DictionaryConfig.n_features)
-    parser.add_argument("--k", type=int, default=DictionaryConfig.k)
-    parser.add_argument("--kinds", default="sae transcoder", help="what to train")
+    parser.add_argument("--kinds", nargs="+", default=list(RECIPES), choices=RECIPES)
+    for name in ("steps", "n-features", "k"):
+        parser.add_argument(f"--{name}", type=int, help="by default that of the recipe")
     args = parser.parse_args(argv)
-    config = DictionaryConfig(n_features=args.features, k=args.k, steps=args.steps)
-    train_all(load_model(args.model), args.out, config, args.texts, args.kinds)
+    given = {name: getattr(args, name) for name in ("steps", "n_features", "k")}
+    given = {name: value for name, value in given.items() if value is not None}
+    recipes = {
+        kind: replace(RECIPES[kind], config=replace(RECIPES[kind].config, **given))
+        for kind in args.kinds
+    }
+    train_all(load_model(args.model), args.out, recipes, args.texts)
 
 
 if __name__ == "__main__":

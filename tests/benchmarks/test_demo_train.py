@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,11 +68,15 @@ def test_dictionaries_that_are_there_are_not_trained_again(tmp_path, monkeypatch
     save(train(CONFIG, tmp_path / "scratch", io.StringIO()), tmp_path / "model")
     model = load_model(tmp_path / "model")
     config = DictionaryConfig(n_features=24, k=4, steps=4, batch=32)
-    train_dictionaries.train_all(model, tmp_path / "all", config, n_texts=40, log=io.StringIO())
+    recipes = {
+        "sae": train_dictionaries.Recipe(config, {"ioi": 1.0}),
+        "transcoder": train_dictionaries.Recipe(replace(config, n_features=12)),
+    }
+    train_dictionaries.train_all(model, tmp_path / "all", recipes, n_texts=40, log=io.StringIO())
     saes = load_dictionaries(model, tmp_path / "all")
     transcoders = load_dictionaries(model, tmp_path / "all", kind="transcoder")
     assert [site.short for site in saes] == ["resid_pre 0", "resid_post 0"]
     assert [d.n_features for d in (*saes.values(), *transcoders.values())] == [24, 24, 12]
     monkeypatch.setattr(train_dictionaries, "train_sae", None)  # would fail if it were called
     monkeypatch.setattr(train_dictionaries, "train_transcoder", None)
-    train_dictionaries.train_all(model, tmp_path / "all", config, n_texts=40, log=io.StringIO())
+    train_dictionaries.train_all(model, tmp_path / "all", recipes, n_texts=40, log=io.StringIO())

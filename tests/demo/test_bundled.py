@@ -51,12 +51,20 @@ def test_tables_and_update(tmp_path):
                 ("ce_recovered", "l0", "dead", "explained_variance", "role_f1"), 0.25
             )
         },
+        "needed": {
+            "ioi": {
+                "prompt, all tokens, corrupted": {"faithful": 71},
+                "prompt, last token, corrupted": {"faithful": 34},
+                "errors ablated": 0.625,
+            }
+        },
     }
     page = tmp_path / "card.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     update(page, tables(scores))
     assert "old" not in page.read_text() and page.read_text().startswith("before")
     assert page.read_text().endswith("after\n") and "25.0%" in page.read_text()
+    assert "| ioi | 71 | 34 | 0.62 |" in page.read_text()
     page.write_text("no markers")
     with pytest.raises(FileFormatError, match="lacks"):
         update(page, "x")
