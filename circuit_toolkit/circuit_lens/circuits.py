@@ -76,11 +76,9 @@ class FeatureCircuits:
     @cached_property
     def sets(self) -> list[frozenset[str]]:
         """What stands out in each example, rare elements dropped."""
-        found: list[set[str]] = [set() for _ in range(len(self.table))]
-        rows = self.standing_out
-        for example, element in zip(rows["example"], rows["element"], strict=True):
-            found[example].add(element)
-        return common_elements([frozenset(each) for each in found], self.lens.rho)
+        found = self.standing_out.groupby("example")["element"].agg(frozenset).to_dict()
+        sets = [found.get(i, frozenset()) for i in range(len(self.table))]
+        return common_elements(sets, self.lens.rho)
 
     @cached_property
     def distances(self) -> np.ndarray:

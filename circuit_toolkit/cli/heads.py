@@ -30,9 +30,7 @@ def run_heads(args: argparse.Namespace) -> None:
             f"No circuit of {args.task!r} is known in {args.model!r}, so scores stand without "
             "a comparison: null."
         )
-        fit, result = _alone(model, task, codes)
-    else:
-        fit, result = _compared(model, task, codes, known)
+    fit, result = (_alone if known is None else _compared)(model, task, codes, known)
     found = {"heads": _heads(fit, known), "settings": fit.settings}
     found |= _tested(fit, model, make(model, n=64, seed=args.seed + 1, test=True))
     result = {"task": args.task, "model": args.model, "n": len(task), **result, **found}
@@ -66,23 +64,17 @@ def _compared(model: Any, task: Any, codes: Any, known: Any) -> tuple[Any, dict[
     }
 
 
-def _alone(model: Any, task: Any, codes: Any) -> tuple[Any, dict[str, Any]]:
+def _alone(model: Any, task: Any, codes: Any, _: Any) -> tuple[Any, dict[str, Any]]:
     """Scores where no truth is known."""
     from circuit_toolkit.activations.capturing import capture
 
     acts = capture(model, "head_out", task, codes.positions, progress=False)
     began, cpu = time.perf_counter(), time.process_time()
     fit = codes.fit(acts, task)
+    used = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
     nothing = ("truth", "node_auc", "node_ap", "precision", "recall", "f1", "edge_auc")
-    return fit, {
-        **dict.fromkeys(nothing),
-        "baselines": None,
-        "uses": None,
-        "seconds": time.perf_counter() - began,
-        "cpu_seconds": time.process_time() - cpu,
-        "patching_seconds": None,
-        "patching_cpu_seconds": None,
-    }
+    nothing += ("baselines", "uses", "patching_seconds", "patching_cpu_seconds")
+    return fit, dict.fromkeys(nothing) | used
 
 
 def _heads(fit: Any, known: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from circuit_toolkit.errors import FileFormatError, InputError
-from circuit_toolkit.features.descriptions.settings import PRESET_NAMES, check_settings
+from circuit_toolkit.features.descriptions.settings import _validator, check_settings
 from circuit_toolkit.features.descriptions.tables import TABLES
 from circuit_toolkit.files.documents import digest
 from circuit_toolkit.weight_lens import (
@@ -314,7 +314,8 @@ def test_settings_that_no_run_has_are_refused(found, change, said):
 
 
 def test_presets_in_files_are_those_there_are():
-    assert set(PRESET_NAMES) == set(PRESETS)
+    known = _validator().schema["properties"]["preset"]["enum"]
+    assert set(known) == set(PRESETS)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "json"])
