@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from circuit_toolkit.errors import FileFormatError
 
@@ -18,7 +20,7 @@ REQUIRED = {
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
-def tables(scores: dict[str, dict[str, dict[str, float]]]) -> str:
+def tables(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """Write scores as Markdown.
 
     Parameters
