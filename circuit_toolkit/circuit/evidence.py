@@ -36,7 +36,8 @@ def _ablation_line(ablation: dict[str, Any]) -> str:
     if ablation.get("faithfulness") is None:
         return ""
     at = ablation.get("ablated_positions") or "all"
-    where = {"all": "all tokens", "last": "the last token"}.get(at, f"position {at!r}")
+    named = f"positions {at}" if "," in at else f"position {at!r}"
+    where = {"all": "all tokens", "last": "the last token"}.get(at, named)
     on = ablation.get("evaluated_on") or {}
     seed = None if on.get("seed") is None else f"seed {on['seed']}"
     errors = f"errors {ablation['errors']}" if ablation.get("errors") else None
