@@ -300,17 +300,11 @@ def _neighbours(
 
 def _edges_of(circuit: Circuit | None, name: str) -> tuple[dict[str, Any], ...]:
     """Edges of a circuit at a feature, at any position, those of the highest score first."""
-    if circuit is None:
-        return ()
-    ids, found = circuit.ids(), []
-    mine = {row for row, each in enumerate(ids) if each.partition("@")[0] == name}
-    edges = circuit.edges[np.argsort(-circuit.edges["score"], kind="stable")]
-    for source, target, weight in edges[["source", "target", "weight"]].tolist():
-        if not mine & {source, target}:
-            continue
-        direction, other = ("in", source) if target in mine else ("out", target)
-        label = circuit.nodes["label"][other]
-        found.append(
-            {"feature": ids[other], "weight": weight, "label": label, "direction": direction}
-        )
+    found = []
+    for row in [] if circuit is None else circuit.edge_table().to_dict("records"):
+        ends = {end: row[end].partition("@")[0] for end in ("source", "target")}
+        if name in ends.values():
+            way, other = ("in", "source") if ends["target"] == name else ("out", "target")
+            edge = {"feature": row[other], "weight": row["weight"], "label": row[f"{other}_label"]}
+            found.append(edge | {"direction": way})
     return tuple(found)
