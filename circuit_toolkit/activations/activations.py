@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.arguments import one_of, whole
+from circuit_toolkit.arguments import expect_known, one_of, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
@@ -300,11 +300,9 @@ class Activations:
     def _column(self, site: Site | str, feature: int) -> sp.csr_array:
         """One feature on all rows, shape (rows, 1)."""
         site = Site.parse(site)
-        if site not in self.features:
-            known = ", ".join(each.short for each in self.sites)
-            raise InputError(f"{site} was not captured, only {known}.")
+        expect_known(site.short, [each.short for each in self.sites], f"{site} was not captured")
         matrix = self.features[site]
-        _, width = matrix.shape  # type: ignore[misc]  # scipy's stub says it may be None
+        width = matrix.shape[1]  # type: ignore[misc]  # scipy's stub says it may be None
         return matrix[:, [_below(feature, "feature", width)]]
 
 

@@ -153,16 +153,11 @@ def _begins(dictionaries: Mapping[Site, Dictionary | Coordinates]) -> bool | Non
 
 def _sparse(dictionary: Dictionary | Coordinates, x: Tensor) -> sp.csr_array:
     """Features of n tokens, shape (n, F), encoded piece by piece where they are many."""
-    data, columns, counts = [], [], []
+    pieces = []
     for piece in x.split(max(1, DENSE // dictionary.n_features)):
         acts = dictionary.encode(piece)  # (tokens, F)
-        row, column = acts.nonzero(as_tuple=True)  # row by row
-        data.append(acts[row, column].cpu().numpy())
-        columns.append(column.cpu().numpy().astype(np.int32))
-        counts.append(np.bincount(row.cpu().numpy(), minlength=len(piece)))
-    ends = np.cumsum(np.concatenate([[0], *counts]))
-    kind = np.int32 if ends[-1] < 2**31 else np.int64  # as scipy chooses
-    return sp.csr_array(
-        (np.concatenate(data), np.concatenate(columns), ends.astype(kind)),
-        shape=(len(x), dictionary.n_features),
-    )
+        place = acts.nonzero(as_tuple=True)  # row by row
+        rows, columns = (index.int().cpu().numpy() for index in place)
+        values = acts[place].cpu().numpy()
+        pieces.append(sp.csr_array((values, (rows, columns)), shape=acts.shape))
+    return sp.csr_array(sp.vstack(pieces, format="csr"))

@@ -12,10 +12,11 @@ from circuit_toolkit.activations.capture_plan import CapturePlan, Encoders, Prom
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.activations.store.fingerprints import inputs_of
 from circuit_toolkit.activations.store.shards import shard_name
-from circuit_toolkit.activations.store.writer import Header, add_shard, store_folder, versions
+from circuit_toolkit.activations.store.writer import KIND, add_shard, versions
 from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
+from circuit_toolkit.files.folder import ResumableFolder
 from circuit_toolkit.models import Model
 
 
@@ -151,16 +152,16 @@ def _to_store(source: CapturePlan, shard_size: int, folder: Path, bar: Any) -> A
     n = len(source.prompts)
     starts = range(0, n, shard_size)
     device, remote = source.model.device.type, bool(source.remote)
-    header = Header(
-        inputs=inputs_of(source, shard_size),
-        made_with={**versions(), "device": device, "remote": remote},
-        settings=source.settings,
-        sites={str(site): each.n_features for site, each in source.dictionaries.items()},
-        n_prompts=n,
-        n_shards=len(starts),
-    )
-    with store_folder(folder, header) as there:
-        missing = [i for i in range(header.n_shards) if shard_name(i) not in there.files]
+    content = {
+        "inputs": inputs_of(source, shard_size),
+        "made_with": {**versions(), "device": device, "remote": remote},
+        "settings": source.settings,
+        "sites": {str(site): each.n_features for site, each in source.dictionaries.items()},
+        "n_prompts": n,
+        "n_shards": len(starts),
+    }
+    with ResumableFolder.opened(folder, KIND, content, n_files=len(starts)) as there:
+        missing = [i for i in range(len(starts)) if shard_name(i) not in there.files]
         bar.total = sum(min(shard_size, n - starts[index]) for index in missing)
         for index in missing:
             rows = range(starts[index], min(starts[index] + shard_size, n))

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.activations.activations import MEAN, Activations, joined
-from circuit_toolkit.activations.store.shards import Shard, read_shard, shard_name
+from circuit_toolkit.activations.store.shards import read_shard, shard_name
 from circuit_toolkit.activations.store.store import ActivationStore
 from circuit_toolkit.activations.store.writer import KIND
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.labels import sums_by_word
 from circuit_toolkit.sites import Site
 
+Listed = Mapping[str, Any]  # of a manifest
 _RETRIES = 2  # of a task that fails, as where a shared disk stalls; deaths are Dask's own matter
 _PIECE = 4 * 2**20  # bytes in one message through the scheduler, which likes them small
 
@@ -41,8 +42,8 @@ class OnWorkers:
     def pooled(self, positions: str) -> Activations:
         """Reduce to one row a prompt, as `Activations.pooled`; workers keep the rows, too."""
         if isinstance(self.acts, ActivationStore):
-            shards = self.acts.manifest.shards
-            self.ends = np.cumsum([0, *(shards[name].prompts for name in self._names())])
+            shards = self.acts.manifest["shards"]
+            self.ends = np.cumsum([0, *(shards[name]["prompts"] for name in self._names())])
             self.parts = self._of_shards(pooled, positions=positions)
             self._show(self.parts)
             return joined(self.client.gather(self.parts))
@@ -98,7 +99,7 @@ class OnWorkers:
         return self.client.map(
             function,
             [folder / name for name in names],
-            [self.acts.manifest.shards[name] for name in names],
+            [self.acts.manifest["shards"][name] for name in names],
             settings=self.acts.settings,
             pure=False,  # the same name may be another file tomorrow
             retries=_RETRIES,
@@ -160,12 +161,12 @@ def same(part: Activations) -> Activations:
     return part
 
 
-def pooled(path: Path, shard: Shard, settings: Mapping[str, Any], positions: str) -> Activations:
+def pooled(path: Path, shard: Listed, settings: Listed, positions: str) -> Activations:
     """Read a shard and reduce it to one row a prompt."""
     return read_shard(path, shard, settings).pooled(positions)
 
 
-def by_word(path: Path, shard: Shard, settings: Mapping[str, Any]) -> Activations:
+def by_word(path: Path, shard: Listed, settings: Listed) -> Activations:
     """Sum a shard over equal tokens, as if these were one prompt: no label needs to know more."""
     part = read_shard(path, shard, settings)
     if (part.position == MEAN).any():

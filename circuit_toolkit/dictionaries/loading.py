@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuit_toolkit.arguments import described, expect, is_a, one_of
-from circuit_toolkit.dictionaries.dictionary import BY_INPUT, DEMO_DICTIONARIES, Dictionary
+from circuit_toolkit.dictionaries.dictionary import BY_INPUT, DEMO_DICTIONARIES, Dictionary, under
 from circuit_toolkit.dictionaries.locations import (
     Entry,
     folder_entries,
@@ -17,10 +17,10 @@ from circuit_toolkit.dictionaries.locations import (
     nearest,
     release_entries,
 )
-from circuit_toolkit.dictionaries.metadata import Claims, claims_of
+from circuit_toolkit.dictionaries.metadata import Claims
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.files.documents import resolved
-from circuit_toolkit.models import Conventions, Model, shift
+from circuit_toolkit.models import Conventions, Model
 from circuit_toolkit.sites import Site
 
 Kind = Literal["sae", "transcoder"]
@@ -115,7 +115,7 @@ def load_dictionaries(
     found, refused = [], []
     for each in entries:
         try:
-            claims = claims_of(model, each.id, each.config(), conventions, check_model)
+            claims = Claims(model, each.id, each.config(), conventions, check_model)
         except MismatchError as error:
             if wanted is None or ids is not None:
                 raise
@@ -130,7 +130,7 @@ def load_dictionaries(
         _not_too_large([claims for _, claims in chosen], source)
 
     loaded = [
-        (_dictionary_of(model, entry.load(str(model.device)), entry.id, claims), claims)
+        (_dictionary_of(entry.load(str(model.device)), claims), claims)
         for entry, claims in sorted(chosen, key=lambda each: each[1].site)
     ]
     _warn(loaded)
@@ -182,8 +182,8 @@ def bind_dictionary(
         )
     config = sae.cfg.to_dict()
     name = name or str((config.get("metadata") or {}).get("hook_name") or "dictionary")
-    claims = claims_of(model, name, config, conventions, check_model)
-    dictionary = _dictionary_of(model, sae, name, claims)
+    claims = Claims(model, name, config, conventions, check_model)
+    dictionary = _dictionary_of(sae, claims)
     _warn([(dictionary, claims)])
     return dictionary
 
@@ -202,18 +202,16 @@ def _check_types(source: Any, sites: Any, ids: Any, kind: Any) -> None:
             raise InputError(f"{name} must be a list, not one name: write {name}=[{str(value)!r}].")
 
 
-def _dictionary_of(model: Model, sae: Any, name: str, claims: Claims) -> Dictionary:
-    shape = model.shape_at(claims.out)
-    return Dictionary(
+def _dictionary_of(sae: Any, claims: Claims) -> Dictionary:
+    shape = claims.model.shape_at(claims.out)
+    dictionary = Dictionary(
         sae.eval().requires_grad_(False),
         claims.site,
         claims.out,
-        name,
-        claims.conventions,
-        shift(model, claims.conventions, claims.site),
-        shift(model, claims.conventions, claims.out),
-        shape if len(shape) > 1 else (),
+        claims.name,
+        shape=shape if len(shape) > 1 else (),
     )
+    return under(claims.model, dictionary, claims.conventions)
 
 
 def _warn(loaded: Iterable[tuple[Dictionary, Claims]]) -> None:

@@ -252,14 +252,10 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder; the operating system lets go of it when the process ends in any way."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        lock.acquire()
+        with FileLock(folder / LOCK, timeout=0):
+            yield
     except Timeout as error:
         raise InputError(
             f"Another process writes to {folder}. Wait for it, or pass another folder."
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()

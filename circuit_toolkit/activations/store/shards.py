@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,6 @@ _PARTS = ("data", "indices", "indptr")
 _PIECE = 2**16  # entries that are looked at together
 
 
-@dataclass(frozen=True)
-class Shard:
-    """What the manifest knows of a shard."""
-
-    sha256: str
-    bytes: int
-    nbytes: int
-    prompts: int
-    rows: int
-
-
 def shard_name(index: int) -> str:
     """Return the name of the file of a shard."""
     return f"shard-{index:05d}.safetensors"
@@ -40,10 +28,8 @@ def shard_name(index: int) -> str:
 
 def widths(acts: Activations) -> dict[str, int]:
     """Return the number of features at each site."""
-    found = {}
-    for site, matrix in acts.features.items():
-        _, found[str(site)] = matrix.shape  # type: ignore[misc]  # scipy's stub says it may be None
-    return found
+    each: Any = acts.features.items()  # scipy's stub says that a shape may be None
+    return {str(site): matrix.shape[1] for site, matrix in each}
 
 
 def packed(acts: Activations) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -99,17 +85,17 @@ def write_shard(path: Path, acts: Activations) -> None:
     save_file(arrays, path)
 
 
-def read_shard(path: Path, shard: Shard, settings: Mapping[str, Any]) -> Activations:
+def read_shard(path: Path, shard: Mapping[str, Any], settings: Mapping[str, Any]) -> Activations:
     """Read the activations of some prompts, after a look at the checksum and at every array."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    check_listed(path, shard.sha256, shard.bytes, AGAIN)
+    check_listed(path, shard["sha256"], shard["bytes"], AGAIN)
     try:
         arrays = load_file(path)
         acts = unpacked(arrays, json.loads(arrays["json"].tobytes()), settings)
         sizes = len(acts.prompt), acts.n_prompts
-        require(sizes == (shard.rows, shard.prompts), "its size is another one")
+        require(sizes == (shard["rows"], shard["prompts"]), "its size is another one")
     # InputError is a ValueError.
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(

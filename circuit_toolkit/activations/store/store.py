@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from circuit_toolkit.activations.activations import Activations, joined
 from circuit_toolkit.activations.budget import available_memory, size
 from circuit_toolkit.activations.store.shards import AGAIN, read_shard, shard_name, widths
-from circuit_toolkit.activations.store.writer import KIND, Manifest
+from circuit_toolkit.activations.store.writer import KIND, check_manifest
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.folder import ResumableFolder
 from circuit_toolkit.sites import Site
@@ -27,8 +27,8 @@ class ActivationStore:
     ----------
     folder : Path
         Where they are.
-    manifest : Manifest
-        What was captured, and the checksums of the shards.
+    manifest : dict
+        What was captured, and the checksums of the shards, as its file has them.
 
     Examples
     --------
@@ -47,7 +47,7 @@ class ActivationStore:
     """
 
     folder: Path
-    manifest: Manifest
+    manifest: Mapping[str, Any]
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> ActivationStore:
@@ -69,7 +69,8 @@ class ActivationStore:
             not belong to it.
         """
         there = ResumableFolder.read(folder, KIND)
-        store = cls(there.path, Manifest.of(there))
+        check_manifest(there)
+        store = cls(there.path, there.content)
         n = len(store)
         if len(there.files) != n:
             raise FileFormatError(
@@ -87,7 +88,7 @@ class ActivationStore:
     @property
     def settings(self) -> dict[str, Any]:
         """Model, task, positions and dictionaries, as in `Activations`."""
-        return dict(self.manifest.header.settings)
+        return dict(self.manifest["settings"])
 
     @property
     def sites(self) -> list[Site]:
@@ -97,16 +98,16 @@ class ActivationStore:
     @property
     def n_prompts(self) -> int:
         """Number of prompts, corrupted prompts included."""
-        return self.manifest.header.n_prompts
+        return self.manifest["n_prompts"]
 
     @property
     def nbytes(self) -> int:
         """Bytes that all take in memory, about."""
-        return sum(shard.nbytes for shard in self.manifest.shards.values())
+        return sum(shard["nbytes"] for shard in self.manifest["shards"].values())
 
     def __len__(self) -> int:
         """Return the number of shards."""
-        return self.manifest.header.n_shards
+        return self.manifest["n_shards"]
 
     def __repr__(self) -> str:
         """Sizes; not the tables."""
@@ -135,13 +136,13 @@ class ActivationStore:
 
     def _read(self, index: int) -> Activations:
         name = shard_name(index)
-        part = read_shard(self.folder / name, self.manifest.shards[name], self.settings)
-        if widths(part) != self.manifest.header.sites:
+        part = read_shard(self.folder / name, self.manifest["shards"][name], self.settings)
+        if widths(part) != self.manifest["sites"]:
             raise FileFormatError(f"{self.folder / name} has other sites than the store. {AGAIN}")
         return part
 
     def _widths(self) -> dict[Site, int]:
-        return {Site.parse(name): width for name, width in self.manifest.header.sites.items()}
+        return {Site.parse(name): width for name, width in self.manifest["sites"].items()}
 
     def load(self) -> Activations:
         """Read all into memory.
@@ -203,5 +204,5 @@ class ActivationStore:
         for shard in self.shards():
             for site, matrix in shard.features.items():
                 sums[site] += matrix.sum(axis=0, dtype=np.float64)
-        rows = sum(shard.rows for shard in self.manifest.shards.values())
+        rows = sum(shard["rows"] for shard in self.manifest["shards"].values())
         return {site: (total / rows).astype(np.float32) for site, total in sums.items()}

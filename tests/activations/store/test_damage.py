@@ -73,12 +73,13 @@ def test_a_shard_too_many_is_named(folder):
 def test_a_file_that_is_no_shard_is_refused_even_with_its_checksum(folder, tmp_path):
     from safetensors.numpy import save_file
 
-    from circuit_toolkit.activations.store.shards import Shard, read_shard
+    from circuit_toolkit.activations.store.shards import read_shard
     from circuit_toolkit.files.documents import sha256_of
 
     path = tmp_path / "weights.safetensors"
     save_file({"W": np.zeros(3)}, path)
-    shard = Shard(sha256_of(path), path.stat().st_size, 0, 1, 1)
+    sizes = {"bytes": path.stat().st_size, "nbytes": 0, "prompts": 1, "rows": 1}
+    shard = {"sha256": sha256_of(path), **sizes}
     with pytest.raises(FileFormatError, match="weights.safetensors is no shard of activations"):
         read_shard(path, shard, {})
 
