@@ -116,10 +116,10 @@ def find_circuit(
     max_features = whole(max_features, "max_features", 1)
     runs = PlacedFeatures.of(model, known, part, positions, ablation)
     scores = randomised_scores(runs, draws=draws, seed=seed, progress=progress)
-    ranked = _ranked(scores, runs.places)[:max_features]
+    order = ranked(scores, runs.places)[:max_features]
     few = runs.subset(TRIED)
-    curve = _curve(few, ranked, goal, progress)
-    nodes = _by_place(ranked[: curve["size"]])
+    curve = _curve(few, order, goal, progress)
+    nodes = by_place(order[: curve["size"]])
     settings = {
         "method": "randomised CircuitLasso",
         "model": model.name,
@@ -151,7 +151,7 @@ def find_circuit(
     )
 
 
-def _ranked(scores: Mapping[Place, np.ndarray], places: Sequence[Place]) -> list[tuple[Place, int]]:
+def ranked(scores: Mapping[Place, np.ndarray], places: Sequence[Place]) -> list[tuple[Place, int]]:
     """Features with any effect, the best of each site in turn."""
     by_site: dict[Site, list[tuple[float, int, Place, int]]] = {}
     for order, place in enumerate(places):
@@ -166,7 +166,8 @@ def _ranked(scores: Mapping[Place, np.ndarray], places: Sequence[Place]) -> list
     return [(place, unit) for _, _, place, unit in sorted(rounds, key=lambda each: each[:2])]
 
 
-def _by_place(nodes: Sequence[tuple[Place, int]]) -> dict[Place, np.ndarray]:
+def by_place(nodes: Sequence[tuple[Place, int]]) -> dict[Place, np.ndarray]:
+    """Return features, listed with their places, by place."""
     found: dict[Place, list[int]] = {}
     for place, unit in nodes:
         found.setdefault(place, []).append(unit)
@@ -175,7 +176,7 @@ def _by_place(nodes: Sequence[tuple[Place, int]]) -> dict[Place, np.ndarray]:
 
 def _curve(
     runs: PlacedFeatures,
-    ranked: Sequence[tuple[Place, int]],
+    order: Sequence[tuple[Place, int]],
     goal: tuple[float, float],
     progress: bool,
 ) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def _curve(
 
     def holds(size: int) -> bool:
         if size not in found:
-            circuit = _by_place(ranked[:size])
+            circuit = by_place(order[:size])
             each = [runs.metric_with([circuit], kept=kept)[0].mean() for kept in (True, False)]
             F, C = ((float(m) - empty) / (full - empty) for m in each)
             found[size] = F, C
@@ -202,9 +203,9 @@ def _curve(
         F, C = found[size]
         return goal[0] + MARGIN <= F and goal[1] - MARGIN >= C
 
-    low, high = 0, min(5, len(ranked))
-    while not holds(high) and high < len(ranked):
-        low, high = high, min(max(high + 1, round(high * GROWTH)), len(ranked))
+    low, high = 0, min(5, len(order))
+    while not holds(high) and high < len(order):
+        low, high = high, min(max(high + 1, round(high * GROWTH)), len(order))
     while high - low > 1 and high - low > 0.05 * high and holds(high):
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
