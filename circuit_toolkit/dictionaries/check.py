@@ -20,12 +20,12 @@ from circuit_toolkit.dictionaries.fidelity import (
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import RAW, Batch, Conventions, Model, Shift, run, token_mask
-from circuit_toolkit.models.model import Prompt
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Values = Mapping[Site, Tensor]
 LOW = 0.8  # explained variance below which prompts are run with and without <bos> too
 BETTER = 0.8  # a reading fits better if it leaves less than this share of what is unexplained,
 CLEAR_GAIN = 0.01  # and explains so much more
@@ -69,9 +69,8 @@ class DictionaryCheck:
         """
         import pandas as pd
 
-        return pd.DataFrame({str(site): row for site, row in self.figures.items()}).T.rename_axis(
-            "site"
-        )
+        rows = {str(site): row for site, row in self.figures.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("site")
 
     def _lines(self) -> list[str]:
         return [f"{site}: {text}" for site, texts in self.findings.items() for text in texts]
@@ -141,43 +140,35 @@ def check_dictionaries(
     mask = token_mask(model, batch)
     if int(mask.sum()) < 3:
         raise InputError("The prompts have too few tokens: pass some hundred words of text.")
-    values = _values(model, batch, each)
+    values: dict[bool | None, Values] = {None: _values(model, batch, each)}
     base = next_token_loss(model, [batch])
-    flipped: dict[bool, dict[Site, Tensor]] = {}  # run at most once, and only if it is wanted
     figures, findings = {}, {}
     for dictionary in tqdm(each, "check", disable=not progress, leave=False):
-        x, y = values[dictionary.site], values[dictionary.out]
+        x, y = values[None][dictionary.site], values[None][dictionary.out]
         acts = dictionary.encode(x)
         row = {
             "explained_variance": explained_variance(dictionary, x, y),
             "l0": float((acts > 0).sum(-1).float().mean()),
             "ce_recovered": ce_recovered(model, [batch], dictionary, base),
         }
-        if row["explained_variance"] < LOW and not flipped:
-            flipped = _with_and_without_bos(model, prompts, each)
-        wrong = [*_oddities(row, dictionary.n_features), *_longer(dictionary, batch)]
-        wrong += _better(model, dictionary, x, y, row["explained_variance"], flipped)
+        texts = model.bos_id is not None and all(isinstance(prompt, str) for prompt in prompts)
+        if row["explained_variance"] < LOW and texts and len(values) == 1:  # at most once
+            for bos in (True, False):
+                values[bos] = _values(model, model.tokenize(prompts, bos=bos), each)
+        wrong = [*_oddities(row, dictionary, batch), *_better(model, dictionary, values, row)]
         figures[dictionary.site], findings[dictionary.site] = row, wrong
     return DictionaryCheck(figures, findings)
 
 
-def _values(model: Model, batch: Batch, each: Sequence[Dictionary]) -> dict[Site, Tensor]:
+def _values(model: Model, batch: Batch, each: Sequence[Dictionary]) -> Values:
     """Raw activations at what is read and reconstructed, a row a token."""
     sites = sorted({site for one in each for site in (one.site, one.out)})
     mask = token_mask(model, batch)
     return {site: x[mask.to(x.device)] for site, x in run(model, batch, sites).items()}
 
 
-def _with_and_without_bos(
-    model: Model, prompts: Sequence[Prompt], each: Sequence[Dictionary]
-) -> dict[bool, dict[Site, Tensor]]:
-    if not all(isinstance(prompt, str) for prompt in prompts) or model.bos_id is None:
-        return {}
-    batches = {bos: model.tokenize(prompts, bos=bos) for bos in (True, False)}
-    return {bos: _values(model, batch, each) for bos, batch in batches.items()}
-
-
-def _oddities(row: Mapping[str, float], n_features: int) -> Iterator[str]:
+def _oddities(row: Mapping[str, float], dictionary: Dictionary, batch: Batch) -> Iterator[str]:
+    n_features = dictionary.n_features
     if row["explained_variance"] < 0:
         yield (
             f"explained variance {row['explained_variance']:.2f} is below 0: it reads activations "
@@ -192,32 +183,22 @@ def _oddities(row: Mapping[str, float], n_features: int) -> Iterator[str]:
             f"cross-entropy recovered {row['ce_recovered']:.2f} is below 0: its reconstruction "
             "harms the model more than zeros do"
         )
-
-
-def _longer(dictionary: Dictionary, batch: Batch) -> Iterator[str]:
     trained, length = dictionary.metadata.get("context_size"), int(batch.mask.sum(1).max())
     if trained and length > trained:
         yield f"a prompt has {length} tokens; it was trained on prompts of {trained}"
 
 
 def _better(
-    model: Model,
-    dictionary: Dictionary,
-    x: Tensor,
-    y: Tensor,
-    now: float,
-    flipped: Mapping[bool, Mapping[Site, Tensor]],
+    model: Model, dictionary: Dictionary, values: dict[bool | None, Values], row: dict[str, float]
 ) -> list[str]:
     """Name the reading that leaves least unexplained, if it leaves much less than this one."""
-    tried = {}
+    tried: dict[str, tuple[Dictionary, bool | None]] = {}  # as prompts begin; None: as they should
     for reading in _READINGS:
         other = under(model, dictionary, replace(reading, prepend_bos=None))
-        tried[f"if its model was loaded with {_said(other.conventions)}"] = (other, x, y)
-    bos = dictionary.conventions.prepend_bos
-    for start, values in flipped.items():
-        if start != bos:
-            said = f"on prompts with {_said(Conventions(prepend_bos=start))}"
-            tried[said] = (dictionary, values[dictionary.site], values[dictionary.out])
+        tried[f"if its model was loaded with {_said(other.conventions)}"] = other, None
+    for bos in {True, False} & set(values) - {dictionary.conventions.prepend_bos}:
+        tried[f"on prompts with {_said(Conventions(prepend_bos=bos))}"] = dictionary, bos
+    x, now = values[None][dictionary.site], row["explained_variance"]
     seen = dictionary.reads.apply(x.float()).flatten(1)
     factor = float(seen.shape[1] ** 0.5 / seen.norm(dim=1).mean())
     scaled = replace(
@@ -226,8 +207,11 @@ def _better(
         writes=_divided(dictionary.writes, factor),
     )
     call = f"dictionary.sae.fold_activation_norm_scaling_factor({factor:.4g})"
-    tried[f"on activations scaled to norm sqrt(D), {call}"] = (scaled, x, y)
-    scores = {said: explained_variance(*args) for said, args in tried.items()}
+    tried[f"on activations scaled to norm sqrt(D), {call}"] = scaled, None
+    scores = {
+        said: explained_variance(each, values[bos][each.site], values[bos][each.out])
+        for said, (each, bos) in tried.items()
+    }
     best = max(scores, key=lambda said: scores[said])
     gain = scores[best] - now
     if not (scores[best] > 0 and gain > max(CLEAR_GAIN, (1 - BETTER) * (1 - now))):

@@ -24,7 +24,6 @@ from circuit_toolkit.models import Conventions, Model
 from circuit_toolkit.sites import Site
 
 Kind = Literal["sae", "transcoder"]
-Found = list[tuple[Entry, Claims]]
 MANY = 40  # dictionaries whose small configurations are fetched without being asked for
 LARGE = 4 * 2**30  # bytes of weights, likewise
 
@@ -115,26 +114,21 @@ def load_dictionaries(
     found, refused = [], []
     for each in entries:
         try:
-            claims = Claims(model, each.id, each.config(), conventions, check_model)
+            claims = Claims(model, each, conventions, check_model)
         except MismatchError as error:
             if wanted is None or ids is not None:
                 raise
             refused.append(error)  # it may be of none of the wanted sites
         else:
-            found.append((each, claims))
+            found.append(claims)
     try:
         chosen = _chosen(found, wanted, kind, source)
     except InputError as error:
         raise (refused or [error])[0] from None
     if not is_here and wanted is None and ids is None:
-        _not_too_large([claims for _, claims in chosen], source)
+        _not_too_large(chosen, source)
 
-    loaded = [
-        (_dictionary_of(entry.load(str(model.device)), claims), claims)
-        for entry, claims in sorted(chosen, key=lambda each: each[1].site)
-    ]
-    _warn(loaded)
-    return {dictionary.site: dictionary for dictionary, _ in loaded}
+    return _bound(sorted(chosen, key=lambda claims: claims.site))
 
 
 def bind_dictionary(
@@ -182,9 +176,8 @@ def bind_dictionary(
         )
     config = sae.cfg.to_dict()
     name = name or str((config.get("metadata") or {}).get("hook_name") or "dictionary")
-    claims = Claims(model, name, config, conventions, check_model)
-    dictionary = _dictionary_of(sae, claims)
-    _warn([(dictionary, claims)])
+    entry = Entry(name, lambda: config, lambda device: sae)
+    (dictionary,) = _bound([Claims(model, entry, conventions, check_model)]).values()
     return dictionary
 
 
@@ -202,30 +195,23 @@ def _check_types(source: Any, sites: Any, ids: Any, kind: Any) -> None:
             raise InputError(f"{name} must be a list, not one name: write {name}=[{str(value)!r}].")
 
 
-def _dictionary_of(sae: Any, claims: Claims) -> Dictionary:
-    shape = claims.model.shape_at(claims.out)
-    dictionary = Dictionary(
-        sae.eval().requires_grad_(False),
-        claims.site,
-        claims.out,
-        claims.name,
-        shape=shape if len(shape) > 1 else (),
-    )
-    return under(claims.model, dictionary, claims.conventions)
-
-
-def _warn(loaded: Iterable[tuple[Dictionary, Claims]]) -> None:
-    """Warn of what files leave out that matters, once for all that leave out the same."""
-    silent: dict[str, list[str]] = {}
-    for dictionary, claims in loaded:
-        faults = [*claims.silent]
-        if dictionary.sae.cfg.normalize_activations not in ("none", *BY_INPUT):
+def _bound(claims: Iterable[Claims]) -> dict[Site, Dictionary]:
+    """Load dictionaries, and warn once of all that leave out the same that matters."""
+    found, silent = {}, {}
+    for each in claims:
+        sae = each.entry.load(str(each.model.device)).eval().requires_grad_(False)
+        shape = each.model.shape_at(each.out)
+        shape = shape if len(shape) > 1 else ()
+        dictionary = Dictionary(sae, each.site, each.out, each.entry.id, shape=shape)
+        found[each.site] = under(each.model, dictionary, each.conventions)
+        faults = [*each.silent]
+        if sae.cfg.normalize_activations not in ("none", *BY_INPUT):
             faults.append(
                 "was trained on scaled activations (expected_average_only_in), and the factor is "
                 "not in its files: activations are read unscaled, as sae_lens does"
             )
         for fault in faults:
-            silent.setdefault(fault, []).append(dictionary.name)
+            silent.setdefault(fault, []).append(each.entry.id)
     for fault, names in silent.items():
         several = f" and {len(names) - 1} more" if len(names) > 1 else ""
         warnings.warn(
@@ -234,6 +220,7 @@ def _warn(loaded: Iterable[tuple[Dictionary, Claims]]) -> None:
             UserWarning,
             stacklevel=3,
         )
+    return found
 
 
 def _with_ids(entries: list[Entry], ids: list[str], source: Any) -> list[Entry]:
@@ -271,34 +258,34 @@ def _not_too_large(chosen: list[Claims], source: Any) -> None:
         )
 
 
-def _chosen(found: Found, wanted: set[Site] | None, kind: Kind | None, source: Any) -> Found:
+def _chosen(
+    found: list[Claims], wanted: set[Site] | None, kind: Kind | None, source: Any
+) -> list[Claims]:
     """One dictionary a site."""
-    here = [each for each in found if wanted is None or each[1].site in wanted]
-    if kind is None and wanted is None and any(claims.kind == "sae" for _, claims in here):
+    here = [each for each in found if wanted is None or each.site in wanted]
+    if kind is None and wanted is None and any(each.kind == "sae" for each in here):
         kind = "sae"
-    by_site: dict[Site, Found] = {}
+    by_site: dict[Site, list[Claims]] = {}
     for each in here:
-        if kind in (None, each[1].kind):
-            by_site.setdefault(each[1].site, []).append(each)
+        if kind in (None, each.kind):
+            by_site.setdefault(each.site, []).append(each)
     missing = sorted(set(by_site) ^ wanted) if wanted is not None else []
     if missing or not by_site:
         names = ", ".join(map(str, missing)) or "any site"
-        known = dict.fromkeys(str(claims.site) for _, claims in found)
+        known = dict.fromkeys(str(each.site) for each in found)
         raise InputError(
             f"No {kind or 'dictionary'} for {names} lies in {str(source)!r}. Nearest: "
             f"{nearest(names, known)}."
         )
     chosen = []
     for site, several in by_site.items():
-        saes = [each for each in several if each[1].kind == "sae"]
-        several = saes or several if kind is None else several  # an autoencoder goes first
-        if len(several) > 1:
-            listed = _listed([entry for entry, _ in several])
+        first = [each for each in several if each.kind == "sae"] or several
+        if len(first) > 1:
             raise InputError(
-                f"{len(several)} dictionaries of {str(source)!r} read {site}: {listed}. Choose "
-                "with ids=[...]."
+                f"{len(first)} dictionaries of {str(source)!r} read {site}: "
+                f"{_listed([each.entry for each in first])}. Choose with ids=[...]."
             )
-        chosen += several
+        chosen += first
     return chosen
 
 

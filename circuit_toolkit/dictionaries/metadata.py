@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from circuit_toolkit.dictionaries.locations import Entry
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.models import Architecture, Conventions, Model, shift
 from circuit_toolkit.sites import KINDS, Site
@@ -30,14 +31,10 @@ class Claims:
     """What the configuration of one dictionary says; refused if it does not fit the model."""
 
     def __init__(
-        self,
-        model: Model,
-        name: str,
-        config: dict[str, Any],
-        conventions: Conventions | None = None,
-        check_model: bool = True,
+        self, model: Model, entry: Entry, conventions: Conventions | None, check_model: bool
     ):
-        self.model, self.name, self.config = model, name, config
+        self.model, self.entry = model, entry
+        self.config = config = entry.config()
         self.about = config.get("metadata") or {}
         self.silent: list[str] = []  # what is not said, and matters
         if check_model:
@@ -63,7 +60,7 @@ class Claims:
         return "sae" if self.site == self.out else "transcoder"
 
     def _refuse(self, why: str, error: Exception | None = None) -> NoReturn:
-        raise MismatchError(f"{self.name!r} {why}") from error
+        raise MismatchError(f"{self.entry.id!r} {why}") from error
 
     def _check_name(self, trained_on: str | None) -> None:
         if trained_on and normal_name(trained_on) not in names_of(self.model):

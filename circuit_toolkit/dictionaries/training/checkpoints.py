@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_toolkit.dictionaries.dictionary import DICTIONARY_FILES, Dictionary, save_dictionary
+from circuit_toolkit.dictionaries.dictionary import Dictionary, save_dictionary
 from circuit_toolkit.dictionaries.loading import bind_dictionary, load_dictionaries
 from circuit_toolkit.dictionaries.training.trainers import (
     SAMPLE,
@@ -23,7 +23,7 @@ from circuit_toolkit.dictionaries.training.trainers import (
     TranscoderTraining,
 )
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
-from circuit_toolkit.files.folder import check_replaceable, remove_files, replacing
+from circuit_toolkit.files.folder import remove_files, replacing
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
@@ -54,11 +54,6 @@ class TrainingRun:
             if place.is_file():
                 self._refuse_other_settings(place)
         return done.is_file()
-
-    def check_folder(self) -> None:
-        """Refuse, before training, a folder that what is trained could not replace."""
-        if self.parent is not None:
-            check_replaceable(self.parent / self.name, DICTIONARY_FILES)
 
     def train(self, batches: Batches, every: int, progress: bool) -> Any:
         """Train from the last checkpoint on."""

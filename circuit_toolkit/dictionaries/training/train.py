@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuit_toolkit.arguments import expect, one_of, whole
-from circuit_toolkit.dictionaries.dictionary import Dictionary
+from circuit_toolkit.dictionaries.dictionary import DICTIONARY_FILES, Dictionary
 from circuit_toolkit.dictionaries.training.batches import ActivationReader, TokenRows, token_rows
 from circuit_toolkit.dictionaries.training.checkpoints import TrainingRun
 from circuit_toolkit.dictionaries.training.trainers import DictionaryConfig
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
+from circuit_toolkit.files.folder import check_replaceable
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
@@ -146,7 +147,8 @@ def train_dictionaries(
     finished = {site for site, run in runs.items() if resume and run.is_finished()}
     todo = {site: run for site, run in runs.items() if site not in finished}
     for run in todo.values():
-        run.check_folder()
+        if parent is not None:
+            check_replaceable(parent / run.name, DICTIONARY_FILES)
     reader = ActivationReader(model, tokens, [run.sites for run in todo.values()], memory, progress)
     found = {}
     for site, run in runs.items():
