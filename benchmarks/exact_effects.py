@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +13,29 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from circuit_toolkit.attribution.features import columns_of, single_changes, stacked
-from circuit_toolkit.patching.feature_effects import FeatureEffects
 from circuit_toolkit.patching.feature_runs import SIZE, FeatureRuns
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks.prompt_pairs import row_slices
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureEffects:
+    """Mean effects of changing one feature."""
+
+    edges: Mapping[Site, np.ndarray]  # (p, q), on features of the next site
+    nodes: Mapping[Site, np.ndarray]  # (p,), on the metric
+    settings: Mapping[str, Any]
+
+
+def changing(runs: FeatureRuns, site: Site) -> Tensor:
+    """Return which features are changed at all on which prompts, shape (n, p)."""
+    return runs.pooled((runs.deltas[site] != 0).float()) > 0
+
+
+def metric_change(runs: FeatureRuns, logits: Tensor, rows: Tensor) -> Tensor:
+    """Return how much the metric changed, shape (B,), from the logits (B, 1, V) of a run."""
+    plain = runs.task.metric_of(runs.logits[rows], rows.tolist())
+    return (runs.task.metric_of(logits, rows.tolist()) - plain).detach().float()
 
 
 def exact_feature_effects(
@@ -34,7 +55,7 @@ def exact_feature_effects(
     began = time.perf_counter()
     wanted = {site: columns_of(runs, site, sources) for site in runs.sites}
     n, sites = len(runs), runs.sites
-    lists = {site: single_changes(runs.changing(site), wanted[site]) for site in sites}
+    lists = {site: single_changes(changing(runs, site), wanted[site]) for site in sites}
     totals = {
         site: torch.zeros(len(runs.features[site]), len(runs.features[later]))
         for site, later in zip(sites, sites[1:], strict=False)
@@ -59,13 +80,11 @@ def exact_feature_effects(
             bits = {site: _one_hot(column[part], len(runs.features[site]))}
             _, logits = runs.run(rows[part], bits, afresh=False, logits=True)
             assert logits is not None
-            change = runs.metric_change(logits, rows[part])
+            change = metric_change(runs, logits, rows[part])
             measured[site].index_add_(0, column[part], change.cpu())
     return FeatureEffects(
-        runs.features,
         {site: table.numpy() / n for site, table in totals.items()} if edges else {},
         {site: column.numpy() / n for site, column in measured.items()},
-        runs.mean_activations(),
         settings={
             "method": "exact ablation",
             **runs.settings,
@@ -77,7 +96,7 @@ def exact_feature_effects(
 
 def exact_runs(runs: FeatureRuns) -> int:
     """Count the runs of a prompt that changing every feature by itself would take."""
-    each = [runs.changing(site).sum(1) for site in runs.sites[:-1]]
+    each = [changing(runs, site).sum(1) for site in runs.sites[:-1]]
     return int(torch.stack(each).amax(0).sum())
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from circuit_toolkit.arguments import whole
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
-from circuit_toolkit.patching.feature_effects import FeatureEffects
 from circuit_toolkit.patching.feature_runs import SIZE, Bits, FeatureRuns, NewValue
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, row_slices
@@ -102,10 +102,50 @@ def feature_attribution(
         "runs": count + more,
         "seconds": time.perf_counter() - began,
     }
-    effects = FeatureEffects(
-        runs.features, edges, nodes, runs.mean_activations(), settings=settings
+    return _circuit(runs, nodes, edges, max_features, max_edges, settings)
+
+
+def _circuit(
+    runs: FeatureRuns,
+    nodes: Mapping[Site, np.ndarray],
+    edges: Mapping[Site, np.ndarray],
+    max_features: int,
+    max_edges: int | None,
+    settings: Mapping[str, Any],
+) -> Circuit:
+    """Return the strongest features and the strongest edges between them."""
+    sites = runs.sites
+    sizes = [len(runs.features[site]) for site in sites]
+    means = [runs.pooled(runs.acts[site]).mean(0).cpu().numpy() for site in sites]
+    table = new_nodes(
+        sum(sizes),
+        site=np.repeat([str(site) for site in sites], sizes),
+        position=runs.positions,
+        index=np.concatenate([runs.features[site] for site in sites]),
+        score=np.concatenate([np.abs(nodes[site]) for site in sites]),
+        activation=np.concatenate(means),
     )
-    return effects.circuit(max_features, max_edges)
+    end = new_nodes(1, TARGET, score=table["score"].max(), label=runs.task.name)
+    table, first = np.concatenate([table, end]), np.cumsum([0, *sizes])
+    rows = []  # source, target, weight, score
+    for site, later, here, there in zip(sites, sites[1:], first, first[1:], strict=False):
+        effect = edges[site]
+        total = np.abs(effect).sum(0)
+        after = np.abs(nodes[later])
+        score = np.abs(effect) * np.divide(after, total, out=0 * total, where=total > 0)
+        at = score.nonzero()
+        rows.append((here + at[0], there + at[1], effect[at], score[at]))
+    last = nodes[sites[-1]]
+    on = last.nonzero()[0]
+    rows.append((first[-2] + on, np.full(len(on), first[-1]), last[on], np.abs(last[on])))
+    source, target, weight, score = map(np.concatenate, zip(*rows, strict=True))
+    found = new_edges(len(source), source=source, target=target, weight=weight, score=score)
+    whole = Circuit(table, found, {"level": "features", "scope": "dataset", **settings})
+    keep = table["kind"] == TARGET
+    keep[np.argsort(-table["score"][:-1], kind="stable")[:max_features]] = True
+    part = whole.subgraph(keep & ((table["score"] > 0) | (table["kind"] == TARGET)))
+    best = np.sort(np.argsort(-part.edges["score"], kind="stable")[:max_edges])
+    return Circuit(part.nodes, part.edges[best], part.settings)
 
 
 def attributed_nodes(

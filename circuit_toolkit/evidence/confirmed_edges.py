@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -83,9 +82,7 @@ def confirm_edges(
     positions = list(dict.fromkeys(position for _, position in placed))
     runs = PlacedFeatures.of(model, sites, part, positions, ablation)
     inner = {place: placed[place] for place in runs.places if place in placed}
-    on_features, on_metric = runs.effects(inner, inner, progress=progress)
-    rows = _rows(circuit, inner)
-    edges = _Tested(circuit, runs, inner, rows, on_features, on_metric).judged(level)
+    edges = _judged(circuit, runs, inner, level, progress)
     counts = {name: int((edges["status"] == name).sum()) for name in _STATUS}
     record = {
         **counts,
@@ -111,57 +108,37 @@ def placed_of(circuit: Circuit) -> dict[Place, np.ndarray]:
     return placed
 
 
-def _rows(circuit: Circuit, placed: Mapping[Place, np.ndarray]) -> np.ndarray:
-    """Where each node (n,) stands among the features, place by place; -1 for targets."""
-    number: dict[Any, int] = {}
-    for (site, position), units in placed.items():
-        for unit in units.tolist():
-            number[str(site), position, unit] = len(number)
-    keys = circuit.nodes[["site", "position", "index"]].tolist()
-    return np.array([number.get(tuple(key), -1) for key in keys])
-
-
-class _Tested:
-    """Effects of single ablations, and what they say of edges."""
-
-    def __init__(
-        self,
-        circuit: Circuit,
-        runs: PlacedFeatures,
-        placed: Mapping[Place, np.ndarray],
-        rows: np.ndarray,
-        on_features: np.ndarray,
-        on_metric: np.ndarray,
-    ) -> None:
-        self.rows, self.on_features, self.on_metric = rows, on_features, on_metric
-        self.edges, self.is_target = circuit.edges, circuit.nodes["kind"] == TARGET
-        self.changed = runs.changed(placed)
-        mean = [runs.acts[place][:, units].mean(0).numpy() for place, units in placed.items()]
-        self.mean = np.concatenate(mean)
-        self.metric = abs(float(runs.metric().mean()))
-
-    def losses(self, source: int, target: int) -> np.ndarray:
-        """Return what prompts lose at a target, as a share of its mean."""
-        row = self.rows[source]
-        if self.is_target[target]:
-            return self.on_metric[row] / max(self.metric, 1e-9)
-        column = self.rows[target]
-        return self.on_features[row, column] / max(float(self.mean[column]), 1e-9)
-
-    def judged(self, level: float) -> np.ndarray:
-        """Return the edges with weights, intervals and status."""
-        edges = self.edges.copy()
-        pairs = edges[["source", "target"]].tolist()
-        changed = [self.changed[self.rows[source]] for source, _ in pairs]
-        found = judged_losses([self.losses(*pair) for pair in pairs], changed, level)
-        known = np.isfinite(found["weight"])
-        signs = (np.sign(edges["weight"]) == np.sign(found["weight"])) | (edges["weight"] == 0)
-        edges["status"] = np.where(known, "refuted", "untested")
-        edges["status"][known & found["holds"] & signs] = "confirmed"
-        for name in ("weight", "low", "high"):
-            edges[name][known] = found[name][known]
-        edges["score"][known] = np.abs(found["weight"][known])
-        return edges
+def _judged(
+    circuit: Circuit,
+    runs: PlacedFeatures,
+    placed: Mapping[Place, np.ndarray],
+    level: float,
+    progress: bool,
+) -> np.ndarray:
+    """Ablate every feature alone, and return the edges with weights, intervals and status."""
+    on_features, on_metric = runs.effects(placed, placed, progress=progress)
+    moved = runs.changed(placed)
+    listed = [(str(at[0]), at[1], unit) for at, units in placed.items() for unit in units.tolist()]
+    row = {key: number for number, key in enumerate(listed)}
+    rows = [row.get(tuple(key)) for key in circuit.nodes[["site", "position", "index"]].tolist()]
+    means = [runs.acts[place][:, units].mean(0).numpy() for place, units in placed.items()]
+    whole = [max(float(mean), 1e-9) for mean in np.concatenate(means)]
+    metric = max(abs(float(runs.metric().mean())), 1e-9)
+    edges, losses, changed = circuit.edges.copy(), [], []
+    for source, target in edges[["source", "target"]].tolist():
+        start, end = rows[source], rows[target]
+        lost = on_metric[start] / metric if end is None else on_features[start, end] / whole[end]
+        losses.append(lost)
+        changed.append(moved[start])
+    found = judged_losses(losses, changed, level)
+    known = np.isfinite(found["weight"])
+    signs = (np.sign(edges["weight"]) == np.sign(found["weight"])) | (edges["weight"] == 0)
+    edges["status"] = np.where(known, "refuted", "untested")
+    edges["status"][known & found["holds"] & signs] = "confirmed"
+    for name in ("weight", "low", "high"):
+        edges[name][known] = found[name][known]
+    edges["score"][known] = np.abs(found["weight"][known])
+    return edges
 
 
 _JUDGED = np.dtype([("weight", "f8"), ("low", "f8"), ("high", "f8"), ("holds", "?")])
@@ -177,11 +154,9 @@ def judged_losses(
     """
     import scipy.stats
 
-    table = np.zeros(len(losses), _JUDGED)
     rows = [_interval(*each, level) for each in zip(losses, changed, strict=True)]
+    table = np.array([(w, low, high, low > 0 or high < 0) for w, low, high, _ in rows], _JUDGED)
     p = np.array([row[3] for row in rows])
-    for row, (weight, low, high, _) in enumerate(rows):
-        table[row] = (weight, low, high, low > 0 or high < 0)
     known = np.isfinite(p)
     if known.any():
         table["holds"][known] &= scipy.stats.false_discovery_control(p[known]) <= 1 - level

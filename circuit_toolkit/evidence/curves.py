@@ -21,7 +21,13 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evidence.evaluation import LEAST, evaluated_on, metric_under, with_metric
+from circuit_toolkit.evidence.evaluation import (
+    LEAST,
+    evaluated_on,
+    metric_under,
+    share_kept,
+    with_metric,
+)
 from circuit_toolkit.evidence.intervals import Interval, bootstrap
 from circuit_toolkit.interventions.changes import mean_ablation
 from circuit_toolkit.models import Model
@@ -105,7 +111,7 @@ class FaithfulnessCurve:
         list of Interval, k of them
         """
         return [
-            bootstrap(np.stack([m, self.empty, self.full], 1), _ratio, draws=draws, seed=seed)
+            bootstrap(np.stack([m, self.full, self.empty], 1), share_kept, draws=draws, seed=seed)
             for m in self.inside
         ]
 
@@ -150,11 +156,6 @@ class FaithfulnessCurve:
     def _share(self, m: np.ndarray) -> np.ndarray:
         empty = self.empty.mean()
         return (m.mean(-1) - empty) / (self.full.mean() - empty)
-
-
-def _ratio(rows: np.ndarray) -> float:
-    inside, empty, full = rows.mean(0)
-    return float((inside - empty) / (full - empty))
 
 
 def faithfulness(

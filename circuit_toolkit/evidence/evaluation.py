@@ -8,15 +8,16 @@ faithfulness of a circuit is F(C), its completeness F of everything but C.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
-from circuit_toolkit.arguments import expect, whole
+from circuit_toolkit.arguments import expect, expect_known, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import edge_mask
 from circuit_toolkit.dictionaries import Dictionary
@@ -34,22 +35,23 @@ from circuit_toolkit.tasks import Task
 from circuit_toolkit.tasks.task import seen_in
 
 LEAST = 1e-6  # a smaller difference between two metrics is none
+_ABOUT = ("ablation", "ablated_positions", "errors", "unit", "size")
 
 
-@dataclass(frozen=True)
-class _Ablation:
+class _Ablation(NamedTuple):
     """How circuits of one kind are ablated.
 
-    `measure` takes (units, whether they are kept) and gives the metric of every prompt, (sets, n);
-    `ceilings` the same with errors ablated, of the circuit and of all that the dictionaries hold.
+    `about` is what the evidence says of it (`_ABOUT`). `measure` takes (units, whether they are
+    kept) and gives the metric of every prompt, (sets, n); `ceilings` are the same with errors
+    ablated.
     """
 
-    about: Mapping[str, Any]
+    about: tuple[str, str, str | None, str, int]
     circuit: Any
     nothing: Any
     draw: Callable[[np.random.Generator], Any]
     measure: Callable[[list[tuple[Any, bool]]], np.ndarray]
-    ceilings: Callable[[], dict[str, np.ndarray]] | None = None
+    ceilings: Mapping[str, np.ndarray] = {}
 
 
 def evaluate(
@@ -131,25 +133,19 @@ def evaluate(
         how = _features(circuit, model, dictionaries, task, part, acts, progress)
     plain = how.measure([(how.nothing, False), (how.nothing, True)])
     full, empty = plain.mean(1).tolist()
-    if full - empty < LEAST:
-        raise InputError(
-            f"{model.name} does {task.name!r} no better than with every {how.about['unit']} "
-            f"ablated (mean {task.metric} {full:.3f} and {empty:.3f}): there is nothing that a "
-            "circuit could be faithful to."
-        )
+    expect_better(model, part, how.about[3], full, empty)
     rng = np.random.default_rng(seed)
     sets = [how.circuit, *(how.draw(rng) for _ in range(draws))]
     found = how.measure([(each, kept) for each in sets for kept in (True, False)])
     inside, outside = found.mean(1).reshape(-1, 2).T
     faithfulness, completeness = ((m - empty) / (full - empty) for m in (inside, outside))
     ends = {
-        name: bootstrap(np.stack([mine, *plain], 1), _share, seed=seed)
+        name: bootstrap(np.stack([mine, *plain], 1), share_kept, seed=seed)
         for name, mine in zip(("faithfulness", "completeness"), found[:2], strict=True)
     }
-    ceilings = how.ceilings() if how.ceilings else {}
     outcome = {
         "evaluated_on": evaluated_on(circuit.settings, model, part),
-        **how.about,
+        **dict(zip(_ABOUT, how.about, strict=True)),
         "metric_model": full,
         "metric_empty": empty,
         "metric_circuit": inside[0],
@@ -160,12 +156,13 @@ def evaluate(
         "random_completeness": completeness[1:],
         "random_seed": seed,
         **{f"{name}_interval": [each.low, each.high] for name, each in ends.items()},
-        **{name: (float(m.mean()) - empty) / (full - empty) for name, m in ceilings.items()},
+        **{name: (float(m.mean()) - empty) / (full - empty) for name, m in how.ceilings.items()},
     }
     return circuit.with_evidence({**circuit.evidence, "ablation": outcome})
 
 
-def _share(rows: np.ndarray) -> float:
+def share_kept(rows: np.ndarray) -> float:
+    """F from metrics (n, 3): of a circuit, of the model, and with everything ablated."""
     mine, full, empty = rows.mean(0)
     return float((mine - empty) / (full - empty))
 
@@ -176,6 +173,16 @@ def with_metric(task: Any) -> Task:
     if task.metric is None:
         raise InputError(f"Task {task.name!r} has labels alone: there is no metric to keep.")
     return task
+
+
+def expect_better(model: Model, task: Task, unit: str, full: float, empty: float) -> None:
+    """Refuse a task that the model does no better than with everything ablated."""
+    if full - empty < LEAST:
+        raise InputError(
+            f"{model.name} does {task.name!r} no better than with every {unit} ablated (mean "
+            f"{task.metric} {full:.3f} and {empty:.3f}): there is nothing that a circuit could be "
+            "faithful to."
+        )
 
 
 def evaluated_on(settings: Mapping[str, Any], model: Model, task: Task) -> dict[str, Any]:
@@ -197,18 +204,15 @@ def metric_under(
     return found.double().numpy()
 
 
-def _metrics(
-    model: Model,
-    task: Task,
-    dictionaries: Mapping[Site, Dictionary] | None,
-    each: Sequence[Sequence[Change]],
-    progress: bool,
-) -> np.ndarray:
-    """Measure the metric under each set of changes, (sets, n)."""
+def _one_by_one(
+    metric: Callable[[Any, bool], np.ndarray], progress: bool
+) -> Callable[[list[tuple[Any, bool]]], np.ndarray]:
+    """Measure each set (units, whether they are kept) in runs of its own, (sets, n)."""
     from tqdm.auto import tqdm
 
-    bar = tqdm(each, "ablating", disable=not progress, leave=False)
-    return np.stack([metric_under(model, task, dictionaries, changes) for changes in bar])
+    return lambda sets: np.stack(
+        [metric(*each) for each in tqdm(sets, "ablating", disable=not progress, leave=False)]
+    )
 
 
 def _features(
@@ -228,8 +232,8 @@ def _features(
         raise InputError("A circuit of features needs the dictionaries that it was learnt on.")
     dictionaries = as_dictionaries(model, given)
     sites = [Site.parse(name) for name in circuit.settings.get("sites") or features]
-    if missing := [str(site) for site in sites if site not in dictionaries]:
-        raise InputError(f"No dictionary was given for {', '.join(missing)} of the circuit.")
+    for site in sites:
+        expect_known(site, dictionaries, f"No dictionary was given for {site} of the circuit")
     known = {site: dictionaries[site] for site in sites}
     if acts is None and circuit.settings.get("ablation") is not None:
         return _placed(circuit, model, known, part, progress)
@@ -237,24 +241,22 @@ def _features(
         positions = str(circuit.settings.get("positions", "all"))
         acts = capture(model, known, task, positions, progress=progress)
     expect(acts, "acts", "Activations")
-    if missing := [str(site) for site in sites if site not in acts.features]:
-        known = ", ".join(map(str, acts.sites))
-        raise InputError(f"{', '.join(missing)} was not captured, only {known}.")
+    for site in sites:
+        expect_known(site, acts.sites, f"{site} was not captured")
     rows = replace(acts, features={site: acts.features[site] for site in sites})
 
-    def measure(sets: list[tuple[Any, bool]]) -> np.ndarray:
-        changes = [mean_ablation(rows, units, complement=kept) for units, kept in sets]
-        return _metrics(model, part, dictionaries, changes, progress)
+    def metric(units: Any, kept: bool) -> np.ndarray:
+        changes = mean_ablation(rows, units, complement=kept)
+        return metric_under(model, part, dictionaries, changes)
 
     captured = acts.settings.get("positions", "all")
-    about = {
-        "ablation": "mean",
-        "ablated_positions": "all" if captured == "mean" else captured,
-        "errors": "kept",
-        "unit": "feature",
-        "size": sum(map(len, features.values())),
-    }
-    return _Ablation(about, features, {}, lambda rng: random_features(rows, features, rng), measure)
+    return _Ablation(
+        ("mean", "all" if captured == "mean" else captured, "kept", "feature", _size(features)),
+        features,
+        {},
+        lambda rng: random_features(rows, features, rng),
+        _one_by_one(metric, progress),
+    )
 
 
 def _placed(
@@ -272,29 +274,28 @@ def _placed(
             for place, units in mine.items()
         }
 
-    def measure(sets: list[tuple[Any, bool]]) -> np.ndarray:
-        from tqdm.auto import tqdm
+    def metric(units: Any, kept: bool) -> np.ndarray:
+        return runs.metric_with(units, kept=kept)
 
-        bar = tqdm(sets, "ablating", disable=not progress, leave=False)
-        return np.concatenate([runs.metric_with([each], kept=kept) for each, kept in bar])
+    return _Ablation(
+        (runs.ablation, ", ".join(runs.positions), "kept", "feature", _size(mine)),
+        mine,
+        {},
+        draw,
+        _one_by_one(metric, progress),
+        {
+            name: runs.metric_with(units, kept=kept, errors="ablated")
+            for name, units, kept in (
+                ("faithfulness_errors_ablated", mine, True),
+                ("completeness_errors_ablated", mine, False),
+                ("dictionaries_keep", {}, False),
+            )
+        },
+    )
 
-    def ceilings() -> dict[str, np.ndarray]:
-        return {
-            "faithfulness_errors_ablated": runs.metric_with([mine], errors="ablated")[0],
-            "completeness_errors_ablated": runs.metric_with([mine], kept=False, errors="ablated")[
-                0
-            ],
-            "dictionaries_keep": runs.metric_with([{}], kept=False, errors="ablated")[0],
-        }
 
-    about = {
-        "ablation": runs.ablation,
-        "ablated_positions": ", ".join(runs.positions),
-        "errors": "kept",
-        "unit": "feature",
-        "size": sum(map(len, mine.values())),
-    }
-    return _Ablation(about, mine, {}, draw, measure, ceilings)
+def _size(features: Mapping[Any, np.ndarray]) -> int:
+    return sum(map(len, features.values()))
 
 
 def _heads(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablation:
@@ -309,18 +310,16 @@ def _heads(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablat
     def draw(rng: np.random.Generator) -> set[tuple[int, ...]]:
         return {listed[i] for i in rng.choice(len(listed), len(heads), replace=False)}
 
-    def replaced(these: set[tuple[int, ...]]) -> list[Change]:
-        layers = {layer: [h for at, h in sorted(these) if at == layer] for layer, _ in these}
-        return [
-            resample(Site("head_out", layer), heads=chosen)
-            for layer, chosen in sorted(layers.items())
+    def metric(units: set[tuple[int, ...]], kept: bool) -> np.ndarray:
+        replaced = sorted(every - units if kept else units)
+        changes = [
+            resample(Site("head_out", layer), heads=[head for at, head in replaced if at == layer])
+            for layer in sorted({layer for layer, _ in replaced})
         ]
+        return metric_under(model, task, None, changes)
 
-    def measure(sets: list[tuple[Any, bool]]) -> np.ndarray:
-        changes = [replaced(every - units if kept else units) for units, kept in sets]
-        return _metrics(model, task, None, changes, progress)
-
-    return _Ablation(_resampled("head", len(heads)), heads, set(), draw, measure)
+    about = ("resample", "all", None, "head", len(heads))
+    return _Ablation(about, heads, set(), draw, _one_by_one(metric, progress))
 
 
 def _components(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablation:
@@ -332,7 +331,7 @@ def _components(circuit: Circuit, model: Model, task: Task, progress: bool) -> _
     _need_corrupted(task)
     possible, size = graph.allowed.nonzero(), int(own.sum())
 
-    def draw(rng: np.random.Generator) -> torch.Tensor:
+    def draw(rng: np.random.Generator) -> Tensor:
         mask = torch.zeros_like(own)
         mask[tuple(possible[rng.choice(len(possible), size, replace=False)].T)] = True
         return mask
@@ -342,12 +341,8 @@ def _components(circuit: Circuit, model: Model, task: Task, progress: bool) -> _
         found = with_edges(model, task, dict(enumerate(kept)), progress=progress)
         return np.stack([found[i] for i in range(len(kept))])
 
-    return _Ablation(_resampled("edge", size), own, torch.zeros_like(own), draw, measure)
-
-
-def _resampled(unit: str, size: int) -> dict[str, Any]:
-    about = {"ablation": "resample", "ablated_positions": "all", "errors": None}
-    return {**about, "unit": unit, "size": size}
+    about = ("resample", "all", None, "edge", size)
+    return _Ablation(about, own, torch.zeros_like(own), draw, measure)
 
 
 def _need_corrupted(task: Task) -> None:
@@ -383,8 +378,7 @@ def random_features(
     """
     drawn = {}
     for site, features in like.items():
-        if site not in acts.features:
-            raise InputError(f"{site} was not captured, only {', '.join(map(str, acts.sites))}.")
+        expect_known(site, acts.sites, f"{site} was not captured")
         active = np.unique(acts.features[site].indices)
         if len(active) < len(features):
             raise InputError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,8 @@ from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.circuit_lasso.placed_lasso import DRAWS, randomised_scores
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
-from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.confirmed_edges import confirm_edges, judged_losses
-from circuit_toolkit.evidence.evaluation import LEAST, evaluate, with_metric
+from circuit_toolkit.evidence.evaluation import evaluate, expect_better, with_metric
 from circuit_toolkit.models import Model
 from circuit_toolkit.patching.placed_features import Ablation, Place, PlacedFeatures
 from circuit_toolkit.sites import Site
@@ -146,9 +146,7 @@ def find_circuit(
             circuit, model, known, held_out, draws=random_sets, seed=seed, progress=progress
         )
     seconds = round(time.perf_counter() - began, 1)
-    return Circuit(
-        circuit.nodes, circuit.edges, {**circuit.settings, "seconds": seconds}, circuit.evidence
-    )
+    return replace(circuit, settings={**circuit.settings, "seconds": seconds})
 
 
 def ranked(scores: Mapping[Place, np.ndarray], places: Sequence[Place]) -> list[tuple[Place, int]]:
@@ -183,20 +181,15 @@ def _curve(
     """Grow nested circuits until one is faithful and complete; say at which size."""
     from tqdm.auto import tqdm
 
-    full, empty = float(runs.metric().mean()), float(runs.metric_with([{}])[0].mean())
-    if full - empty < LEAST:
-        raise InputError(
-            f"{runs.model.name} does {runs.task.name!r} no better than with every feature ablated "
-            f"(mean {runs.task.metric} {full:.3f} and {empty:.3f}): there is nothing that a "
-            "circuit could be faithful to."
-        )
+    full, empty = float(runs.metric().mean()), float(runs.metric_with({}).mean())
+    expect_better(runs.model, runs.task, "feature", full, empty)
     found: dict[int, tuple[float, float]] = {}
     bar = tqdm(disable=not progress, desc="growing the circuit", leave=False)
 
     def holds(size: int) -> bool:
         if size not in found:
             circuit = by_place(order[:size])
-            each = [runs.metric_with([circuit], kept=kept)[0].mean() for kept in (True, False)]
+            each = [runs.metric_with(circuit, kept=kept).mean() for kept in (True, False)]
             F, C = ((float(m) - empty) / (full - empty) for m in each)
             found[size] = F, C
             bar.update()

@@ -72,6 +72,7 @@ def load_model(
             "by name: load_model(name, device='cuda')."
         )
     module: Any  # transformers wraps `to` in a way that type checkers misread
+    wrapped: Any = None
     kept: Any = tokenizer
     if isinstance(name, (str, os.PathLike)):
         label = os.fspath(name)
@@ -79,8 +80,9 @@ def load_model(
         kept = kept or _loaded(source, "AutoTokenizer")
         if remote:
             wrapped = _layout(source, kept)
-            return _checked(wrapped, wrapped._module, kept, label, architecture)
-        module = _loaded(source, "AutoModelForCausalLM", dtype=dtype, device_map=device_map)
+            module = wrapped._module
+        else:
+            module = _loaded(source, "AutoModelForCausalLM", dtype=dtype, device_map=device_map)
     elif not hasattr(name, "config") or not hasattr(name, "get_submodule"):
         raise InputError(
             f"name must be a name or folder of a model, or a module of transformers with its "
@@ -92,24 +94,14 @@ def load_model(
             raise InputError("A module needs its tokenizer: load_model(module, tokenizer).")
         if remote:
             raise InputError("remote=True wants the name of a model that NDIF hosts, no module.")
-    module = module.eval().requires_grad_(False)
-    if not hasattr(module, "hf_device_map"):
-        module = module.to(device)
-    wrapped = TransformersModel(module, tokenizer=_prepared(kept), task="text-generation")
-    return _checked(wrapped, module, kept, label, architecture)
-
-
-def _checked(
-    wrapped: Any,
-    module: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    label: str,
-    architecture: Architecture | None,
-) -> Model:
-    """Check that the parts belong together."""
-    if len(tokenizer) > module.config.vocab_size:
+    if wrapped is None:
+        module = module.eval().requires_grad_(False)
+        if not hasattr(module, "hf_device_map"):
+            module = module.to(device)
+        wrapped = TransformersModel(module, tokenizer=_prepared(kept), task="text-generation")
+    if len(kept) > module.config.vocab_size:
         raise MismatchError(
-            f"The tokenizer has {len(tokenizer)} tokens, the model {module.config.vocab_size}. "
+            f"The tokenizer has {len(kept)} tokens, the model {module.config.vocab_size}. "
             "Load both from the same place."
         )
     architecture = architecture or architecture_of(module.config.model_type)

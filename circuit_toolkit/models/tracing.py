@@ -196,38 +196,37 @@ def _per_head(edit: Edit, model: Model) -> Edit:
 
 
 def _handed_on(
-    look: Callable[[Tensor], Tensor], use: Callable[[Tensor, Tensor], Tensor]
+    first: Callable[[Tensor], tuple[Tensor, Tensor]], then: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Edit, Edit]:
-    """Two edits: look at one port, which stays, and use what was seen at a later one."""
+    """Two edits: of one port, which also keeps something, and of a later one, which uses that."""
     held: list[Tensor] = []
 
-    def first(x: Tensor) -> Tensor:
-        held.append(look(x))
-        return x
+    def keeping(x: Tensor) -> Tensor:
+        new, kept = first(x)
+        held.append(kept)
+        return new
 
-    return first, lambda y: use(y, held.pop())
+    return keeping, lambda y: then(y, held.pop())
 
 
 def _of_heads(edit: Edit, model: Model, layer: int) -> tuple[Edit, Edit]:
     """Two edits: from flat z the sum over heads of what an edit of `head_out` changes; add it."""
 
-    def difference(x: Tensor) -> Tensor:
+    def difference(x: Tensor) -> tuple[Tensor, Tensor]:
         out = _head_out(model, layer, x.unflatten(-1, (model.n_heads, model.d_head)))
-        return (edit(out) - out).sum(-2)
+        return x, (edit(out) - out).sum(-2)
 
     return _handed_on(difference, torch.add)
 
 
 def _and_difference(edit: Edit) -> tuple[Edit, Edit]:
     """Two edits: change one port, and add the same difference at a later one."""
-    held: list[Tensor] = []
 
-    def change(x: Tensor) -> Tensor:
+    def change(x: Tensor) -> tuple[Tensor, Tensor]:
         new = edit(x)
-        held.append(new - x)
-        return new
+        return new, new - x
 
-    return change, lambda y: y + held.pop()
+    return _handed_on(change, torch.add)
 
 
 def _of_norm(edit: Edit, model: Model, layer: int) -> tuple[Edit, Edit]:
@@ -239,7 +238,7 @@ def _of_norm(edit: Edit, model: Model, layer: int) -> tuple[Edit, Edit]:
     def replaced(y: Tensor, new: Tensor) -> Tensor:
         return (new * weight if bias is None else new * weight + bias).to(y.dtype)
 
-    return _handed_on(lambda x: edit(normalised(x, norm, row)), replaced)
+    return _handed_on(lambda x: (x, edit(normalised(x, norm, row))), replaced)
 
 
 @contextmanager

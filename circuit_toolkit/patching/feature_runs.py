@@ -145,14 +145,6 @@ class FeatureRuns:
         within = torch.cat([torch.arange(k, device=rows.device) for k in counts[rows].tolist()])
         return torch.repeat_interleave(first[rows], counts[rows]) + within
 
-    def changing(self, site: Site) -> Tensor:
-        """Return which features are changed at all on which prompts, shape (n, p)."""
-        return self.pooled((self.deltas[site] != 0).float()) > 0
-
-    def mean_activations(self) -> dict[Site, np.ndarray]:
-        """Average every feature over tokens, then prompts, (p,)."""
-        return {site: self.pooled(self.acts[site]).mean(0).cpu().numpy() for site in self.sites}
-
     def run(
         self,
         rows: Tensor,
@@ -193,11 +185,6 @@ class FeatureRuns:
         batch, grad = rows_of(self.batch, rows), leaves is not None
         out = run(self.model, batch, read, write, last_logits=True, grad=grad)
         return found, out[LOGITS] if logits else None
-
-    def metric_change(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Return how much the metric changed, shape (B,), from the logits (B, 1, V) of a run."""
-        plain = self.task.metric_of(self.logits[rows], rows.tolist())
-        return (self.task.metric_of(logits, rows.tolist()) - plain).detach().float()
 
     def _owner(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         counts = self.where.sum(1) if rows is None else self.where[rows].sum(1)

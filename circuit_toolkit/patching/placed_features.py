@@ -7,8 +7,10 @@ itself to see what follows from it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal, Self
 
@@ -59,35 +61,27 @@ class PlacedFeatures:
         task: Task,
         positions: str | Sequence[str] | None = None,
         ablation: Ablation | None = None,
-        *,
-        means: Mapping[Place, Any] | None = None,
     ) -> Self:
-        """Run prompts once; `means` (F,) may be those of other prompts."""
+        """Run prompts once."""
         ordered = as_dictionaries(model, dictionaries)
         ablation = ablation or ("corrupted" if task.corrupted else "mean")
         one_of(ablation, "ablation", "corrupted", "mean")
-        bos = shared_bos(ordered)
-        pairs = tokenized_pairs(model, task, bos=bos, corrupted=ablation == "corrupted")
+        corrupted = ablation == "corrupted"
+        pairs = tokenized_pairs(model, task, bos=shared_bos(ordered), corrupted=corrupted)
         where = _where(task, pairs.clean, positions)
         first = min(ordered)
         blocks = first.layer + (first.kind == "resid_post")
         before = [Site("resid_post", blocks - 1)] if blocks and not model.edits else []
-        found = _read(model, ordered, pairs.clean, where, before)
-        acts, error = found.acts, found.error
-        if ablation == "corrupted":
-            other = _read(model, ordered, pairs.corrupted, where, [])
-            reference, replaced = other.acts, other.error
+        acts, error, whole = _read(model, ordered, pairs.clean, where, [LOGITS, *before])
+        if corrupted:
+            reference, replaced, _ = _read(model, ordered, pairs.corrupted, where)
         else:
-            known = (
-                {place: each.mean(0) for place, each in acts.items()} if means is None else means
+            reference, replaced = (
+                {place: each.mean(0).expand_as(each) for place, each in table.items()}
+                for table in (acts, error)
             )
-            reference = {
-                place: torch.as_tensor(known[place]).to(each).expand_as(each)
-                for place, each in acts.items()
-            }
-            replaced = {place: each.mean(0).expand_as(each) for place, each in error.items()}
-        start = (blocks, found.before) if found.before is not None else None
-        rest = (acts, reference, replaced, found.logits, start, ablation)
+        start = (blocks, whole[before[0]]) if before else None
+        rest = (acts, reference, replaced, whole[LOGITS][:, -1], start, ablation)
         return cls(model, ordered, task, pairs.clean, where, *rest)
 
     def __len__(self) -> int:
@@ -97,15 +91,12 @@ class PlacedFeatures:
     def subset(self, n: int) -> Self:
         """Keep the first n prompts."""
         n = min(n, len(self))
-
-        def first(table: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
-            return {key: value[:n] for key, value in table.items()}
-
+        tables = {name: getattr(self, name).items() for name in TABLES}
         return replace(
             self,
             task=self.task.subset(n),
             batch=rows_of(self.batch, slice(0, n)),
-            **{name: first(getattr(self, name)) for name in TABLES},
+            **{name: {key: each[:n] for key, each in table} for name, table in tables.items()},
             logits=self.logits[:n],
             start=(self.start[0], self.start[1][:n]) if self.start else None,
         )
@@ -128,11 +119,8 @@ class PlacedFeatures:
 
     def changed(self, units: Units) -> np.ndarray:
         """Return on which prompts an ablation changes features, (features, n)."""
-        each = [
-            self.acts[place][:, listed] != self.reference[place][:, listed]
-            for place in self.places
-            if len(listed := _units(units, place))
-        ]
+        listed = {place: _units(units, place) for place in self.places}
+        each = [self.acts[at][:, i] != self.reference[at][:, i] for at, i in listed.items()]
         return torch.cat(each, 1).T.cpu().numpy()
 
     def active(self) -> dict[Place, np.ndarray]:
@@ -141,29 +129,17 @@ class PlacedFeatures:
         return {place: mask.nonzero()[:, 0].cpu().numpy() for place, mask in changed.items()}
 
     def metric_with(
-        self,
-        circuits: Iterable[Units],
-        *,
-        kept: bool = True,
-        errors: Errors = "kept",
-        progress: bool = False,
+        self, units: Units, *, kept: bool = True, errors: Errors = "kept"
     ) -> np.ndarray:
-        """Measure every prompt, shape (circuits, n), with only a circuit kept, or with it ablated.
+        """Measure every prompt, shape (n,), with only a circuit kept, or with it ablated.
 
         Everything else at these places is ablated; what the dictionaries leave unexplained is kept,
         or ablated as well.
         """
-        from tqdm.auto import tqdm
-
-        bar = tqdm(list(circuits), "ablating", disable=not progress, leave=False)
-        rows = [self._metric_with(units, kept, errors) for units in bar]
-        return np.stack(rows) if rows else np.zeros((0, len(self)))
-
-    def _metric_with(self, units: Units, kept: bool, errors: Errors) -> np.ndarray:
         masks = {}
         for place, acts in self.acts.items():
             mask = torch.zeros(acts.shape[1], dtype=torch.bool, device=acts.device)
-            mask[torch.as_tensor(np.asarray(units.get(place, []), dtype=np.int64))] = True
+            mask[_units(units, place)] = True
             masks[place] = mask if kept else ~mask
         measured = []
         for rows in row_slices(len(self), SIZE):
@@ -185,6 +161,7 @@ class PlacedFeatures:
     ) -> dict[Site, Edit]:
         """Keep some features at every place, and set the others to their reference."""
         found: dict[Site, Edit] = {}
+        keep = errors == "kept"
         for site, dictionary in self.dictionaries.items():
             held: dict[str, Tensor] = {}
 
@@ -195,18 +172,17 @@ class PlacedFeatures:
                     seen = x[torch.arange(len(x)), at[rows]]
                     old = each.encode(seen)
                     new = torch.where(masks[place], old, self.reference[place][rows])
-                    held[position] = (
-                        each.difference(old, new, seen)
-                        if errors == "kept"
-                        else each.decode(new, seen) + self.error[place][rows]
-                    )
+                    if keep:
+                        held[position] = each.difference(old, new, seen)
+                    else:
+                        held[position] = each.decode(new, seen) + self.error[place][rows]
                 return x
 
             def put(y: Tensor, held: dict[str, Tensor] = held) -> Tensor:
                 y = y.clone()
                 for position, value in held.items():
                     here = torch.arange(len(y)), self.where[position][rows]
-                    y[here] = (y[here] + value if errors == "kept" else value).to(y)
+                    y[here] = (y[here] + value if keep else value).to(y)
                 return y
 
             if dictionary.out == site:
@@ -224,13 +200,15 @@ class PlacedFeatures:
         and of the metric, shape (sources, n): as it is minus without the source. Rows and columns
         are in the order of the places.
         """
-        asked = {place: _units(sources, place) for place in self.places}
-        ends = {place: _units(targets, place) for place in self.places}
-        first, column = (_offsets(each) for each in (asked, ends))
-        on_features = np.zeros((_total(asked), _total(ends), len(self)), np.float32)
-        on_metric = np.zeros((_total(asked), len(self)))
+        asked, ends = (
+            {place: _units(each, place) for place in self.places} for each in (sources, targets)
+        )
+        changed = self.changed(sources)
+        pairs = torch.from_numpy(changed).nonzero()  # (runs, 2), a source and a prompt
+        column = dict(zip(ends, np.cumsum([0, *map(len, ends.values())]).tolist(), strict=False))
+        on_features = np.zeros((len(changed), sum(map(len, ends.values())), len(self)), np.float32)
+        on_metric = np.zeros(changed.shape)
         plain = torch.from_numpy(self.metric())
-        pairs = torch.cat([self._changing(place, asked[place], first[place]) for place in asked])
         numbers = torch.cat([torch.full((len(asked[at]),), i) for i, at in enumerate(asked)])
         units = torch.cat(list(asked.values()))
         for part in row_slices(len(pairs), SIZE, progress, "ablating features"):
@@ -251,44 +229,38 @@ class PlacedFeatures:
                 on_features[which[:, None], columns, rows[:, None]] = there.cpu().numpy()
         return on_features, on_metric
 
-    def _changing(self, place: Place, units: Tensor, first: int) -> Tensor:
-        """Pair sources, counted from `first`, with the prompts where they change, (m, 2)."""
-        differ = self.acts[place][:, units] != self.reference[place][:, units]
-        found = differ.T.nonzero().cpu()
-        found[:, 0] += first
-        return found
-
     def _single(
         self, used: Mapping[Place, Tensor], rows: Tensor, units: Tensor
     ) -> dict[Site, Edit]:
         """Set one feature of each row to its reference; `used` says which rows are of a place."""
-        added: dict[Site, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        for (site, position), chosen in used.items():
-            lines, place = chosen.nonzero()[:, 0], (site, position)
+        parts = []
+        for place, chosen in used.items():
+            lines = chosen.nonzero()[:, 0]
             prompts, mine = rows[lines], units[lines]
             change = (self.reference[place] - self.acts[place])[prompts, mine]
-            directions = decoder_rows(self.model, self.dictionaries[site])[mine]
-            at = self.where[position][prompts]
-            added.setdefault(site, []).append((lines, at, change[:, None] * directions))
-        return {
-            self.dictionaries[site].out: lambda y, parts=parts: _added(y, parts)
-            for site, parts in added.items()
-        }
+            directions = decoder_rows(self.model, self.dictionaries[place[0]])[mine]
+            at = self.where[place[1]][prompts]
+            parts.append((place[0], lines, at, change[:, None] * directions))
+        return self._adding(parts)
 
     def adding(
         self, added: Mapping[Place, Tensor], units: Mapping[Place, Tensor], rows: slice
     ) -> dict[Site, Edit]:
         """Add (B, p) to features at places, by what their directions add to the model."""
-        found: dict[Site, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        parts = []
         for (site, position), value in added.items():
             directions = decoder_rows(self.model, self.dictionaries[site])
             moved = value @ directions[units[site, position]].to(value)
             at = self.where[position][rows]
-            found.setdefault(site, []).append((torch.arange(len(at)), at, moved))
-        return {
-            self.dictionaries[site].out: lambda y, parts=parts: _added(y, parts)
-            for site, parts in found.items()
-        }
+            parts.append((site, torch.arange(len(at)), at, moved))
+        return self._adding(parts)
+
+    def _adding(self, parts: Iterable[tuple[Site, Tensor, Tensor, Tensor]]) -> dict[Site, Edit]:
+        """Add vectors (m, D) at rows and tokens to what dictionaries of sites write."""
+        found: dict[Site, list[tuple[Tensor, ...]]] = {}
+        for site, *part in parts:
+            found.setdefault(self.dictionaries[site].out, []).append(tuple(part))
+        return {site: partial(_added, each) for site, each in found.items()}
 
     def _watch(
         self,
@@ -315,31 +287,11 @@ def _units(chosen: Units, place: Place) -> Tensor:
     return torch.as_tensor(np.asarray(chosen.get(place, []), dtype=np.int64))
 
 
-def _offsets(units: Mapping[Place, Tensor]) -> dict[Place, int]:
-    """Row of the first feature of each place."""
-    return dict(zip(units, np.cumsum([0, *map(len, units.values())]).tolist(), strict=False))
-
-
-def _total(units: Mapping[Place, Tensor]) -> int:
-    return sum(map(len, units.values()))
-
-
-def _added(y: Tensor, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Add vectors (m, D) at rows and tokens."""
+def _added(parts: Iterable[tuple[Tensor, ...]], y: Tensor) -> Tensor:
     y = y.clone()
     for lines, at, vectors in parts:
         y[lines, at] += vectors.to(y)
     return y
-
-
-@dataclass
-class _Read:
-    """What one run of all prompts gave at the places."""
-
-    acts: dict[Place, Tensor]
-    error: dict[Place, Tensor]
-    logits: Tensor
-    before: Tensor | None
 
 
 def _read(
@@ -347,30 +299,26 @@ def _read(
     dictionaries: Mapping[Site, Dictionary],
     batch: Batch,
     where: Mapping[str, Tensor],
-    before: Sequence[Site],
-) -> _Read:
-    sites = dict.fromkeys([*dictionaries, *(each.out for each in dictionaries.values()), *before])
-    acts: dict[Place, list[Tensor]] = {}
-    error: dict[Place, list[Tensor]] = {}
-    logits, starts = [], []
+    also: Sequence[Site] = (),
+) -> tuple[dict[Place, Tensor], dict[Place, Tensor], dict[Site, Tensor]]:
+    """Features at places, what dictionaries leave unexplained there, and all of other sites."""
+    sites = dict.fromkeys([*dictionaries, *(each.out for each in dictionaries.values()), *also])
+    acts, error, whole = defaultdict(list), defaultdict(list), defaultdict(list)
     for rows in row_slices(len(batch.ids), SIZE):
-        found = run(model, rows_of(batch, rows), [*sites, LOGITS], last_logits=True)
-        logits.append(found[LOGITS][:, -1])
-        starts += [found[site] for site in before]
+        found = run(model, rows_of(batch, rows), [*sites], last_logits=True)
+        for site in also:
+            whole[site].append(found[site])
         for site, dictionary in dictionaries.items():
             for position, at in where.items():
-                here = torch.arange(len(logits[-1])), at[rows]
+                here = torch.arange(len(at[rows])), at[rows]
                 x, y = found[site][here], found[dictionary.out][here]
                 coded = dictionary.encode(x)
-                acts.setdefault((site, position), []).append(coded)
-                left = y.float() - dictionary.decode(coded, x)
-                error.setdefault((site, position), []).append(left)
-    return _Read(
-        {place: torch.cat(parts) for place, parts in acts.items()},
-        {place: torch.cat(parts) for place, parts in error.items()},
-        torch.cat(logits),
-        torch.cat(starts) if starts else None,
+                acts[site, position].append(coded)
+                error[site, position].append(y.float() - dictionary.decode(coded, x))
+    first, second, third = (
+        {key: torch.cat(parts) for key, parts in table.items()} for table in (acts, error, whole)
     )
+    return first, second, third
 
 
 def named_positions(task: Task) -> list[str]:
@@ -378,13 +326,9 @@ def named_positions(task: Task) -> list[str]:
     ends = {"last": (-1,) * len(task), **task.positions}
     found: list[str] = ["last"]
     for name in task.positions:
-        if not any(_meet(ends[name], ends[other]) for other in found):
+        if not any(a == b for other in found for a, b in zip(ends[name], ends[other], strict=True)):
             found.append(name)
     return [*found[1:], "last"]
-
-
-def _meet(one: Sequence[int], other: Sequence[int]) -> bool:
-    return any(a == b for a, b in zip(one, other, strict=True))
 
 
 def _where(task: Task, batch: Batch, positions: str | Sequence[str] | None) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def test_a_circuit_kept_or_ablated_is_the_intervention(tiny, runs, task, kept):
         tiny, task, changes(runs, circuit, all_but=kept),
         dictionaries=runs.dictionaries, progress=False,
     )  # fmt: skip
-    found = runs.metric_with([circuit], kept=kept)[0]
+    found = runs.metric_with(circuit, kept=kept)
     np.testing.assert_allclose(found, expected.metric.numpy(), atol=2e-4)  # float32 logits
     assert np.abs(found - runs.metric()).max() > 0.01
 
@@ -60,8 +60,7 @@ def test_a_circuit_kept_or_ablated_is_the_intervention(tiny, runs, task, kept):
 def test_nothing_ablated_is_the_model_and_the_runs_are_those_of_intervene(tiny, runs, task):
     plain = intervene(tiny, task, [], progress=False).metric.numpy()
     np.testing.assert_allclose(runs.metric(), plain, atol=1e-4)
-    np.testing.assert_allclose(runs.metric_with([{}], kept=False)[0], plain, atol=1e-4)
-    assert runs.metric_with([]).shape == (0, 40)
+    np.testing.assert_allclose(runs.metric_with({}, kept=False), plain, atol=1e-4)
 
 
 def test_features_and_errors_of_the_corrupted_prompt_are_its_stream(tiny, tiny_saes, task):
@@ -70,10 +69,10 @@ def test_features_and_errors_of_the_corrupted_prompt_are_its_stream(tiny, tiny_s
     runs = PlacedFeatures.of(tiny, saes, task, POSITIONS, "corrupted")
     patched = [resample(SITES[1], positions=position) for position in POSITIONS]
     expected = intervene(tiny, task, patched, progress=False).metric.numpy()
-    found = runs.metric_with([{}], errors="ablated")[0]
+    found = runs.metric_with({}, errors="ablated")
     np.testing.assert_allclose(found, expected, atol=2e-4)
     everything = {place: np.arange(acts.shape[1]) for place, acts in runs.acts.items()}
-    kept = runs.metric_with([everything], errors="ablated")[0]
+    kept = runs.metric_with(everything, errors="ablated")
     assert np.abs(kept - runs.metric()).max() > 0.01, "the errors were ablated"
 
 
@@ -107,9 +106,7 @@ def test_single_ablations_are_interventions_of_one_feature(tiny, runs, task):
 def test_fewer_prompts_are_the_first_ones(runs):
     few, circuit = runs.subset(7), some(runs)
     assert len(few) == 7 and few.positions == POSITIONS
-    np.testing.assert_allclose(
-        few.metric_with([circuit])[0], runs.metric_with([circuit])[0][:7], atol=1e-4
-    )
+    np.testing.assert_allclose(few.metric_with(circuit), runs.metric_with(circuit)[:7], atol=1e-4)
 
 
 def test_positions_are_tokens_of_their_own(tiny, tiny_saes, task):
