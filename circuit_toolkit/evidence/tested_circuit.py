@@ -229,24 +229,22 @@ def _drawn(
     inner = {place: placed[place] for place in runs.places if place in placed}
     on_features, on_metric = runs.effects(inner, inner, progress=progress)
     metric = float(runs.metric().mean())
-    tables = []
-    for (site, position), units in inner.items():
-        names = labels.get(site)
-        tables.append(
-            new_nodes(
-                len(units),
-                site=str(site),
-                position=position,
-                index=units,
-                activation=runs.acts[site, position][:, units].mean(0).numpy(),
-                label="" if names is None else [names[unit] for unit in units.tolist()],
-            )
-        )
-    nodes = np.concatenate([*tables, new_nodes(1, TARGET, label=runs.task.metric)])
+    listed = [(at, unit) for at, units in inner.items() for unit in units.tolist()]
+    means = [runs.acts[place][:, units].mean(0).numpy() for place, units in inner.items()]
+    n = len(listed)
+    table = new_nodes(
+        n,
+        site=[str(site) for (site, _), _ in listed],
+        position=[position for (_, position), _ in listed],
+        index=[unit for _, unit in listed],
+        activation=np.concatenate([*means, []]),
+        label=[labels[site][unit] if site in labels else "" for (site, _), unit in listed],
+    )
+    nodes = np.concatenate([table, new_nodes(1, TARGET, label=runs.task.metric)])
     nodes["score"][:-1] = np.abs(on_metric.mean(1)) / max(abs(metric), 1e-9)
     nodes["score"][-1], nodes["activation"][-1] = 1.0, metric
-    depth = np.array([sites.index(site) for (site, _), each in inner.items() for _ in each])
-    n, changed = len(depth), runs.changed(inner)
+    depth = np.array([sites.index(site) for (site, _), _ in listed])
+    changed = runs.changed(inner)
     mean = np.abs(nodes["activation"][:-1])
     pairs = [(s, t) for s in range(n) for t in np.flatnonzero(depth == depth[s] + 1).tolist()]
     losses = [on_features[s, t] / max(float(mean[t]), 1e-9) for s, t in pairs]

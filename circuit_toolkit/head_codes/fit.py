@@ -71,19 +71,15 @@ class HeadCodesFit:
         how many pairs of codes only positives have in the two, as published.
         """
         b = self.counted.shape[1]
-        if self.settings["score"] == "change":
-            together = []
-            for moved, mask in zip(self.moved, self.counted, strict=True):
+        found = []
+        for codes, moved, mask in zip(self.codes, self.moved, self.counted, strict=True):
+            if self.settings["score"] == "change":
                 chosen = moved[mask].reshape(mask.sum(), -1)
-                together.append(np.sqrt(chosen.T @ chosen / len(chosen)))
-            return np.stack(together)
-        flat = self.codes.reshape(*self.codes.shape[:2], -1)
-        return np.stack(
-            [
-                unique_pairs(code[:b][mask], code[b:][mask])
-                for code, mask in zip(flat, self.counted, strict=True)
-            ]
-        )
+                found.append(np.sqrt(chosen.T @ chosen / len(chosen)))
+            else:
+                flat = codes.reshape(len(codes), -1)
+                found.append(unique_pairs(flat[:b][mask], flat[b:][mask]))
+        return np.stack(found)
 
     @property
     def heads_in_pairs(self) -> np.ndarray:

@@ -58,7 +58,7 @@ def run_components(
             f"{model.name} carries interventions, under which it is no sum of its components. Pass "
             "the model as it was loaded."
         )
-    notes = _Notes(graph, offset, base)
+    notes = _Notes(model, graph, offset, base)
     edits: dict[Port, list[Edit]] = {}
 
     def at(name: str, side: str, layer: int, edit: Edit) -> None:
@@ -66,11 +66,10 @@ def run_components(
 
     at("", "input", 0, notes.one_wrote)  # the embedding
     for layer in range(model.n_layers):
-        heads = _Heads(model, layer)
-        at("", "input", layer, partial(notes.heads_read, 2 * layer, heads))
+        at("", "input", layer, partial(notes.heads_read, layer))
         for name in ("queries", "keys", "values"):
-            at(name, "output", layer, partial(heads.projected, name))
-        at("out_proj", "input", layer, partial(notes.heads_wrote, heads))
+            at(name, "output", layer, partial(notes.projected, layer, name))
+        at("out_proj", "input", layer, partial(notes.heads_wrote, layer))
         at("mlp_norm", "input", layer, partial(notes.one_reads, 2 * layer + 1))
         at("mlp_out", "output", layer, notes.one_wrote)
     edits[(model.architecture.final_norm, "input")] = [partial(notes.one_reads, 2 * model.n_layers)]
@@ -81,11 +80,12 @@ def run_components(
 class _Notes:
     """What a run has shown so far, and the edits that note it and add the offsets."""
 
-    def __init__(self, graph: Graph, offset: Offset | None, base: Tensor | None):
-        self.graph, self.offset, self.base = graph, offset, base
+    def __init__(self, model: Model, graph: Graph, offset: Offset | None, base: Tensor | None):
+        self.model, self.graph, self.offset, self.base = model, graph, offset, base
         self.inputs: list[Tensor] = []  # a slot each, (B, T, D)
         self.whole: Tensor | None = None  # (B, writers, T, D), n of them written
         self.n = 0
+        self.normed: Tensor | None = None  # (B, H or 1, T, D); None: heads read the stream
 
     def outputs(self) -> Tensor:
         """Return all that was written so far, (B, writers, T, D), without its graph."""
@@ -105,9 +105,10 @@ class _Notes:
         self._add(x[:, None])
         return x
 
-    def heads_wrote(self, heads: _Heads, z: Tensor) -> Tensor:
-        """Note what heads write, from z."""
-        self._add(heads.written(z))
+    def heads_wrote(self, layer: int, z: Tensor) -> Tensor:
+        """Note what each head writes, from z of all, (B, T, H * d_head)."""
+        heads = z.unflatten(-1, (self.model.n_heads, self.model.d_head))
+        self._add(torch.einsum("bthe,hed->bhtd", heads, output_matrix(self.model, layer)))
         return z
 
     def _seen(self, slot: int, x: Tensor) -> Tensor | None:
@@ -127,30 +128,19 @@ class _Notes:
         seen = self._seen(slot, x)
         return x if seen is None else seen[:, 0]
 
-    def heads_read(self, slot: int, heads: _Heads, x: Tensor) -> Tensor:
+    def heads_read(self, layer: int, x: Tensor) -> Tensor:
         """Let heads read their own inputs, (B, H or 1, T, D); the stream beside them stays."""
-        seen, row = self._seen(slot, x), heads.model.architecture
-        heads.normed = None if seen is None else normed(seen, heads.norm, row)
+        seen, row = self._seen(2 * layer, x), self.model.architecture
+        norm = in_block(self.model, row.attn_norm, layer)
+        self.normed = None if seen is None else normed(seen, norm, row)
         return x
 
-
-class _Heads:
-    """The heads of a layer: what each projects from its own input, and what it writes."""
-
-    def __init__(self, model: Model, layer: int):
-        self.model, self.layer = model, layer
-        self.norm = in_block(model, model.architecture.attn_norm, layer)
-        self.normed: Tensor | None = None  # (B, H or 1, T, D); None: heads read the stream
-
-    def projected(self, name: Literal["queries", "keys", "values"], y: Tensor) -> Tensor:
+    def projected(
+        self, layer: int, name: Literal["queries", "keys", "values"], y: Tensor
+    ) -> Tensor:
         """Put the queries, keys or values of every head's own input in place of the stream's."""
         if self.normed is None:
             return y
-        matrices, bias = input_matrices(self.model, self.layer, name)
+        matrices, bias = input_matrices(self.model, layer, name)
         own = torch.einsum("bhtd,hde->bthe", self.normed.expand(-1, len(bias), -1, -1), matrices)
         return with_heads(y, own + bias, name, self.model.architecture)
-
-    def written(self, z: Tensor) -> Tensor:
-        """Return what each head writes, (B, H, T, D), from z of all, (B, T, H * d_head)."""
-        heads = z.unflatten(-1, (self.model.n_heads, self.model.d_head))
-        return torch.einsum("bthe,hed->bhtd", heads, output_matrix(self.model, self.layer))

@@ -86,29 +86,25 @@ def _trace(
         for module, value in skipped:
             module.skip(value)
         for module, side, number, changes, keep in steps:
-            if side == "input":
-                value = module.input
-            elif side == "output":
-                value = module.output
-            elif side == "logits":
-                value = module.output.logits
-            else:
+            if side == "pattern":
                 call = module.source.attention_interface_1  # the call; _0 is the lookup
                 heads = call.inputs[0][3]  # values, (B, key-value heads, T, d_head)
                 value = call.output[1]
+            elif side == "logits":
+                value = module.output.logits
+            else:
+                value = getattr(module, side)
             for change in changes:
                 value = change(value)
             if changes:
-                if side == "input":
-                    module.input = value
-                elif side == "output":
-                    module.output = value
-                elif side == "logits":
-                    module.output.logits = value
-                else:
+                if side == "pattern":
                     shared = value.shape[1] // heads.shape[1]
                     z = value @ heads.repeat_interleave(shared, dim=1)  # (B, H, T, d_head)
                     call.output = (z.transpose(1, 2).contiguous(), value)
+                elif side == "logits":
+                    module.output.logits = value
+                else:
+                    setattr(module, side, value)
             if keep:
                 values[number] = value
         if stop:

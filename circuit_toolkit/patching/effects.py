@@ -77,7 +77,14 @@ def edge_patching(
     """
     sizes: dict[str, Any] = {"n_prompts": n_prompts, "batch_size": batch_size, "progress": progress}
     options: dict[str, Any] = {"swap": swap, "response": response, "seed": seed}
-    return _patched("edge patching", model, task, average, sizes, options)
+
+    def effects(graph: Graph) -> Tensor:
+        each = patching_effects(model, task, [[edge] for edge in graph.edges], **sizes, **options)
+        found = torch.zeros(len(each), *graph.allowed.shape)
+        found[:, graph.allowed] = each
+        return found
+
+    return circuit_of_effects("edge patching", model, task, effects, average, options)
 
 
 def activation_patching(
@@ -113,27 +120,12 @@ def activation_patching(
     """
     sizes: dict[str, Any] = {"n_prompts": n_prompts, "batch_size": batch_size, "progress": progress}
     options: dict[str, Any] = {"swap": swap, "response": response, "seed": seed}
-    return _patched("node patching", model, task, average, sizes, options)
 
-
-def _patched(
-    method: str,
-    model: Model,
-    task: PromptPairs,
-    average: Average,
-    sizes: dict[str, Any],
-    options: dict[str, Any],
-) -> Circuit:
     def effects(graph: Graph) -> Tensor:
-        if method == "node patching":
-            sets = [edges_out_of(graph, name) for name in graph.writers]
-            return patching_effects(model, task, sets, **sizes, **options)
-        each = patching_effects(model, task, [[edge] for edge in graph.edges], **sizes, **options)
-        found = torch.zeros(len(each), *graph.allowed.shape)
-        found[:, graph.allowed] = each
-        return found
+        sets = [edges_out_of(graph, name) for name in graph.writers]
+        return patching_effects(model, task, sets, **sizes, **options)
 
-    return circuit_of_effects(method, model, task, effects, average, options)
+    return circuit_of_effects("node patching", model, task, effects, average, options)
 
 
 def circuit_of_effects(
