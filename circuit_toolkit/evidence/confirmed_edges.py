@@ -77,7 +77,13 @@ def confirm_edges(
     expect(model, "model", "Model")
     level = number(level, "level", 0, 1, open_low=True)
     part = with_metric(task).subset(whole(n_prompts, "n_prompts", 1))
-    placed = placed_of(circuit)
+    placed = circuit.placed_features()
+    kinds = set(circuit.nodes["kind"].tolist()) - {TARGET}
+    if not placed or kinds != {"feature"}:
+        raise InputError(
+            "This needs a circuit of features, got one of "
+            f"{', '.join(sorted(kinds)) or 'nothing but a target'}."
+        )
     sites = {site: dictionaries[site] for site in dict.fromkeys(site for site, _ in placed)}
     positions = list(dict.fromkeys(position for _, position in placed))
     runs = PlacedFeatures.of(model, sites, part, positions, ablation)
@@ -94,18 +100,6 @@ def confirm_edges(
 
 
 _STATUS = ("confirmed", "refuted", "untested")
-
-
-def placed_of(circuit: Circuit) -> dict[Place, np.ndarray]:
-    """Return the features of a circuit by place; refuse one that has none."""
-    placed = circuit.placed_features()
-    kinds = set(circuit.nodes["kind"].tolist()) - {TARGET}
-    if not placed or kinds != {"feature"}:
-        raise InputError(
-            "This needs a circuit of features, got one of "
-            f"{', '.join(sorted(kinds)) or 'nothing but a target'}."
-        )
-    return placed
 
 
 def _judged(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -151,17 +152,12 @@ def find_circuit(
 
 def ranked(scores: Mapping[Place, np.ndarray], places: Sequence[Place]) -> list[tuple[Place, int]]:
     """Features with any effect, the best of each site in turn."""
-    by_site: dict[Site, list[tuple[float, int, Place, int]]] = {}
-    for order, place in enumerate(places):
-        for unit in np.flatnonzero(scores[place]).tolist():
-            entry = (-abs(float(scores[place][unit])), order, place, unit)
-            by_site.setdefault(place[0], []).append(entry)
-    rounds = [
-        (number, order, place, unit)
-        for site in by_site.values()
-        for number, (_, order, place, unit) in enumerate(sorted(site, key=lambda each: each[:2]))
-    ]
-    return [(place, unit) for _, _, place, unit in sorted(rounds, key=lambda each: each[:2])]
+    by_site: dict[Site, list[tuple[Place, int]]] = {}
+    for place in places:
+        units = np.flatnonzero(scores[place]).tolist()
+        by_site.setdefault(place[0], []).extend((place, unit) for unit in units)
+    best = [sorted(each, key=lambda at: -abs(scores[at[0]][at[1]])) for each in by_site.values()]
+    return [at for rank in zip_longest(*best) for at in rank if at is not None]
 
 
 def by_place(nodes: Sequence[tuple[Place, int]]) -> dict[Place, np.ndarray]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import described, one_of, whole
+from circuit_toolkit.arguments import described, expect_known, one_of, whole
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
@@ -308,9 +308,7 @@ def _end_of(
     offsets = {"resid_pre": 0, "resid_mid": 1, "resid_post": 2}
     if graph.parallel:
         del offsets["resid_mid"]
-    if site not in dictionaries:
-        known = ", ".join(map(str, dictionaries)) or "none"
-        raise InputError(f"No dictionary was given for {site}, only for {known}.")
+    expect_known(site, dictionaries, f"No dictionary was given for {site}")
     dictionary = dictionaries[site]
     if site.kind not in offsets or dictionary.kind != "sae":
         raise InputError(

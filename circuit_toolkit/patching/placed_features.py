@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import described, one_of
+from circuit_toolkit.arguments import described, expect_known, one_of
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.dictionaries.directions import decoder_rows
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -219,7 +219,7 @@ class PlacedFeatures:
             write = self._single(used, rows, units[which])
             seen: dict[Place, Tensor] = {}
             for site in dict.fromkeys(site for site, _ in later):
-                write[site] = self._watch(site, rows, later, seen, write.get(site))
+                write[site] = partial(self._watch, site, rows, later, seen, write.get(site))
             logits = self.run(rows, write, [LOGITS])[LOGITS][:, -1]
             lost = plain[rows] - torch.from_numpy(self.metric(logits, rows.tolist()))
             on_metric[which, rows] = lost
@@ -269,18 +269,14 @@ class PlacedFeatures:
         targets: Mapping[Place, Tensor],
         seen: dict[Place, Tensor],
         edit: Edit | None,
-    ) -> Edit:
+        x: Tensor,
+    ) -> Tensor:
         """Encode target features of a site before anything is changed there."""
-
-        def watch(x: Tensor) -> Tensor:
-            for place, units in targets.items():
-                if place[0] == site:
-                    values = x[torch.arange(len(x)), self.where[place[1]][rows]]
-                    acts = self.dictionaries[site].encode(values)
-                    seen[place] = acts[:, units]
-            return edit(x) if edit else x
-
-        return watch
+        for place, units in targets.items():
+            if place[0] == site:
+                values = x[torch.arange(len(x)), self.where[place[1]][rows]]
+                seen[place] = self.dictionaries[site].encode(values)[:, units]
+        return edit(x) if edit else x
 
 
 def _units(chosen: Units, place: Place) -> Tensor:
@@ -333,17 +329,13 @@ def named_positions(task: Task) -> list[str]:
 
 def _where(task: Task, batch: Batch, positions: str | Sequence[str] | None) -> dict[str, Tensor]:
     """Return the token of every prompt at each position."""
-    if positions is None:
-        positions = named_positions(task)
-    names = [positions] if isinstance(positions, str) else list(positions)
+    names = named_positions(task) if positions is None else positions
+    names = [names] if isinstance(names, str) else list(names)
     n, length = batch.ids.shape
     found: dict[str, Tensor] = {}
     for name in names:
-        if name != "last" and name not in task.positions:
-            known = ", ".join([*task.positions, "last"])
-            raise InputError(
-                f"Task {task.name!r} names no position {described(name)}. Use some of {known}."
-            )
+        known = (*task.positions, "last")
+        expect_known(name, known, f"Task {task.name!r} names no position {described(name)}")
         ends = torch.full((n,), -1) if name == "last" else torch.tensor(task.positions[name][:n])
         found[name] = (length + ends).to(batch.ids.device)
     if not found:
