@@ -51,11 +51,11 @@ def main() -> None:
         shares = found.evidence["ablation"]
         train = PlacedFeatures.of(model, saes, task, found.settings["positions"])
         runs = PlacedFeatures.of(model, saes, held_out, found.settings["positions"])
-        full, empty = runs.metric().mean(), runs.metric_with([{}]).mean()
+        full, empty = runs.metric().mean(), runs.metric_with({}).mean()
         n = len(found.nodes) - 1
         trivial = by_place(ranked(changes(train), train.places)[:n])
         baseline = [
-            (runs.metric_with([trivial], kept=kept).mean() - empty) / (full - empty)
+            (runs.metric_with(trivial, kept=kept).mean() - empty) / (full - empty)
             for kept in (True, False)
         ]
         low, high = shares["faithfulness_interval"]

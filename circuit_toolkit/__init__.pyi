@@ -70,7 +70,6 @@ from circuit_toolkit.evidence.tested_circuit import find_circuit as find_circuit
 from circuit_toolkit.evidence.confirmed_edges import confirm_edges as confirm_edges
 from circuit_toolkit.evidence.evaluation import evaluate as evaluate
 from circuit_toolkit.evidence.curves import faithfulness as faithfulness
-from circuit_toolkit.evidence.edge_curves import edge_faithfulness as edge_faithfulness
 
 ## Methods side by side
 from circuit_toolkit.benchmark.comparison import compare as compare

@@ -120,14 +120,15 @@ REFUSED = {
         lambda g: ct.faithfulness(g.fit, g.model, g.saes, g.task),
         r"circuit must be .*fit\.circuit",
     ),
-    "edge_faithfulness of a circuit": (
-        lambda g: ct.edge_faithfulness(g.circuit, g.model, g.saes, g.task, g.circuit),
-        FIT,
-    ),
-    "edge_faithfulness of a fit": (
-        lambda g: ct.edge_faithfulness(g.fit, g.model, g.saes, g.task, g.circuit),
+    "confirm_edges of a fit": (
+        lambda g: ct.confirm_edges(g.fit, g.model, g.saes, g.task),
         CIRCUIT,
     ),
+    "confirm_edges on texts": (
+        lambda g: ct.confirm_edges(g.circuit, g.model, g.saes, g.texts),
+        TASK,
+    ),
+    "find_circuit of texts": (lambda g: ct.find_circuit(g.model, g.saes, g.texts), TASK),
     "CircuitLasso fit to a task": (lambda g: ct.CircuitLasso().fit(g.task), ACTS),
     "HeadCodes fit to a task": (lambda g: g.codes.fit(g.task, g.heads), ACTS),
     "HeadCodes fit to texts": (lambda g: g.codes.fit(g.heads, g.texts), TASK),

@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "FaithfulnessCurve": "curves",
         "confirm_edges": "confirmed_edges",
-        "edge_faithfulness": "edge_curves",
         "evaluate": "evaluation",
         "faithfulness": "curves",
         "find_circuit": "tested_circuit",
