@@ -8,7 +8,7 @@ with every feature ablated; completeness is the same of what lies outside C. Are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ class FaithfulnessCurve:
     Parameters
     ----------
     sizes : ndarray of int, shape (k,)
-        Features, or edges, in the circuit.
+        Features in the circuit.
     fractions : ndarray, shape (k,)
         The same as shares of all.
     inside, outside : ndarray, shapes (k, n)
@@ -59,7 +59,7 @@ class FaithfulnessCurve:
         As `inside`, for random circuits of equal size.
     settings : dict
         `evaluated_on`, `ablation`, `ablated_positions` and `random_seed` as in the evidence that
-        `evaluate` gives; `of` (`features` or `edges`), and the `universe` that sizes are shares of.
+        `evaluate` gives; and the `universe` that sizes are shares of.
     """
 
     sizes: np.ndarray
@@ -148,9 +148,8 @@ class FaithfulnessCurve:
         s, on = self.settings, self.settings["evaluated_on"]
         return (
             f"FaithfulnessCurve(CPR {self.cpr:.3f}{random}, CMD {self.cmd:.3f}; {s['ablation']} "
-            f"ablation of {s['of']} at {s['ablated_positions']} positions, {on['metric']} of "
-            f"{on['task']}, {len(self.full)} prompts, {self.sizes[0]} to {self.sizes[-1]} "
-            f"{s['of']})"
+            f"ablation of features at {s['ablated_positions']} positions, {on['metric']} of "
+            f"{on['task']}, {len(self.full)} prompts, {self.sizes[0]} to {self.sizes[-1]} features)"
         )
 
     def _share(self, m: np.ndarray) -> np.ndarray:
@@ -215,6 +214,8 @@ def faithfulness(
         If the task has no metric, a feature or site is unknown, a size is out of range, or the
         ablation of all features does not change the metric.
     """
+    from tqdm.auto import tqdm
+
     if not isinstance(circuit, Mapping):
         expect(circuit, "circuit", "Circuit")
     known, part = as_dictionaries(model, dictionaries), with_metric(task).subset(n_prompts)
@@ -226,7 +227,7 @@ def faithfulness(
     rng = np.random.default_rng(seed)
     universe = _universe(rows, list(known))
 
-    def measure(kept: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    def measure(kept: np.ndarray) -> np.ndarray:
         # What is never active is always ablated: it may be once others are.
         features = {
             site: kept["feature"][kept["site"] == number].astype(np.int64)
@@ -234,62 +235,23 @@ def faithfulness(
         }
         return metric_under(model, part, known, mean_ablation(rows, features, complement=True))
 
-    return curve_over_sizes(
-        measure,
-        universe[_order(circuit, universe, rows.sites, rng)],
-        universe,
-        full=metric_under(model, part, known, []),
-        sizes=sizes,
-        draws=draws,
-        seed=seed,
-        rng=rng,
-        progress=progress,
-        settings={
-            "evaluated_on": evaluated_on(own, model, part),
-            "ablation": "mean",
-            "ablated_positions": rows.settings.get("positions", "all"),
-            "of": "features",
-            "universe": f"{len(universe)} active features",
-        },
-    )
-
-
-def curve_over_sizes(
-    measure: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    order: np.ndarray,
-    universe: np.ndarray,
-    *,
-    full: np.ndarray,
-    sizes: Sequence[int] | None,
-    draws: int,
-    seed: int,
-    rng: np.random.Generator,
-    progress: bool,
-    settings: Mapping[str, Any],
-) -> FaithfulnessCurve:
-    """Measure (what is kept, what is ablated) of an order and of random ones, cut at all sizes."""
-    from tqdm.auto import tqdm
-
-    total, draws = len(order), whole(draws, "draws", 0)
+    order, total = universe[_order(circuit, universe, rows.sites, rng)], len(universe)
     if sizes is None:
         sizes = sorted({max(1, round(fraction * total)) for fraction in FRACTIONS})
     chosen = np.asarray(sizes, dtype=int)
     if not len(chosen) or chosen.min() < 0 or chosen.max() > total:
-        raise InputError(
-            f"sizes must be from 0 to {total}, the number of {settings['of']}: {sizes!r}."
-        )
-    empty = measure(order[:0], order)
+        raise InputError(f"sizes must be from 0 to {total}, the number of features: {sizes!r}.")
+    full, empty = metric_under(model, part, known, []), measure(order[:0])
     if abs(full.mean() - empty.mean()) < LEAST:
-        on = settings["evaluated_on"]
         raise InputError(
-            f"Ablating all {settings['of']} leaves the {on['metric']} of {on['task']!r} as it is, "
-            "so no circuit can keep a share of it."
+            f"Ablating all features leaves the {part.metric} of {part.name!r} as it is, so no "
+            "circuit can keep a share of it."
         )
-    orders = [universe[rng.permutation(total)] for _ in range(draws)]
-    cuts = [(each[:size], each[size:]) for each in (order, *orders) for size in chosen]
-    cuts += [(order[size:], order[:size]) for size in chosen]
-    found = [measure(*cut) for cut in tqdm(cuts, "ablating", disable=not progress, leave=False)]
-    table = np.stack(found).reshape(draws + 2, len(chosen), len(full))
+    orders = [order, *(universe[rng.permutation(total)] for _ in range(whole(draws, "draws", 0)))]
+    cuts = [each[:size] for each in orders for size in chosen]
+    cuts += [order[size:] for size in chosen]
+    found = [measure(cut) for cut in tqdm(cuts, "ablating", disable=not progress, leave=False)]
+    table = np.stack(found).reshape(-1, len(chosen), len(full))
     return FaithfulnessCurve(
         sizes=chosen,
         fractions=chosen / total,
@@ -298,7 +260,13 @@ def curve_over_sizes(
         full=full,
         empty=empty,
         random=table[1:-1],
-        settings={**settings, "random_seed": seed},
+        settings={
+            "evaluated_on": evaluated_on(own, model, part),
+            "ablation": "mean",
+            "ablated_positions": rows.settings.get("positions", "all"),
+            "universe": f"{total} active features",
+            "random_seed": seed,
+        },
     )
 
 

@@ -14,7 +14,6 @@ from circuit_toolkit.regression.paths.choose import (
     smallest_bic,
 )
 from circuit_toolkit.regression.paths.lasso import LassoPath, lasso_path
-from circuit_toolkit.regression.paths.refit import refit
 from circuit_toolkit.regression.solvers.screening import Screening, screen_features
 from circuit_toolkit.regression.statistics.gram import GramStatistics
 
@@ -32,7 +31,6 @@ __all__ = [
     "lasso_path",
     "logistic_path",
     "one_standard_error",
-    "refit",
     "screen_features",
     "smallest_bic",
 ]
