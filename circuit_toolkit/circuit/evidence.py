@@ -18,7 +18,7 @@ def evidence_lines(evidence: dict[str, Any]) -> list[str]:
         return [UNVALIDATED]
     verdict = verdict_of(evidence)
     lines = [] if verdict == UNTESTED else [f"verdict: {verdict}"]
-    lines += [_LINES[key](evidence.get(key) or {}) for key in _LINES]
+    lines += [line(evidence[key]) for key, line in _LINES.items() if evidence.get(key)]
     other = [key for key in evidence if key not in _LINES]
     return [*filter(None, lines), *([f"also: {', '.join(other)}"] if other else [])] or [
         UNVALIDATED
@@ -83,18 +83,13 @@ def verdict_of(evidence: dict[str, Any]) -> str:
 def tone_of(evidence: dict[str, Any]) -> str:
     """Return how a picture shows a verdict: `good`, `warning`, `error` or `quiet`."""
     verdict = verdict_of(evidence)
-    if verdict == UNTESTED:
-        return "quiet"
-    if verdict.startswith("neither"):
-        return "error"
-    return "warning" if "not" in verdict else "good"
+    tones = {UNTESTED: "quiet", "neither": "error", "not": "warning"}
+    return next((tone for word, tone in tones.items() if word in verdict), "good")
 
 
 def _edges_line(edges: dict[str, Any]) -> str:
     """Return how the edges fared."""
-    if edges.get("confirmed") is None:
-        return ""
-    counts = ", ".join(f"{edges[name]} {name}" for name in ("confirmed", "refuted", "untested"))
+    counts = ", ".join(f"{edges.get(name)} {name}" for name in ("confirmed", "refuted", "untested"))
     on = prompts_of(edges.get("evaluated_on") or {})
     return f"edges, each source ablated alone on {on}: {counts}"
 
@@ -122,10 +117,8 @@ def _two(value: float) -> str:
 
 def _size_line(size: dict[str, Any]) -> str:
     """Return how the size of a circuit was chosen."""
-    if size.get("size") is None:
-        return ""
     how = "the smallest that holds" if size.get("reached") else "none up to this size holds"
-    return f"size: {size['size']} features, {how} on {size.get('n')} training prompts"
+    return f"size: {size.get('size')} features, {how} on {size.get('n')} training prompts"
 
 
 _LINES = {"size": _size_line, "fit": _fit_line, "ablation": _ablation_line, "edges": _edges_line}

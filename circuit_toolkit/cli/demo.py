@@ -89,7 +89,6 @@ def _example(model: Any, task: Any) -> str:
 
 def _report(circuit: Any, example: str, result: dict[str, Any]) -> list[str]:
     """Return what was found, in words."""
-    files = result["files"]
     return [
         "",
         f"An example: {example} (metric: {circuit.settings['target']})",
@@ -108,8 +107,7 @@ def _report(circuit: Any, example: str, result: dict[str, Any]) -> list[str]:
             for row in result["top_edges"]
         ),
         "",
-        f"Verdict: {circuit.verdict}",
         *(f"  {line}" for line in circuit.summary()),
         "",
-        f"Open {files['circuit.html']} in a browser; the tables are in {files['circuit.json']}.",
+        f"Open {result['files']['circuit.html']} in a browser; circuit.json holds the tables.",
     ]

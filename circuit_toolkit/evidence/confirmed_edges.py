@@ -15,7 +15,7 @@ import numpy as np
 
 from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.tables import TARGET
+from circuit_toolkit.circuit.tables import STATUS, TARGET
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.evaluation import evaluated_on, with_metric
@@ -89,7 +89,7 @@ def confirm_edges(
     runs = PlacedFeatures.of(model, sites, part, positions, ablation)
     inner = {place: placed[place] for place in runs.places if place in placed}
     edges = _judged(circuit, runs, inner, level, progress)
-    counts = {name: int((edges["status"] == name).sum()) for name in _STATUS}
+    counts = {name: int((edges["status"] == name).sum()) for name in STATUS}
     record = {
         **counts,
         "level": level,
@@ -97,9 +97,6 @@ def confirm_edges(
         "evaluated_on": evaluated_on(circuit.settings, model, part),
     }
     return replace(circuit, edges=edges, evidence={**circuit.evidence, "edges": record})
-
-
-_STATUS = ("confirmed", "refuted", "untested")
 
 
 def _judged(

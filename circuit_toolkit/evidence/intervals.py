@@ -59,12 +59,7 @@ def bootstrap(
 
 
 def paired(
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    first: np.ndarray, second: np.ndarray, *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Paired:
     """Compare two methods on the same prompts or cases: mean difference and its sign-flip test."""
     import scipy.stats

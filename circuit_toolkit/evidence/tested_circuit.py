@@ -114,12 +114,10 @@ def find_circuit(
     known = as_dictionaries(model, dictionaries)
     part = with_metric(task).subset(whole(n_prompts, "n_prompts", 1))
     goal = number(faithfulness, "faithfulness", 0, 1), number(completeness, "completeness", 0, 1)
-    max_features = whole(max_features, "max_features", 1)
     runs = PlacedFeatures.of(model, known, part, positions, ablation)
     scores = randomised_scores(runs, draws=draws, seed=seed, progress=progress)
-    order = ranked(scores, runs.places)[:max_features]
-    few = runs.subset(TRIED)
-    curve = _curve(few, order, goal, progress)
+    order = ranked(scores, runs.places)[: whole(max_features, "max_features", 1)]
+    curve = _curve(runs.subset(TRIED), order, goal, progress)
     nodes = by_place(order[: curve["size"]])
     settings = {
         "method": "randomised CircuitLasso",
@@ -138,9 +136,8 @@ def find_circuit(
         "scope": "dataset",
         "chosen_by": f"faithfulness {goal[0]:g}, completeness {goal[1]:g}",
     }
-    looked = runs.subset(LOOKED)
-    circuit = _drawn(looked, nodes, list(known), max_edges, labels or {}, settings, progress)
-    circuit = circuit.with_evidence({"size": curve})
+    fixed = list(known), max_edges, labels or {}, settings, progress
+    circuit = _drawn(runs.subset(LOOKED), nodes, *fixed).with_evidence({"size": curve})
     if held_out is not None:
         circuit = confirm_edges(circuit, model, known, held_out, progress=progress)
         circuit = evaluate(
@@ -206,8 +203,6 @@ def _curve(
         "sizes": sizes,
         "faithfulness": [round(found[size][0], 4) for size in sizes],
         "completeness": [round(found[size][1], 4) for size in sizes],
-        "metric_model": full,
-        "metric_empty": empty,
         "n": len(runs),
     }
 
@@ -225,6 +220,7 @@ def _drawn(
     inner = {place: placed[place] for place in runs.places if place in placed}
     on_features, on_metric = runs.effects(inner, inner, progress=progress)
     metric = float(runs.metric().mean())
+    on_metric /= max(abs(metric), 1e-9)
     listed = [(at, unit) for at, units in inner.items() for unit in units.tolist()]
     means = [runs.acts[place][:, units].mean(0).numpy() for place, units in inner.items()]
     n = len(listed)
@@ -237,7 +233,7 @@ def _drawn(
         label=[labels[site][unit] if site in labels else "" for (site, _), unit in listed],
     )
     nodes = np.concatenate([table, new_nodes(1, TARGET, label=runs.task.metric)])
-    nodes["score"][:-1] = np.abs(on_metric.mean(1)) / max(abs(metric), 1e-9)
+    nodes["score"][:-1] = np.abs(on_metric.mean(1))
     nodes["score"][-1], nodes["activation"][-1] = 1.0, metric
     depth = np.array([sites.index(site) for (site, _), _ in listed])
     changed = runs.changed(inner)
@@ -249,8 +245,7 @@ def _drawn(
     drives = {pairs[i][0] for i in kept[:max_edges]}
     # What no later feature carries on is drawn to the metric; so is all of the last site.
     ends = [s for s in range(n) if depth[s] == len(sites) - 1 or s not in drives]
-    into = [on_metric[s] / max(abs(metric), 1e-9) for s in ends]
-    direct = judged_losses(into, [changed[s] for s in ends], 0.95)
+    direct = judged_losses([on_metric[s] for s in ends], [changed[s] for s in ends], 0.95)
     rows = [(*pairs[i], found["weight"][i]) for i in kept[:max_edges]]
     rows += [(s, n, w) for s, w in zip(ends, direct["weight"], strict=True) if np.isfinite(w)]
     source, target, weight = zip(*rows, strict=True) if rows else ((), (), ())

@@ -32,12 +32,14 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
         )
     ]
     ids, depth = circuit.ids(), circuit.depths()
-    several = len(set(circuit.nodes["position"].tolist()) - {""}) > 1
+    positions = circuit.nodes["position"].tolist()  # said where there are several
+    ends = [f" @{at}" if at and len({*positions} - {""}) > 1 else "" for at in positions]
+    letters = int(place.pitch / LETTER)
     size = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * np.sqrt(_share(_importance(circuit)))  # by area
     nodes = [
         {
             "id": ids[i],
-            "label": _label(label or f"#{index}", position * several, int(place.pitch / LETTER)),
+            "label": shorten(label or f"#{index}", letters - len(at)) + at,
             "name": label,
             "kind": kind,
             "site": place.names[depth[i]],
@@ -51,8 +53,8 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
             "color": colours[depth[i]],
             "shape": SHAPES.get(place.names[depth[i]].split("_")[0], "dot"),
         }
-        for i, (kind, _, position, index, activation, score, label) in enumerate(
-            circuit.nodes.tolist()
+        for i, (at, (kind, _, position, index, activation, score, label)) in enumerate(
+            zip(ends, circuit.nodes.tolist(), strict=True)
         )
     ]
     wide = {"maximum": round(place.pitch) - 16}  # px; longer names take two lines
@@ -68,15 +70,6 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
         "height": round(place.height, 1),
         "header": header(circuit),
     }
-
-
-def _label(text: str, position: str, letters: int) -> str:
-    """Shorten a label, and say where its node stands."""
-    return (
-        f"{shorten(text, letters - len(position) - 1)} @{position}"
-        if position
-        else shorten(text, letters)
-    )
 
 
 def header(circuit: Circuit) -> dict[str, Any]:
