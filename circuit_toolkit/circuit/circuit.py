@@ -374,8 +374,7 @@ class Circuit:
         """
         inner, targets = self.nodes[~self._is_target], self.nodes[self._is_target]
         n, e, sites = len(inner), len(self.edges), len(set(inner["site"].tolist()))
-        level = {"heads": "head", "components": "component"}
-        noun = level.get(str(self.settings.get("level")), "feature")
+        noun = str(self.settings.get("level") or "features").removesuffix("s")
         size = f"{n} {noun}{'s' * (n != 1)} at {sites} site{'s' * (sites != 1)}"
         ends = ", ".join(label or TARGET for label in targets["label"].tolist())
         what = f"{size}, {e} edge{'s' * (e != 1)}, target{'s' * (len(targets) > 1)}: {ends}"

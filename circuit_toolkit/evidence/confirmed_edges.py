@@ -13,10 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from circuit_toolkit.arguments import expect, number, whole
+from circuit_toolkit.arguments import expect, expect_known, number, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import STATUS, TARGET
 from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.evaluation import evaluated_on, with_metric
 from circuit_toolkit.models import Model
@@ -51,8 +52,8 @@ def confirm_edges(
     task : Task
         Prompts to test on; better ones that the circuit was not learnt on.
     ablation : {"corrupted", "mean"}, optional
-        What a source is set to: what it is on the corrupted prompt (default, where there is one) or
-        its mean over the prompts.
+        What a source is set to: what it is on the corrupted prompt, or its mean over the prompts;
+        by default as the circuit's settings say, else corrupted where the task has such prompts.
     n_prompts : int
         Prompts of the task to use, the first ones.
     level : float
@@ -66,12 +67,13 @@ def confirm_edges(
         Whose edges have a status and an interval, and as weight the share of the target's mean
         activation that the source accounts for; with `evidence["edges"]`: `confirmed`, `refuted`,
         `untested` (counts), `level`, `ablation` and `evaluated_on`. An edge whose source changes on
-        fewer than three prompts stays untested.
+        fewer than three prompts, or whose target is never active on them, stays untested.
 
     Raises
     ------
     InputError
-        If the circuit has no features at positions of this task, or a setting is out of range.
+        If the circuit has no features at positions of this task or several targets, a dictionary is
+        missing, or a setting is out of range.
     """
     expect(circuit, "circuit", "Circuit")
     expect(model, "model", "Model")
@@ -84,14 +86,21 @@ def confirm_edges(
             "This needs a circuit of features, got one of "
             f"{', '.join(sorted(kinds)) or 'nothing but a target'}."
         )
-    sites = {site: dictionaries[site] for site in dict.fromkeys(site for site, _ in placed)}
+    if np.count_nonzero(circuit.nodes["kind"] == TARGET) > 1:
+        raise InputError(
+            "Edges are tested on the metric of the task: pass a circuit of one target."
+        )
+    known = as_dictionaries(model, dictionaries)
+    for site, _ in placed:
+        expect_known(site, known, f"No dictionary was given for {site} of the circuit")
+    sites = {site: known[site] for site, _ in placed}
     positions = list(dict.fromkeys(position for _, position in placed))
+    ablation = ablation or circuit.settings.get("ablation")
     runs = PlacedFeatures.of(model, sites, part, positions, ablation)
     inner = {place: placed[place] for place in runs.places if place in placed}
     edges = _judged(circuit, runs, inner, level, progress)
-    counts = {name: int((edges["status"] == name).sum()) for name in STATUS}
     record = {
-        **counts,
+        **{name: int((edges["status"] == name).sum()) for name in STATUS},
         "level": level,
         "ablation": runs.ablation,
         "evaluated_on": evaluated_on(circuit.settings, model, part),
@@ -107,21 +116,15 @@ def _judged(
     progress: bool,
 ) -> np.ndarray:
     """Ablate every feature alone, and return the edges with weights, intervals and status."""
-    on_features, on_metric = runs.effects(placed, placed, progress=progress)
-    moved = runs.changed(placed)
+    lost, moved = shares_lost(runs, placed, progress)
     listed = [(str(at[0]), at[1], unit) for at, units in placed.items() for unit in units.tolist()]
     row = {key: number for number, key in enumerate(listed)}
-    rows = [row.get(tuple(key)) for key in circuit.nodes[["site", "position", "index"]].tolist()]
-    means = [runs.acts[place][:, units].mean(0).numpy() for place, units in placed.items()]
-    whole = [max(float(mean), 1e-9) for mean in np.concatenate(means)]
-    metric = max(abs(float(runs.metric().mean())), 1e-9)
-    edges, losses, changed = circuit.edges.copy(), [], []
-    for source, target in edges[["source", "target"]].tolist():
-        start, end = rows[source], rows[target]
-        lost = on_metric[start] / metric if end is None else on_features[start, end] / whole[end]
-        losses.append(lost)
-        changed.append(moved[start])
-    found = judged_losses(losses, changed, level)
+    rows = [
+        row.get(tuple(key), -1) for key in circuit.nodes[["site", "position", "index"]].tolist()
+    ]
+    edges = circuit.edges.copy()
+    pairs = [(rows[s], rows[t]) for s, t in edges[["source", "target"]].tolist()]
+    found = judged_losses([lost[pair] for pair in pairs], [moved[s] for s, _ in pairs], level)
     known = np.isfinite(found["weight"])
     signs = (np.sign(edges["weight"]) == np.sign(found["weight"])) | (edges["weight"] == 0)
     edges["status"] = np.where(known, "refuted", "untested")
@@ -130,6 +133,21 @@ def _judged(
         edges[name][known] = found[name][known]
     edges["score"][known] = np.abs(found["weight"][known])
     return edges
+
+
+def shares_lost(
+    runs: PlacedFeatures, placed: Mapping[Place, np.ndarray], progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ablate every feature alone; return what goes, and on which prompts the feature changes.
+
+    Shares of the mean activation of each feature, and last of the metric, (sources, targets + 1,
+    n); NaN where that mean is 0.
+    """
+    on_features, on_metric = runs.effects(placed, placed, progress=progress)
+    means = [runs.acts[place][:, units].mean(0).numpy() for place, units in placed.items()]
+    whole = np.concatenate([*means, [abs(float(runs.metric().mean()))]])[:, None]
+    lost = np.concatenate([on_features, on_metric[:, None]], 1)
+    return lost / np.where(whole > 0, whole, np.nan), runs.changed(placed)
 
 
 _JUDGED = np.dtype([("weight", "f8"), ("low", "f8"), ("high", "f8"), ("holds", "?")])
@@ -162,7 +180,7 @@ def _interval(
 
     moved = losses[changed]
     share = len(moved) / max(len(losses), 1)
-    if len(moved) < _LEAST:
+    if len(moved) < _LEAST or not np.isfinite(moved).all():
         return np.nan, -np.inf, np.inf, np.nan
     mean, error = moved.mean(), moved.std(ddof=1) / np.sqrt(len(moved))
     if error == 0:

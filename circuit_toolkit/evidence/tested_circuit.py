@@ -22,7 +22,7 @@ from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.circuit_lasso.placed_lasso import DRAWS, randomised_scores
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
-from circuit_toolkit.evidence.confirmed_edges import confirm_edges, judged_losses
+from circuit_toolkit.evidence.confirmed_edges import confirm_edges, judged_losses, shares_lost
 from circuit_toolkit.evidence.evaluation import evaluate, expect_better, with_metric
 from circuit_toolkit.models import Model
 from circuit_toolkit.patching.placed_features import Ablation, Place, PlacedFeatures
@@ -113,6 +113,7 @@ def find_circuit(
     began = time.perf_counter()
     known = as_dictionaries(model, dictionaries)
     part = with_metric(task).subset(whole(n_prompts, "n_prompts", 1))
+    held_out = held_out if held_out is None else with_metric(held_out)
     goal = number(faithfulness, "faithfulness", 0, 1), number(completeness, "completeness", 0, 1)
     runs = PlacedFeatures.of(model, known, part, positions, ablation)
     scores = randomised_scores(runs, draws=draws, seed=seed, progress=progress)
@@ -218,9 +219,7 @@ def _drawn(
 ) -> Circuit:
     """Find the edges of a circuit by ablating each of its features alone, and put it in tables."""
     inner = {place: placed[place] for place in runs.places if place in placed}
-    on_features, on_metric = runs.effects(inner, inner, progress=progress)
-    metric = float(runs.metric().mean())
-    on_metric /= max(abs(metric), 1e-9)
+    lost, changed = shares_lost(runs, inner, progress)
     listed = [(at, unit) for at, units in inner.items() for unit in units.tolist()]
     means = [runs.acts[place][:, units].mean(0).numpy() for place, units in inner.items()]
     n = len(listed)
@@ -233,19 +232,16 @@ def _drawn(
         label=[labels[site][unit] if site in labels else "" for (site, _), unit in listed],
     )
     nodes = np.concatenate([table, new_nodes(1, TARGET, label=runs.task.metric)])
-    nodes["score"][:-1] = np.abs(on_metric.mean(1))
-    nodes["score"][-1], nodes["activation"][-1] = 1.0, metric
+    nodes["score"] = np.append(np.abs(lost[:, -1].mean(1)), 1.0)
+    nodes["activation"][-1] = runs.metric().mean()
     depth = np.array([sites.index(site) for (site, _), _ in listed])
-    changed = runs.changed(inner)
-    mean = np.abs(nodes["activation"][:-1])
     pairs = [(s, t) for s in range(n) for t in np.flatnonzero(depth == depth[s] + 1).tolist()]
-    losses = [on_features[s, t] / max(float(mean[t]), 1e-9) for s, t in pairs]
-    found = judged_losses(losses, [changed[s] for s, _ in pairs], 0.95)
+    found = judged_losses([lost[pair] for pair in pairs], [changed[s] for s, _ in pairs], 0.95)
     kept = [i for i in np.argsort(-np.abs(found["weight"]), kind="stable") if found["holds"][i]]
     drives = {pairs[i][0] for i in kept[:max_edges]}
     # What no later feature carries on is drawn to the metric; so is all of the last site.
     ends = [s for s in range(n) if depth[s] == len(sites) - 1 or s not in drives]
-    direct = judged_losses([on_metric[s] for s in ends], [changed[s] for s in ends], 0.95)
+    direct = judged_losses([lost[s, -1] for s in ends], [changed[s] for s in ends], 0.95)
     rows = [(*pairs[i], found["weight"][i]) for i in kept[:max_edges]]
     rows += [(s, n, w) for s, w in zip(ends, direct["weight"], strict=True) if np.isfinite(w)]
     source, target, weight = zip(*rows, strict=True) if rows else ((), (), ())

@@ -90,7 +90,6 @@ class PlacedFeatures:
 
     def subset(self, n: int) -> Self:
         """Keep the first n prompts."""
-        n = min(n, len(self))
         tables = {name: getattr(self, name).items() for name in TABLES}
         return replace(
             self,
@@ -111,7 +110,7 @@ class PlacedFeatures:
         """Positions, as they were given."""
         return list(self.where)
 
-    def metric(self, logits: Tensor | None = None, rows: Sequence[int] | None = None) -> np.ndarray:
+    def metric(self, logits: Tensor | None = None, rows: Any = None) -> np.ndarray:
         """Score logits (B, V) of some prompts; by default those of the model as it is."""
         logits = self.logits if logits is None else logits
         rows = range(len(self)) if rows is None else rows
@@ -221,8 +220,7 @@ class PlacedFeatures:
             for site in dict.fromkeys(site for site, _ in later):
                 write[site] = partial(self._watch, site, rows, later, seen, write.get(site))
             logits = self.run(rows, write, [LOGITS])[LOGITS][:, -1]
-            lost = plain[rows] - torch.from_numpy(self.metric(logits, rows.tolist()))
-            on_metric[which, rows] = lost
+            on_metric[which, rows] = plain[rows] - torch.from_numpy(self.metric(logits, rows))
             for place, values in seen.items():
                 there = self.acts[place][rows][:, later[place]] - values
                 columns = column[place] + np.arange(len(later[place]))

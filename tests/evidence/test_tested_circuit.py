@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 import circuit_toolkit as ct
-from circuit_toolkit.circuit import Circuit, new_edges
+from circuit_toolkit.circuit import Circuit, new_edges, new_nodes
 from circuit_toolkit.circuit.evidence import tone_of, verdict_of
 from circuit_toolkit.circuit_lasso.placed_lasso import randomised_scores
 from circuit_toolkit.errors import InputError
@@ -84,6 +84,25 @@ def test_an_edge_of_the_wrong_sign_is_refuted(demo, saes, tasks, found):
     np.testing.assert_allclose(again.edges["weight"], found.edges["weight"], rtol=1e-4, atol=1e-6)
 
 
+def test_edges_are_tested_by_the_ablation_that_the_circuit_was_found_with(demo, saes, tasks):
+    task, held_out = (each.subset(40) for each in tasks)
+    found = find_circuit(demo, saes, task, held_out, ablation="mean", progress=False, random_sets=1)
+    assert found.settings["ablation"] == found.evidence["edges"]["ablation"] == "mean"
+    assert found.evidence["ablation"]["ablation"] == "mean"
+
+
+def test_an_edge_into_a_feature_that_is_never_active_stays_untested(demo, saes, tasks, found):
+    runs = PlacedFeatures.of(demo, saes, tasks[1], found.settings["positions"])
+    place = runs.places[-1]
+    never = int((runs.acts[place] == 0).all(0).nonzero()[0, 0])
+    nodes = found.nodes.copy()
+    row = np.flatnonzero(nodes["site"] == str(place[0]))[0]
+    nodes["position"][row], nodes["index"][row] = place[1], never
+    edges = new_edges(1, source=0, target=row, weight=1, score=1)
+    tested = ct.confirm_edges(Circuit(nodes, edges), demo, saes, tasks[1], progress=False)
+    assert tested.edges["status"].tolist() == ["untested"] and tested.edges["weight"][0] == 1
+
+
 def test_a_file_keeps_what_was_tested(found, tmp_path):
     again = Circuit.load(found.save(tmp_path / "circuit.json"))
     assert (again.edges == found.edges).all() and again.verdict == found.verdict
@@ -139,6 +158,14 @@ def test_what_cannot_be_tested_is_refused(demo, saes, tasks, found):
     heads = Circuit(head_nodes([(0, 1)], [1.0], "metric"), new_edges(0))
     with pytest.raises(InputError, match="needs a circuit of features"):
         ct.confirm_edges(heads, demo, saes, tasks[1])
+    one = dict([list(saes.items())[0]])
+    with pytest.raises(InputError, match="No dictionary was given for blocks.4"):
+        ct.confirm_edges(found, demo, one, tasks[1])
+    nodes = np.concatenate([found.nodes, new_nodes(1, "target", label="other")])
+    with pytest.raises(InputError, match="a circuit of one target"):
+        ct.confirm_edges(Circuit(nodes, found.edges), demo, saes, tasks[1])
+    with pytest.raises(InputError, match="task must be a Task"):
+        find_circuit(demo, saes, tasks[0], list(tasks[1].clean))
     flat = replace(tasks[0], metric=None, answers=(), wrong=())
     with pytest.raises(InputError, match="labels alone"):
         find_circuit(demo, saes, flat)

@@ -34,12 +34,11 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
     ids, depth = circuit.ids(), circuit.depths()
     positions = circuit.nodes["position"].tolist()  # said where there are several
     ends = [f" @{at}" if at and len({*positions} - {""}) > 1 else "" for at in positions]
-    letters = int(place.pitch / LETTER)
     size = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * np.sqrt(_share(_importance(circuit)))  # by area
     nodes = [
         {
             "id": ids[i],
-            "label": shorten(label or f"#{index}", letters - len(at)) + at,
+            "label": shorten(label or f"#{index}", int(place.pitch / LETTER) - len(at)) + at,
             "name": label,
             "kind": kind,
             "site": place.names[depth[i]],
