@@ -66,6 +66,18 @@ def test_the_circuit_holds_on_held_out_prompts(found, tasks):
     )
 
 
+def test_the_circuit_grows_until_it_is_complete_too(demo, saes, tasks):
+    task = tasks[0].subset(64)
+    found = find_circuit(
+        demo, saes, task, faithfulness=0, completeness=0.05, n_prompts=64, progress=False
+    )
+    size = found.evidence["size"]
+    held = dict(zip(size["sizes"], size["completeness"], strict=True))
+    assert held.pop(size["size"]) <= 0.02 and found.verdict == "untested"
+    smaller = [C for n, C in held.items() if n < size["size"]]
+    assert smaller and min(smaller) > 0.02 and size["faithfulness"][0] > 0.03
+
+
 def test_every_edge_was_tested_and_its_interval_says_how_it_fared(found):
     edges, counts = found.edges, found.evidence["edges"]
     assert counts["confirmed"] > 5

@@ -10,6 +10,7 @@ import pytest
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.views.colours import NAMED, NEGATIVE, POSITIVE, site_colours
 from circuit_toolkit.views.graph.scene import scene_of, shorten
+from circuit_toolkit.views.graph.svg import graph_svg
 from circuit_toolkit.views.rendering import script
 from tests.circuit.made_up import made_up_circuit
 
@@ -134,3 +135,14 @@ def test_a_model_in_a_folder_is_told_by_the_name_of_the_folder(given, told):
     circuit = made_up_circuit()
     circuit = Circuit(circuit.nodes, circuit.edges, {**circuit.settings, "model": given})
     assert ["model", told] in scene_of(circuit)["header"]["settings"]
+
+
+def test_refuted_edges_alone_are_dashed_live_and_still():
+    circuit = made_up_circuit(6, 6)
+    edges = circuit.edges.copy()
+    edges["status"][:3] = ["confirmed", "refuted", "untested"]
+    tested = Circuit(circuit.nodes, edges)
+    drawn = scene_of(tested)["edges"]
+    assert [edge["status"] for edge in drawn if "dashes" in edge] == ["refuted"]
+    assert graph_svg(tested).count("stroke-dasharray") == 1
+    assert "stroke-dasharray" not in graph_svg(circuit)
