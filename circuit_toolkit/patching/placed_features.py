@@ -50,7 +50,7 @@ class PlacedFeatures:
     reference: Mapping[Place, Tensor]  # (n, F)
     error: Mapping[Place, Tensor]  # (n, D), what the dictionary leaves unexplained there
     logits: Tensor  # (n, V)
-    start: tuple[int, Tensor] | None  # blocks before the first site, and what they put out
+    starts: Mapping[Site, tuple[int, Tensor]]  # blocks before a site, and what they put out
     ablation: Ablation
 
     @classmethod
@@ -69,10 +69,10 @@ class PlacedFeatures:
         corrupted = ablation == "corrupted"
         pairs = tokenized_pairs(model, task, bos=shared_bos(ordered), corrupted=corrupted)
         where = _where(task, pairs.clean, positions)
-        first = min(ordered)
-        blocks = first.layer + (first.kind == "resid_post")
-        before = [Site("resid_post", blocks - 1)] if blocks and not model.edits else []
-        acts, error, whole = _read(model, ordered, pairs.clean, where, [LOGITS, *before])
+        blocks = {} if model.edits else {s: s.layer + (s.kind == "resid_post") for s in ordered}
+        before = {site: Site("resid_post", n - 1) for site, n in blocks.items() if n}
+        also = dict.fromkeys([LOGITS, *before.values()])
+        acts, error, whole = _read(model, ordered, pairs.clean, where, [*also])
         if corrupted:
             reference, replaced, _ = _read(model, ordered, pairs.corrupted, where)
         else:
@@ -80,8 +80,8 @@ class PlacedFeatures:
                 {place: each.mean(0).expand_as(each) for place, each in table.items()}
                 for table in (acts, error)
             )
-        start = (blocks, whole[before[0]]) if before else None
-        rest = (acts, reference, replaced, whole[LOGITS][:, -1], start, ablation)
+        starts = {site: (blocks[site], whole[output]) for site, output in before.items()}
+        rest = (acts, reference, replaced, whole[LOGITS][:, -1], starts, ablation)
         return cls(model, ordered, task, pairs.clean, where, *rest)
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class PlacedFeatures:
             batch=rows_of(self.batch, slice(0, n)),
             **{name: {key: each[:n] for key, each in table} for name, table in tables.items()},
             logits=self.logits[:n],
-            start=(self.start[0], self.start[1][:n]) if self.start else None,
+            starts={site: (blocks, each[:n]) for site, (blocks, each) in self.starts.items()},
         )
 
     @property
@@ -148,11 +148,16 @@ class PlacedFeatures:
         return np.concatenate(measured)
 
     def run(
-        self, rows: slice | Tensor, write: Mapping[Site, Edit], read: Sequence[Site]
+        self,
+        rows: slice | Tensor,
+        write: Mapping[Site, Edit],
+        read: Sequence[Site],
+        first: Site | None = None,
     ) -> dict[Site, Tensor]:
-        """Run some prompts, from the first block that may be changed."""
+        """Run some prompts, from the first site that is changed; by default that of all."""
         batch = rows_of(self.batch, rows)
-        skip = (self.start[0], self.start[1][rows]) if self.start else None
+        start = self.starts.get(first or min(self.dictionaries))
+        skip = (start[0], start[1][rows]) if start else None
         return run(self.model, batch, read, write, last_logits=True, skip=skip)
 
     def _edits(
@@ -219,7 +224,7 @@ class PlacedFeatures:
             seen: dict[Place, Tensor] = {}
             for site in dict.fromkeys(site for site, _ in later):
                 write[site] = partial(self._watch, site, rows, later, seen, write.get(site))
-            logits = self.run(rows, write, [LOGITS])[LOGITS][:, -1]
+            logits = self.run(rows, write, [LOGITS], earliest)[LOGITS][:, -1]
             on_metric[which, rows] = plain[rows] - torch.from_numpy(self.metric(logits, rows))
             for place, values in seen.items():
                 there = self.acts[place][rows][:, later[place]] - values
