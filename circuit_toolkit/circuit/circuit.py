@@ -54,7 +54,7 @@ class Circuit:
         What made the circuit: method, strength, model, sites, task, what its nodes are (`level`:
         features, heads or components), of all prompts or of one (`scope`: dataset, prompt), ...
     evidence : dict
-        What supports it: `fit` (held-out R² or accuracy) and `ablation`. Empty: unvalidated.
+        What supports it: `fit` (held-out R² or AUROC) and `ablation`. Empty: unvalidated.
 
     Both dicts are stored as plain JSON: numpy scalars become numbers and NaN becomes None.
 

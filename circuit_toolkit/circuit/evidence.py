@@ -26,7 +26,11 @@ def evidence_lines(evidence: dict[str, Any]) -> list[str]:
 
 
 def _fit_line(fit: dict[str, Any]) -> str:
-    names = {"held_out_r2": "held-out R² {:.2f}", "held_out_accuracy": "held-out accuracy {:.2f}"}
+    names = {
+        "held_out_r2": "held-out R² {:.2f}",
+        "held_out_auroc": "held-out AUROC {:.2f} (chance 0.50)",
+        "held_out_accuracy": "held-out accuracy {:.2f} (chance not recorded)",
+    }
     parts = [text.format(fit[key]) for key, text in names.items() if fit.get(key) is not None]
     return f"fit: {', '.join(parts)}" if parts else ""
 

@@ -22,7 +22,7 @@ from circuit_toolkit.circuit_lasso.fit import OWN_TARGET, LassoFit, explained
 from circuit_toolkit.circuit_lasso.regressions import Here, Regression, fit_all
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.labels import activating_words, labels_of_words
-from circuit_toolkit.regression import fold_labels
+from circuit_toolkit.regression import fold_labels, held_out_rows
 from circuit_toolkit.regression.matrices import as_array
 from circuit_toolkit.regression.settings import check_strengths
 from circuit_toolkit.sites import Site
@@ -63,7 +63,8 @@ class CircuitLasso:
     min_active : int
         Features that are active on fewer training rows are left out.
     held_out : float
-        Share of the prompts (with their corrupted prompts) that the held-out fit is measured on.
+        Share of the prompts (with their corrupted prompts) that the held-out fit is measured on;
+        of a label the same share of both classes.
     folds : int
         Into how many parts the training prompts are divided for `circuit("one_se")`, which fits
         the target as many times again; fewer where prompts are few. 0: not at all.
@@ -152,8 +153,9 @@ class CircuitLasso:
         Raises
         ------
         InputError
-            If an argument is of the wrong kind, the target is unknown or constant, no feature is
-            active often enough, or the cluster cannot be used.
+            If an argument is of the wrong kind, the target is unknown or constant, a class of it
+            is in one prompt alone, no feature is active often enough, or the cluster cannot be
+            used.
 
         Warns
         -----
@@ -172,7 +174,7 @@ class CircuitLasso:
             pooled = acts.settings.get("positions") == "mean"
             labels = {} if pooled else labels_of_words(activating_words(run))
         how = Regression(self.grid, self.adaptive, self.min_active, run.light)
-        fold = self._folds(rows.groups)
+        fold = self._folds(rows.groups, y if is_label else None)
         fitted = fit_all(run, rows, y, is_label, fold, how, self.reads)
         kept = {
             site: X[fold >= 0][:, fitted.screening[site].kept] for site, X in rows.features.items()
@@ -187,26 +189,22 @@ class CircuitLasso:
                 **{key: value for key, value in asdict(self).items() if key != "strengths"},
                 "target": name,
                 "objective": "cross-entropy" if is_label else "squared error",
+                "held_out_fit": "auroc" if is_label else "r2",
                 **{key: acts.settings.get(key) for key in FROM_CAPTURE},
                 "sites": [str(site) for site in kept],
             },
         )
 
-    def _folds(self, groups: np.ndarray) -> np.ndarray:
+    def _folds(self, groups: np.ndarray, label: np.ndarray | None = None) -> np.ndarray:
         """Fold of each prompt, from 0; -1 for held-out ones. Corrupted prompts stay with theirs."""
-        names = np.unique(groups)
-        held_out = np.random.default_rng(self.seed).permutation(names)[
-            : max(1, round(self.held_out * len(names)))
-        ]
-        train = ~np.isin(groups, held_out)
-        if not train.any():
-            raise InputError(
-                f"All {len(names)} groups of prompts would be held out. Capture more prompts, or "
-                f"lower held_out={self.held_out}."
-            )
-        fold, k = np.where(train, 0, -1), min(self.folds, len(names) - len(held_out))
+        held_out = held_out_rows(groups, self.held_out, self.seed, label)
+        train, fold = groups[~held_out], np.where(held_out, -1, 0)
+        k = min(self.folds, len(np.unique(train)))
+        if label is not None:  # a fold needs both classes
+            label = label[~held_out]
+            k = min(k, *(len(np.unique(train[label == each])) for each in (False, True)))
         if k > 1:
-            fold[train] = fold_labels(groups[train], k, self.seed)
+            fold[~held_out] = fold_labels(train, k, self.seed, label)
         return fold
 
 

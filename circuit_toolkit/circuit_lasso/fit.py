@@ -44,7 +44,8 @@ class LassoFit:
     readout : dict of Site to LassoPath or LogisticPath
         The target on the features of the sites that it reads.
     held_out : ndarray, shape (k,)
-        R² of the target on held-out prompts, or accuracy for a class, at each strength.
+        Fit on held-out prompts at each strength: R² of the target, or for a class the area under
+        the ROC curve, of which .5 is chance.
     folds : ndarray, shape (folds, k), or None
         The same on each fold of the training prompts, fitted on the others; None where it was not
         asked for, or the target is constant on a fold.
@@ -82,9 +83,10 @@ class LassoFit:
         """Return what was fitted and how well; not the tables."""
         said, best = self.settings, self._best()
         how = f"positions={said['positions']!r}, reads={said['reads']!r}"
+        chance = " (AUROC, chance 0.5)" if said.get("held_out_fit") == "auroc" else ""
         return (
             f"LassoFit({said['target']} of {said['task']}, {how}, adaptive={said['adaptive']}, "
-            f"{len(self.strengths)} strengths, best held-out fit {self.held_out[best]:.3f} at "
+            f"{len(self.strengths)} strengths, best held-out fit {self.held_out[best]:.3f}{chance} at "
             f"{self.strengths[best]:.3g})"
         )
 
@@ -94,6 +96,8 @@ class LassoFit:
 
     def best_strength(self) -> float:
         """Return the strength with the best fit on held-out prompts.
+
+        It is 1, whose circuit is empty, only where no other fit is above that of knowing nothing.
 
         Returns
         -------
@@ -118,9 +122,9 @@ class LassoFit:
         """
         if self.folds is None:
             raise InputError(
-                "This fit knows no standard error: it was fitted without folds, or its target is "
-                "constant on one of them. Use CircuitLasso(folds=5), more prompts, or a strength "
-                "such as 0.1."
+                "This fit knows no standard error: it was fitted without folds, its target is "
+                "constant on one of them, or a class has one prompt to train on. Use "
+                "CircuitLasso(folds=5), more prompts, or a strength such as 0.1."
             )
         return float(self.strengths[one_standard_error(self.folds)])
 
@@ -263,13 +267,12 @@ class LassoFit:
             k = self._nearest(number(strength, "strength", 0, 1, open_low=True))
             chosen_by = "hand"
         drawn = self._drawn(k, prompt).prune(max_features, max_edges)
-        fit = (
-            "held_out_accuracy" if self.settings["objective"] == "cross-entropy" else "held_out_r2"
-        )
+        is_label = self.settings["objective"] == "cross-entropy"
+        fit = self.settings.get("held_out_fit", "accuracy" if is_label else "r2")
         return replace(
             drawn,
             settings={**drawn.settings, "chosen_by": chosen_by},
-            evidence={"fit": {fit: float(self.held_out[k])}},
+            evidence={"fit": {f"held_out_{fit}": float(self.held_out[k])}},
         )
 
     def _nearest(self, strength: float) -> int:

@@ -284,7 +284,7 @@ def metric_readout(
 def label_readout(
     how: Regression, screening: Screening, folds: Sequence[list], held_out: list
 ) -> Readout:
-    """Fit a class; with its accuracy on the held-out rows, and on each fold by the others."""
+    """Fit a class; with its AUROC on the held-out rows, and on each fold by the others."""
     parts = [_stacked(fold, screening) for fold in folds]
 
     def fit(some: list[tuple[sp.csr_array, np.ndarray]]) -> LogisticPath:
@@ -292,11 +292,11 @@ def label_readout(
         return how.of_label(X, np.concatenate([y for _, y in some]))
 
     path, scores = fit(parts), None
-    rest = [[part for part in parts if part is not fold] for fold in parts]
-    if len(parts) > 1 and all(len(np.unique(np.concatenate([y for _, y in r]))) > 1 for r in rest):
+    if len(parts) > 1 and all(len(np.unique(y)) > 1 for _, y in parts):
+        rest = ([part for part in parts if part is not fold] for fold in parts)
         pairs = zip(parts, rest, strict=True)
-        scores = np.array([fit(others).held_out_accuracy(*fold) for fold, others in pairs])
-    return Readout(path, path.held_out_accuracy(*_stacked(held_out, screening)), scores)
+        scores = np.array([fit(others).held_out_auroc(*fold) for fold, others in pairs])
+    return Readout(path, path.held_out_auroc(*_stacked(held_out, screening)), scores)
 
 
 def _stacked(tables: list, screening: Screening) -> tuple[sp.csr_array, np.ndarray]:

@@ -10,6 +10,7 @@ from circuit_toolkit.regression.paths.adaptive import (
 from circuit_toolkit.regression.paths.choose import (
     cross_validate,
     fold_labels,
+    held_out_rows,
     one_standard_error,
     smallest_bic,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "adaptive_weights",
     "cross_validate",
     "fold_labels",
+    "held_out_rows",
     "lasso_path",
     "logistic_path",
     "one_standard_error",

@@ -28,12 +28,13 @@ def test_ablating_a_circuit_takes_the_metric_away_and_random_sets_do_not(demo, d
 def test_a_label_is_explained_by_what_the_text_says_of_it(demo, demo_saes):
     """The profession is in what a person does, and not in the name: only whole texts tell it."""
     last = dict(list(demo_saes.items())[-1:])  # what the label reads; no chain to fit
-    accuracy = {}
+    auroc = {}
     for whole in (True, False):
         task = ct.tasks.bios(demo, n=400, strength=0.5, title=False, whole=whole)
         acts = ct.capture(demo, last, task, progress=False)
         fit = ct.CircuitLasso(positions="mean").fit(acts, target="profession=nurse")
-        accuracy[whole] = fit.held_out.max()
-    # Without the telling words only "not a nurse" can be said, at the share of the others, .94;
-    # half of what is left is learnt with them, from some 25 nurses.
-    assert accuracy[False] <= 0.94 < 0.96 <= accuracy[True]
+        auroc[whole] = fit.held_out
+    # Six nurses are held out with their corrupted prompts: where nothing tells them the AUROC is .5
+    # with a standard error of .12, and the best of 20 strengths is above that.
+    assert abs(auroc[False].mean() - 0.5) < 0.2 and auroc[True].max() >= 0.9
+    assert auroc[True].max() > auroc[False].max() + 0.2

@@ -10,6 +10,7 @@ import torch
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.circuit.evidence import evidence_lines
 from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.errors import InputError
@@ -348,10 +349,8 @@ def test_folds_are_fits_on_the_other_training_prompts(acts):
 
 def test_without_folds_there_is_no_standard_error(acts):
     once = CircuitLasso(folds=0).fit(acts, progress=False)
-    rare = replace(acts, labels={"rare": np.where(np.arange(600) < 1, "a", "b")})
-    rare.groups[:] = np.arange(600)
-    held_out = CircuitLasso()._folds(acts.groups) < 0
-    rare.labels["rare"][:] = np.where(np.arange(600) == np.flatnonzero(~held_out)[0], "a", "b")
+    two = np.where(np.arange(600) < 2, "a", "b")  # one to train on, one held out: none for folds
+    rare = replace(acts, labels={"rare": two})
     for fit in (once, CircuitLasso().fit(rare, "rare=a", progress=False)):
         assert fit.folds is None and len(fit.circuit(0.03).nodes) > 1
         with pytest.raises(InputError, match=r"CircuitLasso\(folds=5\), more prompts"):
@@ -418,7 +417,10 @@ def test_a_label_is_explained_by_cross_entropy(acts, target):
     fit = CircuitLasso().fit(acts, target)
     circuit = fit.circuit(0.1)
     assert circuit.settings["objective"] == "cross-entropy"
-    assert circuit.evidence["fit"]["held_out_accuracy"] > 0.85
+    assert circuit.evidence["fit"]["held_out_auroc"] > 0.95 and fit.held_out[0] == 0.5
+    assert f"{fit.held_out.max():.3f} (AUROC, chance 0.5) at" in repr(fit)
+    line = f"fit: held-out AUROC {circuit.evidence['fit']['held_out_auroc']:.2f} (chance 0.50)"
+    assert line in evidence_lines(circuit.evidence)
     assert {edge for edge in drawn(circuit) if edge[1] == TARGET} == {
         (f"{B}/3", TARGET),
         (f"{B}/7", TARGET),
@@ -431,6 +433,38 @@ def test_a_label_is_explained_by_cross_entropy(acts, target):
     )
     assert (up > 0) == (target != "sign=down")  # `sign`: the later class in the alphabet, up
     assert circuit.nodes["activation"][-1] == 0 and circuit.nodes["label"][-1] == target
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_strength_for_a_rare_class_is_no_empty_circuit(seed):
+    """Of 300 prompts 12 are of the class: "never" is right in 96 %, and tells nothing."""
+    acts = planted(n=300)
+    rare = acts.metric >= np.sort(acts.metric)[-12]
+    acts = replace(acts, labels={"rare": np.where(rare, "yes", "no")})
+    fit = CircuitLasso(seed=seed).fit(acts, "rare", progress=False)
+    assert fit.best_strength() < 1 and fit.held_out.max() > 0.8
+    assert len(fit.circuit("best").features()) and len(fit.folds) == 5
+    assert {edge for edge in drawn(fit.circuit("one_se")) if edge[1] == TARGET} >= {
+        (f"{B}/3", TARGET)
+    }
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_class_of_one_prompt_is_refused_by_every_seed_and_one_of_two_by_none(n):
+    """scikit-learn issue 29558; a prompt and its corrupted prompt count as one."""
+    acts = planted(n=80, twins=True)
+    rare = np.where(np.isin(np.arange(80) % 40, (3, 9)[:n]), "yes", "no")
+    acts = replace(acts, labels={"rare": rare})
+    for seed in range(8):
+        estimator = CircuitLasso(min_active=2, seed=seed)
+        if n == 1:
+            with pytest.raises(InputError, match=r"1 of 40 prompts.*no other held_out helps"):
+                estimator.fit(acts, "rare", progress=False)
+            continue
+        train = estimator._folds(acts.groups, rare == "yes") >= 0
+        assert (rare[train] == "yes").sum() == (rare[~train] == "yes").sum() == 2
+        fit = estimator.fit(acts, "rare", progress=False)
+        assert fit.held_out[0] == 0.5 and np.isfinite(fit.held_out).all() and fit.folds is None
 
 
 @pytest.mark.parametrize(

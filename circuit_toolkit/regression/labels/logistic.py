@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.stats import rankdata
 
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.regression.labels.newton import proximal_newton
@@ -104,20 +105,23 @@ class LogisticPath(Path):
             )
         return matrix @ self.coefficients[index].toarray() + self.constants[index]
 
-    def held_out_accuracy(self, X: object, y: object) -> np.ndarray:
-        """Share of other rows that are on the right side, at every strength.
+    def held_out_auroc(self, X: object, y: object) -> np.ndarray:
+        """Area under the ROC curve of other rows, at every strength.
+
+        How often a row of label 1 has greater log odds than one of label 0; ties count half. Chance
+        is .5 however rare a label is, and what an empty model has.
 
         Parameters
         ----------
         X : array, scipy.sparse matrix or Tensor, shape (m, p)
             Source activations.
         y : array or Tensor, shape (m,)
-            Labels 0 and 1; here one class alone is allowed.
+            Labels 0 and 1.
 
         Returns
         -------
         ndarray, shape (k,)
-            Between 0 and 1. The yardstick is the share of the largest class.
+            Between 0 and 1; NaN where y is of one class.
 
         Raises
         ------
@@ -129,7 +133,11 @@ class LogisticPath(Path):
         matrix = as_matrix("X", X)
         found = np.hstack([self.decision(matrix, k) for k in range(len(self.alphas))])  # (m, k)
         labels = _as_labels(y, len(found))
-        return ((found > 0) == labels[:, None]).mean(axis=0)
+        ones = labels.sum()
+        if ones in (0, len(labels)):
+            return np.full(len(self.alphas), np.nan)
+        above = rankdata(found, axis=0)[labels > 0].sum(axis=0) - ones * (ones + 1) / 2
+        return above / (ones * (len(labels) - ones))
 
 
 def logistic_path(

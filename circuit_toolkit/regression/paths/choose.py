@@ -13,7 +13,9 @@ from circuit_toolkit.regression.paths.lasso import LassoPath, lasso_path
 from circuit_toolkit.regression.statistics.gram import GramStatistics
 
 
-def fold_labels(groups: np.ndarray | list, k: int, seed: int = 0) -> np.ndarray:
+def fold_labels(
+    groups: np.ndarray | list, k: int, seed: int = 0, label: np.ndarray | None = None
+) -> np.ndarray:
     """Divide rows into folds; rows of one group stay together.
 
     Parameters
@@ -24,11 +26,14 @@ def fold_labels(groups: np.ndarray | list, k: int, seed: int = 0) -> np.ndarray:
         Number of folds, from 2 to the number of groups.
     seed : int
         Decides which group goes where.
+    label : array of bool, shape (n,), optional
+        Two classes of rows, of which folds get equal shares (stratified folds).
 
     Returns
     -------
     ndarray of int, shape (n,)
-        From 0 to k - 1; folds differ by one group at most.
+        From 0 to k - 1; folds differ by one group at most, with a label also in how many have the
+        rarer class.
 
     Raises
     ------
@@ -38,9 +43,64 @@ def fold_labels(groups: np.ndarray | list, k: int, seed: int = 0) -> np.ndarray:
     names, rows = np.unique(np.asarray(groups), return_inverse=True)
     if not 2 <= k <= len(names):
         raise InputError(f"k must be from 2 to {len(names)}, the number of groups; got {k}.")
+    order = np.random.default_rng(seed).permutation(len(names))
+    if label is not None:
+        order = order[np.argsort(_has_rarer_class(rows, label)[order], kind="stable")]
     fold = np.empty(len(names), int)
-    fold[np.random.default_rng(seed).permutation(len(names))] = np.arange(len(names)) % k
+    fold[order] = np.arange(len(names)) % k
     return fold[rows]
+
+
+def held_out_rows(
+    groups: np.ndarray | list, share: float, seed: int = 0, label: np.ndarray | None = None
+) -> np.ndarray:
+    """Choose rows to hold out; rows of one group stay together.
+
+    Parameters
+    ----------
+    groups, seed, label
+        As in `fold_labels`; of a label the same share of either class is held out, and at least
+        one group of it.
+    share : float
+        Of the groups, between 0 and 1.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    InputError
+        If no group is left to train on, or both classes cannot be on both sides.
+    """
+    names, rows = np.unique(np.asarray(groups), return_inverse=True)
+    rare = np.zeros(len(names), bool) if label is None else _has_rarer_class(rows, label)
+    order = np.random.default_rng(seed).permutation(len(names))
+    held_out = np.zeros(len(names), bool)
+    for some in (order[rare[order]], order[~rare[order]]):
+        n = max(1, round(share * len(some)))
+        held_out[some[: n if label is None else min(n, len(some) - 1)]] = True
+    if label is not None and not all(
+        0 < np.asarray(label)[some].sum() < some.sum() for some in (held_out[rows], ~held_out[rows])
+    ):
+        raise InputError(
+            f"Two classes are needed, to train on and in what is held out; one of them is in "
+            f"{rare.sum()} of {len(names)} prompts. Capture more prompts of it: no other seed and "
+            "no other held_out helps."
+        )
+    if held_out.all():
+        raise InputError(
+            f"All {len(names)} groups of prompts would be held out. Capture more prompts, or "
+            f"lower held_out={share}."
+        )
+    return held_out[rows]
+
+
+def _has_rarer_class(rows: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Whether each group has rows of the class that fewer groups have; `rows` are their numbers."""
+    has = np.zeros((2, rows.max() + 1), bool)
+    has[np.asarray(label).astype(int), rows] = True
+    return has[has.sum(axis=1).argmin()]
 
 
 def cross_validate(

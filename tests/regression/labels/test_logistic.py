@@ -6,6 +6,7 @@ import scipy.sparse as sp
 import torch
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.regression import ConvergenceWarning, logistic_path
@@ -144,18 +145,22 @@ def test_sources_that_say_nothing():
     assert not path.alphas.any() and not path.kkt.max() > 1e-15
 
 
-def test_accuracy_is_the_share_of_rows_on_the_right_side():
+def test_auroc_is_that_of_scikit_learn_and_chance_without_sources():
     X, y = labelled(n=500)
     path = logistic_path(X[:300], y[:300])
-    decision = X[300:] @ path.coefficients[20] + path.intercepts(20)
-    right = (decision[:, 0] > 0) == y[300:]
-    accuracy = path.held_out_accuracy(X[300:], y[300:])
-    assert accuracy.shape == (30,) and accuracy[20] == right.mean()
-    again = path.held_out_accuracy(X[:300], y[:300])
-    np.testing.assert_allclose(path.train_accuracy, again, rtol=1e-12)  # sums in another order
-    larger = max(y[:300].mean(), 1 - y[:300].mean())
-    np.testing.assert_allclose(path.train_accuracy[0], larger, rtol=1e-12)
-    assert accuracy.max() > accuracy[0]
+    found, decision = path.held_out_auroc(X[300:], y[300:]), decisions(path, X[300:])
+    assert found.shape == (30,) and found[0] == 0.5 < 0.9 < found.max()
+    for k in range(30):
+        assert found[k] == pytest.approx(roc_auc_score(y[300:], decision[:, k]), abs=1e-12)
+    assert np.isnan(path.held_out_auroc(X[300:], np.ones(200))).all()
+
+
+def test_training_accuracy_is_the_share_of_rows_on_the_right_side():
+    X, y = labelled()
+    path = logistic_path(X, y)
+    right = (decisions(path, X) > 0) == y[:, None]
+    np.testing.assert_allclose(path.train_accuracy, right.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(path.train_accuracy[0], max(y.mean(), 1 - y.mean()), rtol=1e-12)
 
 
 def test_input_is_checked():

@@ -233,4 +233,4 @@ def test_settings_are_checked():
         logistic_path(X, y, STRENGTHS).at(2)
     for bad in (y.astype(str), y + 7, np.where(y == 1, np.nan, 0)):
         with pytest.raises(InputError, match="y must hold only 0 and 1"):
-            logistic_path(X, y, STRENGTHS).held_out_accuracy(X, bad)
+            logistic_path(X, y, STRENGTHS).held_out_auroc(X, bad)

@@ -14,6 +14,7 @@ from circuit_toolkit.regression import (
     adaptive_weights,
     cross_validate,
     fold_labels,
+    held_out_rows,
     lasso_path,
     logistic_path,
     one_standard_error,
@@ -32,6 +33,36 @@ def test_prompts_stay_together_and_folds_are_even():
     assert not np.array_equal(labels, fold_labels(groups, 5, seed=2))
     with pytest.raises(InputError, match="from 2 to 23"):
         fold_labels(groups, 24)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_folds_and_what_is_held_out_have_their_share_of_a_rare_class(seed):
+    """7 of 60 prompts, with their corrupted prompts: each of 5 folds has one or two."""
+    label = np.tile(np.arange(60) % 9 == 4, 2)
+    groups = np.tile(np.arange(60), 2)
+    folds = fold_labels(groups, 5, seed, label)
+    assert set(np.bincount(folds)) == {24} and (folds[:60] == folds[60:]).all()
+    assert set(np.bincount(folds[label])) <= {2, 4}
+    held_out = held_out_rows(groups, 0.2, seed, label)
+    assert held_out.sum() == 24 and held_out[label].sum() == 2
+    assert (held_out[:60] == held_out[60:]).all()
+    assert not np.array_equal(held_out, held_out_rows(groups, 0.2, seed + 1, label))
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.01, 1), (0.5, 1), (0.99, 1)])
+def test_two_of_a_class_are_one_to_train_on_and_one_to_hold_out(share, n):
+    label = np.arange(40) < 2
+    assert held_out_rows(np.arange(40), share, label=label)[label].sum() == n
+    with pytest.raises(InputError, match="1 of 40 prompts. Capture more .* no other held_out"):
+        held_out_rows(np.arange(40), share, label=np.arange(40) < 1)
+    with pytest.raises(InputError, match="All 1 groups of prompts would be held out"):
+        held_out_rows(np.zeros(3), share)
+
+
+def test_a_label_that_corrupted_prompts_do_not_share_is_on_both_sides():
+    label = np.repeat([True, False], 20)  # of every pair one is of each class
+    held_out = held_out_rows(np.tile(np.arange(20), 2), 0.2, label=label)
+    assert held_out.sum() == 8 and held_out[label].sum() == 4
 
 
 def folds_of(X, Y, labels):
