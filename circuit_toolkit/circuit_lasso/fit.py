@@ -86,8 +86,8 @@ class LassoFit:
         chance = " (AUROC, chance 0.5)" if said.get("held_out_fit") == "auroc" else ""
         return (
             f"LassoFit({said['target']} of {said['task']}, {how}, adaptive={said['adaptive']}, "
-            f"{len(self.strengths)} strengths, best held-out fit {self.held_out[best]:.3f}{chance} at "
-            f"{self.strengths[best]:.3g})"
+            f"{len(self.strengths)} strengths, best held-out fit {self.held_out[best]:.3f}{chance} "
+            f"at {self.strengths[best]:.3g})"
         )
 
     @cached_property
