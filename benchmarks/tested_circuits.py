@@ -41,7 +41,7 @@ def main() -> None:
     circuits, edges = [], []
     for name in TASKS:
         task = BUNDLED[name](model, n=256, seed=0)
-        held_out = BUNDLED[name](model, n=128, seed=1, test=True)
+        held_out = BUNDLED[name](model, n=256, seed=1, test=True)
         began = time.process_time()
         found = ct.find_circuit(model, saes, task, progress=False)
         learnt = found.edges["weight"].copy()

@@ -41,7 +41,7 @@ def run_demo(args: argparse.Namespace) -> None:
     with stage("load the model and its dictionaries"):
         model = load_model("demo")
         saes = load_dictionaries(model, sites=SITES)
-        task, held_out = make(model, n=256, seed=0), make(model, n=128, seed=1, test=True)
+        task, held_out = make(model, n=256, seed=0), make(model, n=256, seed=1, test=True)
     with stage(f"name the features at {len(saes)} sites by {len(task.texts)} prompts"):
         acts = capture(model, saes, task, progress=not args.json)
         labels = named_features(model, saes, acts)

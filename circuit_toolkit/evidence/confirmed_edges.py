@@ -35,7 +35,7 @@ def confirm_edges(
     task: Task,
     *,
     ablation: Ablation | None = None,
-    n_prompts: int = 128,
+    n_prompts: int = 256,
     level: float = 0.95,
     progress: bool = True,
 ) -> Circuit:

@@ -32,7 +32,7 @@ from circuit_toolkit.tasks.task import trained_on
 
 MARGIN = 0.03  # beyond what is asked, on the prompts where the size is chosen
 GROWTH = 1.4  # from one size to the next
-TRIED, LOOKED = 128, 64  # prompts that choose the size, and that find edges
+TRIED, LOOKED = 128, 128  # prompts that choose the size, and that find edges
 
 
 def find_circuit(
