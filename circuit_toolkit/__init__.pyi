@@ -69,6 +69,7 @@ from circuit_toolkit.interventions.generation import generate as generate
 from circuit_toolkit.evidence.tested_circuit import find_circuit as find_circuit
 from circuit_toolkit.evidence.confirmed_edges import confirm_edges as confirm_edges
 from circuit_toolkit.evidence.evaluation import evaluate as evaluate
+from circuit_toolkit.evidence.own_prompt import on_prompt as on_prompt
 from circuit_toolkit.evidence.curves import faithfulness as faithfulness
 
 ## Methods side by side

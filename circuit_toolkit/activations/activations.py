@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from circuit_toolkit.arguments import expect_known, one_of, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
-MEAN = -1  # the position of a row that is a mean over the tokens of a prompt
+Positions = str | Sequence[str]
+MEAN = -1  # the position of a row that is of no one token, such as a mean over a prompt
 TOKEN_BYTES = 64  # of a token as text in memory: a short str and the pointer to it
 
 
@@ -30,7 +31,7 @@ class Activations:
     prompt : ndarray of int, shape (rows,)
         Which prompt a row is of.
     position : ndarray of int, shape (rows,)
-        Which of its tokens, counted from 0; -1 for a mean over its tokens.
+        Which of its tokens, counted from 0; -1 for a mean over its tokens, or for several.
     tokens : list of list of str
         The tokens of every prompt as text.
     groups : ndarray of int, shape (prompts,)
@@ -96,14 +97,15 @@ class Activations:
         sites = ", ".join(site.short for site in self.sites)
         return f"Activations({len(self.prompt)} rows of {self.n_prompts} prompts at {sites})"
 
-    def pooled(self, positions: str) -> Activations:
+    def pooled(self, positions: Positions) -> Activations:
         """Reduce to one row a prompt, without running the model again.
 
         Parameters
         ----------
-        positions : str
+        positions : str or sequence of str
             `mean` over the tokens of a prompt, its `last` token, `all` tokens (no change), or a
-            position that the task names (see `named`).
+            position that the task names (see `named`). Of several, a row has the features at the
+            first of them, then those at the second, and so on.
 
         Returns
         -------
@@ -115,17 +117,21 @@ class Activations:
         InputError
             If the rows are not tokens any more, or the task does not name the position.
         """
+        if not isinstance(positions, str):
+            positions = list(positions)
         if positions == self.settings.get("positions", "all"):
             return self
-        pool = self.pooling(positions)
+        several = [positions] if isinstance(positions, str) else positions
+        pools = [self.pooling(each) for each in several]
+        one = isinstance(positions, str)
         return replace(
             self,
             features={
-                site: sp.csr_array(pool @ matrix, dtype=np.float32)
+                site: sp.csr_array(sp.hstack([pool @ matrix for pool in pools]), dtype=np.float32)
                 for site, matrix in self.features.items()
             },
             prompt=np.arange(self.n_prompts),
-            position=self._places(positions),
+            position=self.places(positions) if one else np.full(self.n_prompts, MEAN),
             settings={**self.settings, "positions": positions},
         )
 
@@ -152,14 +158,30 @@ class Activations:
                 f"These activations were captured as positions={captured!r}; {positions!r} needs "
                 "the tokens: capture(..., positions='all')."
             )
-        places = self._places(positions)[self.prompt]
+        places = self.places(positions)[self.prompt]
         chosen = np.flatnonzero((positions == "mean") | (self.position == places))
         prompt, shape = self.prompt[chosen], (self.n_prompts, len(self.prompt))
         weights = 1.0 / np.bincount(prompt, minlength=self.n_prompts)[prompt]
         return sp.csr_array((weights, (prompt, chosen)), shape=shape)
 
-    def _places(self, positions: str) -> np.ndarray:
-        """Token of each prompt at a named position."""
+    def places(self, positions: str) -> np.ndarray:
+        """Return the token of each prompt at a position.
+
+        Parameters
+        ----------
+        positions : str
+            As in `pooled`, but not `all`.
+
+        Returns
+        -------
+        ndarray of int, shape (prompts,)
+            -1 for `mean`.
+
+        Raises
+        ------
+        InputError
+            If the task does not name it.
+        """
         last = np.array([len(words) - 1 for words in self.tokens])
         known = {**self.named, "mean": np.full(self.n_prompts, MEAN), "last": last}
         one_of(positions, "positions", *known)

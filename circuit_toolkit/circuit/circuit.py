@@ -195,6 +195,8 @@ class Circuit:
         max_edges: int | None = None,
         min_score: float | None = None,
         share: float | None = None,
+        *,
+        max_per_site: int | None = None,
     ) -> Circuit:
         """Keep the best features, then the best edges, then what still reaches the target.
 
@@ -210,6 +212,8 @@ class Circuit:
             Drop edges below this score.
         share : float, optional
             Keep the fewest features whose scores add up to this share of all, in [0, 1].
+        max_per_site : int, optional
+            Keep at most so many features of each site.
 
         Returns
         -------
@@ -231,6 +235,10 @@ class Circuit:
         best = _best(score, max_features)
         if share is not None:
             best &= _best(score, _reaching(score, number(share, "share", 0, 1)))
+        if max_per_site is not None:
+            max_per_site, sites = whole(max_per_site, "max_per_site", 0), self.nodes["site"][~keep]
+            for site in set(sites.tolist()):
+                best[sites == site] &= _best(score[sites == site], max_per_site)
         keep[~keep] = best
         edges = self.edges
         keep_edge = keep[edges["source"]] & keep[edges["target"]]  # (e,)

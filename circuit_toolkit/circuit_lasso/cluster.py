@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_toolkit.activations.activations import MEAN, Activations, joined
+from circuit_toolkit.activations.activations import MEAN, Activations, Positions, joined
 from circuit_toolkit.activations.store.shards import read_shard, shard_name
 from circuit_toolkit.activations.store.store import ActivationStore
 from circuit_toolkit.activations.store.writer import KIND
@@ -39,7 +39,7 @@ class OnWorkers:
         self.parts: list[Any] = []  # futures of rows, in the order of the prompts
         self.ends = np.zeros(1, int)  # where they begin and end
 
-    def pooled(self, positions: str) -> Activations:
+    def pooled(self, positions: Positions) -> Activations:
         """Reduce to one row a prompt, as `Activations.pooled`; workers keep the rows, too."""
         if isinstance(self.acts, ActivationStore):
             shards = self.acts.manifest["shards"]
@@ -161,7 +161,7 @@ def same(part: Activations) -> Activations:
     return part
 
 
-def pooled(path: Path, shard: Listed, settings: Listed, positions: str) -> Activations:
+def pooled(path: Path, shard: Listed, settings: Listed, positions: Positions) -> Activations:
     """Read a shard and reduce it to one row a prompt."""
     return read_shard(path, shard, settings).pooled(positions)
 

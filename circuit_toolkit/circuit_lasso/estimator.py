@@ -1,9 +1,11 @@
 """CircuitLasso: which features drive which, and the target, by sparse regression.
 
 Yin et al., "Scalable Circuit Learning for Interpreting Large Language Models", 2026,
-arXiv 2606.16939. No intervention and no backward pass: one capture, then regressions of the
-features of each site on those of the site before, and of the target on the features that it reads.
-Weights are dependency scores, not causal effects; `evaluate` tests a circuit by intervention.
+arXiv 2606.16939. The observational design is theirs: one capture, then regressions of the features
+of each site on those of the site before, and of the target on the features that it reads; no
+intervention, so weights are dependency scores. The randomised design, an extension, regresses what
+follows on what random ablations changed, so weights are effects. `evaluate` and `confirm_edges`
+test a circuit of either.
 """
 
 from __future__ import annotations
@@ -15,13 +17,19 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.activations import Activations, Positions
 from circuit_toolkit.activations.store import ActivationStore
-from circuit_toolkit.arguments import described, expect, expect_known, is_a, number, whole
+from circuit_toolkit.arguments import described, expect, expect_known, is_a, number, one_of, whole
+from circuit_toolkit.circuit_lasso.designs import Answers, imposed_rows
 from circuit_toolkit.circuit_lasso.fit import OWN_TARGET, LassoFit, explained
+from circuit_toolkit.circuit_lasso.randomised_runs import DRAWS
 from circuit_toolkit.circuit_lasso.regressions import Here, Regression, fit_all
+from circuit_toolkit.dictionaries import Dictionary
+from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.labels import activating_words, labels_of_words
+from circuit_toolkit.models import Model
+from circuit_toolkit.patching.placed_features import PlacedFeatures
 from circuit_toolkit.regression import fold_labels, held_out_rows
 from circuit_toolkit.regression.matrices import as_array
 from circuit_toolkit.regression.settings import check_strengths
@@ -42,15 +50,19 @@ class CircuitLasso:
 
     Parameters
     ----------
-    positions : str
+    positions : str or sequence of str
         How the tokens of a prompt become one row: the `last` (default: where the next word is
         said; what other tokens contribute enters through attention, layer by layer), their `mean`
         (for what is true of a whole text, such as a label), or a position that the task names;
-        not `all`, which is no one row.
+        not `all`, which is no one row. Of several, such as `("S2", "last")`, a row has the features
+        at each, and those at a position have sources at the same or earlier ones (an extension).
+    design : {"randomised", "observational"}, optional
+        Whether regressions explain what random ablations change in the running model, or how
+        activations vary together. By default randomised where `fit` is given a model.
     reads : {"last", "all"}
         Whether the target is regressed on the features of the last site, as in the paper, or on
         those of each site on its own (an extension), which also finds what has done its work
-        before the last site.
+        before the last site. The randomised design reads all sites at once.
     strengths : tuple of float, optional
         Regularisation strengths: shares of the smallest penalty at which a target has no
         sources, in (0, 1]; by default 20 from 1 to 0.03, adaptive 30 from 1 to 0.001.
@@ -68,8 +80,10 @@ class CircuitLasso:
     folds : int
         Into how many parts the training prompts are divided for `circuit("one_se")`, which fits
         the target as many times again; fewer where prompts are few. 0: not at all.
+    draws : int
+        Randomised runs of each prompt.
     seed : int
-        Decides which prompts are held out, and the folds.
+        Decides which prompts are held out, the folds, and what is ablated in randomised runs.
 
     Raises
     ------
@@ -77,28 +91,28 @@ class CircuitLasso:
         If a setting is out of range.
     """
 
-    positions: str = "last"
+    positions: Positions = "last"
+    design: Literal["randomised", "observational"] | None = None
     reads: Literal["last", "all"] = "last"
     strengths: tuple[float, ...] | None = None
     adaptive: bool = False
     min_active: int = 10
     held_out: float = 0.2
     folds: int = 5
+    draws: int = DRAWS
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the settings, and bring numbers of numpy and torch to those of Python."""
-        if not isinstance(self.positions, str) or self.positions == "all":
-            raise InputError(
-                "positions must make one row of a prompt: 'mean', 'last' or a name; got "
-                f"{described(self.positions)}."
-            )
+        one_of(self.design, "design", None, "randomised", "observational")
         if self.reads not in ("last", "all") or not isinstance(self.adaptive, bool | np.bool_):
             raise InputError(
                 "reads must be 'last' or 'all' and adaptive True or False, got "
                 f"{described(self.reads)} and {described(self.adaptive)}."
             )
         given: dict[str, Any] = {
+            "positions": _positions(self.positions),
+            "draws": whole(self.draws, "draws", 1),
             "adaptive": bool(self.adaptive),
             "min_active": whole(self.min_active, "min_active", 1),
             "folds": whole(self.folds, "folds", 0),
@@ -123,6 +137,8 @@ class CircuitLasso:
         target: Any = "metric",
         labels: Mapping[Site, list[str]] | None = None,
         *,
+        model: Model | None = None,
+        dictionaries: Mapping[Site, Dictionary] | None = None,
         client: Any = None,
         progress: bool = True,
     ) -> LassoFit:
@@ -139,6 +155,11 @@ class CircuitLasso:
             cross-entropy), or one number for each prompt.
         labels : dict of Site or str to list of str, optional
             Names of the features; by default the words on which they are active.
+        model : Model, optional
+            Runs the prompts of the task that is the target: for the randomised design, and so that
+            the target is the vector of the answers' logits where the task has more than two.
+        dictionaries : dict of Site to Dictionary, optional
+            With a model, those of the capture.
         client : dask.distributed.Client, optional
             Of a cluster whose workers read the store, add up statistics and fit the regressions;
             the results are the same up to rounding. See docs/scaling.md.
@@ -163,6 +184,7 @@ class CircuitLasso:
             If some solutions are not certified.
         """
         expect(acts, "acts", "Activations", "ActivationStore")
+        design = self._design(target, model, dictionaries, client)
         run: Any = Here(acts, progress)
         if client is not None:
             from circuit_toolkit.circuit_lasso.cluster import OnWorkers
@@ -173,27 +195,83 @@ class CircuitLasso:
         if labels is None:
             pooled = acts.settings.get("positions") == "mean"
             labels = {} if pooled else labels_of_words(activating_words(run))
-        how = Regression(self.grid, self.adaptive, self.min_active, run.light)
         fold = self._folds(rows.groups, y if is_label else None)
-        fitted = fit_all(run, rows, y, is_label, fold, how, self.reads)
+        kept_rows, samples, reads, Y = fold >= 0, rows, self.reads, y[:, None]
+        answers = None
+        if model is not None and isinstance(target, Task):
+            known = {site: as_dictionaries(model, dictionaries)[site] for site in rows.features}
+            answers = Answers.of(model, known, target, rows)
+            if design == "observational" and len(answers.tokens) <= 2:
+                answers = None  # one number says it all
+        if model is not None and answers is not None and design == "randomised":
+            runs = PlacedFeatures.of(model, known, target, rows.settings["positions"])
+            samples, Y = imposed_rows(runs, answers.tokens, self.draws, self.seed, progress)
+            run.take(samples, len(Y))
+            fold, reads = np.tile(fold[: len(target)], self.draws), "jointly"
+        elif answers is not None:
+            Y = answers.logits
+        how = Regression(
+            self.grid,
+            self.adaptive,
+            self.min_active,
+            run.light,
+            self._order(rows),
+            design == "randomised",
+        )
+        fitted = fit_all(run, samples, Y, is_label, fold, how, reads)
         kept = {
-            site: X[fold >= 0][:, fitted.screening[site].kept] for site, X in rows.features.items()
+            site: X[kept_rows][:, fitted.screening[site].kept] for site, X in rows.features.items()
         }
+        settings = {
+            "method": "CircuitLasso",
+            **{key: value for key, value in asdict(self).items() if key != "strengths"},
+            "positions": rows.settings["positions"],
+            "design": design,
+            "reads": reads,
+            "target": name,
+            "objective": "cross-entropy" if is_label else "squared error",
+            "held_out_fit": "auroc" if is_label else "r2",
+            **{key: acts.settings.get(key) for key in FROM_CAPTURE},
+            "sites": [str(site) for site in kept],
+        }
+        if answers is not None:
+            settings |= {"answers": answers.tokens, "ablation": answers.ablation}
+        elif not is_label:
+            rows = replace(rows, metric=y, directions=None)
         return LassoFit(
             **fitted._asdict(),
-            rows=rows if is_label else replace(rows, metric=y, directions=None),
+            rows=rows,
             scales={site: np.sqrt(_variances(X)) for site, X in kept.items()},
-            labels=_checked_labels(labels, rows),
-            settings={
-                "method": "CircuitLasso",
-                **{key: value for key, value in asdict(self).items() if key != "strengths"},
-                "target": name,
-                "objective": "cross-entropy" if is_label else "squared error",
-                "held_out_fit": "auroc" if is_label else "r2",
-                **{key: acts.settings.get(key) for key in FROM_CAPTURE},
-                "sites": [str(site) for site in kept],
-            },
+            labels=_checked_labels(labels, rows, len(how.order)),
+            settings=settings,
+            gradient=None if answers is None else answers.gradient,
+            references=None if answers is None else answers.references,
         )
+
+    def _design(self, target: Any, model: Any, dictionaries: Any, client: Any) -> str:
+        """Return the design, and refuse what does not go with it."""
+        if model is not None:
+            expect(model, "model", "Model")
+            if dictionaries is None:
+                raise InputError("With a model pass dictionaries=, those of the capture.")
+        runs = model is not None and isinstance(target, Task) and client is None
+        design = self.design or ("randomised" if runs else "observational")
+        if design == "randomised" and not runs:
+            raise InputError(
+                "The randomised design runs the model on a task, in this process: fit(acts, task, "
+                "model=..., dictionaries=...), without a client. Or use "
+                "CircuitLasso(design='observational')."
+            )
+        if design == "randomised" and self.positions == "mean":
+            raise InputError("The randomised design ablates at tokens: 'mean' is none of them.")
+        return design
+
+    def _order(self, rows: Activations) -> np.ndarray:
+        """Whether each position is at or before each other one, on every prompt, (P, P)."""
+        if isinstance(self.positions, str):
+            return np.ones((1, 1), bool)
+        at = np.array([rows.places(position) for position in self.positions])  # (P, n)
+        return np.asarray((at[:, None] <= at[None]).all(2))
 
     def _folds(self, groups: np.ndarray, label: np.ndarray | None = None) -> np.ndarray:
         """Fold of each prompt, from 0; -1 for held-out ones. Corrupted prompts stay with theirs."""
@@ -269,13 +347,33 @@ def _variances(X: sp.csr_array) -> np.ndarray:
     return np.asarray(X.power(2).mean(axis=0) - X.mean(axis=0) ** 2).ravel()
 
 
-def _checked_labels(labels: Mapping[Any, Any], rows: Activations) -> dict[Site, list[str]]:
+def _positions(given: Any) -> Positions:
+    """Return one position, or a tuple of several."""
+    names = (given,) if isinstance(given, str) else given
+    if (
+        not isinstance(names, list | tuple)
+        or not names
+        or not all(isinstance(name, str) and name != "all" for name in names)
+        or len(set(names)) < len(names)
+        or (len(names) > 1 and "mean" in names)
+    ):
+        raise InputError(
+            "positions must make one row of a prompt: 'mean', 'last' or a name, or several names "
+            f"and 'last', each once; got {described(given)}."
+        )
+    return names[0] if len(names) == 1 else tuple(names)
+
+
+def _checked_labels(
+    labels: Mapping[Any, Any], rows: Activations, n_positions: int
+) -> dict[Site, list[str]]:
     """Names by site, as many as there are features."""
     if not isinstance(labels, Mapping):
         raise InputError(f"labels must be names by site, got {described(labels)}.")
     found = {Site.parse(site): list(names) for site, names in labels.items()}
     for site, names in found.items():
-        width = rows.features[site].shape[1] if site in rows.features else len(names)  # type: ignore[misc]
+        shape: Any = rows.features[site].shape if site in rows.features else ()
+        width = shape[1] // n_positions if shape else len(names)
         if len(names) != width:
             raise InputError(f"labels has {len(names)} names for the {width} features of {site}.")
     return found

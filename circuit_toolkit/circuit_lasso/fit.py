@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,11 +15,14 @@ import scipy.sparse as sp
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.circuit_lasso import fit_file
+from circuit_toolkit.circuit_lasso.drawing import by_effect, by_relevance
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.regression import LassoPath, LogisticPath, Screening, one_standard_error
 from circuit_toolkit.sites import Site
+
+if TYPE_CHECKING:
+    from circuit_toolkit.tasks.task import Task
 
 OWN_TARGET = "target"  # name of a target that the caller gave as numbers
 
@@ -38,11 +41,13 @@ class LassoFit:
     Parameters
     ----------
     screening : dict of Site to Screening
-        Features that were fitted, and those that they stand for.
+        Features that were fitted, and those that they stand for. At several positions these are
+        columns: the F features at the first position, then those at the second, and so on.
     chain : dict of Site to LassoPath
         For each site but the first, its features on those of the site before.
     readout : dict of Site to LassoPath or LogisticPath
-        The target on the features of the sites that it reads.
+        The target on the features of the sites that it reads; of the randomised design, at the
+        last site, on those of all sites side by side.
     held_out : ndarray, shape (k,)
         Fit on held-out prompts at each strength: R² of the target, or for a class the area under
         the ROC curve, of which .5 is chance.
@@ -57,6 +62,10 @@ class LassoFit:
         Names of the features.
     settings : dict
         What was fitted, with the settings of `CircuitLasso`.
+    gradient : ndarray, shape (rows, q), or None
+        Where the target is a vector, the logits of q answers: what each counts in the metric.
+    references : dict of Site to ndarray, or None
+        What an ablation sets the features to on a prompt that has no corrupted one, (P F,).
     """
 
     screening: Mapping[Site, Screening]
@@ -68,6 +77,8 @@ class LassoFit:
     scales: Mapping[Site, np.ndarray]
     labels: Mapping[Site, list[str]]
     settings: Mapping[str, Any]
+    gradient: np.ndarray | None = None
+    references: Mapping[Site, np.ndarray] | None = None
 
     @property
     def strengths(self) -> np.ndarray:
@@ -82,17 +93,13 @@ class LassoFit:
     def __repr__(self) -> str:
         """Return what was fitted and how well; not the tables."""
         said, best = self.settings, self._best()
-        how = f"positions={said['positions']!r}, reads={said['reads']!r}"
+        how = f"positions={said['positions']!r}, design={said.get('design', 'observational')!r}"
         chance = " (AUROC, chance 0.5)" if said.get("held_out_fit") == "auroc" else ""
         return (
             f"LassoFit({said['target']} of {said['task']}, {how}, adaptive={said['adaptive']}, "
             f"{len(self.strengths)} strengths, best held-out fit {self.held_out[best]:.3f}{chance} "
             f"at {self.strengths[best]:.3g})"
         )
-
-    @cached_property
-    def _means(self) -> dict[Site, np.ndarray]:
-        return self.rows.means()
 
     def best_strength(self) -> float:
         """Return the strength with the best fit on held-out prompts.
@@ -177,13 +184,17 @@ class LassoFit:
         """Index of the best held-out fit; where there is none, as for a constant target, 0."""
         return int(np.nan_to_num(self.held_out, nan=-np.inf).argmax())
 
-    def on(self, acts: Activations) -> LassoFit:
+    def on(self, acts: Activations, task: Task | None = None) -> LassoFit:
         """Apply the fitted weights to other prompts, for circuits of these.
+
+        What they say is an estimate; `on_prompt` runs the model on one prompt and tests it.
 
         Parameters
         ----------
         acts : Activations
             Captured at the same sites with the same dictionaries.
+        task : Task, optional
+            Which answers are right on these prompts: needed where the target is a vector.
 
         Returns
         -------
@@ -193,7 +204,7 @@ class LassoFit:
         Raises
         ------
         InputError
-            If a site is missing or the dictionaries differ.
+            If a site is missing or the dictionaries differ, or the answers are unknown.
         """
         expect(acts, "acts", "Activations", "ActivationStore")
         for key in ("model", "dictionaries"):
@@ -205,7 +216,24 @@ class LassoFit:
         rows = acts.pooled(self.settings["positions"])
         own = self.settings["target"] == OWN_TARGET  # nobody said what it is on other prompts
         metric = None if own else explained(rows)
-        return replace(self, rows=replace(rows, metric=metric, directions=None))
+        gradient = None if self.gradient is None else self._gradient_on(rows, task)
+        if gradient is not None and acts.metric is not None:
+            metric = np.asarray(acts.metric, float)
+        rows = replace(rows, metric=metric, directions=None)
+        return replace(self, rows=rows, gradient=gradient)
+
+    def _gradient_on(self, rows: Activations, task: Task | None) -> np.ndarray:
+        """Return what each fitted logit counts in the metric of other prompts, (rows, q)."""
+        if task is None or task.metric is None or len(task.texts) != rows.n_prompts:
+            raise InputError(
+                "This fit explains the logits of answers. Say which are right on these prompts: "
+                "fit.on(acts, task), with the task that was captured."
+            )
+        tokens, fitted = self.settings["answers"], self.gradient
+        assert fitted is not None
+        if task.metric == "logit_difference":
+            return task.weights(tokens, range(rows.n_prompts)).astype(fitted.dtype)
+        return np.repeat(fitted[self.clean].mean(0)[None], rows.n_prompts, axis=0)
 
     def circuit(
         self,
@@ -215,12 +243,18 @@ class LassoFit:
         prompt: int | None = None,
         max_features: int | None = 40,
         max_edges: int | None = 200,
+        max_per_site: int | None = None,
     ) -> Circuit:
         """Read off the circuit at a fitted strength.
 
-        The score of an edge is the relevance that flows over it: the target's, 1, is shared out
-        over its sources in proportion to the absolute coefficient (for a prompt: times the
-        activation there), theirs over theirs, and so on to the first site.
+        Observational: the score of an edge is the relevance that flows over it: the target's, 1, is
+        shared out over its sources in proportion to the absolute coefficient (for a prompt: times
+        the activation there), theirs over theirs, and so on to the first site.
+
+        Randomised: the score of a node is the share of the metric that goes when it is ablated, as
+        estimated, and the weight of an edge the share of the activation of its target. What no
+        later feature in the circuit carries on has an edge to the metric. `confirm_edges` and
+        `evaluate` test it.
 
         Parameters
         ----------
@@ -235,12 +269,14 @@ class LassoFit:
             Number of a prompt, for the circuit of this prompt alone; by default that of all.
         max_features, max_edges : int, optional
             Keep at most so many, the most relevant first; None keeps all.
+        max_per_site : int, optional
+            Keep at most so many features of each site.
 
         Returns
         -------
         Circuit
-            Weights in standardised units, with the held-out fit as evidence. Its settings say the
-            strength, and what it was `chosen_by`.
+            With the held-out fit as evidence; observational weights are in standardised units. Its
+            settings say the strength, and what it was `chosen_by`.
 
         Raises
         ------
@@ -255,7 +291,8 @@ class LassoFit:
                     f"There is no prompt {prompt}: they are 0 to {self.rows.n_prompts - 1}."
                 )
         if edge_budget is not None:
-            k, chosen_by = self._within(whole(edge_budget, "edge_budget", 0), prompt, max_features)
+            budget = whole(edge_budget, "edge_budget", 0)
+            k, chosen_by = self._within(budget, prompt, max_features, max_per_site)
         elif isinstance(strength, str):
             words = {"best": self.best_strength, "one_se": self.one_se_strength}
             if strength not in words:
@@ -266,7 +303,7 @@ class LassoFit:
         else:
             k = self._nearest(number(strength, "strength", 0, 1, open_low=True))
             chosen_by = "hand"
-        drawn = self._drawn(k, prompt).prune(max_features, max_edges)
+        drawn = self._drawn(k, prompt, max_features, max_per_site, max_edges)
         is_label = self.settings["objective"] == "cross-entropy"
         fit = self.settings.get("held_out_fit", "accuracy" if is_label else "r2")
         return replace(
@@ -278,11 +315,25 @@ class LassoFit:
     def _nearest(self, strength: float) -> int:
         return int(np.abs(np.log(self.strengths / strength)).argmin())
 
-    def _within(self, budget: int, prompt: int | None, max_features: int | None) -> tuple[int, str]:
+    def _drawn(
+        self,
+        k: int,
+        prompt: int | None,
+        max_features: int | None,
+        max_per_site: int | None,
+        max_edges: int | None = None,
+    ) -> Circuit:
+        """Put the circuit of a strength into tables."""
+        if self.settings.get("design") == "randomised":
+            return by_effect(self, k, prompt, max_features, max_per_site, max_edges)
+        drawn = by_relevance(self, k, prompt)
+        return drawn.prune(max_features, max_edges, max_per_site=max_per_site)
+
+    def _within(self, budget: int, prompt: int | None, *features: int | None) -> tuple[int, str]:
         """Index of the weakest strength that keeps to a budget of edges, and how to call it."""
         n = 0
         for k in reversed(range(len(self.strengths))):
-            n = len(self._drawn(k, prompt).prune(max_features).edges)
+            n = len(self._drawn(k, prompt, *features).edges)
             if n <= budget:
                 return k, f"edge budget of {budget}"
         raise InputError(
@@ -290,98 +341,84 @@ class LassoFit:
             "greater strengths too: CircuitLasso(strengths=...)."
         )
 
-    def _readout(self, site: Site, k: int) -> np.ndarray:
-        """Standardised coefficients (p,) of the target on the features of a site."""
+    def weights_of_target(self, site: Site, k: int) -> np.ndarray:
+        """Standardised coefficients of the target on the fitted features of a site.
+
+        Parameters
+        ----------
+        site : Site
+            Of the fit.
+        k : int
+            Point of the path.
+
+        Returns
+        -------
+        ndarray, shape (p,)
+            Zeros where the target does not read the site.
+        """
         if site not in self.readout:
             return np.zeros(len(self.screening[site].kept))
         return self.readout[site].standardised(k).toarray().ravel()
 
-    def _present(self, prompt: int | None) -> list[np.ndarray]:
-        """How much of each feature is there: 1, or on a prompt its activation in its own scale."""
-        if prompt is None:
-            return [np.ones(len(screening.kept)) for screening in self.screening.values()]
-        return [
-            self.rows.features[site][[prompt]].toarray().ravel()[screening.kept] / self.scales[site]
-            for site, screening in self.screening.items()
-        ]
+    def slopes_of_target(self, site: Site, k: int) -> sp.csc_array:
+        """Coefficients of the logits on the fitted features of a site, in the unit of the data.
 
-    def _drawn(self, k: int, prompt: int | None) -> Circuit:
-        """Put what carries relevance at a strength into tables."""
-        weights = [self.chain[later].standardised(k) for later in self.sites[1:]]
-        direct = [self._readout(site, k) for site in self.sites]
-        present = self._present(prompt)
-        carried = propagate_relevance(
-            [
-                sp.diags_array(here) @ abs(matrix)
-                for here, matrix in zip(present, weights, strict=False)
-            ],
-            [here * abs(column) for here, column in zip(present, direct, strict=True)],
-        )
-        nodes, offset = [], 0
-        rows: list[np.ndarray] = []  # position of a fitted feature in the node table, or -1
-        for site, relevance in zip(self.sites, carried.nodes, strict=True):
-            live = np.flatnonzero(relevance > 0)
-            features = self.screening[site].kept[live]
-            row = np.full(len(relevance), -1)
-            row[live] = offset + np.arange(len(live))
-            rows.append(row)
-            offset += len(live)
-            acts = self._means[site]
-            if prompt is not None:
-                acts = self.rows.features[site][[prompt]].toarray().ravel()
-            known = self.labels.get(site)
-            nodes.append(
-                new_nodes(
-                    len(live),
-                    site=str(site),
-                    position=self.settings["positions"],
-                    index=features,
-                    score=relevance[live],
-                    activation=acts[features],
-                    label="" if known is None else [known[feature] for feature in features],
-                )
-            )
-        end = new_nodes(1, TARGET, label=self.settings["target"], score=1.0)
-        if self.rows.metric is not None and self.settings["objective"] == "squared error":
-            values = self.rows.metric
-            end["activation"] = values.mean() if prompt is None else values[prompt]
-        flows: list[Any] = [*zip(carried.edges, weights, rows, rows[1:], strict=False)]
-        for flow, weight, row in zip(carried.direct, direct, rows, strict=True):
-            flows.append((flow[:, None], weight[:, None], row, np.array([offset])))
-        edges = []
-        for flow, weight, source, target in flows:
-            part = sp.coo_array(flow)
-            there = np.asarray(sp.csr_array(weight)[part.row, part.col]).ravel()
-            ends = {"source": source[part.row], "target": target[part.col]}
-            edges.append(new_edges(part.nnz, **ends, weight=there, score=part.data))
-        strength = float(self.strengths[k])
-        settings = {**self.settings, "strength": strength}
-        settings |= {"level": "features", "scope": "dataset" if prompt is None else "prompt"}
-        if prompt is not None:
-            settings["prompt"] = " ".join(self.rows.tokens[prompt])
-        return Circuit(np.concatenate([*nodes, end]), np.concatenate(edges), settings)
+        Parameters
+        ----------
+        site : Site
+            Of the fit.
+        k : int
+            Point of the path.
 
+        Returns
+        -------
+        csc_array, shape (p, q)
+        """
+        p = len(self.screening[site].kept)
+        if self.settings["reads"] == "jointly":
+            first = sum(len(self.screening[each].kept) for each in self.sites if each < site)
+            return self.readout[self.sites[-1]].coefficients[k][first : first + p]
+        if site not in self.readout:
+            assert self.gradient is not None
+            return sp.csc_array((p, self.gradient.shape[1]))
+        return self.readout[site].coefficients[k]
 
-class Relevance(NamedTuple):
-    """What each feature and each edge passes on to the target."""
+    @cached_property
+    def means(self) -> dict[Site, np.ndarray]:
+        """Mean of every column of the rows, (P F,) by site: of randomised runs the clean ones."""
+        if self.settings.get("design") == "randomised":
+            return {
+                site: np.asarray(X[self.clean].mean(0)).ravel()
+                for site, X in self.rows.features.items()
+            }
+        return self.rows.means()
 
-    nodes: tuple[np.ndarray, ...]
-    edges: tuple[sp.csr_array, ...]
-    direct: tuple[np.ndarray, ...]
+    @cached_property
+    def clean(self) -> np.ndarray:
+        """Rows of clean prompts: the first of each group."""
+        return np.unique(self.rows.groups, return_index=True)[1]
 
+    @cached_property
+    def moved(self) -> dict[Site, sp.csr_array]:
+        """How far fitted features are from what an ablation sets them to, (rows, p) by site."""
+        assert self.references is not None
+        _, of_row, counts = np.unique(self.rows.groups, return_inverse=True, return_counts=True)
+        n = np.arange(len(of_row))
+        other = np.bincount(of_row, weights=n)[of_row].astype(int) - n
+        paired = (counts[of_row] == 2) & (self.settings["ablation"] == "corrupted")
+        found = {}
+        for site, screening in self.screening.items():
+            X = sp.csr_array(self.rows.features[site][:, screening.kept])
+            at = np.where(paired, other, 0)
+            keep = sp.diags_array(paired.astype(X.dtype))
+            alone = sp.csr_array((~paired).astype(X.dtype)[:, None])
+            reference = sp.csr_array(self.references[site][screening.kept][None].astype(X.dtype))
+            found[site] = sp.csr_array(X - keep @ X[at] - alone @ reference)
+        return found
 
-def propagate_relevance(strengths: Sequence[sp.sparray], direct: Sequence[np.ndarray]) -> Relevance:
-    """Share out relevance 1 of the target over its sources, theirs over theirs, and so on."""
-    total = sum(float(part.sum()) for part in direct)
-    into_target = [np.asarray(part, float) / total if total else 0.0 * part for part in direct]
-    nodes = [part.copy() for part in into_target]
-    edges: list[sp.csr_array] = []
-    for i in range(len(strengths) - 1, -1, -1):
-        S = sp.csc_array(strengths[i])
-        sums = np.asarray(S.sum(axis=0)).ravel()  # (p_i+1,)
-        share = np.divide(nodes[i + 1], sums, out=np.zeros(len(sums)), where=sums > 0)
-        flow = sp.csr_array(S @ sp.diags_array(share))
-        flow.eliminate_zeros()
-        edges.append(flow)
-        nodes[i] += np.asarray(flow.sum(axis=1)).ravel()
-    return Relevance(tuple(nodes), tuple(reversed(edges)), tuple(into_target))
+    @cached_property
+    def moved_by_logit(self) -> dict[Site, np.ndarray]:
+        """Mean over clean prompts of how far a feature moves times the gradient, (p, q) by site."""
+        assert self.gradient is not None
+        G = self.gradient[self.clean]
+        return {site: (X[self.clean].T @ G) / len(G) for site, X in self.moved.items()}

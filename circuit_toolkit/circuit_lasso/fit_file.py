@@ -35,11 +35,15 @@ _NUMBERS = ("tol", "max_iter")
 # Settings that circuits are read off by, and what they may be; other settings are only shown.
 _SETTINGS = {
     "target": lambda value: isinstance(value, str),
-    "positions": lambda value: isinstance(value, str),
-    "reads": lambda value: value in ("last", "all"),
+    "positions": lambda value: isinstance(value, str) or _are_texts(value),
+    "reads": lambda value: value in ("last", "all", "jointly"),
     "adaptive": lambda value: isinstance(value, bool),
     "objective": lambda value: value in ("squared error", "cross-entropy"),
 }
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)
 
 
 def write(path: str | PathLike, fields: Mapping[str, Any]) -> Path:
@@ -63,6 +67,10 @@ def write(path: str | PathLike, fields: Mapping[str, Any]) -> Path:
         arrays[f"{site}/kept"] = screening.kept
         arrays[f"{site}/representative"] = screening.representative
         arrays[f"{site}/scale"] = fields["scales"][site]
+        if fields["references"] is not None:
+            arrays[f"{site}/reference"] = fields["references"][site]
+    if fields["gradient"] is not None:
+        arrays["gradient"] = fields["gradient"]
     for part in ("chain", "readout"):
         for site, fitted in fields[part].items():
             packed_path, content[part][str(site)] = _packed_path(fitted)
@@ -149,16 +157,19 @@ def _fields(arrays: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> dic
         require(within(stands, -1, n[site]), f"{site}/representative is out of range")
         _check(arrays[f"{site}/scale"], "f", (m,), f"{site}/scale", least=0)
         screening[site], scales[site] = Screening(kept, stands), arrays[f"{site}/scale"]
+    gradient, references, q = _answers(arrays, settings, rows.n_prompts, n)
     labels = {Site.parse(name): names for name, names in content["labels"].items()}
+    several = len(settings["positions"]) if isinstance(settings["positions"], list) else 1
     for site, names in labels.items():
         require(isinstance(names, list), f"the labels of {site} are no list")
         require(all(isinstance(name, str) for name in names), f"a label of {site} is no text")
-        require(len(names) == n.get(site, len(names)), f"{site} has another number of labels")
-    width = {site: len(each.kept) for site, each in screening.items()}
+        width = n.get(site, several * len(names))
+        require(several * len(names) == width, f"{site} has another number of labels")
+    p_of = {site: len(each.kept) for site, each in screening.items()}
     k = len(arrays["held_out"])
     chain = {
-        site: _lasso(_Part(arrays, f"chain/{site}"), content["chain"][str(site)], k, p, width[site])
-        for site, p in zip(sites[1:], width.values(), strict=False)
+        site: _lasso(_Part(arrays, f"chain/{site}"), content["chain"][str(site)], k, p, p_of[site])
+        for site, p in zip(sites[1:], p_of.values(), strict=False)
     }
     reading = [Site.parse(name) for name in content["readout"]]
     require(reading == (sites if settings["reads"] == "all" else sites[-1:]), "readout differs")
@@ -166,9 +177,10 @@ def _fields(arrays: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> dic
     for site in reading:
         part = _Part(arrays, f"readout/{site}")
         if is_label:
-            readout[site] = _logistic(part, k, width[site])
+            readout[site] = _logistic(part, k, p_of[site])
         else:
-            readout[site] = _lasso(part, content["readout"][str(site)], k, width[site], 1)
+            p = sum(p_of.values()) if settings["reads"] == "jointly" else p_of[site]
+            readout[site] = _lasso(part, content["readout"][str(site)], k, p, q)
     grid = readout[sites[-1]].strengths
     for path in (*chain.values(), *readout.values()):
         require((path.strengths == grid).all(), "paths have other strengths")
@@ -187,7 +199,26 @@ def _fields(arrays: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> dic
         "scales": scales,
         "labels": labels,
         "settings": settings,
+        "gradient": gradient,
+        "references": references,
     }
+
+
+def _answers(
+    arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any], rows: int, n: Mapping[Site, int]
+) -> tuple[np.ndarray | None, dict[Site, np.ndarray] | None, int]:
+    """Return what answers count, what ablations set features to, and the width of the target."""
+    tokens = settings.get("answers")
+    if tokens is None:
+        require(settings.get("design") != "randomised", "a randomised fit has answers")
+        return None, None, 1
+    require(all(type(each) is int for each in tokens), "answers are no tokens")
+    require(settings["ablation"] in ("corrupted", "mean"), "the ablation is unknown")
+    _check(arrays["gradient"], "f", (rows, len(tokens)), "gradient")
+    references = {site: arrays[f"{site}/reference"] for site in n}
+    for site, each in references.items():
+        _check(each, "f", (n[site],), f"{site}/reference")
+    return arrays["gradient"], references, len(tokens)
 
 
 class _Part:

@@ -11,14 +11,14 @@ import operator
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.activations import Activations, Positions
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.regression import (
     ConvergenceWarning,
@@ -38,6 +38,7 @@ from circuit_toolkit.sites import Site
 
 TOL = 1e-11  # tight, so that sums in another order, as over shards, do not show in the results
 Y = "target"  # beside the sites, in a table of columns
+EVERY = "every site"  # the columns of all sites, side by side
 _TASKS = 2  # of a kind for each thread, over all sites: more would send more matrices about
 _TARGETS = 64  # in a block, at least
 
@@ -53,11 +54,14 @@ class Regression:
     adaptive: bool
     min_active: int
     light: bool  # whether second moments stay where they are
+    order: np.ndarray  # (P, P), whether a source position is never after a target position
+    randomised: bool = False  # whether the rows are `Imposed`, and the target reads all sites
 
-    def of_features(self, stats: GramStatistics) -> LassoPath:
+    def of_features(self, stats: GramStatistics, weights: np.ndarray | None = None) -> LassoPath:
         """Fit standardised statistics."""
         fit = adaptive_lasso if self.adaptive else lasso_path
-        return _quietly(fit, stats.standardised(), list(self.strengths), TOL)
+        weighted = partial(fit, weights=weights)
+        return _quietly(weighted, stats.standardised(), list(self.strengths), TOL)
 
     def of_label(self, X: sp.csr_array, y: np.ndarray) -> LogisticPath:
         """Fit a class."""
@@ -90,6 +94,14 @@ class Fitted(NamedTuple):
     folds: FoldScores
 
 
+@dataclass(frozen=True)
+class Imposed:
+    """Rows of randomised runs: what was changed at each site, and what followed there."""
+
+    features: Mapping[Site, sp.csr_array]
+    responses: Mapping[Site, sp.csr_array]
+
+
 class Here:
     """Activations of this process, where pieces run at once; `OnWorkers` answers to the same."""
 
@@ -100,10 +112,15 @@ class Here:
         self.parts: list[Any] = []
         self.ends = np.zeros(1, int)
 
-    def pooled(self, positions: str) -> Activations:
+    def pooled(self, positions: Positions) -> Activations:
         """Reduce to one row a prompt; of a store one shard at a time is in memory."""
         rows = self.acts.pooled(positions)
         self.parts, self.ends = [rows], np.array([0, rows.n_prompts])
+        return rows
+
+    def take(self, rows: Any, n: int) -> Any:
+        """Fit n other rows."""
+        self.parts, self.ends = [rows], np.array([0, n])
         return rows
 
     def shards(self) -> Iterator[Activations]:
@@ -131,14 +148,21 @@ class Here:
 
 def fit_all(
     run: Any,
-    rows: Activations,
+    rows: Activations | Imposed,
     y: np.ndarray,
     is_label: bool,
     fold: np.ndarray,
     how: Regression,
     reads: str,
 ) -> Fitted:
-    """Screen the features and fit all regressions; `fold` (prompts,) is -1 for held-out prompts."""
+    """Screen the features and fit all regressions of y (rows, q).
+
+    `fold` (rows,) is -1 for held-out rows. At several positions the columns of a site are the
+    features at the first, then those at the second, and so on.
+    """
+    each_site: Any = rows.features.items()  # scipy's stub says that a shape may be None
+    sizes: dict[Site, int] = {site: X.shape[1] for site, X in each_site}
+    at = {site: n // len(how.order) for site, n in sizes.items()}  # features at one position
     live = {site: _live(X[fold >= 0], how.min_active) for site, X in rows.features.items()}
     *tables, held_out = _tables(run, live, y, fold)
     training = [each for table in tables for each in table]
@@ -147,16 +171,26 @@ def fit_all(
     screening, chain, readout = {}, {}, {}
     before: Any = None  # statistics of the site before on those of this one
     for previous, site in zip([None, *sites], run.watched(sites), strict=False):
-        later = sites[len(screening) + 1] if site != sites[-1] else None
+        later: Any = sites[len(screening) + 1] if site != sites[-1] else None
+        if how.randomised and later:
+            later = Y, later
         moments = _sum(run, training, site, later, each)
         screening[site] = run.call(screened, site, moments, how.min_active)
         if previous is not None:
             stats = run.call(selected, before, screening[previous], screening[site])
             n = max(1, min(each, len(live[site]) // _TARGETS))
-            blocks = [run.call(block_path, how, stats, block, n) for block in range(n)]
+            places = [live[end] // at[end] for end in (previous, site)]
+            chosen = [screening[end] for end in (previous, site)]
+            allowed = run.call(allowed_sources, how.order, *places, *chosen)
+            blocks = [run.call(block_path, how, stats, allowed, block, n) for block in range(n)]
             chain[site] = run.call(side_by_side, blocks)
         before = moments
-        if site == sites[-1] or reads == "all":
+        if reads == "jointly":
+            if site == sites[-1]:
+                together = run.call(beside, list(screening.values()))
+                data = [_sum(run, table, EVERY, Y, each) for table in (*tables, held_out)]
+                readout[site] = run.call(metric_readout, how, together, data[:-1], data[-1])
+        elif site == sites[-1] or reads == "all":
             folds = tables if site == sites[-1] else [training]
             if is_label:
                 data = [[(part[site], part[Y]) for part in table] for table in (*folds, held_out)]
@@ -170,10 +204,7 @@ def fit_all(
     screening, chain, readout = ({site: next(found) for site in table} for table in every)
     paths = {site: each.path for site, each in readout.items()}
     _warn([*chain.values(), *paths.values()])
-    screened_all = {
-        site: _in_all(screening[site], live[site], X.shape[1])  # type: ignore[misc]
-        for site, X in rows.features.items()
-    }
+    screened_all = {site: _in_all(screening[site], live[site], n) for site, n in sizes.items()}
     last = readout[sites[-1]]
     return Fitted(screened_all, chain, paths, last.held_out, last.folds)
 
@@ -192,7 +223,7 @@ def _tables(run: Any, live: Any, y: np.ndarray, fold: np.ndarray) -> list[list[A
     return found
 
 
-def _sum(run: Any, tables: list[Any], source: Site, target: Site | str | None, n: int) -> Any:
+def _sum(run: Any, tables: list[Any], source: Any, target: Any, n: int) -> Any:
     """Statistics of all rows of some tables: of n sets of these, added in pairs."""
     pairs = [(table[source], table[target]) for table in tables]
     ends = np.linspace(0, len(pairs), min(n, len(pairs)) + 1).astype(int).tolist()
@@ -236,14 +267,38 @@ def _warn(paths: list[LassoPath | LogisticPath]) -> None:
 
 
 def columns(
-    parts: list[Activations], live: Mapping[Site, np.ndarray], y: np.ndarray, chosen: np.ndarray
+    parts: list[Any], live: Mapping[Site, np.ndarray], y: np.ndarray, chosen: np.ndarray
 ) -> Columns:
     """Chosen rows of the features that are alive, by site; of the target; and of no columns."""
-    found: Columns = {Y: y[chosen, None], None: np.zeros((np.count_nonzero(chosen), 0))}
+    found: Columns = {Y: y[chosen], None: np.zeros((np.count_nonzero(chosen), 0))}
     for site, features in live.items():
         rows = sp.csr_array(sp.vstack([part.features[site] for part in parts]))
         found[site] = rows[chosen][:, features]
+    if isinstance(parts[0], Imposed):
+        found[EVERY] = sp.csr_array(sp.hstack([found[site] for site in live]))
+        for site in list(live)[1:]:
+            rows = sp.csr_array(sp.vstack([part.responses[site] for part in parts]))
+            found[Y, site] = rows[chosen][:, live[site]]
     return found
+
+
+def beside(screenings: list[Screening]) -> Screening:
+    """Put the screenings of sites side by side, as their columns are."""
+    ends = np.cumsum([0, *(len(each.representative) for each in screenings)]).tolist()
+    pairs = list(zip(screenings, ends, strict=False))
+    stands = [
+        np.where(each.representative == DROPPED, DROPPED, each.representative + end)
+        for each, end in pairs
+    ]
+    kept = np.concatenate([each.kept + end for each, end in pairs])
+    return Screening(kept, np.concatenate(stands))
+
+
+def allowed_sources(
+    order: np.ndarray, x: np.ndarray, y: np.ndarray, of_x: Screening, of_y: Screening
+) -> np.ndarray | None:
+    """Return which sources a target may have, (p, q), by their positions; None for all."""
+    return None if order.all() else order[np.ix_(x[of_x.kept], y[of_y.kept])]
 
 
 def screened(site: Site, stats: GramStatistics, min_active: int) -> Screening:
@@ -262,23 +317,36 @@ def selected(moments: GramStatistics, x: Screening, y: Screening) -> GramStatist
     return moments.select(x=x.kept, y=y.kept)
 
 
-def block_path(how: Regression, stats: GramStatistics, block: int, n: int) -> LassoPath:
+def block_path(
+    how: Regression, stats: GramStatistics, allowed: np.ndarray | None, block: int, n: int
+) -> LassoPath:
     """Fit the targets of one block of n."""
     targets = np.array_split(np.arange(stats.xy.shape[1]), n)[block]
-    path = how.of_features(stats if n == 1 else stats.select(y=targets))
+    weights = None if allowed is None else np.where(allowed[:, targets], 1.0, np.inf)
+    path = how.of_features(stats if n == 1 else stats.select(y=targets), weights)
     return light(path) if how.light else path
 
 
 def metric_readout(
     how: Regression, screening: Screening, folds: list[GramStatistics], held_out: GramStatistics
 ) -> Readout:
-    """Fit the target; with its R² on the held-out rows, and on each fold by the others."""
+    """Fit the target; with its R² on the held-out rows, and on each fold by the others.
+
+    Of several logits it is the share of their common variance.
+    """
     *folds, held_out = (each.select(x=screening.kept) for each in (*folds, held_out))
-    path = how.of_features(reduce(operator.add, folds))
-    scores = cross_validate(folds, how.of_features)[:, :, 0] if len(folds) > 1 else None
+    stats = reduce(operator.add, folds)
+    path = how.of_features(stats)
+    spread = np.where(stats.scale_y > 0, stats.yy, 0)
+    share = spread / spread.sum()
+
+    def common(r2: np.ndarray) -> np.ndarray:  # (..., k, q)
+        return r2[..., share > 0] @ share[share > 0]
+
+    scores = common(cross_validate(folds, how.of_features)) if len(folds) > 1 else None
     if scores is not None and not np.isfinite(scores).all():
         scores = None
-    return Readout(light(path) if how.light else path, path.held_out_r2(held_out)[:, 0], scores)
+    return Readout(light(path) if how.light else path, common(path.held_out_r2(held_out)), scores)
 
 
 def label_readout(

@@ -29,7 +29,7 @@ from circuit_toolkit.interventions.changes import Change, mean_ablation, resampl
 from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.graph import graph_of
-from circuit_toolkit.patching.placed_features import Place, PlacedFeatures
+from circuit_toolkit.patching.placed_features import Place, PlacedFeatures, Units
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.tasks.task import seen_in
@@ -131,6 +131,15 @@ def evaluate(
         how = _heads(circuit, model, part, progress)
     else:
         how = _features(circuit, model, dictionaries, task, part, acts, progress)
+    record = evaluated_on(circuit.settings, model, part)
+    outcome = _outcome(how, model, part, record, draws, seed)
+    return circuit.with_evidence({**circuit.evidence, "ablation": outcome})
+
+
+def _outcome(
+    how: _Ablation, model: Model, part: Task, record: dict[str, Any], draws: int, seed: int
+) -> dict[str, Any]:
+    """Ablate a circuit, everything but it, and as many random sets."""
     plain = how.measure([(how.nothing, False), (how.nothing, True)])
     full, empty = plain.mean(1).tolist()
     expect_better(model, part, how.about[3], full, empty)
@@ -142,9 +151,10 @@ def evaluate(
     ends = {
         name: bootstrap(np.stack([mine, *plain], 1), share_kept, seed=seed)
         for name, mine in zip(("faithfulness", "completeness"), found[:2], strict=True)
+        if len(mine) > 1
     }
-    outcome = {
-        "evaluated_on": evaluated_on(circuit.settings, model, part),
+    return {
+        "evaluated_on": record,
         **dict(zip(_ABOUT, how.about, strict=True)),
         "metric_model": full,
         "metric_empty": empty,
@@ -158,7 +168,14 @@ def evaluate(
         **{f"{name}_interval": [each.low, each.high] for name, each in ends.items()},
         **{name: (float(m.mean()) - empty) / (full - empty) for name, m in how.ceilings.items()},
     }
-    return circuit.with_evidence({**circuit.evidence, "ablation": outcome})
+
+
+def outcome_at_places(
+    mine: Units, runs: PlacedFeatures, record: dict[str, Any], draws: int, seed: int
+) -> dict[str, Any]:
+    """Test features at places on prompts that were run, ablating to what is at hand."""
+    how = _ablation_at_places(mine, runs, progress=False)
+    return _outcome(how, runs.model, runs.task, record, draws, seed)
 
 
 def share_kept(rows: np.ndarray) -> float:
@@ -235,7 +252,8 @@ def _features(
     for site in sites:
         expect_known(site, dictionaries, f"No dictionary was given for {site} of the circuit")
     known = {site: dictionaries[site] for site in sites}
-    if acts is None and circuit.settings.get("ablation") is not None:
+    several = not isinstance(circuit.settings.get("positions", ""), str)
+    if acts is None and (several or circuit.settings.get("ablation") is not None):
         return _placed(circuit, model, known, part, progress)
     if acts is None:
         positions = str(circuit.settings.get("positions", "all"))
@@ -264,8 +282,11 @@ def _placed(
 ) -> _Ablation:
     """Ablate features at places: where a circuit says sites, positions and what to set them to."""
     said = circuit.settings
-    runs = PlacedFeatures.of(model, dictionaries, task, said["positions"], said["ablation"])
-    mine = circuit.placed_features()
+    runs = PlacedFeatures.of(model, dictionaries, task, said["positions"], said.get("ablation"))
+    return _ablation_at_places(circuit.placed_features(), runs, progress)
+
+
+def _ablation_at_places(mine: Units, runs: PlacedFeatures, progress: bool) -> _Ablation:
     active = runs.active()
 
     def draw(rng: np.random.Generator) -> dict[Place, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from circuit_toolkit.activations.activations import MEAN, Activations
+from circuit_toolkit.activations.activations import MEAN, Activations, Positions
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.dictionaries import Dictionary
@@ -211,7 +211,7 @@ def named_features(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
     acts: Activations,
-    positions: str = "last",
+    positions: Positions = "last",
     promoted_from: float = 0.5,
 ) -> dict[Site, list[str]]:
     """Name features by the context and the words on which they fire, and by what they promote.
@@ -224,8 +224,9 @@ def named_features(
         Those of `acts`.
     acts : Activations or ActivationStore
         Captured with `positions="all"`.
-    positions : str
-        Where the context is told for, see `Activations.pooled`; that of the fit.
+    positions : str or sequence of str
+        Where the context is told for, see `Activations.pooled`; those of the fit, of several the
+        last one.
     promoted_from : float
         Share of the model's depth from which a label also tells words that are promoted by at
         least four standard deviations.
@@ -241,7 +242,7 @@ def named_features(
     promoted_from = number(promoted_from, "promoted_from", 0, 1)
     activating = activating_words(acts)
     labels = labels_of_words(activating)
-    rows = acts.pooled(positions)
+    rows = acts.pooled(positions if isinstance(positions, str) else positions[-1])
     for site, names in labels.items():
         for i, words in enumerate(context_words(rows, site)):
             fires = _named(activating[site][i])

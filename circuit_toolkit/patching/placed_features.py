@@ -100,6 +100,16 @@ class PlacedFeatures:
             starts={site: (blocks, each[:n]) for site, (blocks, each) in self.starts.items()},
         )
 
+    def ablated_to(self, other: Self) -> Self:
+        """Return the same prompts, whose ablated features are set to means over other prompts."""
+        tables = {
+            name: {
+                at: each.mean(0).expand_as(getattr(self, name)[at]) for at, each in table.items()
+            }
+            for name, table in (("reference", other.acts), ("error", other.error))
+        }
+        return replace(self, **tables, ablation="mean")
+
     @property
     def places(self) -> list[Place]:
         """Places in order of computation."""
@@ -247,16 +257,29 @@ class PlacedFeatures:
         return self._adding(parts)
 
     def adding(
-        self, added: Mapping[Place, Tensor], units: Mapping[Place, Tensor], rows: slice
-    ) -> dict[Site, Edit]:
-        """Add (B, p) to features at places, by what their directions add to the model."""
+        self,
+        added: Mapping[Place, Tensor],
+        units: Mapping[Place, Tensor],
+        rows: slice,
+        *,
+        watch: bool = False,
+    ) -> tuple[Tensor, dict[Place, Tensor]]:
+        """Add (B, p) to features at places, by what their directions add to the model.
+
+        Returns the logits at the last token, (B, V), and where it is asked for what the same
+        features of later sites are before anything is added there, (B, p) at each place.
+        """
         parts = []
         for (site, position), value in added.items():
             directions = decoder_rows(self.model, self.dictionaries[site])
             moved = value @ directions[units[site, position]].to(value)
             at = self.where[position][rows]
             parts.append((site, torch.arange(len(at)), at, moved))
-        return self._adding(parts)
+        write, seen = self._adding(parts), {}
+        later = {at: units[at] for at in units if watch and at[0] != min(self.dictionaries)}
+        for site in dict.fromkeys(site for site, _ in later):
+            write[site] = partial(self._watch, site, rows, later, seen, write.get(site))
+        return self.run(rows, write, [LOGITS])[LOGITS][:, -1].float(), seen
 
     def _adding(self, parts: Iterable[tuple[Site, Tensor, Tensor, Tensor]]) -> dict[Site, Edit]:
         """Add vectors (m, D) at rows and tokens to what dictionaries of sites write."""
@@ -268,7 +291,7 @@ class PlacedFeatures:
     def _watch(
         self,
         site: Site,
-        rows: Tensor,
+        rows: slice | Tensor,
         targets: Mapping[Place, Tensor],
         seen: dict[Place, Tensor],
         edit: Edit | None,

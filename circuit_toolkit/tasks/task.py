@@ -153,6 +153,24 @@ class Task:
                 )
         return weights
 
+    def weights(self, tokens: Sequence[int], rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return how much the logits (or probabilities) of some tokens count in the metric.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            Which tokens, q of them.
+        rows : sequence of int
+            Which of `texts`, B of them.
+
+        Returns
+        -------
+        ndarray, shape (B, q)
+        """
+        most = max([*tokens, *(token for group in (*self.answers, *self.wrong) for token in group)])
+        every = self._weights(rows, torch.zeros(len(rows), most + 1))
+        return every[:, list(tokens)].numpy()
+
     def _need_answers(self) -> None:
         if self.metric is None:
             known = ", ".join(self.labels) or "none"

@@ -146,7 +146,11 @@ def assert_regressions_are_sklearns(
     compared = 0
     for k, strength in enumerate(fit.strengths):
         problems = [
-            (columns[fit.sites[-1]], (y - y.mean()) / y.std(), fit._readout(fit.sites[-1], k))
+            (
+                columns[fit.sites[-1]],
+                (y - y.mean()) / y.std(),
+                fit.weights_of_target(fit.sites[-1], k),
+            )
         ]
         for site, later in zip(fit.sites, fit.sites[1:], strict=False):
             for j in range(0, columns[later].shape[1], 9):
@@ -551,7 +555,7 @@ def test_held_out_prompts_do_not_move_the_weights():
     spoilt[~train] = np.random.default_rng(0).normal(0, 1000, (~train).sum())
     one, two = CircuitLasso().fit(acts), CircuitLasso().fit(acts, spoilt)
     for k in range(len(one.strengths)):
-        np.testing.assert_array_equal(one._readout(B, k), two._readout(B, k))
+        np.testing.assert_array_equal(one.weights_of_target(B, k), two._readout(B, k))
     assert one.held_out[-1] > 0.99 > two.held_out[-1]
 
 

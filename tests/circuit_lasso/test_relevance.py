@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from circuit_toolkit.circuit_lasso.fit import propagate_relevance
+from circuit_toolkit.circuit_lasso.drawing import propagate_relevance
 
 SIZES = (7, 5, 6, 4)
 

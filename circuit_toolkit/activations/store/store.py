@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_toolkit.activations.activations import Activations, joined
+from circuit_toolkit.activations.activations import Activations, Positions, joined
 from circuit_toolkit.activations.budget import available_memory, size
 from circuit_toolkit.activations.store.shards import AGAIN, read_shard, shard_name, widths
 from circuit_toolkit.activations.store.writer import KIND, check_manifest
@@ -168,12 +168,12 @@ class ActivationStore:
             )
         return joined(list(self.shards()))
 
-    def pooled(self, positions: str) -> Activations:
+    def pooled(self, positions: Positions) -> Activations:
         """Reduce to one row a prompt, shard by shard.
 
         Parameters
         ----------
-        positions : str
+        positions : str or sequence of str
             As in `Activations.pooled`.
 
         Returns

@@ -49,7 +49,11 @@ def adaptive_weights(
 
 
 def adaptive_lasso(
-    stats: GramStatistics, strengths: np.ndarray | list[float], tol: float = 1e-8
+    stats: GramStatistics,
+    strengths: np.ndarray | list[float],
+    tol: float = 1e-8,
+    *,
+    weights: np.ndarray | None = None,
 ) -> LassoPath:
     """Fit a lasso path, and another with the adaptive weights from it.
 
@@ -59,13 +63,15 @@ def adaptive_lasso(
         Of the training rows, in the form to fit.
     strengths, tol
         As in `lasso_path`, of both fits.
+    weights : ndarray, optional
+        As in `lasso_path`, of the first.
 
     Returns
     -------
     LassoPath
         The second.
     """
-    weights = adaptive_weights(lasso_path(stats, strengths, tol))
+    weights = adaptive_weights(lasso_path(stats, strengths, tol, weights=weights))
     return lasso_path(stats, strengths, tol, weights=weights)
 
 

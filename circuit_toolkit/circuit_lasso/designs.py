@@ -1,0 +1,96 @@
+"""What is regressed on what: activations as they are, or what randomised runs changed.
+
+Both designs have the logits of the answers as target where a model is at hand and there are more
+than two of them: a single number would add up effects of both signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from torch import Tensor
+
+from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.circuit_lasso.randomised_runs import (
+    asked,
+    gradient_of,
+    logits_of,
+    randomised_runs,
+)
+from circuit_toolkit.circuit_lasso.regressions import Imposed
+from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.models import Model
+from circuit_toolkit.patching.placed_features import Place, PlacedFeatures
+from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import Task
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The logits that the metric of a task reads, on all of its texts."""
+
+    tokens: list[int]  # q
+    logits: np.ndarray  # (rows, q)
+    gradient: np.ndarray  # (rows, q), what each counts in the metric
+    ablation: str
+    references: dict[Site, np.ndarray]  # what an ablation sets features to, on average
+
+    @classmethod
+    def of(
+        cls, model: Model, dictionaries: Mapping[Site, Dictionary], task: Task, rows: Activations
+    ) -> Answers:
+        """Run the texts of a task once."""
+        if len(task.texts) != rows.n_prompts:
+            raise InputError(
+                f"The activations have {rows.n_prompts} prompts, the task {len(task.texts)}. Pass "
+                "the task that was captured."
+            )
+        logits = logits_of(model, task, shared_bos(dictionaries))
+        gradient = gradient_of(task, logits)
+        tokens = asked(gradient)
+        n = len(task)
+        there = slice(n, None) if task.corrupted else slice(0, n)
+        references = {
+            site: np.asarray(X[there].mean(0)).ravel() for site, X in rows.features.items()
+        }
+        Y, G = (each[:, tokens].cpu().numpy() for each in (logits, gradient))
+        ablation = "corrupted" if task.corrupted else "mean"
+        return cls(tokens.tolist(), Y, G, ablation, references)
+
+
+def imposed_rows(
+    runs: PlacedFeatures, tokens: list[int], draws: int, seed: int, progress: bool
+) -> tuple[Imposed, np.ndarray]:
+    """Return what randomised runs changed, what followed, and by how much logits moved (rows, q).
+
+    Columns of a site are those of `Activations.pooled`: the features at each position in turn.
+    """
+    found = randomised_runs(runs, draws=draws, seed=seed, watch=True, progress=progress)
+    imposed = dict(
+        zip(found.units, found.imposed.split([*map(len, found.units.values())], 1), strict=True)
+    )
+    rows = Imposed(_wide(runs, found.units, imposed), _wide(runs, found.units, found.responses))
+    return rows, found.logits[:, tokens].double().cpu().numpy()
+
+
+def _wide(
+    runs: PlacedFeatures, units: Mapping[Place, Tensor], values: Mapping[Place, Any]
+) -> dict[Site, sp.csr_array]:
+    """Put columns of places side by side, by site."""
+    found = {}
+    for site in runs.dictionaries:
+        parts = []
+        for position in runs.positions:
+            place, F = (site, position), runs.acts[site, position].shape[1]
+            if place in values:
+                part = sp.coo_array(values[place].cpu().numpy())
+                at, n = units[place].cpu().numpy()[part.col], len(values[place])
+                parts.append(sp.csr_array((part.data, (part.row, at)), (n, F)))
+        if parts:
+            found[site] = sp.csr_array(sp.hstack(parts))
+    return found
