@@ -381,10 +381,17 @@ class Circuit:
             Its size, then a line for each piece of evidence, or `unvalidated: no evidence yet`.
         """
         inner, targets = self.nodes[~self._is_target], self.nodes[self._is_target]
+        words = int((inner["kind"] == TOKEN).sum())
+        inner = inner[inner["kind"] != TOKEN]
         n, e, sites = len(inner), len(self.edges), len(set(inner["site"].tolist()))
         noun = str(self.settings.get("level") or "features").removesuffix("s")
         size = f"{n} {noun}{'s' * (n != 1)} at {sites} site{'s' * (sites != 1)}"
-        ends = ", ".join(label or TARGET for label in targets["label"].tolist())
+        size += f", {words} word{'s' * (words != 1)}" * bool(words)
+        of_prompt = self.settings.get("scope") == "prompt"
+        ends = ", ".join(
+            (label or TARGET) + (f" = {value:+.1f}" if of_prompt and value else "")
+            for label, value in targets[["label", "activation"]].tolist()
+        )
         what = f"{size}, {e} edge{'s' * (e != 1)}, target{'s' * (len(targets) > 1)}: {ends}"
         return [what, *evidence_lines(self.evidence)]
 

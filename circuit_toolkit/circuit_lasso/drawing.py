@@ -17,6 +17,8 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.sites import Site
 
+LEAST = 0.05  # share of a later feature that an edge to it carries; of fewer most are chance
+
 if TYPE_CHECKING:
     from circuit_toolkit.circuit_lasso.fit import LassoFit
 
@@ -91,7 +93,7 @@ def by_effect(
             where=there[slopes.col] > 0,
         )
         ends = first[site] + slopes.row, first[later] + slopes.col
-        found += [each for each in zip(*ends, share, strict=True) if each[2]]
+        found += [each for each in zip(*ends, share, strict=True) if abs(each[2]) >= LEAST]
     found = sorted(found, key=lambda edge: -abs(edge[2]))[:max_edges]
     drives = {source for source, *_ in found}
     n = sum(map(len, nodes))

@@ -198,7 +198,7 @@ class CircuitLasso:
         fold = self._folds(rows.groups, y if is_label else None)
         kept_rows, samples, reads, Y = fold >= 0, rows, self.reads, y[:, None]
         answers = None
-        if model is not None and isinstance(target, Task):
+        if model is not None and isinstance(target, Task) and self.positions != "mean":
             known = {site: as_dictionaries(model, dictionaries)[site] for site in rows.features}
             answers = Answers.of(model, known, target, rows)
             if design == "observational" and len(answers.tokens) <= 2:

@@ -252,9 +252,9 @@ class LassoFit:
         the activation there), theirs over theirs, and so on to the first site.
 
         Randomised: the score of a node is the share of the metric that goes when it is ablated, as
-        estimated, and the weight of an edge the share of the activation of its target. What no
-        later feature in the circuit carries on has an edge to the metric. `confirm_edges` and
-        `evaluate` test it.
+        estimated, and the weight of an edge the share of the activation of its target, where that
+        is at least a twentieth. What no later feature in the circuit carries on has an edge to the
+        metric. `confirm_edges` and `evaluate` test it.
 
         Parameters
         ----------

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy(
         "evaluate": "evaluation",
         "faithfulness": "curves",
         "find_circuit": "tested_circuit",
+        "on_prompt": "own_prompt",
         "random_features": "evaluation",
     },
 )

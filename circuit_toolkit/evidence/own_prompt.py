@@ -32,7 +32,7 @@ def on_prompt(
     circuit: Circuit,
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
-    prompt: str,
+    prompt: str | Task,
     task: Task,
     *,
     answers: tuple[str, str] | None = None,
@@ -51,8 +51,9 @@ def on_prompt(
         The model.
     dictionaries : dict of Site to Dictionary
         Those that the circuit was learnt on.
-    prompt : str
-        Up to the word that is asked for.
+    prompt : str or Task
+        Up to the word that is asked for; or a task of one prompt, with its answers and positions.
+        Where it has a corrupted prompt, features are ablated to what they are there.
     task : Task
         Prompts over which means are taken: an ablated feature is set to its mean at the position,
         an ablated word to the mean token embedding.
@@ -87,10 +88,14 @@ def on_prompt(
     """
     expect(circuit, "circuit", "Circuit")
     expect(model, "model", "Model")
-    expect(prompt, "prompt", "str")
+    expect(prompt, "prompt", "str", "Task")
     task = with_metric(task)
     min_weight = number(min_weight, "min_weight", 0, 1)
-    given = {name: whole(at, f"positions[{name!r}]") for name, at in (positions or {}).items()}
+    own = prompt if isinstance(prompt, Task) else None
+    if own is not None and len(with_metric(own)) != 1:
+        raise InputError(f"prompt is a task of {len(own)} prompts: pass one, task.select([0]).")
+    named = positions or ({name: at[0] for name, at in own.positions.items()} if own else {})
+    given = {name: whole(at, f"positions[{name!r}]") for name, at in named.items()}
     placed = circuit.placed_features()
     wanted = list(dict.fromkeys(position for _, position in placed))
     here = [name for name in wanted if name == "last" or name in given]
@@ -105,22 +110,25 @@ def on_prompt(
     for site in sites:
         expect_known(site, known, f"No dictionary was given for {site} of the circuit")
     known = {site: known[site] for site in sites}
-    own = _task(model, prompt, answers, {name: given[name] for name in here if name != "last"})
+    if own is None or answers is not None:
+        text = prompt if isinstance(prompt, str) else prompt.clean[0]
+        own = _task(model, text, answers, {name: given[name] for name in here if name != "last"})
     others = PlacedFeatures.of(model, known, task, here, "mean")
-    runs = PlacedFeatures.of(model, known, own, here, "mean").ablated_to(others)
+    runs = PlacedFeatures.of(model, known, own, here)
+    runs = runs if own.corrupted else runs.ablated_to(others)
     features = {place: units for place, units in placed.items() if place[1] in here}
     found = _tables(circuit, runs, features, _mean_embedding(others), min_weight)
     settings = {
         **{key: each for key, each in circuit.settings.items() if key != "trained_on"},
         "scope": "prompt",
-        "prompt": prompt,
+        "prompt": own.clean[0],
         "positions": here,
         "left_out": [name for name in wanted if name not in here],
-        "ablation": "mean",
+        "ablation": runs.ablation,
         "target": str(found[0]["label"][-1]),
     }
     drawn = Circuit(*found, settings)
-    edges = {"confirmed": len(found[1]), "refuted": 0, "untested": 0, "ablation": "mean"}
+    edges = {"confirmed": len(found[1]), "refuted": 0, "untested": 0, "ablation": runs.ablation}
     record = {**own.record(), "seen": None, "model": model.name}
     evidence: dict[str, Any] = {"edges": {**edges, "evaluated_on": record}}
     if float(runs.metric()[0]) - float(runs.metric_with({})[0]) >= LEAST:

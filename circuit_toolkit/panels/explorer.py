@@ -12,13 +12,14 @@ import traitlets
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.arguments import whole
-from circuit_toolkit.circuit.tables import TARGET
+from circuit_toolkit.circuit.tables import TARGET, TOKEN
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.circuit_lasso.fit import LassoFit
 from circuit_toolkit.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.evidence import confirm_edges, on_prompt
 from circuit_toolkit.features.card import FeatureCard, feature_card
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.features.labels import described_labels, named_features
@@ -30,6 +31,7 @@ from circuit_toolkit.panels.panel import (
     cluster_button,
     control,
 )
+from circuit_toolkit.patching.placed_features import named_positions
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.views.card.html import card_html
@@ -70,13 +72,14 @@ class Explorer(CircuitPanel):
         self.acts: Activations
         self.fit: LassoFit
         self._view: tuple[LassoFit, Activations, int]  # fit, activations and prompt that are shown
+        self._alone: Task | str | None = None  # the one prompt that is shown, and run by itself
         self._make_controls(task)
         super().__init__(
             [
-                w.HBox([self._task, self._positions, self._adaptive, self._learn]),
+                w.HBox([self._task, self._design, self._positions, self._adaptive, self._learn]),
                 w.HBox([self._slider, self._choice, self._budget]),
                 w.HBox([self._features, self._test]),
-                w.HBox([self._prompt, self._own]),
+                w.HBox([self._prompt, self._own, self._answers]),
                 w.Accordion([self._sites], titles=("Sites",)),
                 self._status,
                 self.graph,
@@ -89,23 +92,32 @@ class Explorer(CircuitPanel):
 
     def __repr__(self) -> str:
         """Return what is shown; the widgets hold too much to print."""
-        return f"Explorer({self.model!r}, circuit={self.circuit!r}, selected={self.selected!r})"
+        drawn = self.circuit.summary()[:2] if self.circuit else None
+        return f"Explorer({self.model!r}, circuit={drawn}, selected={self.selected!r})"
 
     def _make_controls(self, task: Task | None) -> None:
         wide = "80px"
         self._offer_tasks(task, wide)
+        self._design = control(
+            w.Dropdown,
+            "Method",
+            options=[("randomised ablations", "randomised"), ("observational", "observational")],
+            value=self.estimator.design or "randomised",
+            width="220px",
+            tooltip="Regress on what random ablations change, or on how activations vary together",
+        )
         self._positions = control(
             w.Dropdown,
             "Tokens",
-            label=wide,
-            options=list(dict.fromkeys(["last", "mean", self.estimator.positions])),
+            options=_tokens(None, self.estimator.positions),
             value=self.estimator.positions,
+            width="170px",
             tooltip="How the tokens of a prompt become one sample",
         )
         self._learn = button("Learn", "play", button_style="primary")
         self._sites = w.SelectMultiple(
             options=[(site.short, site) for site in self.dictionaries],
-            value=list(self.dictionaries),
+            value=_few(list(self.dictionaries)),
             rows=min(8, len(self.dictionaries)),
         )
         self._adaptive = w.Checkbox(
@@ -124,7 +136,7 @@ class Explorer(CircuitPanel):
         numbers: dict[str, Any] = {"value": 60, "min": 1, "max": 100_000}
         self._budget = control(w.BoundedIntText, "Edges", width="170px", tooltip=most, **numbers)
         self._budget.layout.display = "none"
-        numbers = {"value": 40, "min": 5, "max": 100, "step": 5}
+        numbers = {"value": 60, "min": 5, "max": 200, "step": 5}
         self._features = control(w.IntSlider, "Features", label=wide, **numbers)
         self._test = button(
             "Test by ablation",
@@ -136,7 +148,12 @@ class Explorer(CircuitPanel):
         self._own = w.Text(
             placeholder="or type a prompt of your own and press Enter",
             continuous_update=False,
-            layout={"width": "400px"},
+            layout={"width": "360px"},
+        )
+        self._answers = w.Text(
+            placeholder="answer, wrong answer: else the two likeliest",
+            continuous_update=False,
+            layout={"width": "260px"},
         )
         self._analyse = cluster_button(width="200px", display="none")
         self._status, self._said, self._names, self.feature = (w.HTML() for _ in range(4))
@@ -149,6 +166,8 @@ class Explorer(CircuitPanel):
         self._analyse.on_click(lambda _: self._guarded(self.analyse, where=self._said))
         self._hear(self._task, lambda _: self.learn())
         self._hear(self._own, lambda change: self.try_prompt(change.new))
+        self._hear(self._answers, lambda _: self.try_prompt(self._own.value))
+        self._hear(self._design, lambda _: self.learn())
         self._hear(self._prompt, lambda change: self._look_at(self.fit, self.acts, change.new))
         self._hear(self._slider, lambda change: setattr(self, "strength", change.new))
         self._hear(self._features, lambda _: self._draw())
@@ -157,7 +176,7 @@ class Explorer(CircuitPanel):
         self._hear(self._adaptive, lambda _: self.learn())
 
     def learn(self) -> None:
-        """Capture the chosen task at the chosen sites and fit the path: the Learn button."""
+        """Capture the task at the chosen sites, fit the path, and test: the Learn button."""
         sites = list(self._sites.value)
         if not sites:
             raise InputError("Choose at least one site.")
@@ -165,34 +184,56 @@ class Explorer(CircuitPanel):
         with self._busy("capturing and fitting …"):
             task = self._prompts(n=self.n)
             acts = capture(self.model, chosen, task, progress=False)
-            settings = {"positions": self._positions.value, "adaptive": self._adaptive.value}
+            names: Any = self._positions.value
+            known = isinstance(names, str) or {*names} <= {*task.positions, "last"}
+            settings = {
+                "design": "observational" if names == "mean" else self._design.value,
+                "positions": names if known else "last",
+                "adaptive": self._adaptive.value,
+            }
             estimator = replace(self.estimator, **settings)
             labels = named_features(self.model, chosen, acts, estimator.positions)
             if self.descriptions is not None:
                 labels = described_labels(self.descriptions, labels)
-            self.fit = estimator.fit(acts, task, labels)
+            self.fit = estimator.fit(
+                acts, task, labels, model=self.model, dictionaries=chosen, progress=False
+            )
         self.task, self.acts, self._analysed = task, acts, {}
         with self._quietly():
             prompts = [(text, i) for i, text in enumerate(task.clean[:_SHOWN])]
             self._prompt.options = [("all prompts", _ALL), *prompts]
             self._prompt.value, self._own.value = _ALL, ""
+            self._positions.options = _tokens(task, estimator.positions)
+            self._positions.value = estimator.positions
             self._slider.options = _steps(self.fit.strengths)
             self._move(self.strength)
         self._look_at(self.fit, acts, _ALL)
+        self.test()
 
     def try_prompt(self, text: str) -> None:
-        """Show the circuit of the user's own prompt, by the weights learnt on the task."""
+        """Show what the circuit does on the user's own prompt, which is run by itself."""
         if not text.strip():
             self._look_at(self.fit, self.acts, _ALL)
             return
         chosen = {site: self.dictionaries[site] for site in self.fit.sites}
         acts = capture(self.model, chosen, [text], progress=False)
-        self._look_at(self.fit.on(acts), acts, 0)
+        if self.fit.gradient is None:  # a target of one number: the fitted weights, on this prompt
+            self._look_at(self.fit.on(acts), acts, 0)
+        else:
+            self._look_at(self.fit, acts, 0, text)
 
     def test(self) -> None:
         """Ablate the circuit in the running model, on held-out prompts where there are any."""
-        text = "ablating the circuit and 20 random sets …"
-        self._evaluate(text, self.dictionaries, self.fit.rows)
+        text = "ablating the circuit, its features one by one, and 20 random sets …"
+        placed = self.fit.settings.get("ablation") is not None
+        if self._alone is not None:  # it was tested when it was drawn
+            return
+        self._evaluate(text, self.dictionaries, None if placed else self.fit.rows)
+        if placed and self.circuit is not None:
+            with self._busy(text):
+                task = self._prompts(n=64, seed=1, test=True)
+                given = self.circuit, self.model, self.dictionaries, task
+                self.circuit = confirm_edges(*given, n_prompts=64, progress=False)
 
     def analyse(self) -> None:
         """Cluster the activating examples of the selected feature by circuit: the button."""
@@ -210,12 +251,23 @@ class Explorer(CircuitPanel):
             )
         self._draw_card()
 
-    def _look_at(self, fit: LassoFit, acts: Activations, prompt: int) -> None:
+    def _look_at(
+        self, fit: LassoFit, acts: Activations, prompt: int, text: str | None = None
+    ) -> None:
         """Show a fit on all of its prompts, or on one, and the card of the selected node there."""
-        self._view = fit, acts, prompt
+        before = self._view if hasattr(self, "_view") else None, self._alone
+        self._view, self._alone = (fit, acts, prompt), text
+        if text is None and prompt != _ALL and fit.gradient is not None:
+            self._alone = self.task.select([prompt])
         self._say("")  # the graph has its size and its evidence above it
-        before = self.selected
-        self._draw()
+        selected = self.selected
+        try:
+            self._draw()
+        except InputError:
+            if before[0] is not None:
+                self._view, self._alone = before[0], before[1]
+            raise
+        before = selected
         if self.selected == before:  # else it was drawn anew with the selection
             self._show_feature()
 
@@ -248,14 +300,20 @@ class Explorer(CircuitPanel):
         """Read the circuit off the fitted path: no model, no fitting."""
         fit, _, prompt = self._view
         how: Any = self._choice.value
-        self.circuit = fit.circuit(
+        circuit = fit.circuit(
             self.strength if how in (_BY_HAND, _BUDGET) else how,
             edge_budget=self._budget.value if how == _BUDGET else None,
-            prompt=None if prompt == _ALL else prompt,
+            prompt=None if prompt == _ALL or self._alone is not None else prompt,
             max_features=self._features.value,
         )
+        if self._alone is not None:
+            answers = [word.strip() for word in self._answers.value.split(",")]
+            words: Any = tuple(answers) if isinstance(self._alone, str) and any(answers) else None
+            given = circuit, self.model, self.dictionaries, self._alone, self.task
+            circuit = on_prompt(*given, answers=words)
+        self.circuit = circuit
         with self._quietly():
-            self._move(self.circuit.settings["strength"])
+            self._move(circuit.settings["strength"])
 
     @traitlets.observe("selected")
     def _show_feature(self, change: Any = None) -> None:
@@ -266,6 +324,10 @@ class Explorer(CircuitPanel):
             self._say(_CLICK, self.feature, "quiet")
             return
         row = self.circuit.nodes[self.circuit.ids().index(self.selected)]
+        if row["site"] == TOKEN:
+            said = f"The word “{row['label']}”, token {row['position']} of the prompt."
+            self._say(said, self.feature, "quiet")
+            return
         if row["site"] == TARGET:
             told = {"label": str(row["label"]), "activation": float(row["activation"])}
             self._fill(self.feature, "target.html", **told)
@@ -288,6 +350,22 @@ class Explorer(CircuitPanel):
             labels=fit.labels,
         )
         self.feature.value = card_html(self.card)
+
+
+def _tokens(task: Task | None, chosen: Any) -> list[tuple[str, Any]]:
+    """Return the choices of positions: one token, the mean, or all that a task names."""
+    named = tuple(named_positions(task)) if task is not None and task.positions else ("last",)
+    every = named if len(named) > 1 else "last"
+    return [
+        (each if isinstance(each, str) else ", ".join(each), each)
+        for each in dict.fromkeys(["last", "mean", every, chosen])
+    ]
+
+
+def _few(sites: list[Site]) -> list[Site]:
+    """Choose two sites: what passes through each is coded anew there, so each adds features."""
+    n = len(sites)
+    return sites if n <= 3 else [sites[n // 3], sites[2 * n // 3]]
 
 
 def _steps(strengths: Iterable[float]) -> list[tuple[str, float]]:

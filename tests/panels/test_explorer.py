@@ -13,11 +13,15 @@ def explorer(demo, demo_saes):
     return ct.explore(demo, demo_saes, n=96)
 
 
-def test_it_opens_with_a_circuit_that_says_it_is_unvalidated_by_ablation(explorer):
+def test_it_opens_with_a_tested_circuit(explorer):
     assert explorer.circuit is not None and len(explorer.circuit.nodes) > 5
-    assert "ablation" not in explorer.circuit.evidence
+    assert explorer.circuit.settings["design"] == "randomised"
+    found = explorer.circuit.evidence["ablation"]
+    assert found["evaluated_on"]["split"] == "held-out"
+    assert found["faithfulness"] > max(found["random_faithfulness"])
+    assert explorer.circuit.evidence["edges"]["untested"] < len(explorer.circuit.edges)
     assert explorer.graph.circuit is explorer.circuit
-    assert "Circuit" in repr(explorer) and len(repr(explorer)) < 500
+    assert "verdict" in repr(explorer) and len(repr(explorer)) < 500
 
 
 def test_a_strength_redraws_from_the_fitted_path(explorer):
@@ -39,11 +43,12 @@ def test_the_strength_is_chosen_as_the_menu_says(explorer):
         assert explorer.strength == explorer._slider.value == pytest.approx(expected)
     explorer._choice.value = "budget"
     assert explorer._budget.layout.display == ""
-    for budget in (60, 15):
+    for budget in (60, 50):
         explorer._budget.value = budget
         edges, at = len(explorer.circuit.edges), strengths.index(explorer.strength)
         assert edges <= budget
-        weaker = fit.circuit(strengths[at + 1], max_features=40, max_edges=None)
+        most = explorer._features.value
+        weaker = fit.circuit(strengths[at + 1], max_features=most, max_edges=None)
         assert len(weaker.edges) > budget, "it is the weakest that keeps to the budget"
     explorer._slider.value = strengths[3]  # the slider takes over
     assert explorer._choice.value == "hand" and explorer._budget.layout.display == "none"
@@ -141,7 +146,15 @@ def test_one_prompt_and_a_prompt_of_ones_own(explorer):
     explorer._prompt.value = 0
     assert explorer.circuit.settings["scope"] == "prompt"
     explorer._own.value = "Mary and Tom went to the store. Tom gave a ring to"
-    assert explorer.circuit.settings["prompt"].startswith("<bos> Mary and Tom")
+    assert explorer.circuit.settings["prompt"].startswith("Mary and Tom")
+    words = explorer.circuit.nodes["kind"] == "token"
+    assert {"Mary", "Tom"} <= set(explorer.circuit.nodes["label"][words].tolist())
+    target = str(explorer.circuit.nodes["label"][-1])
+    assert target == "logit(Mary) - logit(Tom)" or target.startswith("logit(Mary) - ")
+    explorer._answers.value = "Mary, Tom"
+    assert explorer.circuit.nodes["label"][-1] == "logit(Mary) - logit(Tom)"
+    assert explorer.circuit.evidence["ablation"]["evaluated_on"]["n"] == 1
+    explorer._answers.value = ""
     shown = explorer.circuit
     explorer._own.value = "Mary frobnicated"
     assert "frobnicated" in explorer._status.value, "the panel says what it does not know"

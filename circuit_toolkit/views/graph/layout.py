@@ -1,4 +1,7 @@
-"""Where the nodes of a circuit stand: a column per site, in order of computation, few crossings."""
+"""Where the nodes of a circuit stand: a column per site, in order of computation, few crossings.
+
+Inside a column positions follow each other from top to bottom; words stand as in the prompt.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circuit_toolkit.circuit.circuit import Circuit, short
+from circuit_toolkit.circuit.tables import TOKEN
 
 ROWS = 11  # nodes that one column carries before it splits in two
 ROW = 50.0  # px between nodes of a column
@@ -42,7 +46,9 @@ def laid_out(circuit: Circuit) -> Layout:
     rows = float(np.minimum(count, ROWS).max()) + 0.5
     height = max(ROW * rows, 4 * ROW, 0.34 * float(right[-1]))
 
-    rank = _best_ranks(depth, count, circuit.edges)  # (n,) place from the top within the site
+    rank = _best_ranks(
+        depth, count, circuit.edges, _groups(circuit)
+    )  # (n,) place from the top within the site
     lane = rank % lanes[depth]  # (n,) staggered: neighbours in rank stand in different columns
     x = left[depth] + pitch * (lane + 0.5)
     step = np.minimum(height / count, 1.6 * ROW / lanes)[depth]  # (n,) px from one rank to the next
@@ -88,10 +94,23 @@ def _step_aside(
         y[nodes] += best
 
 
-def _best_ranks(depth: np.ndarray, count: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def _groups(circuit: Circuit) -> np.ndarray:
+    """Rank of the position of each node (n,), by which its site is sorted first."""
+    positions = circuit.nodes["position"].tolist()
+    given = circuit.settings.get("positions")
+    order = list(dict.fromkeys([*(given if isinstance(given, list) else ()), *positions]))
+    words = circuit.nodes["kind"] == TOKEN
+    return np.where(words, circuit.nodes["index"], [order.index(name) for name in positions])
+
+
+def _best_ranks(
+    depth: np.ndarray, count: np.ndarray, edges: np.ndarray, group: np.ndarray
+) -> np.ndarray:
     """Places (n,) of the nodes within their sites; the fewest crossings over all sweeps."""
     first = np.cumsum(count) - count  # (c,) nodes are grouped by site
-    rank = np.arange(len(depth)) - first[depth]  # (n,)
+    rank = np.empty(len(depth), int)
+    rank[np.lexsort((group, depth))] = np.arange(len(depth))
+    rank -= first[depth]  # (n,)
     source, target, weight = edges["source"], edges["target"], edges["score"] + 1e-6
     into = [np.flatnonzero(depth[target] == d) for d in range(len(count))]  # edges, by site
     out = [np.flatnonzero(depth[source] == d) for d in range(len(count))]
@@ -107,7 +126,7 @@ def _best_ranks(depth: np.ndarray, count: np.ndarray, edges: np.ndarray) -> np.n
             total = np.bincount(row, weight[at], count[d])
             mean = np.bincount(row, weight[at] * place[there[at]], count[d]) / np.fmax(total, 1e-30)
             key = np.where(total > 0, mean, place[node])  # nodes without neighbours stay
-            rank[node][np.argsort(key, kind="stable")] = np.arange(count[d])
+            rank[node][np.lexsort((key, group[node]))] = np.arange(count[d])
         if (found := _count(rank, depth, count, edges)) < fewest:
             best, fewest = rank, found
     return best

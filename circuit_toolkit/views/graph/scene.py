@@ -60,6 +60,8 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
     for node in nodes:
         if node["kind"] == TARGET:
             name = shorten(node["name"] or TARGET, 40)
+            if circuit.settings.get("scope") == "prompt" and node["activation"]:
+                name += f" = {node['activation']:+.1f}"
             node |= {"shape": "box", "label": name, "widthConstraint": wide}
     return {
         "nodes": nodes,
@@ -77,8 +79,8 @@ def header(circuit: Circuit) -> dict[str, Any]:
     task = circuit.settings.get("task")
     settings = [  # the length of a list will do
         [key, f"{len(value)}" if isinstance(value, list | dict) else _told(key, value)]
-        for key, value in circuit.settings.items()
-        if value is not None and key != "trained_on"  # its prompts are named already
+        for key, value in {**circuit.settings, **_joined(circuit.settings)}.items()
+        if value is not None and key not in _NAMED and value != []
     ]
     return {
         "title": ": ".join(filter(None, [task, circuit.nodes["label"][-1] or TARGET])),
@@ -88,6 +90,17 @@ def header(circuit: Circuit) -> dict[str, Any]:
         # a circuit of one prompt holds the activations of that prompt
         "activation": f"{'mean ' * (circuit.settings.get('scope') == 'dataset')}activation",
         "settings": [[key, shorten(value, 40)] for key, value in settings],
+    }
+
+
+_NAMED = ("trained_on", "answers", "target")  # are told elsewhere, or are numbers
+
+
+def _joined(settings: dict[str, Any]) -> dict[str, str]:
+    """Return lists of a few names as texts."""
+    lists = {key: settings.get(key) for key in ("positions", "left_out")}
+    return {
+        key: ", ".join(names) for key, names in lists.items() if isinstance(names, list) and names
     }
 
 

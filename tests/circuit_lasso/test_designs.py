@@ -1,0 +1,158 @@
+"""Several positions, a vector as target, and randomised runs: against scikit-learn and ablation."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import scipy.stats
+from sklearn.linear_model import Lasso
+
+import circuit_toolkit as ct
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.patching.placed_features import PlacedFeatures
+
+SITES = [ct.Site("resid_post", layer) for layer in (2, 4)]
+PLACES = ("S2", "last")
+
+
+@pytest.fixture(scope="module")
+def saes(demo_saes):
+    return {site: demo_saes[site] for site in SITES}
+
+
+@pytest.fixture(scope="module")
+def task(demo):
+    return ct.tasks.ioi(demo, n=128)
+
+
+@pytest.fixture(scope="module")
+def acts(demo, saes, task):
+    return ct.capture(demo, saes, task, progress=False)
+
+
+@pytest.fixture(scope="module")
+def given(demo, saes):
+    return {"model": demo, "dictionaries": saes, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def wide(acts, task):
+    return ct.CircuitLasso(positions=PLACES, folds=0).fit(acts, task, progress=False)
+
+
+@pytest.fixture(scope="module")
+def vector(acts, task, given):
+    return ct.CircuitLasso(design="observational", folds=0).fit(acts, task, **given)
+
+
+@pytest.fixture(scope="module")
+def randomised(acts, task, given):
+    return ct.CircuitLasso(positions=PLACES).fit(acts, task, **given)
+
+
+def test_rows_of_several_positions_are_those_of_each_side_by_side(acts):
+    both = acts.pooled(PLACES)
+    for site, X in both.features.items():
+        each = [acts.pooled(position).features[site] for position in PLACES]
+        assert (X != sp.hstack(each)).nnz == 0
+    assert both.settings["positions"] == list(PLACES) and both.pooled(list(PLACES)) is both
+
+
+def test_a_feature_has_its_sources_at_the_same_or_earlier_positions(wide):
+    k = int(np.abs(np.log(wide.strengths / 0.1)).argmin())
+    width = len(wide.screening[SITES[0]].representative) // 2
+    slopes = wide.chain[SITES[1]].standardised(k).toarray()
+    source, target = (wide.screening[site].kept // width for site in SITES)  # 0: S2, 1: last
+    forbidden = slopes[np.ix_(source == 1, target == 0)]
+    assert forbidden.size and not forbidden.any(), "S2 comes before the last token"
+    assert slopes[np.ix_(source == 0, target == 1)].any(), "attention looks back"
+    stats, use = wide.chain[SITES[1]].stats.standardised(), source == 0
+    for j in np.flatnonzero((target == 0) & slopes.any(0))[:4]:  # the lasso of what is allowed
+        G, c = stats.correlation_xx[np.ix_(use, use)], stats.correlation_xy[use, j]
+        n = use.sum()
+        root = np.linalg.cholesky(G + 1e-10 * np.eye(n)).T * np.sqrt(n)
+        alpha = wide.strengths[k] * np.abs(c).max()
+        theirs = Lasso(alpha, fit_intercept=False, tol=1e-10, max_iter=200_000)
+        theirs.fit(root, np.linalg.solve(root.T, c * n))
+        np.testing.assert_allclose(slopes[use, j], theirs.coef_, atol=1e-4)
+
+
+def test_circuits_of_several_positions_say_where(wide):
+    circuit = wide.circuit(0.1)
+    assert set(circuit.nodes["position"][:-1].tolist()) == set(PLACES)
+    assert circuit.settings["positions"] == list(PLACES)
+    few = wide.circuit(0.1, max_per_site=5)
+    assert max(map(len, few.features().values())) <= 5
+
+
+def test_the_vector_of_logits_has_the_columns_of_one_logit_each(vector, acts, demo, task):
+    assert len(vector.settings["answers"]) == vector.gradient.shape[1] > 2
+    path = vector.readout[SITES[-1]]
+    values = vector.gradient * 1.0
+    answers = np.array(task.answers)[:, 0]
+    assert values.shape[0] == acts.n_prompts
+    columns = [vector.settings["answers"].index(token) for token in answers.tolist()]
+    np.testing.assert_allclose(values[np.arange(len(task)), columns], 1.0, atol=1e-6)
+    assert path.coefficients[0].shape[1] == len(vector.settings["answers"])
+    assert vector.circuit(0.1).nodes["activation"][-1] == pytest.approx(
+        acts.metric[: len(task)].mean(), rel=1e-5
+    )
+
+
+def test_randomised_scores_are_near_the_effects_of_ablation(randomised, demo, saes, task):
+    """The penalty shrinks them and other features move too, so they agree in order, not in size."""
+    circuit = randomised.circuit(0.03, max_features=None)
+    runs = PlacedFeatures.of(demo, saes, task, PLACES)
+    placed = circuit.placed_features()
+    exact = np.abs(runs.effects(placed, {})[1].mean(1)) / runs.metric().mean()
+    score = dict(zip(circuit.ids(), circuit.nodes["score"].tolist(), strict=True))
+    mine = [score[f"{at[0]}/{unit}@{at[1]}"] for at in runs.places for unit in placed.get(at, [])]
+    assert len(mine) > 100 and scipy.stats.pearsonr(mine, exact).statistic > 0.8
+    assert randomised.settings["reads"] == "jointly" and randomised.held_out.max() > 0.6
+
+
+def test_the_empty_circuit_explains_nothing(randomised):
+    assert randomised.held_out[0] == pytest.approx(0, abs=0.05), "an empty circuit scores nothing"
+    assert randomised.circuit(1).placed_features() == {}
+
+
+def test_a_randomised_circuit_is_tested_where_it_was_learnt(randomised, demo, saes):
+    held_out = ct.tasks.ioi(demo, n=64, seed=1, test=True)
+    circuit = ct.evaluate(
+        randomised.circuit(0.1, max_features=80), demo, saes, held_out, draws=3, progress=False
+    )
+    found = circuit.evidence["ablation"]
+    assert found["ablation"] == "corrupted" and found["ablated_positions"] == "S2, last"
+    assert found["faithfulness"] > 0.7 > max(found["random_faithfulness"])
+    tested = ct.confirm_edges(circuit, demo, saes, held_out, progress=False)
+    assert tested.evidence["edges"]["confirmed"] > 0
+
+
+def test_fits_of_both_designs_come_back_from_a_file(randomised, vector, wide, tmp_path):
+    for i, fit in enumerate((randomised, vector, wide)):
+        again = ct.LassoFit.load(fit.save(tmp_path / f"{i}.safetensors"))
+        for prompt in (None, 3):
+            mine, theirs = (each.circuit(0.1, prompt=prompt) for each in (fit, again))
+            assert (mine.nodes == theirs.nodes).all() and (mine.edges == theirs.edges).all()
+
+
+def test_other_prompts_need_their_answers(randomised, demo, saes):
+    other = ct.tasks.ioi(demo, n=8, seed=5)
+    acts = ct.capture(demo, saes, other, progress=False)
+    with pytest.raises(InputError, match="which are right"):
+        randomised.on(acts)
+    there = randomised.on(acts, other)
+    assert there.circuit(0.1, prompt=2).nodes["activation"][-1] == pytest.approx(acts.metric[2])
+
+
+def test_what_does_not_go_together_is_refused(acts, task, given):
+    with pytest.raises(InputError, match="runs the model"):
+        ct.CircuitLasso(design="randomised").fit(acts, task, progress=False)
+    with pytest.raises(InputError, match="dictionaries="):
+        ct.CircuitLasso().fit(acts, task, model=given["model"], progress=False)
+    with pytest.raises(InputError, match="'mean' is none"):
+        ct.CircuitLasso(positions="mean").fit(acts, task, **given)
+    for positions in ((), ("last", "last"), ("mean", "last"), "all", 3, ("last", 2)):
+        with pytest.raises(InputError, match="positions must"):
+            ct.CircuitLasso(positions=positions)
+    with pytest.raises(InputError, match="design"):
+        ct.CircuitLasso(design="own")
