@@ -53,7 +53,7 @@ def test_rows_of_several_positions_are_those_of_each_side_by_side(acts):
     both = acts.pooled(PLACES)
     for site, X in both.features.items():
         each = [acts.pooled(position).features[site] for position in PLACES]
-        assert (X != sp.hstack(each)).nnz == 0
+        assert (sp.hstack(each) != X).nnz == 0
     assert both.settings["positions"] == list(PLACES) and both.pooled(list(PLACES)) is both
 
 
