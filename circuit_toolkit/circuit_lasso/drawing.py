@@ -27,7 +27,7 @@ def by_relevance(fit: LassoFit, k: int, prompt: int | None) -> Circuit:
     """Share out relevance 1 of the target over features, site by site."""
     weights = [fit.chain[later].standardised(k) for later in fit.sites[1:]]
     present = _present(fit, prompt)
-    into = _direct(fit, k, prompt)
+    into = shares_of_target(fit, k, prompt)
     direct = [fit.weights_of_target(site, k) if into is None else into[site] for site in fit.sites]
     carried = propagate_relevance(
         [
@@ -70,7 +70,7 @@ def by_effect(
     max_edges: int | None,
 ) -> Circuit:
     """Draw the features with the largest effects on the metric, and what each does to the next."""
-    direct = _direct(fit, k, prompt)
+    direct = shares_of_target(fit, k, prompt)
     assert direct is not None
     sizes = {site: abs(each) for site, each in direct.items()}
     every = np.concatenate([_largest(each, max_per_site) for each in sizes.values()])
@@ -138,7 +138,7 @@ def _moved(fit: LassoFit, site: Site, prompt: int | None) -> np.ndarray:
     return np.asarray(fit.moved[site][rows].mean(0)).ravel()
 
 
-def _direct(fit: LassoFit, k: int, prompt: int | None) -> dict[Site, np.ndarray] | None:
+def shares_of_target(fit: LassoFit, k: int, prompt: int | None) -> dict[Site, np.ndarray] | None:
     """Share of the metric that ablating each fitted feature takes; None if no logits were fitted.
 
     What it takes from a prompt is how far the feature moves, times what each answer's logit loses

@@ -42,8 +42,8 @@ class _Ablation(NamedTuple):
     """How circuits of one kind are ablated.
 
     `about` is what the evidence says of it (`_ABOUT`). `measure` takes (units, whether they are
-    kept) and gives the metric of every prompt, (sets, n); `ceilings` are the same with errors
-    ablated.
+    kept) and gives the metric of every prompt, (sets, n); `beside` has it for other runs, by the
+    name of their F.
     """
 
     about: tuple[str, str, str | None, str, int]
@@ -51,7 +51,7 @@ class _Ablation(NamedTuple):
     nothing: Any
     draw: Callable[[np.random.Generator], Any]
     measure: Callable[[list[tuple[Any, bool]]], np.ndarray]
-    ceilings: Mapping[str, np.ndarray] = {}
+    beside: Mapping[str, np.ndarray] = {}
 
 
 def evaluate(
@@ -113,7 +113,9 @@ def evaluate(
         intervals over prompts.
         Of a circuit of features at places (`find_circuit`) also `faithfulness_errors_ablated`,
         `completeness_errors_ablated`, and `dictionaries_keep`: F of all features with what the
-        dictionaries leave unexplained ablated.
+        dictionaries leave unexplained ablated; and `trivial_faithfulness`, `trivial_completeness`:
+        of as many features at each place, those that an ablation changes most in these prompts,
+        times the norm of their decoder.
 
     Raises
     ------
@@ -166,7 +168,7 @@ def _outcome(
         "random_completeness": completeness[1:],
         "random_seed": seed,
         **{f"{name}_interval": [each.low, each.high] for name, each in ends.items()},
-        **{name: (float(m.mean()) - empty) / (full - empty) for name, m in how.ceilings.items()},
+        **{name: (float(m.mean()) - empty) / (full - empty) for name, m in how.beside.items()},
     }
 
 
@@ -298,6 +300,8 @@ def _ablation_at_places(mine: Units, runs: PlacedFeatures, progress: bool) -> _A
     def metric(units: Any, kept: bool) -> np.ndarray:
         return runs.metric_with(units, kept=kept)
 
+    size = runs.sizes()
+    trivial = {at: np.argsort(-size[at], kind="stable")[: len(each)] for at, each in mine.items()}
     return _Ablation(
         (runs.ablation, ", ".join(runs.positions), "kept", "feature", _size(mine)),
         mine,
@@ -311,6 +315,10 @@ def _ablation_at_places(mine: Units, runs: PlacedFeatures, progress: bool) -> _A
                 ("completeness_errors_ablated", mine, False),
                 ("dictionaries_keep", {}, False),
             )
+        }
+        | {
+            f"trivial_{name}": metric(trivial, kept)
+            for name, kept in (("faithfulness", True), ("completeness", False))
         },
     )
 

@@ -132,6 +132,18 @@ class PlacedFeatures:
         each = [self.acts[at][:, i] != self.reference[at][:, i] for at, i in listed.items()]
         return torch.cat(each, 1).T.cpu().numpy()
 
+    def sizes(self) -> dict[Place, np.ndarray]:
+        """Return the mean change of each feature times the norm of its decoder, (F,) at each place.
+
+        It is what a ranking has to beat.
+        """
+        found = {}
+        for place, acts in self.acts.items():
+            norm = self.dictionaries[place[0]].directions.flatten(1).norm(dim=1)
+            change = (acts - self.reference[place]).abs().mean(0)
+            found[place] = (change * norm.to(change)).cpu().numpy()
+        return found
+
     def active(self) -> dict[Place, np.ndarray]:
         """Features that an ablation changes on any prompt."""
         changed = {place: (self.acts[place] != self.reference[place]).any(0) for place in self.acts}
