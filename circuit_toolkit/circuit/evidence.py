@@ -57,7 +57,7 @@ def _ablation_line(ablation: dict[str, Any]) -> str:
         text += f", completeness {_two(ablation['completeness'])}"
         text += f" ({_two(random[1])})" if random[1] is not None else ""
     trivial = [ablation.get(f"trivial_{name}") for name in ("faithfulness", "completeness")]
-    if None not in trivial:
+    if trivial[0] is not None and trivial[1] is not None:
         text += f"; the features that change most: {_two(trivial[0])}, {_two(trivial[1])}"
     if ablation.get("dictionaries_keep") is not None:
         text += f"; with errors ablated {_two(ablation['faithfulness_errors_ablated'])}, of "

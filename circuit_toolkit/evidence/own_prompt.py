@@ -19,7 +19,12 @@ from circuit_toolkit.circuit.tables import TARGET, TOKEN, new_edges, new_nodes
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.evidence.evaluation import LEAST, outcome_at_places, with_metric
+from circuit_toolkit.evidence.evaluation import (
+    LEAST,
+    evaluated_on,
+    outcome_at_places,
+    with_metric,
+)
 from circuit_toolkit.models import LOGITS, Model, run
 from circuit_toolkit.patching.placed_features import Place, PlacedFeatures
 from circuit_toolkit.sites import Site
@@ -129,7 +134,7 @@ def on_prompt(
     }
     drawn = Circuit(*found, settings)
     edges = {"confirmed": len(found[1]), "refuted": 0, "untested": 0, "ablation": runs.ablation}
-    record = {**own.record(), "seen": None, "model": model.name}
+    record = evaluated_on(circuit.settings, model, own)
     evidence: dict[str, Any] = {"edges": {**edges, "evaluated_on": record}}
     if float(runs.metric()[0]) - float(runs.metric_with({})[0]) >= LEAST:
         whole(random_sets, "random_sets", 1)

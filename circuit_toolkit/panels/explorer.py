@@ -365,7 +365,7 @@ def _tokens(task: Task | None, chosen: Any) -> list[tuple[str, Any]]:
 def _few(sites: list[Site]) -> list[Site]:
     """Choose two sites: what passes through each is coded anew there, so each adds features."""
     n = len(sites)
-    return sites if n <= 3 else [sites[n // 3], sites[2 * n // 3]]
+    return sites if n <= 3 else [sites[round(share * n)] for share in (0.45, 0.7)]
 
 
 def _steps(strengths: Iterable[float]) -> list[tuple[str, float]]:

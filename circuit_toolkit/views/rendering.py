@@ -70,7 +70,8 @@ def token(text: str) -> str:
 def feature(name: str) -> str:
     """Shorten the name of a feature, `mlp_in 3/17`; other names stay."""
     site, slash, index = name.rpartition("/")
-    return f"{Site.parse(site).short}/{index}" if slash else name
+    named = name.startswith(("target:", "token:"))  # by texts, which may have a slash in them
+    return f"{Site.parse(site).short}/{index}" if slash and not named else name
 
 
 def drawable(text: str) -> str:
