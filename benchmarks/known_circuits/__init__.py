@@ -1,0 +1,1 @@
+"""Small transformers whose circuit branches, trained here: to choose by, and apart to report."""
