@@ -31,6 +31,7 @@ from circuit_toolkit.circuit.circuit import Circuit as Circuit
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso as CircuitLasso
 from circuit_toolkit.circuit_lasso.fit import LassoFit as LassoFit
 from circuit_toolkit.circuit_lasso.randomised_edges import randomised_lasso as randomised_lasso
+from circuit_toolkit.circuit_lasso.randomised_edges import edge_lasso as edge_lasso
 from circuit_toolkit.circuit_lasso.components import component_lasso as component_lasso
 from circuit_toolkit.head_codes import HeadCodes as HeadCodes
 

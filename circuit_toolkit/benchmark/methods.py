@@ -12,7 +12,7 @@ from circuit_toolkit.attribution.edges import attribution_patching, eap, eap_ig
 from circuit_toolkit.benchmark.trivial_baselines import empty_circuit, random_circuit
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit_lasso.components import component_lasso
-from circuit_toolkit.circuit_lasso.randomised_edges import randomised_lasso
+from circuit_toolkit.circuit_lasso.randomised_edges import edge_lasso, randomised_lasso
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import activation_patching, edge_patching
@@ -22,8 +22,7 @@ Method = Callable[..., Circuit]
 
 # `method(model, task, n_prompts=, batch_size=, seed=, progress=)` returns a circuit. Plain names
 # are the published methods. `_absolute` averages sizes of effects, so that those on different
-# prompts do not cancel; `_relevance` scores edges by the relevance that flows over them; `_edges`
-# is the design that finds what edge patching would find.
+# prompts do not cancel.
 METHODS: dict[str, Method] = {
     "edge_patching": edge_patching,
     "activation_patching": activation_patching,
@@ -32,10 +31,9 @@ METHODS: dict[str, Method] = {
     "eap_absolute": partial(eap, average="mean of absolutes"),
     "eap_ig": eap_ig,
     "eap_ig_absolute": partial(eap_ig, average="mean of absolutes"),
-    "circuit_lasso": component_lasso,
-    "circuit_lasso_relevance": partial(component_lasso, relevance=True),
-    "circuit_lasso_randomised": randomised_lasso,
-    "circuit_lasso_randomised_edges": partial(randomised_lasso, design="edge", swap="corrupted"),
+    "component_lasso": component_lasso,
+    "randomised_lasso": randomised_lasso,
+    "edge_lasso": edge_lasso,
     "random": random_circuit,
     "empty": empty_circuit,
 }

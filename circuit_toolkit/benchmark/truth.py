@@ -17,7 +17,10 @@ from circuit_toolkit.benchmark.metrics import (
 )
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import edge_scores
-from circuit_toolkit.circuit_lasso.randomised_edges import at_operating_point
+from circuit_toolkit.circuit_lasso.randomised_edges import (
+    at_operating_point,
+    has_operating_point,
+)
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import EMBED, OUTPUT, Graph
 
@@ -107,11 +110,6 @@ def against(circuit: Circuit, truth: Truth) -> dict[str, Any]:
             strongest = np.isin(np.arange(len(mask)), order[:budget]) & (truth.strengths > 0)
             row[f"ap_{budget}"] = average_precision(strongest, scores) if edges else None
     return row
-
-
-def has_operating_point(circuit: Circuit) -> bool:
-    """Whether the method that found a circuit says which edges belong to it."""
-    return circuit.settings.get("threshold") is not None
 
 
 def scores_nodes_alone(circuit: Circuit) -> bool:

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy(
         "CircuitLasso": "estimator",
         "LassoFit": "fit",
         "component_lasso": "components",
+        "edge_lasso": "randomised_edges",
         "randomised_lasso": "randomised_edges",
     },
 )

@@ -1,29 +1,32 @@
-"""Randomised CircuitLasso: causal circuits over heads and MLPs from forward passes alone.
+"""Circuits over heads and MLPs from forward passes alone: rank edges, then confirm them.
 
 Observed activations cannot tell what a component uses from what correlates with that. So outputs
 are swapped at random, all at once (`edge_design`), and sparse regression on the bits tells them
-apart. Two designs: `direct` finds which components depend on which, asks in some further runs
-what each does to the outputs on its own, and propagates relevance from the target; `edge` finds
-the mean effect of every edge on the target, as edge patching does one edge at a time.
+apart. `randomised_lasso` finds which components depend on which, asks in some further runs what
+each does to the outputs on its own, and propagates relevance from the target; `edge_lasso` finds
+the mean effect of every edge on the target, as edge patching does one edge at a time. The edges
+that lead either ranking are then patched one by one (`patching.confirmation`).
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import expect, one_of, whole
+from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import component_circuit
-from circuit_toolkit.circuit_lasso.edge_design import Design, Swap, experiment
+from circuit_toolkit.circuit_lasso.edge_design import Swap, experiment
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.regression.solvers.nonnegative import nonnegative_lasso, shuffled_effects
+from circuit_toolkit.patching.confirmation import ERROR, SMALLEST, patched_alone
+from circuit_toolkit.regression.solvers.nonnegative import nonnegative_lasso
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, expect_pairs
 from circuit_toolkit.tasks.task import trained_on
 
@@ -31,8 +34,7 @@ SPARE = 0.1  # share of relevance that does not ask what components do alone: it
 # How far a component alone has to move the outputs to count half, as a share of what the most
 # effective one does. Between .25 and .4 little depends on it.
 NECESSITY = 0.3
-_FALSE_EDGES = 1.0  # that the operating point lets in where responses are shuffled
-_SHUFFLES = 200
+MOST = 0.5  # of relevance: such an edge holds even where others make up for it when it is patched
 
 
 def randomised_lasso(
@@ -41,14 +43,20 @@ def randomised_lasso(
     *,
     n_prompts: int | None = None,
     batch_size: int | None = None,
-    design: Design = "direct",
     swap: Swap = "prompt",
     draws: int | None = None,
+    confirm: bool = True,
     operating_point: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Circuit:
-    """Find a circuit by swapping outputs at random and regressing responses on what was swapped.
+    """Find a circuit by swapping outputs at random, then confirm its edges by patching each alone.
+
+    Half of all components are swapped in every run, and the change of each component is regressed
+    on what was swapped before it. The score of an edge is its relevance: the share of the target's
+    response that runs through it, propagated from component to component, where parents count by
+    what they do to the outputs on their own (`component_weights`), mixed with a share `SPARE` of
+    its relevance without that: what is there but redundant ranks below all that matters.
 
     Parameters
     ----------
@@ -61,18 +69,14 @@ def randomised_lasso(
         How many to use, the first ones; by default all.
     batch_size : int, optional
         Prompts that run at once; by default what fits into half a gigabyte.
-    design : {"direct", "edge"}
-        `direct` (a bit for each component, half of them swapped): scores are shares of the
-        target's response, propagated from component to component; best where the whole circuit is
-        asked for. `edge` (a bit for each edge, some ten swapped at once): scores are mean effects
-        on the target, in units of `task.change`; best for what edge patching would find.
     swap : {"prompt", "corrupted"}
         Swap for the output on another prompt of the same length, or on the corrupted prompt.
     draws : int, optional
-        Runs of a prompt; by default as many as make 1,000 runs in all (direct), or five for each
-        edge and at least 2,000, but no more than swap every edge on every prompt once (edge).
+        Runs of a prompt; by default as many as make 1,000 runs in all.
+    confirm : bool
+        Whether to patch edges one by one.
     operating_point : bool
-        Leave out edges below the operating point.
+        Leave out all edges that are not confirmed.
     seed : int
         Decides all that is random.
     progress : bool
@@ -81,8 +85,9 @@ def randomised_lasso(
     Returns
     -------
     Circuit
-        Over components; weights are coefficients of the regressions. `settings["threshold"]` is
-        the operating point, which one edge of shuffled responses reaches on average.
+        Over components. The weight of a tested edge is the mean square of its effect
+        (`task.change`), as a share of that of swapping everything, with its interval; other edges
+        have weight 0. Without `confirm` weights are coefficients of the regressions.
 
     Raises
     ------
@@ -92,90 +97,158 @@ def randomised_lasso(
 
     Notes
     -----
-    In the direct design the score of an edge is its relevance, where parents count by what they do
-    to the outputs on their own (`component_weights`), mixed with a share `SPARE` of its relevance
-    without that: what is there but redundant ranks below all that matters. Scores are shares, so
-    its operating point asks for more than luck would give one edge if none had an effect (about
-    half of all relevance in a model of two layers, a third in one of four), not for significance.
-    In the edge design it asks that an edge stands out from the scatter of whole responses; in a
-    language model that is true of the strongest dozen, and many weaker ones have effects. Outputs
-    keep their positions when they are swapped, so an edge that carries position alone is not seen.
+    Edges with less than 2 % of relevance (a share of squares) are not tested. The others are, in
+    the order of their relevance, on up to 200 prompts, until five in a row fail. An edge is
+    confirmed if patching it alone makes more than 2 % of the squared change that patching all
+    makes, at an error level of 5 % over all edges of the model (Bonferroni), by its scatter over
+    prompts; or if most of the relevance runs through it, and its end changes when its start is
+    swapped, at the same level: then it does much where all is swapped at random, and others only
+    make up for it where it alone is. Outputs keep their positions when they are swapped, so an edge
+    that carries position alone is not seen.
     """
-    n_prompts = expect_pairs(model, task, n_prompts)
-    one_of(design, "design", "direct", "edge")
-    graph, start = graph_of(model), time.perf_counter()
-    n = min(n_prompts or len(task.clean), len(task.clean))
-    direct, n_edges = design == "direct", len(graph.edges)
-    rho = 0.5 if direct else min(0.05, 10 / n_edges)
-    if draws is None:
-        draws = -(-(1000 if direct else max(2000, 5 * n_edges)) // n)
-        draws = draws if direct else min(draws, round(1 / rho))  # every edge on every prompt
-    draws = whole(draws, "draws", 1)
+    started, n_prompts = time.perf_counter(), expect_pairs(model, task, n_prompts)
+    graph, n = graph_of(model), min(n_prompts or len(task.clean), len(task.clean))
+    draws = whole(-(-1000 // n) if draws is None else draws, "draws", 1)
+    seed, sizes = whole(seed, "seed", 0), dict[str, Any](n_prompts=n_prompts, progress=progress)
+    sizes["batch_size"] = batch_size
+    alone = min(50 * len(graph.writers), n * draws) if NECESSITY else 0
     data = experiment(
-        model,
-        task,
-        design,
-        n_prompts=n_prompts,
-        batch_size=batch_size,
-        swap=swap,
-        rho=rho,
-        draws=draws,
-        alone=min(50 * len(graph.writers), n * draws) if direct and NECESSITY else 0,
-        seed=whole(seed, "seed", 0),
-        progress=progress,
+        model, task, "direct", swap=swap, draws=draws, alone=alone, seed=seed, **sizes
     )
-    allowed = graph.allowed if direct else None
-    X, Y = data.bits, data.responses
-    found = nonnegative_lasso(X, Y, allowed=allowed)
-    rng = torch.Generator().manual_seed(seed)
-    null = shuffled_effects(X, Y, allowed=allowed, shuffles=_SHUFFLES, generator=rng)
-    if direct:
-        strengths, scores = found, component_relevance(graph, found)[0]
-        if data.alone is not None:
-            weights = component_weights(data.alone, NECESSITY)
-            needed = component_relevance(graph, found * weights[:, None])[0]
-            scores = (1 - SPARE) * needed + SPARE * scores
-        # where all components do alike
-        chance = component_relevance(graph, null)[0][:, graph.allowed]
-    else:
-        strengths, scores = torch.zeros(2, *graph.allowed.shape)
-        strengths[graph.allowed] = scores[graph.allowed] = found[:, 0]
-        chance = null[:, :, 0]
-    settings = {
-        "method": "randomised CircuitLasso over components",
-        "model": model.name,
-        "task": task.name,
-        "n_prompts": n,
-        "trained_on": trained_on(task, n_prompts),
-        "design": design,
-        "swap": swap,
-        "rho": rho,
-        "draws": draws,
-        "seed": seed,
-        "threshold": threshold(chance, _FALSE_EDGES),
-        "seconds": time.perf_counter() - start,
-    }
-    circuit = component_circuit(graph, scores, settings, weights=strengths)
+    found = nonnegative_lasso(data.bits, data.responses, allowed=graph.allowed)
+    scores = component_relevance(graph, found)[0]
+    if data.alone is not None:
+        weights = component_weights(data.alone, NECESSITY)
+        needed = component_relevance(graph, found * weights[:, None])[0]
+        scores = (1 - SPARE) * needed + SPARE * scores
+    settings = {"method": "randomised lasso", "swap": swap, "draws": draws, "seed": seed}
+    above = SMALLEST if confirm else None
+    sure = (scores > MOST) & dependent(data.bits, data.responses, len(graph.edges))
+    circuit = ranked_circuit(model, task, scores, found, settings, started, sizes, above, sure)
     return at_operating_point(circuit) if operating_point else circuit
 
 
-def threshold(chance: Tensor, false_edges: float) -> float:
-    """Return the score that so many edges reach, on average, where there are no effects."""
-    share = min(false_edges / chance.shape[1], 1.0)
-    return float(np.quantile(chance.numpy(), 1 - share))
+def edge_lasso(
+    model: Model,
+    task: PromptPairs,
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    swap: Swap = "corrupted",
+    draws: int | None = None,
+    confirm: bool = True,
+    operating_point: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> Circuit:
+    """Estimate all effects of edge patching at once, by swapping a few edges at random in each run.
+
+    Best where the strongest edges of edge patching are asked for; `randomised_lasso` where the
+    whole circuit is.
+
+    Parameters
+    ----------
+    model, task, n_prompts, batch_size, swap, confirm, operating_point, seed, progress
+        As for `randomised_lasso`.
+    draws : int, optional
+        Runs of a prompt; by default as many as make five for each edge and at least 2,000, but no
+        more than swap every edge on every prompt once.
+
+    Returns
+    -------
+    Circuit
+        As that of `randomised_lasso`; scores are mean effects on the target, in units of
+        `task.change`.
+
+    Raises
+    ------
+    InputError
+        As for `randomised_lasso`.
+    """
+    started, n_prompts = time.perf_counter(), expect_pairs(model, task, n_prompts)
+    graph, n = graph_of(model), min(n_prompts or len(task.clean), len(task.clean))
+    rho = min(0.05, 10 / len(graph.edges))
+    if draws is None:
+        draws = min(-(-max(2000, 5 * len(graph.edges)) // n), round(1 / rho))
+    draws = whole(draws, "draws", 1)
+    seed, sizes = whole(seed, "seed", 0), dict[str, Any](n_prompts=n_prompts, progress=progress)
+    sizes["batch_size"] = batch_size
+    data = experiment(model, task, "edge", swap=swap, rho=rho, draws=draws, seed=seed, **sizes)
+    scores = torch.zeros(graph.allowed.shape)
+    scores[graph.allowed] = nonnegative_lasso(data.bits, data.responses)[:, 0]
+    settings = {"method": "edge lasso", "swap": swap, "rho": rho, "draws": draws, "seed": seed}
+    above = 0.0 if confirm else None
+    circuit = ranked_circuit(model, task, scores, scores, settings, started, sizes, above)
+    return at_operating_point(circuit) if operating_point else circuit
+
+
+def ranked_circuit(
+    model: Model,
+    task: PromptPairs,
+    scores: Tensor,
+    weights: Tensor,
+    settings: dict[str, Any],
+    started: float,
+    sizes: dict[str, Any],
+    confirm_above: float | None,
+    sure: Tensor | None = None,
+) -> Circuit:
+    """Make a circuit of scores; test edges above a score, if one is given; some hold for sure."""
+    n = min(sizes["n_prompts"] or len(task.clean), len(task.clean))
+    settings = settings | {"model": model.name, "task": task.name, "n_prompts": n}
+    settings["trained_on"] = trained_on(task, n)
+    graph = graph_of(model)
+    circuit = component_circuit(graph, scores, settings, weights=weights)
+    edges = circuit.edges.copy()
+    if confirm_above is not None:
+        order = np.argsort(-edges["score"], kind="stable")
+        order = order[edges["score"][order] > confirm_above]
+        ends = edges[["source", "target"]][order].tolist()
+        ranked = [(graph.writers[source], graph.readers[target - 1]) for source, target in ends]
+        swapped = settings.get("swap") == "corrupted"
+        seed, m = settings["seed"], len(graph.edges)
+        holds = np.zeros(len(order), dtype=bool)
+        if sure is not None:
+            holds = sure.numpy()[edges["source"], edges["target"] - 1][order]
+        found = patched_alone(
+            model, task, ranked, m, sure=holds, corrupted=swapped, seed=seed, **sizes
+        )
+        tested, held = order[: len(found)], (found[:, 1] > SMALLEST) | holds[: len(found)]
+        edges["weight"] = 0
+        edges["weight"][tested], edges["low"][tested], edges["high"][tested] = found.T
+        edges["status"][tested] = np.where(held, "confirmed", "refuted")
+        settings |= {"tested": len(found), "confirmed": int(held.sum())}
+    settings["seconds"] = time.perf_counter() - started
+    return replace(circuit, edges=edges, settings=circuit.settings | settings)
 
 
 def at_operating_point(circuit: Circuit) -> Circuit:
-    """Keep the edges that reach the operating point of the method that found them."""
+    """Keep the edges that were confirmed: the graph that a method itself draws."""
     expect(circuit, "circuit", "Circuit")
-    point = circuit.settings.get("threshold")
-    if point is None:
+    if not has_operating_point(circuit):
         raise InputError(
             f"{circuit.settings.get('method', 'This circuit')!r} has no operating point of its "
             "own: choose how many edges to keep."
         )
-    kept = circuit.edges[(circuit.edges["score"] >= point) & (circuit.edges["score"] > 0)]
-    return replace(circuit, edges=kept, settings=circuit.settings | {"operating_point": True})
+    return replace(circuit, edges=circuit.edges[circuit.edges["status"] == "confirmed"])
+
+
+def has_operating_point(circuit: Circuit) -> bool:
+    """Whether edges were tested, even if none was worth a test."""
+    return "confirmed" in circuit.settings
+
+
+def dependent(bits: Tensor, responses: Tensor, tests: int) -> Tensor:
+    """Whether responses (n, R) grow with each bit (n, W), the others held: t in least squares."""
+    from scipy.stats import t
+
+    X = torch.cat([torch.ones(len(bits), 1), bits], 1).double()
+    inverse, Y = torch.linalg.pinv(X.T @ X), responses.double()
+    B = inverse @ X.T @ Y  # (1 + W, R)
+    free = max(len(X) - X.shape[1], 1)
+    scatter = (Y - X @ B).square().sum(0) / free
+    errors = (inverse.diagonal().clamp(min=0)[:, None] * scatter).sqrt()
+    return (t.isf(ERROR / tests, free) * errors < B)[1:]
 
 
 def component_relevance(graph: Graph, strengths: Tensor) -> tuple[Tensor, Tensor]:

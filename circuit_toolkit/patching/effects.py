@@ -21,7 +21,13 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import Offset, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
-from circuit_toolkit.tasks.prompt_pairs import PromptPairs, expect_pairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.prompt_pairs import (
+    PromptPairs,
+    TokenPairs,
+    expect_pairs,
+    rows_of,
+    tokenized_pairs,
+)
 from circuit_toolkit.tasks.task import trained_on
 
 PatchedFrom = Literal["corrupted", "other"]
@@ -179,38 +185,53 @@ def patching_effects(
 ) -> Tensor:
     """Return the effects (n, sets) of patching sets of edges, each set in runs of its own."""
     one_of(swap, "swap", "corrupted", "other")
-    one_of(response, "response", "metric", "change")
     pairs = tokenized_pairs(model, task, n_prompts)
+    if swap == "other":
+        pairs = TokenPairs(pairs.clean, rows_of(pairs.clean, pairs.partners(seed)))
+    options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    return effects_and_whole(model, task, pairs, sets, response, **options)[0]
+
+
+def effects_and_whole(
+    model: Model,
+    task: PromptPairs,
+    pairs: TokenPairs,
+    sets: Sequence[Sequence[tuple[str, str]]],
+    response: Response,
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return effects of patching sets of edges (n, sets), and that of patching all edges (n,)."""
+    one_of(response, "response", "metric", "change")
     graph = graph_of(model)
     numbers = [_edge_numbers(graph, edges) for edges in sets]
     # Sets that patch the same readers run together: elsewhere a run is then the plain one.
     order = sorted(range(len(sets)), key=lambda i: numbers[i][:, 1].tolist())
     size = batch_size or pairs.fitting(model)
-    partner = pairs.partners(seed) if swap == "other" else None
-    found = torch.empty(len(pairs), len(sets))
+    found, whole = torch.empty(len(pairs), len(sets)), torch.empty(len(pairs))
+
+    def effect(logits: Tensor, reference: Tensor, rows: list[int]) -> Tensor:
+        if response == "change":
+            return task.change(logits, reference, rows).float().cpu()
+        return (task.metric_of(logits, rows) - task.metric_of(reference, rows)).float().cpu()
+
     with torch.no_grad():
         # Prompts of a block are run once clean, then with every set.
         for rows in pairs.batches(size, progress, "patching"):
             clean = run_components(model, rows_of(pairs.clean, rows))
-            other = rows_of(pairs.corrupted, rows)
-            if partner is not None:
-                other = rows_of(pairs.clean, partner[rows])
-            outputs = run_components(model, other).outputs
+            other = run_components(model, rows_of(pairs.corrupted, rows))
             prompts = torch.arange(rows.start, rows.stop)
+            whole[rows] = effect(other.logits, clean.logits, prompts.tolist())
             todo = torch.cartesian_prod(torch.tensor(order), torch.arange(len(prompts)))
             for runs in todo.split(size):
                 which, local = runs.T
                 batch = rows_of(pairs.clean, prompts[local])
-                offset = _patch(graph, [numbers[i] for i in which.tolist()], outputs, local)
+                offset = _patch(graph, [numbers[i] for i in which.tolist()], other.outputs, local)
                 logits = run_components(model, batch, offset).logits
                 count = prompts[local].tolist()
-                if response == "change":
-                    effect = task.change(logits, clean.logits[local], count)
-                else:
-                    before = task.metric_of(clean.logits[local], count)
-                    effect = task.metric_of(logits, count) - before
-                found[prompts[local], which] = effect.float().cpu()
-    return found
+                found[prompts[local], which] = effect(logits, clean.logits[local], count)
+    return found, whole
 
 
 def _edge_numbers(graph: Graph, edges: Sequence[tuple[str, str]]) -> Tensor:

@@ -57,14 +57,14 @@ class TokenPairs:
         """Go through the pairs."""
         return row_slices(len(self), size, progress, label)
 
-    def partners(self, seed: int) -> Tensor:
-        """Return each prompt another one of its length, at random."""
+    def partners(self, seed: int, *, lone: bool = False) -> Tensor:
+        """Return each prompt another one of its length, at random; itself if `lone` allows it."""
         rng = torch.Generator().manual_seed(seed)
         lengths = self.clean.mask.sum(1).cpu()
         found = torch.empty(len(self), dtype=torch.long)
         for length in lengths.unique():
             rows = (lengths == length).nonzero().flatten()
-            if len(rows) == 1:
+            if len(rows) == 1 and not lone:
                 raise InputError(
                     f"Prompt {int(rows[0])} is the only one of {int(length)} tokens, so no other "
                     "prompt's outputs fit it. Leave it out, or swap to the corrupted prompt."

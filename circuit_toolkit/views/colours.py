@@ -40,10 +40,9 @@ METHODS = {
     "eap_absolute": "#dd6b20",
     "eap_ig": "#e6a5a0",
     "eap_ig_absolute": "#b03a2e",
-    "circuit_lasso": "#b9a3d6",
-    "circuit_lasso_relevance": "#7fb3d5",
-    "circuit_lasso_randomised": TEAL,
-    "circuit_lasso_randomised_edges": "#2c5fa8",
+    "component_lasso": "#b9a3d6",
+    "randomised_lasso": TEAL,
+    "edge_lasso": "#2c5fa8",
     "random": "#b8c0c8",
     "empty": RULE,
 }

@@ -142,7 +142,9 @@ def test_the_figure_has_a_panel_for_all_that_was_measured(tiny, sizes, known):
 def test_the_operating_point_of_a_method_gives_its_graph(case):
     truth = truth_of(case.graph, case.true_edges, universe=case.universe)
     scores = {"embed__m0": 0.9, "m0__a1_h1": 0.8, "m0__a1_h0": 0.6, "a1_h1__logits": 0.1}
-    row = against(with_scores(case.model, {"threshold": 0.5}, **scores), truth)
+    tested = with_scores(case.model, {"confirmed": 3}, **scores)
+    tested.edges["status"] = np.where(tested.edges["score"] > 0.5, "confirmed", "refuted")
+    row = against(tested, truth)
     assert (row["n_edges"], row["shd"], row["shd_best"]) == (3, 2, 1)
     row = against(with_scores(case.model, {}, **scores), truth)
     assert row["shd"] is None and row["shd_best"] == 1
@@ -172,7 +174,7 @@ def test_bench_means_are_means_and_oracles_are_named(tmp_path):
     done = []
     found = bench(
         list(trials_of(cases)),
-        chosen_methods(["eap_absolute", "eap_ig_absolute", "circuit_lasso_randomised"]),
+        chosen_methods(["eap_absolute", "eap_ig_absolute", "randomised_lasso"]),
         n_prompts=10,
         say=lambda name, rows: done.append((name, len(rows))),
     )
@@ -185,10 +187,10 @@ def test_bench_means_are_means_and_oracles_are_named(tmp_path):
             assert low <= mean[key] + 1e-12 and mean[key] <= high + 1e-12
     rules = {row["method"]: row["shd_rule"] for row in found.means}
     assert rules == {
-        "eap_absolute": "oracle", "eap_ig_absolute": "oracle", "circuit_lasso_randomised": "own",
+        "eap_absolute": "oracle", "eap_ig_absolute": "oracle", "randomised_lasso": "own",
         "random": "oracle", "empty": "own",
     }  # fmt: skip
     # Cases are alike, so one threshold for all is the best of each.
     alike = next(row for row in found.means if row["method"] == "eap_absolute")
     assert alike["shd"] == alike["shd_best"]
-    assert {row["method"] for row in found.pairs} == {"eap_absolute", "circuit_lasso_randomised"}
+    assert {row["method"] for row in found.pairs} == {"eap_absolute", "randomised_lasso"}

@@ -42,14 +42,14 @@ def test_bench_of_a_folder_never_seen_prints_rows_and_means_as_json(tmp_path, ca
             [
                 *command,
                 "--methods",
-                "eap_absolute,eap_ig_absolute,circuit_lasso_randomised",
+                "eap_absolute,eap_ig_absolute,randomised_lasso",
                 "--json",
             ]
         )
         == 0
     )
     result = json.loads(capsys.readouterr().out)
-    methods = ["eap_absolute", "eap_ig_absolute", "circuit_lasso_randomised"]
+    methods = ["eap_absolute", "eap_ig_absolute", "randomised_lasso"]
     methods += ["random", "empty"]
     assert [row["method"] for row in result["means"]] == methods
     assert [row["case"] for row in result["cases"]] == ["one/7"] * 5 + ["two/11"] * 5

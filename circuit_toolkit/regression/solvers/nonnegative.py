@@ -1,4 +1,4 @@
-"""Non-negative effects on responses that grow with their causes, and those of shuffled responses.
+"""Non-negative effects on responses that grow with their causes.
 
 Responses such as "how much did the output change" are 0 without a cause, and their scatter grows
 with their size. So rows are weighted by the inverse square of what is expected of them: small
@@ -46,25 +46,6 @@ def nonnegative_lasso(
         B = _solve(gram, pull, mask.T, B.T).T
         expected = X @ B + (y_mean - (x_mean * B.T).sum(1))
     return B * mean
-
-
-def shuffled_effects(
-    X: Tensor,
-    Y: Tensor,
-    *,
-    allowed: Tensor | None = None,
-    shuffles: int = 20,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Fit shuffled responses: what effects look like where there are none."""
-    n, p, q = len(X), X.shape[1], Y.shape[1]
-    orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(shuffles)], 1)
-    Y, mean, mask = _prepared(p, Y, allowed)
-    Y = Y - Y.mean(0)
-    few = orders.split(max(256 // q, 1), 1)  # at a time, so that they stay in the cache
-    pull = torch.cat([(X.T @ Y[order].flatten(1)).T for order in few]) / n  # (shuffles * q, p)
-    B = _solve(_covariance(X), pull, mask.T.repeat(shuffles, 1), torch.zeros_like(pull))
-    return B.unflatten(0, (shuffles, q)).transpose(1, 2) * mean
 
 
 def _prepared(p: int, Y: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
