@@ -137,7 +137,7 @@ def main() -> None:
         )
         fitted = fits(model, saes, task, positions)
         of_designs = [
-            held(fit.circuit(0.1, max_features=n, max_edges=None).placed_features())
+            held(fit.circuit("best", max_features=n, max_edges=None).placed_features())
             for fit in fitted.values()
         ]
         designs.append(f"| {name} | {n} | {' | '.join(of_designs)} | {held(trivial)} |")

@@ -109,7 +109,8 @@ def prompts_of(on: dict[str, Any]) -> str:
     if seen:
         return text + (f", {seen} of which it was learnt on" if seen != n else "")
     if on.get("split") is None:
-        return text + (", none of which it was learnt on" if seen == 0 else " of unknown split")
+        unseen = ", none of which it was learnt on" if n != 1 else ", which it was not learnt on"
+        return text + (unseen if seen == 0 else " of unknown split")
     return text
 
 

@@ -7,7 +7,8 @@ later feature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -73,11 +74,7 @@ def by_effect(
     direct = shares_of_target(fit, k, prompt)
     assert direct is not None
     sizes = {site: abs(each) for site, each in direct.items()}
-    every = np.concatenate([_largest(each, max_per_site) for each in sizes.values()])
-    least = np.sort(every[every > 0])[::-1][:max_features].min(initial=np.inf)
-    chosen = {
-        site: np.flatnonzero(_largest(each, max_per_site) >= least) for site, each in sizes.items()
-    }
+    chosen = _best_in_turn(sizes, max_features, max_per_site)
     nodes = [_nodes(fit, site, at, sizes[site][at], prompt) for site, at in chosen.items()]
     first = dict(zip(fit.sites, np.cumsum([0, *map(len, nodes)]).tolist(), strict=False))
     found = []  # source, target, weight
@@ -107,14 +104,15 @@ def by_effect(
     return Circuit(table, edges, _settings(fit, k, prompt))
 
 
-def _largest(sizes: np.ndarray, n: int | None) -> np.ndarray:
-    """Keep the n largest, and set the others to 0."""
-    if n is None or n >= len(sizes):
-        return sizes
-    kept = np.zeros_like(sizes)
-    best = np.argsort(-sizes, kind="stable")[:n]
-    kept[best] = sizes[best]
-    return kept
+def _best_in_turn(
+    sizes: Mapping[Site, np.ndarray], n: int | None, per_site: int | None
+) -> dict[Site, np.ndarray]:
+    """Choose the largest of each site in turn, n in all: every site has to pass on the answer."""
+    order = {site: np.argsort(-each, kind="stable") for site, each in sizes.items()}
+    best = {site: at[sizes[site][at] > 0][:per_site] for site, at in order.items()}
+    turns = [(rank, site) for site, at in best.items() for rank in range(len(at))]
+    counts = Counter(site for _, site in sorted(turns)[:n])
+    return {site: np.sort(at[: counts[site]]) for site, at in best.items()}
 
 
 def _present(fit: LassoFit, prompt: int | None) -> list[np.ndarray]:

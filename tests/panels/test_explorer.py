@@ -96,7 +96,7 @@ def test_the_firings_of_a_feature_are_taken_apart_by_a_button(explorer):
     assert explorer._analyse.layout.display == "none", "nothing is selected"
     with pytest.raises(InputError, match="No feature is selected"):
         explorer.analyse()
-    node = next(name for name in explorer.circuit.ids() if name.startswith("blocks.3"))
+    node = next(name for name in explorer.circuit.ids() if name.startswith("blocks.4"))
     explorer.selected = node
     assert explorer._analyse.layout.display == "" and explorer.circuits is None
     explorer._analyse.click()
@@ -130,8 +130,9 @@ def test_the_card_of_a_prompt_of_ones_own_is_read_from_this_prompt(explorer):
     explorer.selected = node = explorer.circuit.ids()[0]
     assert explorer.card.examples.n_prompts == explorer.acts.n_prompts > 1
     explorer._own.value = text
-    if explorer.selected != node:  # it is not active there
-        explorer.selected = node = explorer.circuit.ids()[0]
+    explorer.selected = explorer.circuit.ids()[0]
+    assert explorer.card is None and "token 1 of the prompt" in explorer.feature.value
+    explorer.selected = node = next(i for i in explorer.circuit.ids() if i.startswith("blocks"))
     examples = explorer.card.examples
     assert examples.n_prompts == 1 and examples.n_tokens == len(text.replace(".", " .").split())
     assert explorer.card.name == node.removesuffix("@last")
