@@ -40,6 +40,7 @@ from circuit_toolkit.attribution.edges import eap as eap
 from circuit_toolkit.attribution.edges import eap_ig as eap_ig
 from circuit_toolkit.attribution.edges import attribution_patching as attribution_patching
 from circuit_toolkit.attribution.features import feature_attribution as feature_attribution
+from circuit_toolkit.attribution.heads import head_scores as head_scores
 from circuit_toolkit.patching.effects import activation_patching as activation_patching
 from circuit_toolkit.patching.effects import edge_patching as edge_patching
 from circuit_toolkit.patching.paths import path_patching as path_patching
@@ -68,6 +69,7 @@ from circuit_toolkit.interventions.generation import generate as generate
 
 ## Evidence
 from circuit_toolkit.evidence.tested_circuit import find_circuit as find_circuit
+from circuit_toolkit.evidence.tested_heads import find_heads as find_heads
 from circuit_toolkit.evidence.confirmed_edges import confirm_edges as confirm_edges
 from circuit_toolkit.evidence.evaluation import evaluate as evaluate
 from circuit_toolkit.evidence.own_prompt import on_prompt as on_prompt

@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = lazy(
         "eap": "edges",
         "eap_ig": "edges",
         "feature_attribution": "features",
+        "head_scores": "heads",
     },
 )

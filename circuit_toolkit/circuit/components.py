@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from circuit_toolkit.arguments import number, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.errors import InputError
@@ -55,6 +56,54 @@ def component_circuit(
         score=S[rows, columns],
     )
     return Circuit(np.concatenate([writers, end]), edges, {"level": "components", **settings})
+
+
+def chosen_heads(
+    scores: np.ndarray, threshold: float | None = None, n_heads: int | None = None
+) -> np.ndarray:
+    """Return the numbers of heads that reach a share of the highest score, or of the n highest."""
+    if (threshold is None) == (n_heads is None):
+        raise InputError("Pass either threshold, a share of the highest score, or n_heads.")
+    flat = np.ravel(scores)
+    if threshold is not None:
+        threshold = number(threshold, "threshold", 0, 1)
+        return np.flatnonzero((flat >= threshold * flat.max()) & (flat.max() > 0))
+    n_heads = whole(n_heads, "n_heads", 0)
+    if n_heads > len(flat):
+        raise InputError(f"There are {len(flat)} heads: n_heads={n_heads}.")
+    return np.sort(np.argsort(-flat, kind="stable")[:n_heads])
+
+
+def head_nodes(
+    heads: Sequence[tuple[int, int]], scores: Sequence[float], target: str
+) -> np.ndarray:
+    """Make the table of nodes of a circuit over heads."""
+    nodes = new_nodes(
+        len(heads),
+        "head",
+        site=[str(Site("head_out", layer)) for layer, _ in heads],
+        index=[head for _, head in heads],
+        score=scores,
+        label=[f"a{layer}.h{head}" for layer, head in heads],
+    )
+    return np.concatenate([nodes, new_nodes(1, TARGET, label=target)])
+
+
+def head_circuit(
+    scores: np.ndarray,
+    settings: Mapping[str, Any],
+    threshold: float | None = None,
+    *,
+    n_heads: int | None = None,
+) -> Circuit:
+    """Return heads chosen by their scores (L, H), each with an untested edge to the target."""
+    kept = chosen_heads(scores, threshold, n_heads)
+    heads, mine = [divmod(i, scores.shape[1]) for i in kept.tolist()], scores.ravel()[kept]
+    nodes = head_nodes(heads, mine.tolist(), str(settings.get("target") or TARGET))
+    n = len(heads)
+    edges = new_edges(n, source=np.arange(n), target=n, weight=mine, score=mine)
+    chosen = {"level": "heads", "threshold": threshold, "n_heads": n_heads}
+    return Circuit(nodes, edges, {**settings, **chosen})
 
 
 def edge_scores(circuit: Circuit, graph: Graph) -> np.ndarray:

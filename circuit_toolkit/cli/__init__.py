@@ -1,4 +1,4 @@
-"""The command line: `demo` learns a circuit, `heads` ranks heads, `describe` features; `bench`."""
+"""The command line: `demo` learns a circuit, `heads` one of heads, `describe` features; `bench`."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="learn, test and draw a circuit of the bundled model")
     demo.add_argument("--out", type=resolved, default="out", help="folder of the results")
-    heads = commands.add_parser("heads", help="score attention heads by their codes")
+    heads = commands.add_parser("heads", help="find and test the attention heads of a task")
     heads.add_argument("--n", type=int, default=100, help="prompts with corrupted prompts")
-    heads.add_argument("--seeds", type=int, default=3, help="autoencoders")
+    heads.add_argument("--seeds", type=int, default=3, help="autoencoders of head codes")
     heads.add_argument("--seed", type=int, default=0)
     for each in (demo, heads):
         each.add_argument("--task", default="ioi", help=TASKS)

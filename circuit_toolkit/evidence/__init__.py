@@ -7,9 +7,11 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "FaithfulnessCurve": "curves",
         "confirm_edges": "confirmed_edges",
+        "draw_paths": "head_paths",
         "evaluate": "evaluation",
         "faithfulness": "curves",
         "find_circuit": "tested_circuit",
+        "find_heads": "tested_heads",
         "on_prompt": "own_prompt",
         "random_features": "evaluation",
     },

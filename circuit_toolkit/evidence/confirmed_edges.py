@@ -20,6 +20,7 @@ from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.evaluation import evaluated_on, with_metric
+from circuit_toolkit.evidence.head_paths import PATHS, path_shares
 from circuit_toolkit.models import Model
 from circuit_toolkit.patching.placed_features import Ablation, Place, PlacedFeatures
 from circuit_toolkit.sites import Site
@@ -31,7 +32,7 @@ _LEAST = 3  # prompts on which a source changes, below which nothing can be said
 def confirm_edges(
     circuit: Circuit,
     model: Model,
-    dictionaries: Mapping[Site, Dictionary],
+    dictionaries: Mapping[Site, Dictionary] | None,
     task: Task,
     *,
     ablation: Ablation | None = None,
@@ -39,16 +40,16 @@ def confirm_edges(
     level: float = 0.95,
     progress: bool = True,
 ) -> Circuit:
-    """Test every edge of a circuit of features by ablating its source alone.
+    """Test every edge of a circuit by itself: its source is ablated, or its path is patched.
 
     Parameters
     ----------
     circuit : Circuit
-        Of features at positions that the task names, or `last`.
+        Of features at positions that the task names, or `last`; or of heads.
     model : Model
         The model.
-    dictionaries : dict of Site to Dictionary
-        Those that the circuit was learnt on.
+    dictionaries : dict of Site to Dictionary, or None
+        Those that the circuit was learnt on; None for heads.
     task : Task
         Prompts to test on; better ones that the circuit was not learnt on.
     ablation : {"corrupted", "mean"}, optional
@@ -67,12 +68,16 @@ def confirm_edges(
         Whose edges have a status and an interval, and as weight the share of the target's mean
         activation that the source accounts for; with `evidence["edges"]`: `confirmed`, `refuted`,
         `untested` (counts), `level`, `ablation` and `evaluated_on`. An edge whose source changes on
-        fewer than three prompts, or whose target is never active on them, stays untested.
+        fewer than three prompts, or whose target is never active on them, stays untested. An edge
+        between heads, or from a head to the target, carries what it has on the corrupted prompt, at
+        all tokens, through MLPs but no other head; its weight is the share that this takes of the
+        metric's change between clean and corrupted prompts.
 
     Raises
     ------
     InputError
-        If the circuit has no features at positions of this task or several targets, a dictionary is
+        If the circuit has neither features at positions of this task nor heads, or several
+        targets, or heads that share keys and values, a dictionary is
         missing, or a setting is out of range.
     """
     expect(circuit, "circuit", "Circuit")
@@ -81,9 +86,14 @@ def confirm_edges(
     part = with_metric(task).subset(whole(n_prompts, "n_prompts", 1))
     placed = circuit.placed_features()
     kinds = set(circuit.nodes["kind"].tolist()) - {TARGET}
+    if kinds == {"head"}:
+        pairs = circuit.edges[["source", "target"]].tolist()
+        losses = list(path_shares(circuit, model, part, pairs, n_prompts, progress))
+        edges = _with_status(circuit.edges, losses, [np.ones(len(part), bool)] * len(pairs), level)
+        return _recorded(circuit, edges, level, PATHS, model, part)
     if not placed or kinds != {"feature"}:
         raise InputError(
-            "This needs a circuit of features, got one of "
+            "This needs a circuit of features or of heads, got one of "
             f"{', '.join(sorted(kinds)) or 'nothing but a target'}."
         )
     if np.count_nonzero(circuit.nodes["kind"] == TARGET) > 1:
@@ -99,11 +109,18 @@ def confirm_edges(
     runs = PlacedFeatures.of(model, sites, part, positions, ablation)
     inner = {place: placed[place] for place in runs.places if place in placed}
     edges = _judged(circuit, runs, inner, level, progress)
+    return _recorded(circuit, edges, level, runs.ablation, model, part)
+
+
+def _recorded(
+    circuit: Circuit, edges: np.ndarray, level: float, ablation: str, model: Model, task: Task
+) -> Circuit:
+    """Put tested edges into a circuit, with how they fared."""
     record = {
         **{name: int((edges["status"] == name).sum()) for name in STATUS},
         "level": level,
-        "ablation": runs.ablation,
-        "evaluated_on": evaluated_on(circuit.settings, model, part),
+        "ablation": ablation,
+        "evaluated_on": evaluated_on(circuit.settings, model, task),
     }
     return replace(circuit, edges=edges, evidence={**circuit.evidence, "edges": record})
 
@@ -122,9 +139,16 @@ def _judged(
     rows = [
         row.get(tuple(key), -1) for key in circuit.nodes[["site", "position", "index"]].tolist()
     ]
-    edges = circuit.edges.copy()
-    pairs = [(rows[s], rows[t]) for s, t in edges[["source", "target"]].tolist()]
-    found = judged_losses([lost[pair] for pair in pairs], [moved[s] for s, _ in pairs], level)
+    pairs = [(rows[s], rows[t]) for s, t in circuit.edges[["source", "target"]].tolist()]
+    losses, changed = [lost[pair] for pair in pairs], [moved[s] for s, _ in pairs]
+    return _with_status(circuit.edges, losses, changed, level)
+
+
+def _with_status(
+    edges: np.ndarray, losses: Sequence[np.ndarray], changed: Sequence[np.ndarray], level: float
+) -> np.ndarray:
+    """Give edges the weights that were measured, intervals, and whether they hold."""
+    edges, found = edges.copy(), judged_losses(losses, changed, level)
     known = np.isfinite(found["weight"])
     signs = (np.sign(edges["weight"]) == np.sign(found["weight"])) | (edges["weight"] == 0)
     edges["status"] = np.where(known, "refuted", "untested")

@@ -337,18 +337,27 @@ def _heads(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablat
     listed = sorted(every)
 
     def draw(rng: np.random.Generator) -> set[tuple[int, ...]]:
-        return {listed[i] for i in rng.choice(len(listed), len(heads), replace=False)}
-
-    def metric(units: set[tuple[int, ...]], kept: bool) -> np.ndarray:
-        replaced = sorted(every - units if kept else units)
-        changes = [
-            resample(Site("head_out", layer), heads=[head for at, head in replaced if at == layer])
-            for layer in sorted({layer for layer, _ in replaced})
-        ]
-        return metric_under(model, task, None, changes)
+        found = heads
+        while found == heads and len(heads) < len(listed):  # of one head, it comes up often
+            found = {listed[i] for i in rng.choice(len(listed), len(heads), replace=False)}
+        return found
 
     about = ("resample", "all", None, "head", len(heads))
-    return _Ablation(about, heads, set(), draw, _one_by_one(metric, progress))
+    measure = _one_by_one(lambda *each: heads_ablated(model, task, *each), progress)
+    return _Ablation(about, heads, set(), draw, measure)
+
+
+def heads_ablated(
+    model: Model, task: Task, heads: set[tuple[int, ...]], kept: bool = False
+) -> np.ndarray:
+    """Measure the metric (n,) where heads, or all but those, are as on the corrupted prompt."""
+    every = set(np.ndindex(model.n_layers, model.n_heads))
+    replaced = sorted(every - heads if kept else heads)
+    changes = [
+        resample(Site("head_out", layer), heads=[head for at, head in replaced if at == layer])
+        for layer in sorted({layer for layer, _ in replaced})
+    ]
+    return metric_under(model, task, None, changes)
 
 
 def _components(circuit: Circuit, model: Model, task: Task, progress: bool) -> _Ablation:

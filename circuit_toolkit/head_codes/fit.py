@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,12 @@ import numpy as np
 
 from circuit_toolkit.arguments import number, whole
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
+from circuit_toolkit.circuit.components import chosen_heads, head_nodes
+from circuit_toolkit.circuit.tables import new_edges
 from circuit_toolkit.display import draw
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.autoencoder import CodeAutoencoders
 from circuit_toolkit.head_codes.counts import heads_in_pairs, unique_pairs
-from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,17 +200,8 @@ class HeadCodesFit:
         InputError
             If not exactly one of `threshold` and `n_heads` is given, or one is out of range.
         """
-        if (threshold is None) == (n_heads is None):
-            raise InputError("Pass either threshold, a share of the highest score, or n_heads.")
         pairs, flat = number(pairs, "pairs", 0, 1), self.scores.ravel()
-        if threshold is not None:
-            threshold = number(threshold, "threshold", 0, 1)
-            kept = np.flatnonzero((flat >= threshold * flat.max()) & (flat.max() > 0))
-        else:
-            n_heads = whole(n_heads, "n_heads", 0)
-            if n_heads > len(flat):
-                raise InputError(f"There are {len(flat)} heads: n_heads={n_heads}.")
-            kept = np.sort(np.argsort(-flat, kind="stable")[:n_heads])
+        kept = chosen_heads(flat, threshold, n_heads)
         target = str(self.settings.get("target") or "target")
         nodes = head_nodes([self._place(i) for i in kept.tolist()], flat[kept].tolist(), target)
         mine = self.pairs[np.ix_(kept, kept)]
@@ -225,18 +215,3 @@ class HeadCodesFit:
         """Layer and head of an entry of the scores."""
         row, head = divmod(int(i), self.scores.shape[1])
         return self.layers[row], head
-
-
-def head_nodes(
-    heads: Sequence[tuple[int, int]], scores: Sequence[float], target: str
-) -> np.ndarray:
-    """Make the table of nodes of a circuit over heads."""
-    nodes = new_nodes(
-        len(heads),
-        "head",
-        site=[str(Site("head_out", layer)) for layer, _ in heads],
-        index=[head for _, head in heads],
-        score=scores,
-        label=[f"a{layer}.h{head}" for layer, head in heads],
-    )
-    return np.concatenate([nodes, new_nodes(1, TARGET, label=target)])

@@ -163,7 +163,8 @@ def path_patching(
             else:
                 where = token_mask(model, batch)[..., None]
                 given = start.difference(clean, constant.to(clean.inputs)) * where
-            seen = _seen(model, batch, clean, start, given, middle, end)
+            passed = _passed_on(model, batch, clean, start, given, middle)
+            seen = _reaching(end.slot, start, given, middle, passed, end.dictionary is not None)
             written, change = end.response(clean, seen)
             logits = run_components(model, batch, end.added(written)).logits
             before, after = (task.metric_of(x, count) for x in (clean.logits, logits))
@@ -180,32 +181,86 @@ def path_patching(
     )
 
 
-def _seen(
+def path_effects(
+    model: Model,
+    task: PromptPairs,
+    paths: Sequence[tuple[str, str]],
+    *,
+    n_prompts: int | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Patch many paths between components through all MLPs between them, each path alone.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    task : PromptPairs
+        Prompts with corrupted prompts of equal length, and a metric; a `Task` is one.
+    paths : sequence of (str, str)
+        Sender and receiver, as for `path_patching`.
+    n_prompts : int, optional
+        How many to use, the first ones; by default all.
+    batch_size : int, optional
+        Prompts that run at once; by default what fits into half a gigabyte.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    effects : Tensor, shape (n, paths)
+        Change of the metric where the receiver sees what the sender is on the corrupted prompt:
+        `path_patching(..., through=<all MLPs>).effect`, at two runs a sender and one a path.
+    change : Tensor, shape (n,)
+        Metric of the corrupted prompt minus that of the clean one.
+
+    Raises
+    ------
+    InputError
+        If a component does not exist, or there are no corrupted prompts of equal length.
+    """
+    expect_pairs(model, task)
+    graph = graph_of(model)
+    middle = [graph.reader(name) for name in graph.readers if name.startswith("m")]
+    ends = [(_end_of(graph, a, {}), _end_of(graph, b, {}, reads=True)) for a, b in paths]
+    pairs = tokenized_pairs(model, task, n_prompts)
+    found, change = torch.zeros(len(pairs), len(paths)), torch.zeros(len(pairs))
+    with torch.no_grad():
+        for rows in pairs.batches(batch_size or pairs.fitting(model), progress, "path patching"):
+            batch, count = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
+            clean = run_components(model, batch)
+            other = run_components(model, rows_of(pairs.corrupted, rows))
+            before = task.metric_of(clean.logits, count)
+            change[rows] = (task.metric_of(other.logits, count) - before).float().cpu()
+            start: _End | None = None
+            for number in sorted(range(len(paths)), key=lambda i: ends[i][0].number):
+                sender, end = ends[number]
+                if start is None or sender.number != start.number:
+                    start = sender
+                    given = start.difference(clean, start.value(other))
+                    passed = _passed_on(model, batch, clean, start, given, middle)
+                seen = _reaching(end.slot, start, given, middle, passed)
+                after = run_components(model, batch, end.added(seen)).logits
+                found[rows, number] = (task.metric_of(after, count) - before).float().cpu()
+    return found, change
+
+
+def _passed_on(
     model: Model,
     batch: Batch,
     clean: Components,
     start: _End,
     given: Tensor,
     middle: Sequence[int],
-    end: _End,
-) -> Tensor:
-    """Return what reaches the receiver, (B, T, D), when the sender writes `given` more."""
-    graph = start.graph
-    none = torch.zeros_like(given)
-
-    def at(slot: int, outputs: Tensor, usual: Tensor, sent: Tensor, of_feature: bool) -> Tensor:
-        """Sum up what readers of a slot get from the sender and from the middle."""
-        total = sent if start.is_before(slot, of_feature) else none
-        for reader in middle:
-            if reader + 1 < graph.n_upstream(slot):  # reader j is writer j + 1
-                total = total + outputs[:, reader + 1] - usual[:, reader + 1]
-        return total
-
+) -> tuple[Tensor, Tensor]:
+    """All outputs (B, W, T, D) where the middle alone sees `given`, and where it sees nothing."""
     if not middle:
-        return at(end.slot, clean.outputs, clean.outputs, given, end.dictionary is not None)
+        return clean.outputs, clean.outputs
+    graph = start.graph
 
     def held(sent: Tensor, usual: Tensor | None) -> Tensor:
-        """Return all outputs (B, W, T, D) of a clean run where only the middle sees `sent`."""
+        """Return all outputs of a clean run where only the middle sees `sent`."""
 
         def offset(slot: int, outputs: Tensor) -> Tensor | None:
             here = graph.slots[slot]
@@ -213,15 +268,31 @@ def _seen(
             if not mine:
                 return None
             added = outputs.new_zeros(len(outputs), here.stop - here.start, *outputs.shape[2:])
-            added[:, mine] = at(slot, outputs, outputs if usual is None else usual, sent, False)[
-                :, None
-            ]
+            both = outputs, outputs if usual is None else usual
+            added[:, mine] = _reaching(slot, start, sent, middle, both)[:, None]
             return added
 
         return run_components(model, batch, offset, base=clean.inputs).outputs
 
-    usual = held(none, None)
-    return at(end.slot, held(given, usual), usual, given, end.dictionary is not None)
+    usual = held(torch.zeros_like(given), None)
+    return held(given, usual), usual
+
+
+def _reaching(
+    slot: int,
+    start: _End,
+    given: Tensor,
+    middle: Sequence[int],
+    passed: tuple[Tensor, Tensor],
+    of_feature: bool = False,
+) -> Tensor:
+    """Sum up what readers of a slot get from the sender and from the middle, (B, T, D)."""
+    outputs, usual = passed
+    total = given if start.is_before(slot, of_feature) else torch.zeros_like(given)
+    for reader in middle:
+        if reader + 1 < start.graph.n_upstream(slot):  # reader j is writer j + 1
+            total = total + outputs[:, reader + 1] - usual[:, reader + 1]
+    return total
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,6 @@ from circuit_toolkit.circuit_lasso.placed_lasso import randomised_scores
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.confirmed_edges import judged_losses
 from circuit_toolkit.evidence.tested_circuit import find_circuit
-from circuit_toolkit.head_codes.fit import head_nodes
 from circuit_toolkit.patching.placed_features import PlacedFeatures
 
 
@@ -167,9 +166,10 @@ def test_the_verdict_follows_fixed_rules(ablation, verdict, tone):
 
 
 def test_what_cannot_be_tested_is_refused(demo, saes, tasks, found):
-    heads = Circuit(head_nodes([(0, 1)], [1.0], "metric"), new_edges(0))
-    with pytest.raises(InputError, match="needs a circuit of features"):
-        ct.confirm_edges(heads, demo, saes, tasks[1])
+    end = new_nodes(1, "target", label="metric")
+    mlps = Circuit(np.concatenate([new_nodes(1, "mlp", site="mlp_out 1"), end]), new_edges(0))
+    with pytest.raises(InputError, match="needs a circuit of features or of heads, got one of mlp"):
+        ct.confirm_edges(mlps, demo, saes, tasks[1])
     one = dict([list(saes.items())[0]])
     with pytest.raises(InputError, match="No dictionary was given for blocks.4"):
         ct.confirm_edges(found, demo, one, tasks[1])

@@ -8,6 +8,7 @@ import pytest
 
 import circuit_toolkit as ct
 from circuit_toolkit.benchmark.heads.reference import reference_heads
+from circuit_toolkit.benchmark.metrics import roc_auc
 from circuit_toolkit.head_codes import HeadCodes
 from circuit_toolkit.models import run
 from circuit_toolkit.panels import heads as module
@@ -34,14 +35,16 @@ def no_model(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("the model ran")
 
-    for name in ("run", "intervene", "capture"):
+    for name in ("run", "intervene", "capture", "draw_paths", "confirm_edges"):
         monkeypatch.setattr(module, name, fail)
     monkeypatch.setattr("circuit_toolkit.panels.panel.evaluate", fail)
 
 
 def test_it_opens_with_a_map_that_marks_the_reference(panel):
     heat, rings = panel.map.data
-    np.testing.assert_allclose(np.array(heat.z, dtype=float), panel.fit.scores, rtol=1e-6)
+    assert panel.by == "change towards the answer"
+    scores = panel.scores[panel.by][0]
+    np.testing.assert_allclose(np.array(heat.z, dtype=float), scores, rtol=1e-6)
     truth = np.argwhere(reference_heads("agreement").reference()).tolist()
     drawn = [[int(y), int(x)] for y, x in zip(rings.y, rings.x, strict=True)]
     assert rings.visible and sorted(drawn) == truth
@@ -57,7 +60,37 @@ def test_the_threshold_redraws_and_runs_nothing(panel, no_model):
     assert panel.graph.circuit is panel.circuit
     labels = panel.circuit.nodes["label"][:-1]
     assert all(label in panel._chosen.value for label in labels)
-    assert panel.fit.scores[panel.fit.scores >= 0.1 * panel.fit.scores.max()].size == len(labels)
+    scores = panel.scores[panel.by][0]
+    assert scores[scores >= 0.1 * scores.max()].size == len(labels)
+
+
+def test_every_way_to_score_draws_its_map_and_circuit_and_runs_nothing(panel, demo, task, no_model):
+    titles = [title for title, _ in panel._by.options]
+    assert titles == [
+        "Change towards the answer",
+        "Attribution patching",
+        "Head codes (published method)",
+        "Codes of an untrained autoencoder",
+    ]
+    for _, way in panel._by.options:
+        panel._by.value = way
+        scores = panel.scores[way].mean(0)
+        np.testing.assert_allclose(np.array(panel.map.data[0].z, float), scores, rtol=1e-6)
+        strongest = np.unravel_index(scores.argmax(), scores.shape)
+        assert "a{}.h{}".format(*strongest) in panel.circuit.nodes["label"][:-1]
+    panel.by = "head codes"
+    np.testing.assert_array_equal(panel.scores["head codes"], panel.fit.per_seed)
+    assert panel.circuit.settings["method"] == "head codes"
+    panel.by = "change towards the answer"
+    assert panel.circuit.settings["method"] == "heads by change towards the answer"
+
+
+def test_ways_stand_beside_chance_where_the_heads_are_known(panel):
+    truth = reference_heads("agreement").reference()
+    for way, scores in panel.scores.items():
+        auc = np.mean([roc_auc(truth.ravel(), each.ravel()) for each in scores])
+        assert f"<td>{auc:.2f}</td>" in panel._ways.value, way
+    assert "<td>Chance</td><td>0.50</td>" in panel._ways.value
 
 
 def test_a_click_shows_attention_codes_and_effect(panel, demo, task):
@@ -72,6 +105,7 @@ def test_a_click_shows_attention_codes_and_effect(panel, demo, task):
     assert list(panel.attention.layout.xaxis.ticktext)[1] == demo.words(batch)[0][1].strip()
     # This head reads the subject's number: without it the task is lost.
     change = float(panel._about.value.split("(")[-1].split(";")[0])
+    assert "<td>Change towards the answer</td>" in panel._about.value
     assert change < -3
     panel._prompt.value = 1
     assert len(panel.attention.data[0].z) == len(demo.words(demo.tokenize([task.clean[1]]))[0])
@@ -99,6 +133,12 @@ def test_testing_adds_evidence_and_moving_on_drops_it(panel):
     panel.test()
     assert panel.circuit.evidence["ablation"]["size"] == len(panel.circuit.nodes) - 1
     assert "resample ablation at all tokens of 24 training agreement prompts" in repr(panel.circuit)
+    edges = panel.circuit.evidence["edges"]
+    assert edges["ablation"] == "path patching" and edges["confirmed"] == len(panel.circuit.edges)
+    assert (
+        set(panel.circuit.edges["status"]) == {"confirmed"}
+        and "paths" in panel._tested.value.lower()
+    )
     panel.threshold = 0.6
     assert not panel.circuit.evidence
 
@@ -131,7 +171,7 @@ def test_a_task_of_the_menu_and_a_model_without_a_reference(tiny):
     assert panel.task.name == panel._task.options[0] and not panel.map.data[1].visible
     panel._task.value = "agreement"
     assert panel.task.name == "agreement" and panel.fit.settings["task"] == "agreement"
-    assert panel.fit.per_seed.shape == (2, 3, 4)
+    assert panel.fit.per_seed.shape == (2, 3, 4) and not panel._ways.value.count("<table>")
 
 
 def test_a_bundled_task_is_tested_on_held_out_prompts(demo):

@@ -12,8 +12,14 @@ import numpy as np
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.arguments import described, expect, is_a
-from circuit_toolkit.attribution.edges import attribution_patching
-from circuit_toolkit.benchmark.heads.baselines import differences, head_outputs, towards_answer
+from circuit_toolkit.attribution.heads import (
+    ATTRIBUTION,
+    TOWARDS,
+    head_outputs,
+    head_scores,
+    scores_of_heads,
+    towards_answer,
+)
 from circuit_toolkit.benchmark.metrics import at_budget, average_precision, roc_auc
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import edge_scores
@@ -28,12 +34,9 @@ from circuit_toolkit.tasks import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-OURS, PUBLISHED = "head codes", "head codes, published"
+OURS, PUBLISHED, UNTRAINED = "head codes", "head codes, published", "untrained autoencoder"
 # What a method does to the model beside reading its activations.
-USES = {
-    "attribution patching": "gradients",
-    "activation patching": "interventions",
-}
+USES = {ATTRIBUTION: "gradients", "activation patching": "interventions"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +151,11 @@ def compare_heads(
     Returns
     -------
     HeadComparison
-        Head codes and the published form of them; the same autoencoder without training; the
-        index of the layer; the norm of the difference of mean outputs on prompts and on corrupted
-        prompts; the mean norm of the difference of a pair's outputs, which is what head codes see;
-        the share of the output that changes towards the answer (`towards_answer`); attribution and
-        activation patching.
+        Of the share of the output that changes towards the answer, and attribution patching
+        (`head_scores`); head codes, the same autoencoder without training, the published form;
+        the mean norm of the difference of a pair's outputs, which is what head codes see; the norm
+        of the difference of mean outputs on prompts and on corrupted prompts; the index of the
+        layer; activation patching.
 
     Raises
     ------
@@ -173,27 +176,18 @@ def compare_heads(
     outputs = head_outputs(acts, model.n_heads)
     fits: dict[str, HeadCodesFit] = {}
 
-    def fitted(name: str, codes: HeadCodes, acts: Activations) -> np.ndarray:
-        fits[name] = codes.fit(acts, task)
-        return fits[name].per_seed
-
-    def patched(method: Callable[..., Circuit], **options: Any) -> np.ndarray:
-        return _of_heads(method(model, task, **options), shape)
-
-    ways: dict[str, Callable[[], np.ndarray | None]] = {
-        OURS: lambda: fitted(OURS, codes, acts),
-        PUBLISHED: lambda: fitted(PUBLISHED, published, means),
+    ways = lead_ways(model, task, codes, acts, fits, gradients=interventions)
+    ways |= {
+        PUBLISHED: lambda: _fitted(fits, PUBLISHED, published, means, task),
         "published pairs": lambda: fits[PUBLISHED].heads_in_pairs,
-        "untrained autoencoder": lambda: fitted("untrained", replace(codes, steps=0), acts),
         "layer index": lambda: np.repeat(np.arange(shape[0])[:, None], shape[1], 1),
         "difference of means": lambda: differences(outputs)[0],
         "difference of pairs": lambda: differences(outputs)[1],
-        "change towards the answer": lambda: towards_answer(model, task, outputs),
     }
     if interventions:
-        average = "mean of absolutes"
-        ways["attribution patching"] = lambda: patched(attribution_patching, average=average)
-        ways["activation patching"] = lambda: patched(activation_patching)
+        ways["activation patching"] = lambda: scores_of_heads(
+            activation_patching(model, task), shape
+        )
     rows, scores = [], {}
     for name, way in (bar := tqdm(ways.items(), disable=not progress, leave=False)):
         bar.set_description(name)
@@ -206,9 +200,50 @@ def compare_heads(
         row = {"method": name, "uses": USES.get(name, "activations")}
         rows.append({**row, **head_agreement(made, truth), "edge_auc": None, **used})
     if edges is not None:
-        for row in rows[:2]:
-            row["edge_auc"] = pair_auc(fits[row["method"]], edges)
+        for row in rows:
+            if row["method"] in (OURS, PUBLISHED):
+                row["edge_auc"] = pair_auc(fits[row["method"]], edges)
     return HeadComparison(rows, scores, truth, fits[OURS])
+
+
+Way = Callable[[], "np.ndarray | None"]
+
+
+def lead_ways(
+    model: Model,
+    task: Task,
+    codes: HeadCodes,
+    acts: Activations,
+    fits: dict[str, HeadCodesFit],
+    gradients: bool = True,
+) -> dict[str, Way]:
+    """Return what scores the heads: first what leads, then codes and their untrained baseline.
+
+    What autoencoders find is put into `fits`.
+    """
+    ways: dict[str, Way] = {
+        TOWARDS: lambda: towards_answer(model, task, head_outputs(acts, model.n_heads)),
+        ATTRIBUTION: lambda: head_scores(model, task, ATTRIBUTION, progress=False),
+        OURS: lambda: _fitted(fits, OURS, codes, acts, task),
+        UNTRAINED: lambda: _fitted(fits, UNTRAINED, replace(codes, steps=0), acts, task),
+    }
+    if not gradients:
+        del ways[ATTRIBUTION]
+    return ways
+
+
+def _fitted(
+    fits: dict[str, HeadCodesFit], name: str, codes: HeadCodes, acts: Activations, task: Task
+) -> np.ndarray:
+    fits[name] = codes.fit(acts, task)
+    return fits[name].per_seed
+
+
+def differences(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far heads are apart on prompts and on corrupted prompts."""
+    b = len(outputs) // 2
+    moved = outputs[:b] - outputs[b:]
+    return np.linalg.norm(moved.mean(0), axis=2), np.linalg.norm(moved, axis=3).mean(0)
 
 
 def _as_truth(truth: Any, shape: tuple[int, int]) -> np.ndarray:
@@ -240,10 +275,3 @@ def head_edges(circuit: Circuit, n_layers: int, n_heads: int, *, strongest: int 
     scores = edge_scores(circuit, graph)[np.ix_(*ends)]
     order = np.argsort(-scores, axis=None, kind="stable")[:strongest]
     return np.isin(np.arange(scores.size), order).reshape(scores.shape) & (scores > 0)
-
-
-def _of_heads(circuit: Circuit, shape: tuple[int, int]) -> np.ndarray:
-    """Scores of the heads of a circuit over components, (L, H)."""
-    scores = dict(zip(circuit.nodes["label"].tolist(), circuit.nodes["score"], strict=True))
-    each = [scores[f"a{layer}.h{head}"] for layer, head in np.ndindex(shape)]
-    return np.reshape(each, shape).astype(float)

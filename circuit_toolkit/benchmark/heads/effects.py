@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.components import head_nodes
 from circuit_toolkit.circuit.tables import EDGE
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import read_document, write_document
-from circuit_toolkit.head_codes.fit import head_nodes
 
 KINDS = ("resample", "direct", "mean")
 FORM, VERSION = "circuit_toolkit.head_effects", 1
