@@ -196,31 +196,25 @@ class CircuitLasso:
             pooled = acts.settings.get("positions") == "mean"
             labels = {} if pooled else labels_of_words(activating_words(run))
         fold = self._folds(rows.groups, y if is_label else None)
-        kept_rows, samples, reads, Y = fold >= 0, rows, self.reads, y[:, None]
+        order, randomised = self._order(rows), design == "randomised"
+        how = Regression(self.grid, self.adaptive, self.min_active, run.light, order, randomised)
+        samples, Y, of_sample, reads = rows, y[:, None], fold, self.reads
         answers = None
         if model is not None and isinstance(target, Task) and self.positions != "mean":
             known = {site: as_dictionaries(model, dictionaries)[site] for site in rows.features}
             answers = Answers.of(model, known, target, rows)
-            if design == "observational" and len(answers.tokens) <= 2:
+            if randomised:
+                runs = PlacedFeatures.of(model, known, target, rows.settings["positions"])
+                samples, Y = imposed_rows(runs, answers.tokens, self.draws, self.seed, progress)
+                run.take(samples, len(Y))
+                of_sample, reads = np.tile(fold[: len(target)], self.draws), "jointly"
+            elif len(answers.tokens) > 2:
+                Y = answers.logits
+            else:
                 answers = None  # one number says it all
-        if model is not None and answers is not None and design == "randomised":
-            runs = PlacedFeatures.of(model, known, target, rows.settings["positions"])
-            samples, Y = imposed_rows(runs, answers.tokens, self.draws, self.seed, progress)
-            run.take(samples, len(Y))
-            fold, reads = np.tile(fold[: len(target)], self.draws), "jointly"
-        elif answers is not None:
-            Y = answers.logits
-        how = Regression(
-            self.grid,
-            self.adaptive,
-            self.min_active,
-            run.light,
-            self._order(rows),
-            design == "randomised",
-        )
-        fitted = fit_all(run, samples, Y, is_label, fold, how, reads)
-        kept = {
-            site: X[kept_rows][:, fitted.screening[site].kept] for site, X in rows.features.items()
+        fitted = fit_all(run, samples, Y, is_label, of_sample, how, reads)
+        train = {
+            site: X[fold >= 0][:, fitted.screening[site].kept] for site, X in rows.features.items()
         }
         settings = {
             "method": "CircuitLasso",
@@ -232,7 +226,7 @@ class CircuitLasso:
             "objective": "cross-entropy" if is_label else "squared error",
             "held_out_fit": "auroc" if is_label else "r2",
             **{key: acts.settings.get(key) for key in FROM_CAPTURE},
-            "sites": [str(site) for site in kept],
+            "sites": [str(site) for site in train],
         }
         if answers is not None:
             settings |= {"answers": answers.tokens, "ablation": answers.ablation}
@@ -241,8 +235,8 @@ class CircuitLasso:
         return LassoFit(
             **fitted._asdict(),
             rows=rows,
-            scales={site: np.sqrt(_variances(X)) for site, X in kept.items()},
-            labels=_checked_labels(labels, rows, len(how.order)),
+            scales={site: np.sqrt(_variances(X)) for site, X in train.items()},
+            labels=_checked_labels(labels, rows, len(order)),
             settings=settings,
             gradient=None if answers is None else answers.gradient,
             references=None if answers is None else answers.references,
@@ -255,15 +249,14 @@ class CircuitLasso:
             if dictionaries is None:
                 raise InputError("With a model pass dictionaries=, those of the capture.")
         runs = model is not None and isinstance(target, Task) and client is None
+        runs = runs and self.positions != "mean"
         design = self.design or ("randomised" if runs else "observational")
         if design == "randomised" and not runs:
             raise InputError(
-                "The randomised design runs the model on a task, in this process: fit(acts, task, "
-                "model=..., dictionaries=...), without a client. Or use "
-                "CircuitLasso(design='observational')."
+                "The randomised design runs the model on a task, in this process, and ablates at "
+                "tokens: fit(acts, task, model=..., dictionaries=...), without a client, at other "
+                "positions than 'mean'. Or use CircuitLasso(design='observational')."
             )
-        if design == "randomised" and self.positions == "mean":
-            raise InputError("The randomised design ablates at tokens: 'mean' is none of them.")
         return design
 
     def _order(self, rows: Activations) -> np.ndarray:

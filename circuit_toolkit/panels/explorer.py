@@ -187,7 +187,7 @@ class Explorer(CircuitPanel):
             names: Any = self._positions.value
             known = isinstance(names, str) or {*names} <= {*task.positions, "last"}
             settings = {
-                "design": "observational" if names == "mean" else self._design.value,
+                "design": None if names == "mean" else self._design.value,
                 "positions": names if known else "last",
                 "adaptive": self._adaptive.value,
             }

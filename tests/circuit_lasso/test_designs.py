@@ -149,8 +149,8 @@ def test_what_does_not_go_together_is_refused(acts, task, given):
         ct.CircuitLasso(design="randomised").fit(acts, task, progress=False)
     with pytest.raises(InputError, match="dictionaries="):
         ct.CircuitLasso().fit(acts, task, model=given["model"], progress=False)
-    with pytest.raises(InputError, match="'mean' is none"):
-        ct.CircuitLasso(positions="mean").fit(acts, task, **given)
+    with pytest.raises(InputError, match="positions than 'mean'"):
+        ct.CircuitLasso(positions="mean", design="randomised").fit(acts, task, **given)
     for positions in ((), ("last", "last"), ("mean", "last"), "all", 3, ("last", 2)):
         with pytest.raises(InputError, match="positions must"):
             ct.CircuitLasso(positions=positions)

@@ -555,7 +555,7 @@ def test_held_out_prompts_do_not_move_the_weights():
     spoilt[~train] = np.random.default_rng(0).normal(0, 1000, (~train).sum())
     one, two = CircuitLasso().fit(acts), CircuitLasso().fit(acts, spoilt)
     for k in range(len(one.strengths)):
-        np.testing.assert_array_equal(one.weights_of_target(B, k), two._readout(B, k))
+        np.testing.assert_array_equal(one.weights_of_target(B, k), two.weights_of_target(B, k))
     assert one.held_out[-1] > 0.99 > two.held_out[-1]
 
 
