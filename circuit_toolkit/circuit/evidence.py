@@ -98,7 +98,8 @@ def _edges_line(edges: dict[str, Any]) -> str:
     """Return how the edges fared."""
     counts = ", ".join(f"{edges.get(name)} {name}" for name in ("confirmed", "refuted", "untested"))
     on = prompts_of(edges.get("evaluated_on") or {})
-    return f"edges, each source ablated alone on {on}: {counts}"
+    how = "path patched" if edges.get("ablation") == "path patching" else "source ablated"
+    return f"edges, each {how} alone on {on}: {counts}"
 
 
 def prompts_of(on: dict[str, Any]) -> str:
@@ -126,7 +127,8 @@ def _two(value: float) -> str:
 def _size_line(size: dict[str, Any]) -> str:
     """Return how the size of a circuit was chosen."""
     how = "the smallest that holds" if size.get("reached") else "none up to this size holds"
-    return f"size: {size.get('size')} features, {how} on {size.get('n')} training prompts"
+    unit = size.get("unit", "feature") + "s" * (size.get("size") != 1)
+    return f"size: {size.get('size')} {unit}, {how} on {size.get('n')} training prompts"
 
 
 _LINES = {"size": _size_line, "fit": _fit_line, "ablation": _ablation_line, "edges": _edges_line}

@@ -39,6 +39,10 @@ def test_the_smallest_circuit_holds_on_held_out_prompts_with_every_path_tested(f
     assert (found.edges["low"] > 0).all() and (found.edges["high"] >= found.edges["weight"]).all()
     on = found.evidence["edges"]["evaluated_on"]
     assert on["split"] == "held-out" and on["seen"] == 0 and on["n"] == 32
+    lines = found.summary()
+    n = size["size"]
+    assert f"size: {n} heads, the smallest that holds on 32 training prompts" in lines
+    assert any(line.startswith("edges, each path patched alone on 32 held-out") for line in lines)
 
 
 def test_heads_are_those_of_the_scores(demo, tasks, found):
@@ -96,6 +100,7 @@ def test_where_no_circuit_holds_the_largest_is_returned(demo, tasks):
         demo, tasks[0], faithfulness=1, completeness=0, max_heads=2, progress=False
     )
     assert not circuit.evidence["size"]["reached"] and len(circuit.nodes) == 3
+    assert "size: 2 heads, none up to this size holds on 32 training prompts" in circuit.summary()
 
 
 @pytest.mark.parametrize(
