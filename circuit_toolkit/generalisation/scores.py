@@ -39,7 +39,7 @@ class Generalisation:
     scores : tuple of Score
         A method each.
     rankings : dict of str to Ranking
-        Of `shift` and `circuit_lasso`.
+        Of `label`, `circuit_lasso` and `shift`.
     settings : dict
         What was measured, and how.
     """

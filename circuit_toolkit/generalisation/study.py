@@ -34,6 +34,10 @@ from circuit_toolkit.tasks import Task
 
 METHODS = (
     "original",
+    "unranked",
+    "unranked_retrain",
+    "label",
+    "label_retrain",
     "linear_probe",
     "cbp",
     "random",
@@ -45,8 +49,8 @@ METHODS = (
     "oracle",
 )
 
-_RANKING = ("circuit_lasso", "shift")
-_REMOVING = (*_RANKING, "random")
+_RANKING = ("circuit_lasso", "shift", "label")
+_REMOVING = (*_RANKING, "random", "unranked")
 
 
 def generalise(
@@ -58,6 +62,7 @@ def generalise(
     *,
     site: Site | str,
     judged: Mapping[Site, Collection[int]],
+    neutral: Task | None = None,
     methods: Sequence[str] | None = None,
     target: str = "profession",
     spurious: str = "gender",
@@ -65,6 +70,7 @@ def generalise(
     lasso_sites: Sequence[Site | str] | None = None,
     shift_sites: Sequence[Site | str] | None = None,
     n_ranked: int = 100,
+    n_label: int = 300,
     shift_prompts: int = 100,
     shift_steps: int = 10,
     draws: int = 5,
@@ -93,14 +99,19 @@ def generalise(
         Where the classifier reads.
     judged : dict of Site to collection of int
         Features that somebody holds to be about the spurious label, or `features_with`. Only
-        those are removed that a method ranks among its first.
+        those are removed that a method ranks among its first; `unranked` removes all of them.
+    neutral : Task, optional
+        Texts of other classes of the target that have the spurious label, for `label`.
     methods : sequence of str, optional
-        `original`: the classifier as trained; `oracle`: trained on balanced texts, which in
-        practice nobody has; `linear_probe`: one on the activations themselves; `cbp`: one on
-        likeness to `concepts`; `circuit_lasso`: the features ranked by `rank_by_lasso` removed;
-        `shift`: those ranked by `rank_by_gradients`; `random`: as many active ones at random, site
-        by site as for `circuit_lasso`; each with `_retrain`: and the classifier trained anew on
-        ambiguous texts. By default all; `cbp` if there are concepts.
+        `original`: the classifier as trained; `unranked`: every judged feature of `lasso_sites`
+        removed, whatever ranks it; `label`: without a judge, the features of `site` that tell the
+        spurious label in `neutral` texts removed, as `rank_by_lasso` finds them; `oracle`: trained
+        on balanced texts, which in practice nobody has; `linear_probe`: one on the activations
+        themselves; `cbp`: one on likeness to `concepts`; `circuit_lasso`: the features ranked by
+        `rank_by_lasso` removed; `shift`: those ranked by `rank_by_gradients`; `random`: as many
+        active ones at random, site by site as for `label`, or without neutral texts for
+        `circuit_lasso`; each with `_retrain`: and the classifier trained anew on ambiguous texts.
+        By default all; `cbp` if there are concepts, `label` if there are neutral texts.
     target, spurious : str
         Names of the labels.
     concepts : sequence of str
@@ -111,6 +122,8 @@ def generalise(
         all up to `site`.
     n_ranked : int
         How many features of a ranking are looked at.
+    n_label : int
+        How many `label` removes.
     shift_prompts, shift_steps : int
         Texts and steps of integrated gradients.
     draws : int
@@ -128,7 +141,8 @@ def generalise(
     ------
     InputError
         If a label is missing, the ambiguous texts are not of two classes that tell each other,
-        a group is empty, a method is unknown or wants concepts, or no dictionary reads a site.
+        a group is empty, a method is unknown or wants concepts or neutral texts, or no dictionary
+        reads a site.
     """
     from tqdm.auto import tqdm
 
@@ -137,7 +151,7 @@ def generalise(
     if not isinstance(judged, Mapping):
         raise InputError(f"judged must be a dict of sites to features, got {described(judged)}.")
     judged = {Site.parse(where): features for where, features in judged.items()}
-    chosen, site = _methods(methods, concepts), Site.parse(site)
+    chosen, site = _methods(methods, concepts, neutral), Site.parse(site)
     given = as_dictionaries(model, dictionaries)
     known = {where: each for where, each in given.items() if where < site} | _at([site], given)
     labels = TiedLabels.of(ambiguous, target, spurious)
@@ -153,11 +167,16 @@ def generalise(
     train_rows, test_rows = rows_without({})
     probe = fit_probe(train_rows, y)
 
+    first = _at(lasso_sites or [min(known)], known)
+
     @cache
     def ranked(name: str) -> Ranking:
         if name == "circuit_lasso":
-            where = _at(lasso_sites or [min(known)], known)
-            return rank_by_lasso(model, where, ambiguous, y, n=n_ranked)
+            return rank_by_lasso(model, first, ambiguous, y, n=n_ranked)
+        if name == "label":
+            assert neutral is not None
+            told = labels.spurious(neutral)
+            return rank_by_lasso(model, _at([site], known), neutral, told, n=n_label)
         return rank_by_gradients(
             model,
             _at(shift_sites or list(known), known),
@@ -172,10 +191,13 @@ def generalise(
 
     @cache
     def removed(name: str) -> list[dict[Site, np.ndarray]]:
+        if name == "unranked":
+            return [{at: np.sort(list(judged[at])) for at in first if len(judged.get(at, ()))}]
         if name != "random":
-            return [ranked(name).those_in(judged)]
+            wrong = {site: ranked(name).features} if name == "label" else judged
+            return [ranked(name).those_in(wrong)]
         acts = capture(model, known, ambiguous.clean, "mean", progress=False)
-        like = removed("circuit_lasso")[0]
+        like = removed("circuit_lasso" if neutral is None else "label")[0]
         return [random_features(acts, like, rng) for _ in range(draws)]
 
     @cache
@@ -216,6 +238,7 @@ def generalise(
         "classes": labels.classes,
         "texts": {"ambiguous": len(ambiguous), "balanced": len(balanced), "test": len(test)},
         "n_ranked": n_ranked,
+        "n_label": n_label,
         "shift": {"texts": min(shift_prompts, len(ambiguous)), "steps": shift_steps},
         "draws": draws,
         "seed": seed,
@@ -224,13 +247,21 @@ def generalise(
     return Generalisation(tuple(scores), rankings, settings)
 
 
-def _methods(methods: Sequence[str] | None, concepts: Sequence[str]) -> list[str]:
+def _methods(
+    methods: Sequence[str] | None, concepts: Sequence[str], neutral: Task | None
+) -> list[str]:
+    if neutral is not None:
+        expect(neutral, "neutral", "Task")
     if methods is None:
-        return [each for each in METHODS if each != "cbp" or concepts]
+        without = [] if concepts else ["cbp"]
+        without += [] if neutral is not None else ["label", "label_retrain"]
+        return [each for each in METHODS if each not in without]
     if unknown := [each for each in methods if each not in METHODS]:
         raise InputError(f"Unknown method {unknown[0]!r}. Use some of {', '.join(METHODS)}.")
     if "cbp" in methods and len(concepts) < 2:
         raise InputError("cbp needs concepts=[...], words about both classes of the target.")
+    if _any(methods, "label") and neutral is None:
+        raise InputError("label needs neutral=, texts of other classes that have the wrong label.")
     return list(dict.fromkeys(methods))
 
 

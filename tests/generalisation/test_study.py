@@ -240,6 +240,8 @@ def test_what_does_not_fit_the_protocol_is_refused(tiny, tiny_saes, small):
         (small, {"lasso_sites": ["resid_post 1"]}, "No dictionary reads"),  # after the classifier
         (small, {"methods": ["magic"]}, "Unknown method 'magic'"),
         (small, {"methods": ["cbp"]}, "cbp needs concepts"),
+        (small, {"methods": ["label_retrain"]}, "label needs neutral="),
+        (small, {"neutral": "texts"}, "neutral must be a Task"),
         (small, {"target": "job"}, "no label 'job'"),
         ((balanced, balanced, test), {}, "two classes that go together"),
         ((ambiguous, ambiguous, test), {}, "all four groups"),
@@ -281,15 +283,18 @@ def test_biographies_from_a_data_set_with_labels_alone(tiny, tiny_saes, small, t
         draws=2,
     )
     table = result.table()
-    assert list(table.index) == [each.method for each in result.scores] and len(table) == 10
+    assert list(table.index) == [each.method for each in result.scores] and len(table) == 12
     assert result["circuit_lasso"].n_features == 10  # all that were ranked were judged
+    everything = tiny_saes[EMBED].n_features
+    assert result["unranked"].n_features == result["unranked_retrain"].n_features == everything
+    assert list(table.index)[:3] == ["original", "unranked", "unranked_retrain"]
     assert result["random"].n_features == 10 and result["oracle"].n_features == 0
     assert (table["worst group"] <= table["profession accuracy"] + 1e-9).all()
     assert (table["worst group low"] <= table["worst group"]).all()
     assert table["seconds"].notna().sum() == 4 and (table["seconds"].dropna() > 0).all()
     figure = generalisation_figure(result)
     bars = figure.data[0]
-    assert list(bars.y)[-1].startswith("oracle") and len(bars.y) == 10
+    assert list(bars.y)[-1].startswith("oracle") and len(bars.y) == 12
     np.testing.assert_allclose(bars.x, table["worst group"])
 
 
@@ -301,9 +306,8 @@ def test_removing_gender_from_the_bundled_model_mends_a_classifier_of_profession
     elsewhere = [
         i for i, p in enumerate(texts.labels["profession"]) if p not in ("professor", "nurse")
     ]
-    neutral = ct.capture(
-        demo, {EMBED: near[EMBED]}, texts.select(elsewhere[:600]).clean, "mean", progress=False
-    )
+    neutral = texts.select(elsewhere[:600])
+    acts = ct.capture(demo, {EMBED: near[EMBED]}, neutral.clean, "mean", progress=False)
     women, men = ({w for w, roles in LEXICON.items() if g in roles} for g in ("female", "male"))
     result = generalise(
         demo,
@@ -312,8 +316,12 @@ def test_removing_gender_from_the_bundled_model_mends_a_classifier_of_profession
         groups_of(texts, FOUR, 40),
         groups_of(other, FOUR, 40, unlike=texts),
         site=site,
-        judged=features_with(neutral, women, men),
-        methods=["original", "random_retrain", "circuit_lasso", "circuit_lasso_retrain", "oracle"],
+        judged=features_with(acts, women, men),
+        neutral=neutral,
+        methods=[
+            *("original", "unranked_retrain", "label_retrain", "random_retrain"),
+            *("circuit_lasso", "circuit_lasso_retrain", "oracle"),
+        ],
         n_ranked=80,
         draws=1,
     )
@@ -326,5 +334,11 @@ def test_removing_gender_from_the_bundled_model_mends_a_classifier_of_profession
     assert mended.worst.value > oracle.worst.value - 0.1
     assert abs(mended.spurious.value - 0.5) < 0.05
     assert result["random_retrain"].worst.value < 0.3
+    # The judge does it: without any ranking as much is won, and the label itself judges as well.
+    assert result["unranked_retrain"].worst.value > oracle.worst.value - 0.1
+    assert result["label_retrain"].worst.value > 0.8  # of 40 texts in a group
+    label = result["label_retrain"]
+    assert label.n_features == 300 and set(label.removed) == {site}
+    assert result["random_retrain"].n_features == 300  # as many at random do not
     assert mended.n_features == result["circuit_lasso"].n_features < 40
     assert repr(result).startswith("Generalisation(worst group: original 0.0")

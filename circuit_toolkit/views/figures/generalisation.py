@@ -11,6 +11,8 @@ from circuit_toolkit.views.figures.style import finished
 
 NAMES = {
     "original": "as trained",
+    "unranked": "all judged features, unranked",
+    "label": "what tells the other label",
     "linear_probe": "linear probe",
     "cbp": "concept bottleneck",
     "random": "random features removed",
