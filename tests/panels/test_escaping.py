@@ -89,6 +89,6 @@ def test_the_panel_of_heads(demo, monkeypatch):
     nodes = circuit.nodes.copy()
     nodes["label"] = ATTACK
     hostile = Circuit(nodes, circuit.edges, circuit.settings, circuit.evidence)
-    monkeypatch.setattr(type(panel.fit), "predict", lambda *args: hostile)
+    monkeypatch.setattr("circuit_toolkit.panels.heads.head_circuit", lambda *args: hostile)
     panel.threshold = 0.9
     assert "&lt;img" in panel._chosen.value and all_harmless(panel)

@@ -135,7 +135,7 @@ def _edges(edges: np.ndarray) -> list[dict[str, Any]]:
             "opacity": round(o, 2),
             "color": of_sign(weight),
             "status": status,
-            "dashes": [5, 5] if status == "refuted" else False,  # said, since edges are drawn over
+            **({"dashes": [5, 5]} if status == "refuted" else {}),
         }
         for (source, target, weight, score, status, *_), w, o in zip(
             edges.tolist(), width.tolist(), opacity.tolist(), strict=True

@@ -72,11 +72,12 @@ function styled(node, faded, ringed) {
   return { id: node.id, borderWidth: ringed ? 4 : 1.5, color: { ...colour, highlight: colour, hover: colour }, font };
 }
 
-// An edge with an id; the widget sends rows of the nodes, pyvis writes ids.
+// An edge with an id; the widget sends rows of the nodes, pyvis writes ids. What is solid is said to
+// be, since it may be drawn over a dashed one.
 function completed(edge, nodes) {
   const [from, to] = [edge.from, edge.to].map((end) => (typeof end === "number" ? nodes[end].id : end));
   const color = { color: edge.color, opacity: edge.opacity };
-  return { ...edge, id: `${from} > ${to}`, from, to, color };
+  return { dashes: false, ...edge, id: `${from} > ${to}`, from, to, color };
 }
 
 function drawCircuit(vis, root, first, hooks = {}) {
