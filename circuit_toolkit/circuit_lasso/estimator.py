@@ -21,9 +21,9 @@ from circuit_toolkit.activations.activations import Activations, Positions
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.arguments import described, expect, expect_known, is_a, number, one_of, whole
 from circuit_toolkit.circuit_lasso.designs import Answers, imposed_rows
-from circuit_toolkit.circuit_lasso.fit import OWN_TARGET, LassoFit, explained
+from circuit_toolkit.circuit_lasso.fit import OWN_TARGET, LassoFit, explained, first_of
 from circuit_toolkit.circuit_lasso.randomised_runs import DRAWS
-from circuit_toolkit.circuit_lasso.regressions import Here, Regression, fit_all
+from circuit_toolkit.circuit_lasso.regressions import LEFT_OUT, Here, Regression, fit_all
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
@@ -152,7 +152,7 @@ class CircuitLasso:
         target : Task, str or ndarray, shape (prompts,)
             The task that was captured (its metric, by squared error), `metric`, the name of a
             label (two classes, or `name=class` for one class against the rest, by
-            cross-entropy), or one number for each prompt.
+            cross-entropy, on clean prompts alone), or one number for each prompt.
         labels : dict of Site or str to list of str, optional
             Names of the features; by default the words on which they are active.
         model : Model, optional
@@ -196,6 +196,8 @@ class CircuitLasso:
             pooled = acts.settings.get("positions") == "mean"
             labels = {} if pooled else labels_of_words(activating_words(run))
         fold = self._folds(rows.groups, y if is_label else None)
+        if is_label:  # a label is of the clean prompt: its corrupted one may be of another class
+            fold[np.setdiff1d(np.arange(len(y)), first_of(rows.groups))] = LEFT_OUT
         order, randomised = self._order(rows), design == "randomised"
         how = Regression(self.grid, self.adaptive, self.min_active, run.light, order, randomised)
         samples, Y, of_sample, reads = rows, y[:, None], fold, self.reads

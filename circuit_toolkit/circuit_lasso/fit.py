@@ -34,6 +34,11 @@ def explained(acts: Activations) -> np.ndarray | None:
     return np.asarray(acts.metric, float) * (1 if acts.directions is None else acts.directions)
 
 
+def first_of(groups: np.ndarray) -> np.ndarray:
+    """Return rows of clean prompts: the first of each group."""
+    return np.unique(groups, return_index=True)[1]
+
+
 @dataclass(frozen=True, eq=False)
 class LassoFit:
     """A fitted path of circuits, from dense to empty.
@@ -395,8 +400,8 @@ class LassoFit:
 
     @cached_property
     def clean(self) -> np.ndarray:
-        """Rows of clean prompts: the first of each group."""
-        return np.unique(self.rows.groups, return_index=True)[1]
+        """Rows of clean prompts."""
+        return first_of(self.rows.groups)
 
     @cached_property
     def moved(self) -> dict[Site, sp.csr_array]:

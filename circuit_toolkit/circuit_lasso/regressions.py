@@ -38,6 +38,7 @@ from circuit_toolkit.sites import Site
 
 TOL = 1e-11  # tight, so that sums in another order, as over shards, do not show in the results
 Y = "target"  # beside the sites, in a table of columns
+LEFT_OUT = -2  # the fold of rows that are neither fitted nor held out
 EVERY = "every site"  # the columns of all sites, side by side
 _TASKS = 2  # of a kind for each thread, over all sites: more would send more matrices about
 _TARGETS = 64  # in a block, at least
@@ -157,7 +158,7 @@ def fit_all(
 ) -> Fitted:
     """Screen the features and fit all regressions of y (rows, q).
 
-    `fold` (rows,) is -1 for held-out rows. At several positions the columns of a site are the
+    `fold` (rows,) is -1 for held-out rows, -2 for rows that are left out. At several positions the columns of a site are the
     features at the first, then those at the second, and so on.
     """
     each_site: Any = rows.features.items()  # scipy's stub says that a shape may be None
@@ -217,7 +218,7 @@ def _tables(run: Any, live: Any, y: np.ndarray, fold: np.ndarray) -> list[list[A
     for some in np.array_split(np.arange(n), min(n, run.threads)):
         here = slice(run.ends[some[0]], run.ends[some[-1] + 1])
         parts = [run.parts[i] for i in some]
-        for number in np.unique(fold[here]).tolist():
+        for number in sorted(set(fold[here].tolist()) - {LEFT_OUT}):
             table = run.call(columns, parts, alive, y[here], fold[here] == number)
             found[number].append(table)  # -1 is the last
     return found

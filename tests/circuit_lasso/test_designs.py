@@ -156,3 +156,11 @@ def test_what_does_not_go_together_is_refused(acts, task, given):
             ct.CircuitLasso(positions=positions)
     with pytest.raises(InputError, match="design"):
         ct.CircuitLasso(design="own")
+
+
+def test_a_label_is_of_the_clean_prompts(demo, saes):
+    """The corrupted biography has a name of the other gender, and the label of its clean one."""
+    task = ct.tasks.bios(demo, n=96)
+    acts = ct.capture(demo, saes, task, progress=False)
+    fit = ct.CircuitLasso(folds=0).fit(acts, "gender", progress=False)
+    assert fit.held_out.max() > 0.95 and fit.readout[SITES[-1]].train_accuracy.max() > 0.95
