@@ -158,8 +158,8 @@ def fit_all(
 ) -> Fitted:
     """Screen the features and fit all regressions of y (rows, q).
 
-    `fold` (rows,) is -1 for held-out rows, -2 for rows that are left out. At several positions the columns of a site are the
-    features at the first, then those at the second, and so on.
+    `fold` (rows,) is -1 for held-out rows, -2 for rows that are left out. At several positions the
+    columns of a site are the features at the first, then those at the second, and so on.
     """
     each_site: Any = rows.features.items()  # scipy's stub says that a shape may be None
     sizes: dict[Site, int] = {site: X.shape[1] for site, X in each_site}
