@@ -131,6 +131,7 @@ def new_model(config: TrainingConfig, vocabulary: int):
             n_embd=config.width,
             n_layer=config.layers,
             n_head=config.heads,
+            activation_function="gelu_pytorch_tanh",  # "gelu_new", in one step for seven
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
