@@ -28,6 +28,18 @@ from circuit_toolkit.models import Model
 from circuit_toolkit.patching.placed_features import Place, PlacedFeatures
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
+from circuit_toolkit.tasks.task import trained_on
+
+
+def expect_captured(task: Task, acts: Activations) -> None:
+    """Refuse a task whose prompts are others than those of the activations."""
+    known = (acts.settings.get("trained_on") or {}).get("digests")
+    same = known == (trained_on(task) or {}).get("digests")
+    if len(task.texts) != acts.n_prompts or (known and not same):
+        raise InputError(
+            f"The activations are of {acts.n_prompts} other prompts than the {len(task.texts)} of "
+            f"{task.name!r}. Pass the task that was captured."
+        )
 
 
 @dataclass(frozen=True)
@@ -45,11 +57,7 @@ class Answers:
         cls, model: Model, dictionaries: Mapping[Site, Dictionary], task: Task, rows: Activations
     ) -> Answers:
         """Run the texts of a task once."""
-        if len(task.texts) != rows.n_prompts:
-            raise InputError(
-                f"The activations have {rows.n_prompts} prompts, the task {len(task.texts)}. Pass "
-                "the task that was captured."
-            )
+        expect_captured(task, rows)
         logits = logits_of(model, task, shared_bos(dictionaries))
         gradient = gradient_of(task, logits)
         tokens = asked(gradient)

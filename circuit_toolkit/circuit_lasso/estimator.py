@@ -203,7 +203,10 @@ class CircuitLasso:
         samples, Y, of_sample, reads = rows, y[:, None], fold, self.reads
         answers = None
         if model is not None and isinstance(target, Task) and self.positions != "mean":
-            known = {site: as_dictionaries(model, dictionaries)[site] for site in rows.features}
+            given = as_dictionaries(model, dictionaries)
+            for site in rows.features:
+                expect_known(site, given, f"No dictionary was given for {site}, which was captured")
+            known = {site: given[site] for site in rows.features}
             answers = Answers.of(model, known, target, rows)
             if randomised:
                 runs = PlacedFeatures.of(model, known, target, rows.settings["positions"])

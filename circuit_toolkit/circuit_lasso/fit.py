@@ -212,6 +212,8 @@ class LassoFit:
             If a site is missing or the dictionaries differ, or the answers are unknown.
         """
         expect(acts, "acts", "Activations", "ActivationStore")
+        if task is not None:
+            expect(task, "task", "Task")
         for key in ("model", "dictionaries"):
             if acts.settings.get(key) != self.rows.settings.get(key):
                 raise InputError(
@@ -229,11 +231,14 @@ class LassoFit:
 
     def _gradient_on(self, rows: Activations, task: Task | None) -> np.ndarray:
         """Return what each fitted logit counts in the metric of other prompts, (rows, q)."""
-        if task is None or task.metric is None or len(task.texts) != rows.n_prompts:
+        if task is None or task.metric is None:
             raise InputError(
                 "This fit explains the logits of answers. Say which are right on these prompts: "
                 "fit.on(acts, task), with the task that was captured."
             )
+        from circuit_toolkit.circuit_lasso.designs import expect_captured  # which needs torch
+
+        expect_captured(task, rows)
         tokens, fitted = self.settings["answers"], self.gradient
         assert fitted is not None
         if task.metric == "logit_difference":
@@ -295,6 +300,14 @@ class LassoFit:
                 raise InputError(
                     f"There is no prompt {prompt}: they are 0 to {self.rows.n_prompts - 1}."
                 )
+        max_features, max_edges, max_per_site = (
+            None if most is None else whole(most, name, 0)
+            for name, most in (
+                ("max_features", max_features),
+                ("max_edges", max_edges),
+                ("max_per_site", max_per_site),
+            )
+        )
         if edge_budget is not None:
             budget = whole(edge_budget, "edge_budget", 0)
             k, chosen_by = self._within(budget, prompt, max_features, max_per_site)

@@ -96,6 +96,11 @@ def on_prompt(
     expect(prompt, "prompt", "str", "Task")
     task = with_metric(task)
     min_weight = number(min_weight, "min_weight", 0, 1)
+    random_sets, seed = whole(random_sets, "random_sets", 1), whole(seed, "seed", 0)
+    if positions is not None and not isinstance(positions, Mapping):
+        raise InputError(
+            f"positions must be tokens by name, as in {{'S2': -4}}, got {described(positions)}."
+        )
     own = prompt if isinstance(prompt, Task) else None
     if own is not None and len(with_metric(own)) != 1:
         raise InputError(f"prompt is a task of {len(own)} prompts: pass one, task.select([0]).")
@@ -137,7 +142,6 @@ def on_prompt(
     record = evaluated_on(circuit.settings, model, own)
     evidence: dict[str, Any] = {"edges": {**edges, "evaluated_on": record}}
     if float(runs.metric()[0]) - float(runs.metric_with({})[0]) >= LEAST:
-        whole(random_sets, "random_sets", 1)
         evidence["ablation"] = outcome_at_places(features, runs, record, random_sets, seed)
     return drawn.with_evidence(evidence)
 
@@ -152,7 +156,7 @@ def _task(model: Model, prompt: str, answers: Any, positions: Mapping[str, int])
     if answers is None:
         logits = run(model, batch, [LOGITS], last_logits=True)[LOGITS][0, -1]
         right, wrong = logits.topk(2).indices.tolist()
-    elif isinstance(answers, tuple | list) and len(answers) == 2:
+    elif _are_two_texts(answers):
         right, wrong = (model.token_id(word) for word in answers)
     else:
         raise InputError(
@@ -160,6 +164,11 @@ def _task(model: Model, prompt: str, answers: Any, positions: Mapping[str, int])
         )
     ends = {name: (at if at < 0 else at - n,) for name, at in positions.items()}
     return Task("own", (prompt,), (), ((right,),), ((wrong,),), positions=ends)
+
+
+def _are_two_texts(answers: Any) -> bool:
+    pair = isinstance(answers, tuple | list) and len(answers) == 2
+    return pair and all(isinstance(word, str) for word in answers)
 
 
 def _mean_embedding(runs: PlacedFeatures) -> Tensor:

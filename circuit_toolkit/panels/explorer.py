@@ -255,7 +255,7 @@ class Explorer(CircuitPanel):
         self, fit: LassoFit, acts: Activations, prompt: int, text: str | None = None
     ) -> None:
         """Show a fit on all of its prompts, or on one, and the card of the selected node there."""
-        before = self._view if hasattr(self, "_view") else None, self._alone
+        before = getattr(self, "_view", (fit, acts, prompt)), self._alone
         self._view, self._alone = (fit, acts, prompt), text
         if text is None and prompt != _ALL and fit.gradient is not None:
             self._alone = self.task.select([prompt])
@@ -264,11 +264,9 @@ class Explorer(CircuitPanel):
         try:
             self._draw()
         except InputError:
-            if before[0] is not None:
-                self._view, self._alone = before[0], before[1]
+            self._view, self._alone = before
             raise
-        before = selected
-        if self.selected == before:  # else it was drawn anew with the selection
+        if self.selected == selected:  # else it was drawn anew with the selection
             self._show_feature()
 
     @traitlets.observe("strength")

@@ -1,5 +1,7 @@
 """Several positions, a vector as target, and randomised runs: against scikit-learn and ablation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -156,6 +158,46 @@ def test_what_does_not_go_together_is_refused(acts, task, given):
             ct.CircuitLasso(positions=positions)
     with pytest.raises(InputError, match="design"):
         ct.CircuitLasso(design="own")
+    few = given | {"dictionaries": {SITES[0]: given["dictionaries"][SITES[0]]}}
+    with pytest.raises(InputError, match="No dictionary was given"):
+        ct.CircuitLasso().fit(acts, task, **few)
+    with pytest.raises(InputError, match="other prompts"):
+        ct.CircuitLasso().fit(acts, ct.tasks.ioi(given["model"], n=128, seed=9), **given)
+
+
+def test_wrong_budgets_and_tasks_are_refused(randomised, acts):
+    for name in ("max_features", "max_edges", "max_per_site"):
+        with pytest.raises(InputError, match=name):
+            randomised.circuit(0.1, **{name: "few"})
+    with pytest.raises(InputError, match="task must be"):
+        randomised.on(acts, "ioi")
+
+
+def test_features_move_from_their_corrupted_prompts_or_from_the_mean(randomised, acts, demo, saes):
+    """The twin of the first prompt is the first corrupted one; a prompt without one has means."""
+    n, site = len(randomised.clean), SITES[1]
+    kept = randomised.screening[site].kept
+    X = acts.pooled(PLACES).features[site][:, kept].toarray()
+    moved = randomised.moved[site].toarray()
+    np.testing.assert_allclose(moved[:n], X[:n] - X[n:], atol=1e-6)
+    own = ct.Task.from_pairs(demo, [("Mary gave a ring to", "Tom gave a ring to", "Mary", "Tom")])
+    alone = replace(own, corrupted=(), positions={"S2": (-2,)})
+    there = randomised.on(ct.capture(demo, saes, alone, progress=False), alone)
+    row = there.rows.features[site][:, kept].toarray()[0]
+    np.testing.assert_allclose(there.moved[site].toarray()[0], row - X[n:].mean(0), atol=1e-5)
+
+
+def test_the_best_of_each_site_are_chosen_in_turn(randomised):
+    sizes = {
+        site: len(units)
+        for site, units in randomised.circuit(0.03, max_features=11).features().items()
+    }
+    assert sizes == {SITES[0]: 6, SITES[1]: 5}
+    few = randomised.circuit(0.03, max_features=11, max_per_site=3)
+    assert {site: len(units) for site, units in few.features().items()} == dict.fromkeys(SITES, 3)
+    every = randomised.circuit(0.03, max_features=None, max_edges=None)
+    inner = every.edges["target"] < len(every.nodes) - 1
+    assert inner.any() and np.abs(every.edges["weight"][inner]).min() >= 0.05
 
 
 def test_a_label_is_of_the_clean_prompts(demo, saes):

@@ -86,7 +86,19 @@ def test_the_likeliest_tokens_are_the_answers_if_none_are_given(demo, saes, task
     assert found.nodes["activation"][-1] > 0
 
 
+def test_words_count_by_what_goes_without_them(found, demo):
+    """A word made an average one: the names carry more of the metric than the verb."""
+    words = found.nodes[found.nodes["kind"] == "token"]
+    score = dict(zip(words["index"].tolist(), words["score"].tolist(), strict=True))
+    said = ["<bos>", *TEXT.replace(".", " .").split()]
+    assert said[1] == "Mary" and score[1] > 3 * score[said.index("gave")]
+    assert f"{len(words)} words" in found.summary()[0]
+
+
 def test_what_cannot_be_is_refused(demo, saes, task, circuit):
+    for wrong in ({"positions": "S2"}, {"random_sets": 0}, {"answers": ("Mary", 3)}):
+        with pytest.raises(InputError, match=next(iter(wrong)).partition("_")[0]):
+            ct.on_prompt(circuit, demo, saes, TEXT, task, **wrong)
     with pytest.raises(InputError, match="two texts"):
         ct.on_prompt(circuit, demo, saes, TEXT, task, answers="Mary")
     with pytest.raises(InputError, match="task of 128 prompts"):

@@ -46,6 +46,24 @@ def test_randomised_runs_find_what_single_ablations_show(demo, saes, tasks):
         randomised_scores(runs, share=0)
 
 
+def test_the_features_that_change_most_stand_beside_it(found, demo, saes, tasks):
+    """As many at each place, by the change that `sizes` says, kept and ablated."""
+    runs = PlacedFeatures.of(demo, saes, tasks[1], found.settings["positions"])
+    trivial = {
+        place: np.argsort(-runs.sizes()[place], kind="stable")[: len(units)]
+        for place, units in found.placed_features().items()
+    }
+    full, empty = runs.metric().mean(), runs.metric_with({}).mean()
+    for name, kept in (("faithfulness", True), ("completeness", False)):
+        F = (runs.metric_with(trivial, kept=kept).mean() - empty) / (full - empty)
+        assert found.evidence["ablation"][f"trivial_{name}"] == pytest.approx(F, abs=1e-6)
+    site, place = runs.places[0][0], runs.places[0]
+    change = (runs.acts[place] - runs.reference[place]).abs().mean(0)
+    norm = saes[site].directions.norm(dim=1)
+    np.testing.assert_allclose(runs.sizes()[place], change * norm, rtol=1e-5)
+    assert "the features that change most" in repr(found)
+
+
 def test_the_circuit_holds_on_held_out_prompts(found, tasks):
     ablation, size = found.evidence["ablation"], found.evidence["size"]
     assert size["reached"] and size["size"] == len(found.nodes) - 1 <= 60

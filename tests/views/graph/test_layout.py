@@ -96,3 +96,15 @@ def test_crossings_agree_with_a_slow_count():
                 gaps = [height(a, at) - height(b, at) for at in (start, stop)]
                 count += gaps[0] * gaps[1] < -1e-9
     assert crossings(place.x, place.y, circuit.edges) == count > 0
+
+
+def test_positions_follow_each_other_from_top_to_bottom():
+    made = made_up_circuit(40, 100)
+    nodes, names = made.nodes.copy(), ["S1", "S2", "last"]
+    nodes["position"][:-1] = [names[i % 3] for i in range(len(nodes) - 1)]
+    circuit = Circuit(nodes, made.edges, {**made.settings, "positions": names[::-1]})
+    place, depth = laid_out(circuit), circuit.depths()
+    for d in range(depth.max()):
+        here = np.flatnonzero(depth == d)
+        order = nodes["position"][here[np.argsort(place.y[here])]].tolist()
+        assert order == sorted(order, key=names[::-1].index), "as the settings list them"
