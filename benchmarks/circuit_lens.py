@@ -17,14 +17,14 @@ import torch
 
 import circuit_toolkit as ct
 from benchmarks.descriptions.mixtures import agreement_table, find_mixtures
-from circuit_toolkit.circuit_lens import CircuitLens
-from circuit_toolkit.circuit_lens.contributions import origins
-from circuit_toolkit.circuit_lens.feature import find_feature
-from circuit_toolkit.circuit_lens.frozen_run import (
+from circuit_toolkit.attribution.frozen.run import (
     frozen_run,
     frozen_weights,
     upstream_of,
 )
+from circuit_toolkit.attribution.frozen.sums import origins
+from circuit_toolkit.circuit_lens import CircuitLens
+from circuit_toolkit.circuit_lens.feature import find_feature
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.models.weights import norm_gain
 from circuit_toolkit.sites import Site

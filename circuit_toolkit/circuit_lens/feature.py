@@ -8,18 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuit_toolkit.circuit_lens.contributions import Reading
+from circuit_toolkit.attribution.frozen.readings import block_of, reading_of
+from circuit_toolkit.attribution.frozen.sums import Reading
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.directions import (
     decoder_rows,
     encoder_constants,
     encoder_rows,
-    is_normed,
     stream_of,
 )
 from circuit_toolkit.dictionaries.names import FeatureName, feature_at
 from circuit_toolkit.models import Model
-from circuit_toolkit.models.weights import in_block, norm_gain
 from circuit_toolkit.sites import Site
 
 
@@ -43,26 +42,19 @@ class AnalysedFeature:
     @property
     def reads_at(self) -> tuple[int, bool]:
         """In front of which block it reads, and whether behind that block's attention."""
-        return _block_of(self.stream)
+        return block_of(self.stream)
 
     @property
     def writes_at(self) -> tuple[int, bool]:
         """In front of which block it writes, and whether behind that block's attention."""
         site = self.dictionary.out
-        return (site.layer + 1, False) if site.kind == "mlp_out" else _block_of(site)
+        return (site.layer + 1, False) if site.kind == "mlp_out" else block_of(site)
 
     def reading(self, model: Model, stream: Tensor, at: Tensor) -> Reading:
         """Return what it reads at one token of each row of a batch."""
         x = stream[torch.arange(len(at), device=at.device), at]  # (B, D)
         row = self.row.to(x).expand(len(at), -1)
-        if is_normed(self.dictionary):
-            norm = in_block(model, model.architecture.mlp_norm, self.stream.layer)
-            row = row * norm_gain(x, norm, model.architecture)
-        return Reading(row, at, *self.reads_at, self.constant)
-
-
-def _block_of(stream: Site) -> tuple[int, bool]:
-    return stream.layer + (stream.kind == "resid_post"), stream.kind == "resid_mid"
+        return reading_of(model, self.dictionary, x, at, row, self.constant)
 
 
 def find_feature(

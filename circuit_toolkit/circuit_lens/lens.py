@@ -17,10 +17,10 @@ from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capture_plan import Prompts
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.arguments import as_prompts, expect
+from circuit_toolkit.attribution.frozen.run import frozen_weights, upstream_of
 from circuit_toolkit.circuit_lens.activating_examples import sample_examples, strongest_examples
 from circuit_toolkit.circuit_lens.circuits import FeatureCircuits
 from circuit_toolkit.circuit_lens.feature import find_feature
-from circuit_toolkit.circuit_lens.frozen_run import frozen_weights, upstream_of
 from circuit_toolkit.circuit_lens.passes import run_pass
 from circuit_toolkit.circuit_lens.settings import LensSettings
 from circuit_toolkit.dictionaries import Dictionary, shared_bos

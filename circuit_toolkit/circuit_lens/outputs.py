@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from circuit_toolkit.circuit_lens.frozen import FrozenModel
+from circuit_toolkit.attribution.frozen.linear import FrozenModel
 from circuit_toolkit.dictionaries.directions import unembedding_rows
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.weights import norm_gain

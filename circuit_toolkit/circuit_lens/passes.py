@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuit_toolkit.attribution.frozen.linear import ActiveFeatures, FrozenModel
+from circuit_toolkit.attribution.frozen.run import FrozenWeights, frozen_run
+from circuit_toolkit.attribution.frozen.sums import direct, origins
 from circuit_toolkit.circuit_lens.activating_examples import ActivatingExamples
-from circuit_toolkit.circuit_lens.contributions import (
+from circuit_toolkit.circuit_lens.feature import AnalysedFeature
+from circuit_toolkit.circuit_lens.outliers import (
     ContributionOutliers,
-    direct,
     feature_outliers,
     head_outliers,
-    origins,
 )
-from circuit_toolkit.circuit_lens.feature import AnalysedFeature
-from circuit_toolkit.circuit_lens.frozen import ActiveFeatures, FrozenModel
-from circuit_toolkit.circuit_lens.frozen_run import FrozenWeights, frozen_run
 from circuit_toolkit.circuit_lens.outputs import influence, logit_contributions
 from circuit_toolkit.circuit_lens.settings import FLOOR, LensSettings
 from circuit_toolkit.errors import MismatchError

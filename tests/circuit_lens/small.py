@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 import circuit_toolkit as ct
-from circuit_toolkit.circuit_lens.contributions import Reading
-from circuit_toolkit.circuit_lens.feature import AnalysedFeature, find_feature
-from circuit_toolkit.circuit_lens.frozen import FrozenModel
-from circuit_toolkit.circuit_lens.frozen_run import (
+from circuit_toolkit.attribution.frozen.linear import FrozenModel
+from circuit_toolkit.attribution.frozen.run import (
     frozen_run,
     frozen_weights,
     upstream_of,
 )
+from circuit_toolkit.attribution.frozen.sums import Reading
+from circuit_toolkit.circuit_lens.feature import AnalysedFeature, find_feature
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.dictionary import under
 from circuit_toolkit.models import Batch, Conventions, Model

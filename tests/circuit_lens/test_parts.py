@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from circuit_toolkit.attribution.frozen.linear import ActiveFeatures
 from circuit_toolkit.circuit_lens.activating_examples import sample_examples, sampling_weights
 from circuit_toolkit.circuit_lens.clusters import (
     cluster_labels,
     common_elements,
     jaccard_distances,
 )
-from circuit_toolkit.circuit_lens.contributions import feature_outliers, head_outliers
-from circuit_toolkit.circuit_lens.frozen import ActiveFeatures
+from circuit_toolkit.circuit_lens.outliers import feature_outliers, head_outliers
 from circuit_toolkit.circuit_lens.outputs import influence
 
 

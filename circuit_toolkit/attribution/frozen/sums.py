@@ -8,14 +8,14 @@ left are features, errors, embeddings and biases at all tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from circuit_toolkit.circuit_lens.frozen import ActiveFeatures, FrozenModel, TranscodedMLP
+from circuit_toolkit.attribution.frozen.linear import ActiveFeatures, Decomposed, FrozenModel
 
 PIECE = 2**24  # numbers in memory at a time, of decoder rows of active features
 
@@ -28,7 +28,8 @@ class Reading:
     at: Tensor
     layer: int
     mid: bool = False
-    constant: float = 0.0
+    constant: float | Tensor = 0.0
+    of_stream: bool = False  # an autoencoder of the stream reads it before it decomposes it
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def direct(model: FrozenModel, reading: Reading) -> Contributions:
         heads.append(found)
         sums["biases"] = sums["biases"] + bias
     for layer, mlp in enumerate(model.mlps[: reading.layer]):
-        if not isinstance(mlp, TranscodedMLP):
+        if not isinstance(mlp, Decomposed):
             sums["mlps"] = sums["mlps"] + along(mlp)
             continue
         here = (mlp.active.place == at[mlp.active.row]).nonzero()[:, 0]
@@ -79,34 +80,65 @@ def direct(model: FrozenModel, reading: Reading) -> Contributions:
     return Contributions(features, heads, _parts(reading, ends, sums))
 
 
+class Passed(NamedTuple):
+    """What a gradient passes on its way back, and the gradient there."""
+
+    kind: Literal["mlp", "attention", "stream", "embed"]
+    layer: int
+    g: Tensor
+    at: Tensor | None  # tokens of the gradient, where it is at one each
+    mid: bool = False
+
+
+def backwards(
+    model: FrozenModel, reading: Reading, g: Tensor, at: Tensor | None = None
+) -> Iterator[Passed]:
+    """Propagate a gradient from a reading back to the embedding, or to a decomposed stream."""
+    place = start = reading.layer, reading.mid
+    own, behind = (start if reading.of_stream else None), g
+    while place != (0, False) and (place == own or place not in model.streams):
+        layer, mid = place
+        if not mid:
+            layer -= 1
+            yield Passed("mlp", layer, g, at)
+            skip, behind = getattr(model.mlps[layer], "skip", None), g
+            g = g if skip is None else g + skip.backward(g, at)
+        else:
+            into = behind if model.parallel else g
+            yield Passed("attention", layer, into, at)
+            back = model.attention[layer].backward(into, at)
+            if at is None:
+                g = g + back
+            else:
+                back[torch.arange(len(at), device=at.device), at] += g
+                g, at = back, None
+        place = layer, not mid
+    kind = "stream" if place != own and place in model.streams else "embed"
+    yield Passed(kind, place[0], g, at, place[1])
+
+
 def origins(model: FrozenModel, reading: Reading) -> Contributions:
     """Split a reading by what entered the stream at any token, through frozen attention."""
     g = torch.zeros_like(model.embed)
     g[torch.arange(len(reading.at), device=g.device), reading.at] = reading.row
 
-    def along(x: Tensor) -> Tensor:  # (B, T, D) -> (B, T)
+    def along(x: Tensor, g: Tensor) -> Tensor:  # (B, T, D) -> (B, T)
         return (x * g).sum(2)
 
     sums = dict.fromkeys(("errors", "mlps", "biases"), torch.zeros_like(g[..., 0]))
     features: dict[int, ActiveFeatures] = {}
-    for layer in reversed(range(reading.layer + reading.mid)):
-        behind = g
-        if layer < reading.layer:  # else only the attention of this block is in front
-            mlp = model.mlps[layer]
-            if not isinstance(mlp, TranscodedMLP):
-                sums["mlps"] = sums["mlps"] + along(mlp)
-            else:
-                everywhere = torch.arange(len(mlp.active.row), device=g.device)
-                features[layer] = _contributed(mlp, everywhere, g)
-                sums["errors"] = sums["errors"] + along(mlp.error)
-                sums["biases"] = sums["biases"] + g @ mlp.bias
-                if mlp.skip is not None:
-                    g = g + mlp.skip.backward(g)
-        attention = model.attention[layer]
-        into = behind if model.parallel else g
-        sums["biases"] = sums["biases"] + attention.biases(into)
-        g = g + attention.backward(into)
-    ends = along(model.embed), along(model.start - model.embed)
+    for passed in backwards(model, reading, g):
+        g, layer = passed.g, passed.layer
+        if passed.kind == "attention":
+            sums["biases"] = sums["biases"] + model.attention[layer].biases(g)
+        elif passed.kind == "mlp" and not isinstance(mlp := model.mlps[layer], Decomposed):
+            sums["mlps"] = sums["mlps"] + along(mlp, g)
+        elif passed.kind == "mlp":
+            everywhere = torch.arange(len(mlp.active.row), device=g.device)
+            features[layer] = _contributed(mlp, everywhere, g)
+            sums["errors"] = sums["errors"] + along(mlp.error, g)
+            sums["biases"] = sums["biases"] + g @ mlp.bias
+    ends = along(model.embed, g), along(model.start - model.embed, g)
     return Contributions(dict(sorted(features.items())), [], _parts(reading, ends, sums))
 
 
@@ -114,58 +146,14 @@ def _parts(
     reading: Reading, ends: tuple[Tensor, Tensor], sums: Mapping[Any, Tensor]
 ) -> dict[str, Tensor]:
     """Return the parts that no head and no feature contributes."""
-    constant = torch.full_like(reading.row[:, 0], reading.constant)
+    constant = torch.zeros_like(reading.row[:, 0]) + reading.constant
     return {"token": ends[0], "position": ends[1], **sums, "constant": constant}
 
 
-def _contributed(mlp: TranscodedMLP, which: Tensor, g: Tensor) -> ActiveFeatures:
+def _contributed(mlp: Decomposed, which: Tensor, g: Tensor) -> ActiveFeatures:
     """Return what some active features contribute along a gradient (B, T, D)."""
     row, place, feature = (x[which] for x in (mlp.active.row, mlp.active.place, mlp.active.feature))
     size = max(1, PIECE // g.shape[2])
     pieces = zip(row.split(size), place.split(size), feature.split(size), strict=True)
     pull = [(g[r, t] * mlp.decoder[f]).sum(1) for r, t, f in pieces]
     return ActiveFeatures(row, place, feature, mlp.active.value[which] * torch.cat(pull))
-
-
-class ContributionOutliers(NamedTuple):
-    """Entries that stand out; all of shape (n,)."""
-
-    row: Tensor
-    index: Tensor
-    source: Tensor
-    value: Tensor
-    z: Tensor
-
-
-def head_outliers(scores: Tensor, mask: Tensor, floor: float) -> ContributionOutliers:
-    """Find (head, source) pairs that stand out among all of a layer."""
-    seen = mask[:, None].expand_as(scores)
-    count = seen.sum((1, 2)).double()
-    values = scores.double() * seen
-    mean = values.sum((1, 2)) / count
-    off = (values - mean[:, None, None]) * seen
-    z = off / _spread((off**2).sum((1, 2)), count)[:, None, None]
-    row, head, source = (z > floor).nonzero(as_tuple=True)
-    found = scores[row, head, source], z[row, head, source].to(scores)
-    return ContributionOutliers(row, head, source, *found)
-
-
-def feature_outliers(active: ActiveFeatures, n_rows: int, floor: float) -> ContributionOutliers:
-    """Find features that stand out among those of a layer that are active."""
-    value = active.value.double()
-    zero = value.new_zeros(n_rows)
-    count = zero.index_add(0, active.row, torch.ones_like(value))
-    mean = zero.index_add(0, active.row, value) / count.clamp(min=1)
-    off = value - mean[active.row]
-    spread = _spread(zero.index_add(0, active.row, off**2), count)
-    z = off / spread[active.row]
-    keep = (z > floor).nonzero()[:, 0]
-    parts = (active.row, active.feature, active.place, active.value, z.to(active.value))
-    return ContributionOutliers(*(part[keep] for part in parts))
-
-
-def _spread(squares: Tensor, count: Tensor) -> Tensor:
-    """Sample standard deviation; infinite where nothing can stand out."""
-    variance = squares / (count - 1).clamp(min=1)
-    tiny = torch.finfo(variance.dtype).tiny
-    return torch.where(variance > tiny, variance, torch.inf).sqrt()

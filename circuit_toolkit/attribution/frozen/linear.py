@@ -3,15 +3,23 @@
 What moves along the residual stream moves through attention (pattern, W_V, W_O) and through the
 skip matrices of transcoders; everything else that an MLP puts out counts as given: features, what
 they leave unexplained, and biases. All functions here are on tensors, and none needs a gradient.
+
+A gradient is of shape (B, T, D), where the last tokens may be left out if they are 0; or of shape
+(R, D), at one token each (`at`) of one prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+
+def held_at(x: Tensor, g: Tensor, at: Tensor | None) -> Tensor:
+    """Return what is held, (B, T, ...), at the tokens of a gradient."""
+    return x[:, : g.shape[1]] if at is None else x[0, at]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +49,21 @@ class FrozenAttention:
         out = torch.einsum("bhte,hed->btd", z, self.weights.out)
         return out if self.behind is None else out * self.behind
 
-    def backward(self, g: Tensor) -> Tensor:
-        """Return the gradient in front of attention of one behind it, (B, T, D)."""
-        g = g if self.behind is None else g * self.behind
-        u = torch.einsum("btd,hed->bhte", g, self.weights.out)
-        u = self.pattern.transpose(2, 3) @ u  # (B, H, S, d_head)
-        return self.gain * torch.einsum("bhse,hde->bsd", u, self.weights.values)
+    def backward(self, g: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return the gradient in front of attention of one behind it."""
+        g, weights = g if self.behind is None else g * held_at(self.behind, g, at), self.weights
+        u = torch.einsum("...d,hed->...he", g, weights.out)
+        if at is not None:  # a pattern reads few tokens with few heads: half the work
+            read = torch.einsum("rhe,hde->rhd", u, weights.values)
+            n = int(at.max()) + 1
+            return self.gain[:, :n] * (self.pattern[0][:, at, :n].permute(1, 2, 0) @ read)
+        n = g.shape[1]
+        u = self.pattern[..., :n, :n].transpose(2, 3) @ u.transpose(1, 2)  # (B, H, S, d_head)
+        return self.gain[:, :n] * torch.einsum("bhse,hde->bsd", u, weights.values)
 
-    def biases(self, g: Tensor) -> Tensor:
-        """Return what biases of attention add along a gradient behind it, (B, T, D) -> (B, T)."""
-        g = g if self.behind is None else g * self.behind
-        weights = self.weights
+    def biases(self, g: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return what biases of attention add along a gradient behind it, without its last axis."""
+        g, weights = g if self.behind is None else g * held_at(self.behind, g, at), self.weights
         # A pattern sums to 1, so z holds the bias of the values once.
         fixed = weights.bias + torch.einsum("he,hed->d", weights.value_bias, weights.out)
         return g @ fixed
@@ -91,14 +103,14 @@ class FrozenSkip:
         """Return what a change of the stream, (B, T, D), changes of what is added."""
         return (self.gain * x) @ self.matrix
 
-    def backward(self, g: Tensor) -> Tensor:
-        """Return the gradient in front of the path of one behind it, (B, T, D)."""
-        return self.gain * (g @ self.matrix.T)
+    def backward(self, g: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return the gradient in front of the path of one behind it."""
+        return held_at(self.gain, g, at) * (g @ self.matrix.T)
 
 
 @dataclass(frozen=True, eq=False)
-class TranscodedMLP:
-    """What an MLP adds to the stream at one batch, taken apart by its transcoder."""
+class Decomposed:
+    """What an MLP adds to the stream at one batch, or the stream itself, by its dictionary."""
 
     active: ActiveFeatures
     decoder: Tensor
@@ -109,13 +121,19 @@ class TranscodedMLP:
 
 @dataclass(frozen=True, eq=False)
 class FrozenModel:
-    """Blocks of a model at one batch of B prompts, T tokens long with padding."""
+    """Blocks of a model at one batch of B prompts, T tokens long with padding.
+
+    `streams` are autoencoders of the stream: whoever reads behind one reads its features and what
+    they leave unexplained, so nothing in front of it is seen. Each by the block in front of which
+    it stands, and whether behind that block's attention.
+    """
 
     embed: Tensor
     start: Tensor
     attention: Sequence[FrozenAttention]
-    mlps: Sequence[TranscodedMLP | Tensor]
+    mlps: Sequence[Decomposed | Tensor]
     parallel: bool = False
+    streams: Mapping[tuple[int, bool], Decomposed] = field(default_factory=dict)
 
     def forward(self, x: Tensor, first: int, *, mid: bool = False) -> Tensor:
         """Propagate a change of the stream to its end."""
@@ -124,6 +142,6 @@ class FrozenModel:
             if not (mid and layer == first):
                 x = x + self.attention[layer].forward(x)
             mlp = self.mlps[layer]
-            if isinstance(mlp, TranscodedMLP) and mlp.skip is not None:
+            if isinstance(mlp, Decomposed) and mlp.skip is not None:
                 x = x + mlp.skip.forward(before if self.parallel else x)
         return x

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from circuit_toolkit.circuit_lens.frozen import (
+from circuit_toolkit.attribution.frozen.linear import (
     ActiveFeatures,
     AttentionWeights,
+    Decomposed,
     FrozenAttention,
     FrozenModel,
     FrozenSkip,
-    TranscodedMLP,
 )
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.directions import decoder_rows, is_normed, stream_of
@@ -33,8 +33,8 @@ from circuit_toolkit.sites import Site
 
 
 @dataclass(frozen=True, eq=False)
-class TranscoderWeights:
-    """What a transcoder writes to the stream."""
+class Written:
+    """What a dictionary writes to the stream."""
 
     dictionary: Dictionary
     decoder: Tensor
@@ -47,7 +47,8 @@ class FrozenWeights:
     """Weights of the first blocks of a model, with norms folded in."""
 
     attention: list[AttentionWeights]
-    transcoders: list[TranscoderWeights | None]
+    transcoders: list[Written | None]
+    streams: dict[tuple[int, bool], Written] = field(default_factory=dict)
 
 
 def upstream_of(dictionaries: Mapping[Site, Dictionary]) -> dict[int, Dictionary]:
@@ -67,12 +68,20 @@ def upstream_of(dictionaries: Mapping[Site, Dictionary]) -> dict[int, Dictionary
 
 @torch.no_grad()
 def frozen_weights(
-    model: Model, transcoders: Mapping[int, Dictionary], n_attention: int, n_mlps: int
+    model: Model,
+    transcoders: Mapping[int, Dictionary],
+    n_attention: int,
+    n_mlps: int,
+    streams: Mapping[tuple[int, bool], Dictionary] | None = None,
 ) -> FrozenWeights:
-    """Work out the weights of the first layers."""
+    """Work out the weights of the first layers, and of autoencoders of the stream."""
     attention = [_attention_weights(model, layer) for layer in range(n_attention)]
     each = [transcoders.get(layer) for layer in range(n_mlps)]
-    return FrozenWeights(attention, [d and _transcoder_weights(model, d) for d in each])
+    return FrozenWeights(
+        attention,
+        [d and _written(model, d) for d in each],
+        {place: _written(model, d) for place, d in (streams or {}).items()},
+    )
 
 
 def _attention_weights(model: Model, layer: int) -> AttentionWeights:
@@ -90,14 +99,14 @@ def _attention_weights(model: Model, layer: int) -> AttentionWeights:
     )
 
 
-def _transcoder_weights(model: Model, dictionary: Dictionary) -> TranscoderWeights:
+def _written(model: Model, dictionary: Dictionary) -> Written:
     decoder = decoder_rows(model, dictionary)
     device = model.device
     nothing = decoder.new_zeros(1, dictionary.n_features)
     bias = dictionary.writes.revert_difference(dictionary.decode(nothing))[0]
     matrix = getattr(dictionary.sae, "W_skip", None)  # (D_out, D_in)
     if matrix is None:
-        return TranscoderWeights(dictionary, decoder.to(device), bias.to(device), None)
+        return Written(dictionary, decoder.to(device), bias.to(device), None)
     row, site = model.architecture, dictionary.site
     norm = in_block(model, row.mlp_norm, site.layer)
 
@@ -114,15 +123,23 @@ def _transcoder_weights(model: Model, dictionary: Dictionary) -> TranscoderWeigh
     if is_normed(dictionary) and row.layer_norm:
         skip = skip - skip.mean(0)  # the norm takes the mean over D away
     parts = (decoder, bias + fixed[0], skip)
-    return TranscoderWeights(dictionary, *(part.to(device) for part in parts))
+    return Written(dictionary, *(part.to(device) for part in parts))
 
 
 @torch.no_grad()
 def frozen_run(
-    model: Model, batch: Batch, weights: FrozenWeights, read: set[Site]
+    model: Model,
+    batch: Batch,
+    weights: FrozenWeights,
+    read: set[Site],
+    counted: Tensor | None = None,
 ) -> tuple[FrozenModel, dict[Site, Tensor]]:
-    """Run a batch once and hold its patterns and norm factors."""
-    row = model.architecture
+    """Run a batch once and hold its patterns and norm factors.
+
+    Features count at the tokens that are `counted`, by default all; elsewhere what they write is
+    left to the error.
+    """
+    row, counted = model.architecture, batch.mask if counted is None else counted
     behind = row.attn_out != row.out_proj  # a norm stands behind attention
     sites = {Site("embed"), Site("resid_pre", 0), *read}
     for layer in range(len(weights.attention)):
@@ -133,6 +150,7 @@ def frozen_run(
         if each is not None:
             sites.add(each.dictionary.site)
             sites |= {stream_of(model, each.dictionary)} if each.skip is not None else set()
+    sites |= {each.dictionary.site for each in weights.streams.values()}
     values = {site: x.float() for site, x in run(model, batch, sorted(sites)).items()}
     attention = []
     for layer, each in enumerate(weights.attention):
@@ -146,11 +164,15 @@ def frozen_run(
         pattern = values[Site("attn_pattern", layer)]
         attention.append(FrozenAttention(each, pattern, x, gain, factor))
     mlps = [
-        _mlp(model, each, values, values[Site("mlp_out", layer)], batch.mask)
+        _decomposed(model, each, values, values[Site("mlp_out", layer)], counted)
         for layer, each in enumerate(weights.transcoders)
     ]
-    start = values[Site("resid_pre", 0)]
-    return FrozenModel(values[Site("embed")], start, attention, mlps, model.parallel), values
+    streams: Any = {
+        place: _decomposed(model, each, values, values[each.dictionary.site], counted)
+        for place, each in weights.streams.items()
+    }
+    ends = values[Site("embed")], values[Site("resid_pre", 0)]
+    return FrozenModel(*ends, attention, mlps, model.parallel, streams), values
 
 
 def _norm_factor(model: Model, norm: nn.Module, x: Tensor) -> Tensor:
@@ -159,14 +181,14 @@ def _norm_factor(model: Model, norm: nn.Module, x: Tensor) -> Tensor:
     return norm_gain(x, norm, model.architecture) * weight.float()
 
 
-def _mlp(
+def _decomposed(
     model: Model,
-    weights: TranscoderWeights | None,
+    weights: Written | None,
     values: Mapping[Site, Tensor],
     out: Tensor,
     mask: Tensor,
-) -> TranscodedMLP | Tensor:
-    """Take the output of an MLP apart, if there is a transcoder."""
+) -> Decomposed | Tensor:
+    """Take the output of an MLP, or the stream, apart, if there is a dictionary."""
     if weights is None:
         return out
     dictionary = weights.dictionary
@@ -184,4 +206,4 @@ def _mlp(
         error = error - skip.forward(x)
     row, place, feature = acts.nonzero(as_tuple=True)
     active = ActiveFeatures(row, place, feature, acts[row, place, feature])
-    return TranscodedMLP(active, weights.decoder, weights.bias, error, skip)
+    return Decomposed(active, weights.decoder, weights.bias, error, skip)

@@ -7,21 +7,21 @@ import pytest
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.circuit_lens.contributions import Reading, direct, origins
-from circuit_toolkit.circuit_lens.frozen import (
+from circuit_toolkit.attribution.frozen.linear import (
     ActiveFeatures,
     AttentionWeights,
+    Decomposed,
     FrozenAttention,
     FrozenModel,
     FrozenSkip,
-    TranscodedMLP,
 )
+from circuit_toolkit.attribution.frozen.sums import Reading, direct, origins
 from circuit_toolkit.circuit_lens.outputs import logit_contributions
 from circuit_toolkit.dictionaries.directions import unembedding_rows
 from circuit_toolkit.models import LOGITS, run
 from circuit_toolkit.models.weights import in_block, norm_gain
 from circuit_toolkit.sites import Site
-from tests.circuit_lens.oracle import Gradients
+from tests.attribution.frozen_oracle import Gradients
 from tests.circuit_lens.small import PLAIN, SKIPS, family_case, held, transcoders_of
 from tests.dictionaries.published import about, family_model, write
 from tests.families import PROMPTS
@@ -83,7 +83,7 @@ def test_sums_hold_in_double_precision(parallel, mid):
         acts = torch.zeros(B, T, F, dtype=torch.float64)
         acts[row, place, feature] = active.value
         x = x + acts @ decoder + bias + error + skip.forward(skip.x)
-        mlps.append(TranscodedMLP(active, decoder, bias, error, skip))
+        mlps.append(Decomposed(active, decoder, bias, error, skip))
     model = FrozenModel(embed, start, attention, mlps, parallel)
     at = torch.tensor([4, 2])
     g = noise(B, D)
