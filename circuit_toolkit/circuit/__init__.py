@@ -1,4 +1,4 @@
-"""The circuit: nodes, edges, a target, settings and evidence; its file and its exports."""
+"""The circuit: nodes, edges, targets, settings, evidence, supernodes; its file and its exports."""
 
 from circuit_toolkit.lazy import lazy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,19 @@ import numpy as np
 from circuit_toolkit.arguments import described, number, whole
 from circuit_toolkit.circuit import file
 from circuit_toolkit.circuit.evidence import evidence_lines, verdict_of
+from circuit_toolkit.circuit.groups import (
+    checked_groups,
+    group_of_each,
+    grouped,
+    kept_groups,
+    supernode_edges,
+    ungrouped,
+)
 from circuit_toolkit.circuit.tables import (
     EDGE,
     NODE,
     TARGET,
     TOKEN,
-    UNKNOWN,
     check_tables,
     depths,
     ids_of,
@@ -55,20 +63,25 @@ class Circuit:
         features, heads or components), of all prompts or of one (`scope`: dataset, prompt), ...
     evidence : dict
         What supports it: `fit` (held-out R² or AUROC) and `ablation`. Empty: unvalidated.
+    groups : dict of str to list of str
+        Supernodes, nodes that are read as one: name -> ids. A node is in at most one, a target in
+        none.
 
-    Both dicts are stored as plain JSON: numpy scalars become numbers and NaN becomes None.
+    Settings and evidence are stored as plain JSON: numpy scalars become numbers, NaN becomes None.
 
     Raises
     ------
     InputError
         If the tables have another shape or dtype, hold NaN, an unknown site, a duplicate, an edge
-        to nowhere or against the order of computation, or if a dict cannot be written as JSON.
+        to nowhere or against the order of computation, if a dict cannot be written as JSON, or if
+        a supernode holds an unknown node, a target, or a node of another one.
     """
 
     nodes: np.ndarray  # (n,) NODE
     edges: np.ndarray  # (e,) EDGE
     settings: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the tables; make the dicts plain."""
@@ -78,6 +91,8 @@ class Circuit:
             if not isinstance(value, dict):
                 raise InputError(f"{name} must be a dict, got {described(value)}.")
             object.__setattr__(self, name, plain(value, name))
+        groups = checked_groups(self.groups, self.ids(), self.nodes["kind"].tolist())
+        object.__setattr__(self, "groups", groups)
 
     def depths(self) -> np.ndarray:
         """Rank of each node's site in the order of computation (n,), from 0; the target's is last.
@@ -124,7 +139,7 @@ class Circuit:
         return {place: np.sort(units).astype(np.int64) for place, units in found.items()}
 
     def node_table(self) -> pd.DataFrame:
-        """Nodes for reading: id, kind, short site, position, index, label, activation, score.
+        """Nodes for reading: id, kind, short site, position, index, label, ..., supernode.
 
         Returns
         -------
@@ -134,7 +149,9 @@ class Circuit:
 
         names = ("kind", "site", "position", "index", "label", "activation", "score")
         columns = {"id": self.ids(), **{name: self.nodes[name] for name in names}}
-        return pd.DataFrame(columns | {"site": [short(s) for s in self.nodes["site"].tolist()]})
+        columns["site"] = [short(site) for site in self.nodes["site"].tolist()]
+        columns["group"] = group_of_each(self.groups, columns["id"])
+        return pd.DataFrame(columns)
 
     def edge_table(self) -> pd.DataFrame:
         """Edges for reading, strongest first; the index is the row in `edges`.
@@ -159,10 +176,64 @@ class Circuit:
         )
         return table.sort_values("score", ascending=False, kind="stable")
 
+    def group(self, name: str, nodes: Iterable[str]) -> Circuit:
+        """Make a supernode of some nodes, which are then read as one.
+
+        Parameters
+        ----------
+        name : str
+            What to call it.
+        nodes : list of str
+            Ids of its nodes, as `ids` gives them: of any kind but targets, and in no other
+            supernode.
+
+        Returns
+        -------
+        Circuit
+            With this one beside the supernodes that it has; tables and evidence are the same.
+
+        Raises
+        ------
+        InputError
+            If the name is taken, or a node is unknown, a target, or in another supernode.
+        """
+        return replace(self, groups=grouped(self.groups, name, nodes))
+
+    def ungroup(self, name: str) -> Circuit:
+        """Take a supernode apart; its nodes stay.
+
+        Parameters
+        ----------
+        name : str
+            Of a supernode in `groups`.
+
+        Returns
+        -------
+        Circuit
+
+        Raises
+        ------
+        InputError
+            If there is none of that name.
+        """
+        return replace(self, groups=ungrouped(self.groups, name))
+
+    def supernode_edges(self) -> pd.DataFrame:
+        """Return edges between supernodes, and between these and nodes in none, largest first.
+
+        Returns
+        -------
+        DataFrame
+            `source` and `target`: names of supernodes, ids of nodes in none; `weight`: the sum over
+            all edges from the one to the other. Edges inside a supernode are left out.
+        """
+        return supernode_edges(self.groups, self.ids(), self.edges)
+
     def subgraph(self, keep: np.ndarray) -> Circuit:
         """Keep some nodes and the edges between them.
 
-        Evidence belongs to the circuit that was tested: it is dropped when a node goes.
+        Evidence belongs to the circuit that was tested: it is dropped when a node goes. Nodes that
+        go leave their supernode.
 
         Parameters
         ----------
@@ -200,7 +271,8 @@ class Circuit:
     ) -> Circuit:
         """Keep the best features, then the best edges, then what still reaches the target.
 
-        Evidence belongs to the circuit that was tested: it is dropped when anything goes.
+        Evidence belongs to the circuit that was tested: it is dropped when anything goes. Nodes
+        that go leave their supernode.
 
         Parameters
         ----------
@@ -287,18 +359,8 @@ class Circuit:
         -------
         Path
         """
-        tables = {
-            name: [
-                {
-                    column: float(str(value)) if isinstance(value, np.floating) else value
-                    for column, value in zip(table.dtype.names or (), row, strict=True)
-                }
-                for row in table
-            ]
-            for name, table in (("nodes", self.nodes), ("edges", self.edges))
-        }
-        both = {"settings": self.settings, "evidence": self.evidence}
-        return file.write(path, both | tables)
+        dicts = {name: getattr(self, name) for name in ("settings", "evidence", "groups")}
+        return file.write(path, self.nodes, self.edges, dicts)
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:
@@ -318,18 +380,16 @@ class Circuit:
         FileFormatError
             If the file is damaged, foreign or of another version.
         """
-        document = file.read(path)
-        nodes, edges = (
-            np.array([tuple(_value(row, c) for c in dtype.names or ()) for row in rows], dtype)
-            for rows, dtype in ((document["nodes"], NODE), (document["edges"], EDGE))
-        )
+        nodes, edges, dicts = file.read(path)
         try:
-            return cls(nodes, edges, document["settings"], document["evidence"])
+            return cls(nodes, edges, **dicts)
         except InputError as error:
             raise FileFormatError(f"{path} does not hold a valid circuit: {error}") from error
 
     def to_networkx(self) -> networkx.DiGraph:
-        """Convert to networkx: nodes by id, columns as attributes, settings and evidence on top.
+        """Convert to networkx: nodes by id, columns as attributes, and their supernode as `group`.
+
+        Settings and evidence are attributes of the graph.
 
         Returns
         -------
@@ -338,7 +398,9 @@ class Circuit:
         import networkx as nx
 
         ids, names = self.ids(), list(NODE.fields or ())
-        rows = (dict(zip(names, row, strict=True)) for row in self.nodes.tolist())
+        rows = [dict(zip(names, row, strict=True)) for row in self.nodes.tolist()]
+        for row, group in zip(rows, group_of_each(self.groups, ids), strict=True):
+            row["group"] = group
         graph = nx.DiGraph(settings=self.settings, evidence=self.evidence)
         graph.add_nodes_from(zip(ids, rows, strict=True))
         for source, target, *rest in self.edges.tolist():
@@ -413,11 +475,9 @@ class Circuit:
         row = np.cumsum(keep) - 1  # (n,) old row -> new row
         edges = self.edges[keep_edge]  # a copy
         edges["source"], edges["target"] = row[edges["source"]], row[edges["target"]]
-        return replace(self, nodes=self.nodes[keep], edges=edges, evidence={})
-
-
-def _value(row: dict[str, Any], column: str) -> Any:
-    return UNKNOWN[column] if row[column] is None else row[column]
+        nodes = self.nodes[keep]
+        groups = kept_groups(self.groups, ids_of(nodes))
+        return replace(self, nodes=nodes, edges=edges, evidence={}, groups=groups)
 
 
 def _best(score: np.ndarray, limit: int | None) -> np.ndarray:

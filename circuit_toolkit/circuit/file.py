@@ -6,13 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from circuit_toolkit.circuit.tables import KINDS, STATUS, TARGET
+import numpy as np
+
+from circuit_toolkit.circuit.tables import EDGE, KINDS, NODE, STATUS, TARGET, UNKNOWN
 from circuit_toolkit.errors import FileFormatError
 from circuit_toolkit.files.documents import read_document, write_document
 from circuit_toolkit.sites import Site
 
 FORMAT = "circuit_toolkit.circuit"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _REMEDY = "Pass a file that `Circuit.save` wrote."
 
 
@@ -47,33 +49,64 @@ _EDGE = _object(
 SCHEMA = _object(
     settings={"type": "object"},
     evidence={"type": "object"},
+    groups={
+        "type": "object",
+        "additionalProperties": {"type": "array", "items": _TEXT, "minItems": 1},
+    },
     nodes={"type": "array", "items": _NODE, "minItems": 1},
     edges={"type": "array", "items": _EDGE},
 )
 
 
-def write(path: str | Path, content: dict[str, Any]) -> Path:
-    """Write the content of a circuit, with its format and version, as JSON."""
+def write(
+    path: str | Path, nodes: np.ndarray, edges: np.ndarray, dicts: dict[str, dict[str, Any]]
+) -> Path:
+    """Write tables and dicts of a circuit, with format and version, as JSON."""
+    content = dicts | {"nodes": rows_of(nodes), "edges": rows_of(edges)}
     return write_document(path, FORMAT, SCHEMA_VERSION, content, flat=True)
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Read the content of a circuit from JSON; FileFormatError where it breaks the schema."""
+def rows_of(table: np.ndarray) -> list[dict[str, Any]]:
+    """Return the rows of a table as dicts; a float32 as the shortest number that rounds to it."""
+    return [
+        {
+            column: float(str(value)) if isinstance(value, np.floating) else value
+            for column, value in zip(table.dtype.names or (), row, strict=True)
+        }
+        for row in table
+    ]
+
+
+def _table(rows: list[dict[str, Any]], dtype: np.dtype) -> np.ndarray:
+    def value(row: dict[str, Any], column: str) -> Any:
+        return UNKNOWN[column] if row[column] is None else row[column]
+
+    return np.array([tuple(value(row, c) for c in dtype.names or ()) for row in rows], dtype)
+
+
+def read(path: str | Path) -> tuple[np.ndarray, np.ndarray, dict[str, dict[str, Any]]]:
+    """Return tables and dicts of a circuit's file; FileFormatError where it breaks the schema."""
     from jsonschema.exceptions import best_match
 
     document = read_document(
-        path, FORMAT, SCHEMA_VERSION, _REMEDY, flat=True, older={1: _from_version_1}
+        path, FORMAT, SCHEMA_VERSION, _REMEDY, flat=True, older={1: _from_1, 2: _from_2}
     )
     if error := best_match(_validator().iter_errors(document)):
         place = "/".join(map(str, error.absolute_path)) or "its top level"
         raise FileFormatError(
             f"{path} is damaged at {place}: {error.message[:200]}. Save the circuit again."
         )
-    return document
+    dicts = {name: document[name] for name in ("settings", "evidence", "groups")}
+    return _table(document["nodes"], NODE), _table(document["edges"], EDGE), dicts
 
 
-def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Bring a circuit of version 1 to this one: its nodes had neither kind nor position."""
+def _from_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Bring a circuit of version 2 to this one: it had no supernodes."""
+    return {**content, "groups": {}}
+
+
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Bring a circuit of version 1 to version 2 and on: its nodes had neither kind nor position."""
     settings = content["settings"]
     level, position = settings.get("level"), settings.get("positions")
     kinds = {"resid_pre": "embedding", "head_out": "head", "mlp_out": "mlp"}
@@ -88,11 +121,9 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
         return {**rest, "kind": kind, "position": at, "index": old["feature"]}
 
     untested = {"status": STATUS[0], "low": None, "high": None}
-    return {
-        **content,
-        "nodes": [node(old) for old in content["nodes"]],
-        "edges": [{**old, **untested} for old in content["edges"]],
-    }
+    nodes = [node(old) for old in content["nodes"]]
+    edges = [{**old, **untested} for old in content["edges"]]
+    return _from_2({**content, "nodes": nodes, "edges": edges})
 
 
 @cache

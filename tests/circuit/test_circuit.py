@@ -63,10 +63,8 @@ def every_kind():
 
 def same(a, b):
     tables = [(getattr(a, name), getattr(b, name)) for name in ("nodes", "edges")]
-    return all(np.array_equal(x, y) for x, y in tables) and (a.settings, a.evidence) == (
-        b.settings,
-        b.evidence,
-    )
+    dicts = [[each.settings, each.evidence, each.groups] for each in (a, b)]
+    return all(np.array_equal(x, y) for x, y in tables) and dicts[0] == dicts[1]
 
 
 def test_what_a_circuit_made_by_hand_says():
@@ -183,12 +181,16 @@ def test_subgraph_keeps_what_is_asked():
 
 
 @pytest.mark.parametrize(
-    "circuit", [by_hand(), every_kind(), made_up_circuit(), by_hand().prune(max_edges=0)]
+    "circuit",
+    [
+        *(by_hand(), every_kind(), made_up_circuit(), by_hand().prune(max_edges=0)),
+        every_kind().group("names", ["token:Mary@3", "embed"]).group("last", ["m2@end"]),
+    ],
 )
 def test_a_file_gives_the_same_circuit_back(circuit, tmp_path):
     path = circuit.save(tmp_path / "circuit.json")
     assert same(Circuit.load(path), circuit)
-    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == 2
+    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == 3
     assert os.listdir(tmp_path) == ["circuit.json"]
 
 
@@ -216,10 +218,23 @@ def test_a_file_of_version_1_opens(settings, site, feature, name, tmp_path):
     circuit = Circuit.load(tmp_path / "old.json")
     assert circuit.ids()[0].endswith(name) and circuit.ids()[1] == "target:end"
     assert circuit.edges["status"].tolist() == ["untested"] and circuit.edges["weight"][0] == -0.25
+    assert circuit.groups == {}
     for damaged in ({"nodes": [{}]}, {"settings": []}, {"nodes": 3}):
         (tmp_path / "old.json").write_text(json.dumps(old | damaged))
         with pytest.raises(FileFormatError, match=r"damaged"):
             Circuit.load(tmp_path / "old.json")
+
+
+def test_a_file_of_version_2_opens(tmp_path):
+    circuit = every_kind()
+    path = circuit.save(tmp_path / "circuit.json")
+    written = json.loads(path.read_text(encoding="utf-8"))
+    del written["groups"]
+    path.write_text(json.dumps(written | {"schema_version": 2}))
+    assert same(Circuit.load(path), circuit)
+    path.write_text(json.dumps(written))  # as version 3 it is damaged
+    with pytest.raises(FileFormatError, match="groups"):
+        Circuit.load(path)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -242,12 +257,14 @@ def test_a_file_has_the_permissions_of_any_other(tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda d: d | {"schema_version": 3}, "schema version 3"),
+        (lambda d: d | {"schema_version": 4}, "schema version 4"),
         (lambda d: d | {"format": "something"}, "holds no circuit"),
         (lambda d: [d], "holds no circuit"),
         (lambda d: d | {"nodes": d["nodes"][:-1]}, "must be targets"),
         (lambda d: d | {"nodes": []}, "damaged at nodes"),
         (lambda d: d | {"more": 1}, "more"),
+        (lambda d: d | {"groups": {"a": "b"}}, "damaged at groups/a"),
+        (lambda d: d | {"groups": {"a": ["b"]}}, "valid circuit: There is no node 'b'"),
         (lambda d: d | {"edges": [{**d["edges"][0], "source": 1.5}]}, "damaged at edges/0/source"),
         (lambda d: d | {"edges": [{**d["edges"][0], "weight": 1e300}]}, "damaged at edges/0"),
         (lambda d: d | {"edges": [{**d["edges"][0], "target": 70}]}, "outside"),
