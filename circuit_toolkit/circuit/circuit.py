@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_toolkit.arguments import described, number, whole
-from circuit_toolkit.circuit import file
+from circuit_toolkit.circuit import exports, file
 from circuit_toolkit.circuit.evidence import evidence_lines, verdict_of
 from circuit_toolkit.circuit.groups import (
     checked_groups,
@@ -21,9 +21,10 @@ from circuit_toolkit.circuit.groups import (
     supernode_edges,
     ungrouped,
 )
+from circuit_toolkit.circuit.neuronpedia.reading import circuit_of
+from circuit_toolkit.circuit.neuronpedia.writing import graph_of, text_of
 from circuit_toolkit.circuit.tables import (
     EDGE,
-    NODE,
     TARGET,
     TOKEN,
     check_tables,
@@ -395,18 +396,132 @@ class Circuit:
         -------
         networkx.DiGraph
         """
-        import networkx as nx
+        return exports.to_networkx(self)
 
-        ids, names = self.ids(), list(NODE.fields or ())
-        rows = [dict(zip(names, row, strict=True)) for row in self.nodes.tolist()]
-        for row, group in zip(rows, group_of_each(self.groups, ids), strict=True):
-            row["group"] = group
-        graph = nx.DiGraph(settings=self.settings, evidence=self.evidence)
-        graph.add_nodes_from(zip(ids, rows, strict=True))
-        for source, target, *rest in self.edges.tolist():
-            named = zip((EDGE.names or ())[2:], rest, strict=True)
-            graph.add_edge(ids[source], ids[target], **dict(named))
-        return graph
+    def to_csv(self, folder: str | Path) -> Path:
+        """Write the tables as `nodes.csv` and `edges.csv`, both or neither.
+
+        Nodes have their id and supernode (`group`) beside their columns; edges name their ends by
+        id; an interval that is not known is empty.
+
+        Parameters
+        ----------
+        folder : str or Path
+            A new or empty one, or one with nothing but such tables, which are replaced.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        InputError
+            If the folder holds anything else, which is not touched.
+        """
+        return exports.write_csv(self, folder)
+
+    def to_graphml(self, path: str | Path) -> Path:
+        r"""Write what `to_networkx` gives as GraphML, for Gephi, Cytoscape, yEd, networkx.
+
+        Settings and evidence are JSON texts; an interval that is not known is left out; characters
+        that XML cannot hold are written as `\x00`.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file of that name is replaced.
+
+        Returns
+        -------
+        Path
+        """
+        return exports.write_graphml(self, path)
+
+    def to_neuronpedia(
+        self,
+        path: str | Path | None = None,
+        *,
+        slug: str | None = None,
+        scan: str | None = None,
+        source_set: str | None = None,
+        description: str = "",
+        pinned: Iterable[str] | None = None,
+    ) -> dict[str, Any] | Path:
+        """Convert to the JSON that Neuronpedia and circuit-tracer's page read.
+
+        For circuits of one prompt, with features, errors, tokens and targets at the numbers of
+        tokens. Supernodes become Neuronpedia's, labels its `clerp`. `influence` is there the share
+        of a node and all larger ones. What the format has no place for stands in keys of our own,
+        so that `from_neuronpedia` gives the same circuit back.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Where to write it, whole or not at all; a file of that name is replaced.
+        slug : str, optional
+            Name of the graph there: letters, digits, `-` and `_`. By default from the prompt.
+        scan : str, optional
+            Model on Neuronpedia, such as `gemma-2-2b`. By default from the settings.
+        source_set : str, optional
+            The features' source set on Neuronpedia, such as `gemmascope-transcoder-16k`, so that a
+            node shows the feature's page. By default that of the transcoders, where it is known.
+        description : str
+            A note for readers.
+        pinned : list of str, optional
+            Ids of nodes to show beside the graph; by default `settings["pinned"]`, else those in
+            supernodes with the targets.
+
+        Returns
+        -------
+        dict or Path
+            The graph, or with `path` the file.
+
+        Raises
+        ------
+        InputError
+            If it is no circuit of one prompt or has heads, a name is no name, or the graph takes
+            less than 1 kB or more than 100 MB.
+
+        Notes
+        -----
+        Valid against Neuronpedia's `graph-schema.json` 1.0.0 and circuit-tracer 0.5.0's models.
+        """
+        graph = graph_of(self, slug, scan, source_set, description, pinned)
+        text = text_of(graph)
+        return graph if path is None else write_text(path, text)
+
+    @classmethod
+    def from_neuronpedia(cls, source: str | Path | dict[str, Any]) -> Circuit:
+        """Read a graph in Neuronpedia's format, such as `to_neuronpedia` or circuit-tracer writes.
+
+        Of other programs' graphs, features stand where transcoders read (`mlp_in`), scores come
+        from the cumulative influence, else from the links, and what the metadata say stays in
+        `settings["neuronpedia"]`.
+
+        Parameters
+        ----------
+        source : str, Path or dict
+            The file, or what is in it.
+
+        Returns
+        -------
+        Circuit
+
+        Raises
+        ------
+        InputError
+            If there is no such file.
+        FileFormatError
+            If it breaks the format, or has nodes of other types, two nodes of one id, links to
+            nowhere or against the order of computation, no logit, or more than 100 MB.
+
+        Warns
+        -----
+        UserWarning
+            If supernodes hold what ours cannot: targets, or nodes of two supernodes.
+        """
+        return circuit_of(cls, source)
 
     def to_html(self, path: str | Path | None = None) -> str | Path:
         """Draw the circuit as one HTML page that needs no network.

@@ -68,13 +68,14 @@ def write(
 
 def rows_of(table: np.ndarray) -> list[dict[str, Any]]:
     """Return the rows of a table as dicts; a float32 as the shortest number that rounds to it."""
-    return [
-        {
-            column: float(str(value)) if isinstance(value, np.floating) else value
-            for column, value in zip(table.dtype.names or (), row, strict=True)
-        }
-        for row in table
+    names = table.dtype.names or ()
+    columns = [
+        [float(str(value)) for value in table[name]]
+        if table.dtype[name].kind == "f"
+        else table[name].tolist()
+        for name in names
     ]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _table(rows: list[dict[str, Any]], dtype: np.dtype) -> np.ndarray:

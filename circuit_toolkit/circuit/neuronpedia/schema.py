@@ -1,0 +1,136 @@
+"""The rules of the format, as a JSON schema, and the sizes that Neuronpedia takes.
+
+They are those of Neuronpedia's `graph-schema.json`, version 1.0.0, where keys of one's own are
+allowed. What only circuit_toolkit writes, so that nothing is lost on the way out and back, stands
+under `circuit_toolkit` in the metadata and in each node, and in each link as `score` and the rest.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from circuit_toolkit.circuit.tables import KINDS, STATUS
+
+FEATURE, ERROR, EMBEDDING, LOGIT = TYPES = (
+    "cross layer transcoder",  # any transcoder's, by what the viewers know
+    "mlp reconstruction error",
+    "embedding",
+    "logit",
+)
+OURS = "circuit_toolkit"  # key of what only this package writes
+MIN_BYTES, MAX_BYTES = 1000, 100 * 2**20
+
+
+def _open(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    """Return the schema of an object that may have more keys."""
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": required | optional,
+    }
+
+
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_WHOLE = {"type": "integer"}
+_INDEX = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+_REAL = {"type": "number", "minimum": -3.4e38, "maximum": 3.4e38}
+_SCORE = _REAL | {"minimum": 0}
+_REAL_OR_NONE = _REAL | {"type": ["number", "null"]}
+_OBJECT = {"type": "object"}
+
+_METADATA = _open(
+    {"slug": _TEXT, "scan": _TEXT, "prompt_tokens": _TEXTS, "prompt": _TEXT},
+    transcoder_list=_TEXTS,
+    node_threshold={"type": ["number", "null"]},
+    schema_version={"type": ["integer", "null"]},
+    feature_details=_open(
+        {},
+        feature_json_base_url=_TEXT,
+        neuronpedia_source_set=_TEXT,
+        neuronpedia_lorsa_source_set=_TEXT,
+    ),
+    info=_open(
+        {},
+        description=_TEXT,
+        creator_name=_TEXT,
+        creator_url=_TEXT,
+        source_urls={"type": "array"},
+        generator=_open({}, name=_TEXT, version=_TEXT, url=_TEXT, email=_TEXT),
+        create_time_ms={"type": "number"},
+    ),
+    generation_settings=_OBJECT,
+    pruning_settings=_OBJECT,
+    **{OURS: _open({"settings": _OBJECT, "evidence": _OBJECT})},
+)
+_Q_PARAMS = _open(
+    {},
+    pinnedIds=_TEXTS,
+    supernodes={"type": "array", "items": _TEXTS | {"minItems": 1}},
+    linkType=_TEXT,
+    clickedId={"type": ["string", "null"]},
+    sg_pos={"type": ["string", "null"]},
+)
+_NODE = _open(
+    {
+        "node_id": _TEXT,
+        "feature": {"type": ["integer", "null"]},
+        "layer": {"type": ["string", "integer"]},
+        "ctx_idx": _WHOLE,
+        "feature_type": _TEXT,
+        "jsNodeId": _TEXT,
+        "clerp": _TEXT,
+    },
+    influence=_REAL_OR_NONE,
+    activation=_REAL_OR_NONE,
+    token_prob=_REAL_OR_NONE,
+    is_target_logit={"type": "boolean"},
+    **{
+        OURS: _open(
+            {
+                "kind": {"enum": list(KINDS)},
+                "site": _TEXT,
+                "position": _TEXT,
+                "index": _INDEX,
+                "score": _SCORE,
+                "label": _TEXT,
+            }
+        )
+    },
+)
+_OUR_NODE = {"required": [OURS]}
+_LINK = _open({"source": _TEXT, "target": _TEXT, "weight": _REAL})
+_OUR_LINK = _open({"score": _SCORE}, status={"enum": list(STATUS)}, low=_REAL, high=_REAL)
+
+
+def _graph(node: dict[str, Any], link: dict[str, Any]) -> dict[str, Any]:
+    return _open(
+        {
+            "metadata": _METADATA,
+            "qParams": _Q_PARAMS,
+            "nodes": {"type": "array", "items": node, "minItems": 1},
+            "links": {"type": "array", "items": link},
+        }
+    )
+
+
+SCHEMA = _graph(_NODE, _LINK)
+OUR_SCHEMA = _graph({"allOf": [_NODE, _OUR_NODE]}, {"allOf": [_LINK, _OUR_LINK]})
+
+
+def fault(graph: Any, *, ours: bool = False) -> str | None:
+    """Return where a graph breaks the rules and how, or None; `ours`: and those of what we add."""
+    from jsonschema.exceptions import best_match
+
+    if error := best_match(_validator(ours).iter_errors(graph)):
+        place = "/".join(map(str, error.absolute_path)) or "its top level"
+        return f"{place}: {error.message[:200]}"
+    return None
+
+
+@cache
+def _validator(ours: bool) -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(OUR_SCHEMA if ours else SCHEMA)
