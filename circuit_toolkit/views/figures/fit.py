@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,6 +15,8 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.views.colours import GREY, INK, NEGATIVE, RAMP, RULE, TEAL, WARNING
 from circuit_toolkit.views.figures.style import add_band, finished
 from circuit_toolkit.views.graph.scene import shorten
+
+TITLE = 64  # letters of an axis title that a line holds beside the names of bars
 
 
 def path_figure(
@@ -134,8 +137,10 @@ def evidence_figure(circuit: Circuit) -> go.Figure:
             legend = False
     how = f"{ablation['ablation']} ablation of " if ablation.get("ablation") else ""
     on = prompts_of(ablation.get("evaluated_on") or {})
-    title = f"1: as the model, 0: as with everything ablated ({how}{on})"
-    figure.update_xaxes(title=html.escape(shorten(title, 110)))
+    lines = ["1: as the model, 0: as with everything ablated"]
+    lines += wrap(shorten(f"({how}{on})", 150), TITLE)  # in one line it would be cut off
+    title = {"text": "<br>".join(map(html.escape, lines)), "font": {"size": 12.5}}
+    figure.update_xaxes(title=title)
     low, high = min(shares), max(shares)
     figure.update_xaxes(range=[low - 0.02 * (low < 0), 1.02 * high])
     figure.update_yaxes(categoryarray=rows[::-1], categoryorder="array")

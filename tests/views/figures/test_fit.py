@@ -45,7 +45,17 @@ def test_evidence_shows_the_circuit_and_all_else_beside_chance():
     assert shares == pytest.approx([0.81, np.mean(alone), 0.08, np.mean(without)])
     dots = [list(trace.x) for trace in figure.data if trace.type == "scatter"]
     assert dots == [alone, without]
-    assert " prompts" in figure.layout.xaxis.title.text
+    title = figure.layout.xaxis.title.text
+    assert "128 held-out ioi prompts" in title.replace("<br>", " ")
+
+
+def test_no_line_of_the_title_is_longer_than_the_figure():
+    circuit = made_up_circuit()
+    on = {"task": "indirect object identification", "n": 128, "split": "held-out", "seen": 12}
+    ablation = circuit.evidence["ablation"] | {"evaluated_on": on}
+    title = evidence_figure(circuit.with_evidence({"ablation": ablation})).layout.xaxis.title.text
+    assert max(map(len, title.split("<br>"))) <= 64
+    assert "12 of which it was learnt on)" in title.replace("<br>", " ")
 
 
 @pytest.mark.parametrize("evidence", [{}, {"fit": {"held_out_r2": 0.2}}, {"ablation": None}])
