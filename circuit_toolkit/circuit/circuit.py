@@ -560,9 +560,12 @@ class Circuit:
         inner, targets = self.nodes[~self._is_target], self.nodes[self._is_target]
         words = int((inner["kind"] == TOKEN).sum())
         inner = inner[inner["kind"] != TOKEN]
-        n, e, sites = len(inner), len(self.edges), len(set(inner["site"].tolist()))
+        errors = int((inner["kind"] == "error").sum())
+        n, e, sites = len(inner) - errors, len(self.edges), len(set(inner["site"].tolist()))
         noun = str(self.settings.get("level") or "features").removesuffix("s")
-        size = f"{n} {noun}{'s' * (n != 1)} at {sites} site{'s' * (sites != 1)}"
+        size = f"{n} {noun}{'s' * (n != 1)}"
+        size += f" and {errors} error{'s' * (errors != 1)}" * bool(errors)
+        size += f" at {sites} site{'s' * (sites != 1)}"
         size += f", {words} word{'s' * (words != 1)}" * bool(words)
         of_prompt = self.settings.get("scope") == "prompt"
         ends = ", ".join(

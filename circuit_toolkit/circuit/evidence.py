@@ -131,4 +131,24 @@ def _size_line(size: dict[str, Any]) -> str:
     return f"size: {size.get('size')} {unit}, {how} on {size.get('n')} training prompts"
 
 
-_LINES = {"size": _size_line, "fit": _fit_line, "ablation": _ablation_line, "edges": _edges_line}
+def _attribution_line(found: dict[str, Any]) -> str:
+    """Return how much of an attribution graph its features explain, and how exact its sums are."""
+    names = {
+        "replacement": "graph replacement score {:.2f}",
+        "completeness": "graph completeness score {:.2f}",
+    }
+    scores = [text.format(found[key]) for key, text in names.items() if found.get(key) is not None]
+    parts = [", ".join(scores)]
+    if found.get("largest_error") is not None:
+        parts.append(f"sums exact to {found['largest_error']:.0e}")
+    on = f" on {found['n']} prompts" if found.get("n", 1) != 1 else ""
+    return f"attribution{on}: {'; '.join(filter(None, parts))}" if any(parts) else ""
+
+
+_LINES = {
+    "size": _size_line,
+    "fit": _fit_line,
+    "attribution": _attribution_line,
+    "ablation": _ablation_line,
+    "edges": _edges_line,
+}

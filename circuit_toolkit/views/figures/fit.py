@@ -14,7 +14,7 @@ from circuit_toolkit.circuit.evidence import UNVALIDATED, prompts_of
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.views.colours import GREY, INK, NEGATIVE, RAMP, RULE, TEAL, WARNING
 from circuit_toolkit.views.figures.style import add_band, finished
-from circuit_toolkit.views.graph.scene import shorten
+from circuit_toolkit.views.graph.header import shorten
 
 TITLE = 64  # letters of an axis title that a line holds beside the names of bars
 

@@ -13,7 +13,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.fit import HeadCodesFit
 from circuit_toolkit.views.colours import DIVERGING, GOLD, INK, RISING, SLATE, TEAL
 from circuit_toolkit.views.figures.style import finished
-from circuit_toolkit.views.graph.scene import shorten
+from circuit_toolkit.views.graph.header import shorten
 
 _USES = {"activations": TEAL, "gradients": GOLD, "interventions": SLATE}
 

@@ -14,7 +14,7 @@ from circuit_toolkit.features.weight_table import VirtualWeights
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.colours import INK, of_sign
 from circuit_toolkit.views.figures.style import finished
-from circuit_toolkit.views.graph.scene import shorten
+from circuit_toolkit.views.graph.header import shorten
 
 Labels = Mapping[Site, Sequence[str]]
 

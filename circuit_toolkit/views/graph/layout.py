@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circuit_toolkit.circuit.circuit import Circuit, short
+from circuit_toolkit.circuit.circuit import short
 from circuit_toolkit.circuit.tables import TOKEN
+from circuit_toolkit.views.graph.drawing import Drawing
 
 ROWS = 11  # nodes that one column carries before it splits in two
 ROW = 50.0  # px between nodes of a column
@@ -35,9 +36,10 @@ class Layout:
     height: float
 
 
-def laid_out(circuit: Circuit) -> Layout:
-    """Place the nodes of a circuit from left to right in order of computation."""
-    depth = circuit.depths()  # (n,)
+def laid_out(drawing: Drawing) -> Layout:
+    """Place the nodes from left to right in order of computation."""
+    depth = drawing.depth  # (n,)
+    edges = drawing.edges[depth[drawing.edges["source"]] < depth[drawing.edges["target"]]]
     count = np.bincount(depth)  # (c,) nodes at each site
     lanes = np.maximum(1, -(-count // ROWS))  # (c,) columns in each band
     pitch = float(np.clip(WIDTH / lanes.sum(), NARROWEST, WIDEST))
@@ -46,16 +48,14 @@ def laid_out(circuit: Circuit) -> Layout:
     rows = float(np.minimum(count, ROWS).max()) + 0.5
     height = max(ROW * rows, 4 * ROW, 0.34 * float(right[-1]))
 
-    rank = _best_ranks(
-        depth, count, circuit.edges, _groups(circuit)
-    )  # (n,) place from the top within the site
+    rank = _best_ranks(depth, count, edges, _groups(drawing))  # (n,) from the top, in the site
     lane = rank % lanes[depth]  # (n,) staggered: neighbours in rank stand in different columns
     x = left[depth] + pitch * (lane + 0.5)
     step = np.minimum(height / count, 1.6 * ROW / lanes)[depth]  # (n,) px from one rank to the next
     shift = (0.618 * depth % 1 - 0.5) * 0.5 * (count > 1)[depth]  # so that long edges miss nodes
     y = HEAD + height / 2 + step * (rank - (count[depth] - 1) / 2 + shift)
-    _step_aside(x, y, depth, circuit.edges, HEAD + ROW / 2, HEAD + height - ROW / 2)
-    sites = dict.fromkeys(circuit.nodes["site"].tolist())
+    _step_aside(x, y, depth, edges, HEAD + ROW / 2, HEAD + height - ROW / 2)
+    sites = dict.fromkeys(drawing.nodes["site"].tolist())
     names = [short(name) for name in sites]
     return Layout(x, y, left, right, names, pitch, float(right[-1]), HEAD + height + FOOT)
 
@@ -94,13 +94,13 @@ def _step_aside(
         y[nodes] += best
 
 
-def _groups(circuit: Circuit) -> np.ndarray:
+def _groups(drawing: Drawing) -> np.ndarray:
     """Rank of the position of each node (n,), by which its site is sorted first."""
-    positions = circuit.nodes["position"].tolist()
-    given = circuit.settings.get("positions")
+    positions = drawing.nodes["position"].tolist()
+    given = drawing.circuit.settings.get("positions")
     order = list(dict.fromkeys([*(given if isinstance(given, list) else ()), *positions]))
-    words = circuit.nodes["kind"] == TOKEN
-    return np.where(words, circuit.nodes["index"], [order.index(name) for name in positions])
+    words = drawing.nodes["kind"] == TOKEN
+    return np.where(words, drawing.nodes["index"], [order.index(name) for name in positions])
 
 
 def _best_ranks(

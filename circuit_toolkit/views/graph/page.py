@@ -35,10 +35,11 @@ def pyvis_network(circuit: Circuit) -> Network:
 
     scene = scene_of(circuit)
     network: Any = Network(directed=True, cdn_resources="in_line")
-    ids = circuit.ids()
-    for node in scene.pop("nodes"):
+    nodes = scene.pop("nodes")
+    ids = [node["id"] for node in nodes]
+    for node in nodes:
         network.add_node(node.pop("id"), **node)
-    for edge in scene.pop("edges"):  # all run to the right: no arrows
+    for edge in scene.pop("edges"):  # all run one way: no arrows
         network.add_edge(ids[edge.pop("from")], ids[edge.pop("to")], arrows={}, **edge)
     network.heading = scene  # pyvis has a fixed list of names for its template; this one is free
     network.path, network.templateEnv = "views/templates/circuit.html", environment()

@@ -1,29 +1,59 @@
 """What a picture of a circuit shows: places, sizes, colours and words, as plain JSON.
 
-The page and the widget draw the same scene, so that they look the same.
+The page, the widget and the still picture draw the same scene, so that they look the same.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from circuit_toolkit.circuit.circuit import TARGET, Circuit
-from circuit_toolkit.circuit.evidence import tone_of
-from circuit_toolkit.views.colours import INK, of_sign, site_colours
+from circuit_toolkit.circuit.circuit import Circuit, short
+from circuit_toolkit.circuit.tables import TARGET, TOKEN
+from circuit_toolkit.views.colours import (
+    GREY,
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    TEAL,
+    TEAL_INK,
+    TEAL_WASH,
+    WASH,
+    of_sign,
+    site_colours,
+)
+from circuit_toolkit.views.graph.drawing import GROUP, Drawing, drawing_of
+from circuit_toolkit.views.graph.header import header, shorten
 from circuit_toolkit.views.graph.layout import laid_out
+from circuit_toolkit.views.graph.prompt_layout import (
+    PromptLayout,
+    is_one_prompt,
+    laid_out_by_token,
+    without_idle_words,
+    word_of,
+)
 
 RADIUS = (5.0, 15.0)  # px
+SMALL = (4.5, 11.0)  # px, where a prompt has many nodes
 STROKE = (0.8, 5.0)  # px
+STACKED, BOW = 30.0, 26.0  # px: edges that are so upright bend so far aside
 LETTER = 6.1  # px, mean width at the size that labels are drawn
 SHAPES = {"resid": "dot", "embed": "dot", "attn": "diamond", "head": "diamond", "mlp": "square"}
 
 
 def scene_of(circuit: Circuit) -> dict[str, Any]:
     """Return what to draw for a circuit."""
-    place = laid_out(circuit)
+    drawing = drawing_of(circuit)
+    by_token = is_one_prompt(drawing)
+    picture = _by_token(without_idle_words(drawing)) if by_token else _by_site(drawing)
+    return {"words": []} | picture | {"upwards": by_token, "header": header(circuit)}
+
+
+def _by_site(drawing: Drawing) -> dict[str, Any]:
+    """Draw a column for each site."""
+    circuit, place = drawing.circuit, laid_out(drawing)
     colours = site_colours(len(place.names) - 1) + [INK]
     bands = [
         {"name": name, "left": round(left, 1), "right": round(right, 1), "color": colour}
@@ -31,97 +61,149 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
             place.names, place.left.tolist(), place.right.tolist(), colours, strict=True
         )
     ]
-    ids, depth = circuit.ids(), circuit.depths()
-    positions = circuit.nodes["position"].tolist()  # said where there are several
+    positions = drawing.nodes["position"].tolist()  # said where there are several
     ends = [f" @{at}" if at and len({*positions} - {""}) > 1 else "" for at in positions]
-    size = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * np.sqrt(_share(_importance(circuit)))  # by area
-    nodes = [
-        {
-            "id": ids[i],
-            "label": shorten(label or f"#{index}", int(place.pitch / LETTER) - len(at)) + at,
-            "name": label,
-            "kind": kind,
-            "site": place.names[depth[i]],
-            "position": position,
-            "feature": index,
-            "activation": round(activation, 4),
-            "score": round(score, 4),
-            "x": round(float(place.x[i]), 1),
-            "y": round(float(place.y[i]), 1),
-            "size": round(float(size[i]), 1),
-            "color": colours[depth[i]],
-            "shape": SHAPES.get(place.names[depth[i]].split("_")[0], "dot"),
-        }
-        for i, (at, (kind, _, position, index, activation, score, label)) in enumerate(
-            zip(ends, circuit.nodes.tolist(), strict=True)
-        )
-    ]
+    nodes = _nodes(drawing, place.x, place.y, RADIUS)
     wide = {"maximum": round(place.pitch) - 16}  # px; longer names take two lines
-    for node in nodes:
+    for node, at, depth in zip(nodes, ends, drawing.depth.tolist(), strict=True):
+        short_name = node["name"] or f"#{node['feature']}"
+        node["label"] = shorten(short_name, int(place.pitch / LETTER) - len(at)) + at
+        node["color"] = colours[depth]
+        node["shape"] = SHAPES.get(place.names[depth].split("_")[0], "dot")
         if node["kind"] == TARGET:
             name = shorten(node["name"] or TARGET, 40)
             if circuit.settings.get("scope") == "prompt" and node["activation"]:
                 name += f" = {node['activation']:+.1f}"
-            node |= {"shape": "box", "label": name, "widthConstraint": wide}
+            node |= {"shape": "box", "label": name, "ink": PAPER, "widthConstraint": wide}
+        elif node["kind"] == GROUP:
+            node |= _box_of_group(node, place.pitch - 20)
     return {
         "nodes": nodes,
-        "edges": _edges(circuit.edges),
+        "edges": _edges(drawing.edges, np.where(_level(drawing.edges, drawing.depth), 0.35, 0)),
         "bands": bands,
         "width": round(place.width, 1),
         "height": round(place.height, 1),
-        "header": header(circuit),
     }
 
 
-def header(circuit: Circuit) -> dict[str, Any]:
-    """Return what stands above the picture."""
-    what, *evidence = circuit.summary()
-    task = circuit.settings.get("task")
-    settings = [  # the length of a list will do
-        [key, f"{len(value)}" if isinstance(value, list | dict) else _told(key, value)]
-        for key, value in {**circuit.settings, **_joined(circuit.settings)}.items()
-        if value is not None and key not in _NAMED and value != []
+def _by_token(drawing: Drawing) -> dict[str, Any]:
+    """Draw a column for each token, and the layers upwards."""
+    settings, place = drawing.circuit.settings, laid_out_by_token(drawing)
+    tokens, active = settings["tokens"], settings.get("activations") or {}
+    colours = [MUTED, *site_colours(len(place.rows) - 2), INK]
+    nodes = _nodes(drawing, place.x, place.y, SMALL)
+    chances = _chances(drawing)
+    for i, node in enumerate(nodes):
+        row, room = int(place.row[i]), float(place.room[i])
+        node["label"] = shorten(node["name"] or f"#{node['feature']}", max(int(room / LETTER), 2))
+        node |= {"color": colours[row], "shape": "dot"}
+        if node["kind"] == TOKEN:
+            box = {"color": WASH, "border": RULE, "ink": INK, "label": word_of(node["name"])}
+            node |= {"shape": "box", **box}
+        elif node["kind"] == TARGET:
+            name = shorten(node["name"] or TARGET, 40) + chances.get(i, "")
+            node |= {"shape": "box", "label": name, "ink": PAPER}
+        elif node["kind"] == GROUP:
+            node |= _box_of_group(node, room)
+        elif node["kind"] == "error":
+            node |= {"color": GREY, "shape": "diamond", "label": " ", "size": 5.0}
+        site = drawing.nodes["site"][i]
+        if found := active.get(f"{site}/{node['feature']}"):
+            node["active"] = {at: round(value, 3) for at, value in found.items()}
+    chips = {int(node["position"]) for node in nodes if node["kind"] == TOKEN}
+    words = [
+        {
+            "word": word_of(tokens[each.first]) if each.count == 1 else f"… {each.count} …",
+            "x": round(each.left + each.width / 2, 1),
+            "left": round(each.left, 1),
+            "right": round(each.left + each.width, 1),
+            "boxed": each.first in chips and each.count == 1,
+        }
+        for each in place.columns
+    ]
+    bands = [
+        {"name": name, "top": round(top, 1), "bottom": round(bottom, 1), "color": colour}
+        for (name, top, bottom), colour in zip(place.rows, colours, strict=True)
     ]
     return {
-        "title": ": ".join(filter(None, [task, circuit.nodes["label"][-1] or TARGET])),
-        "size": what.rpartition(", target")[0],
-        "evidence": evidence,
-        "tone": tone_of(circuit.evidence),
-        # a circuit of one prompt holds the activations of that prompt
-        "activation": f"{'mean ' * (circuit.settings.get('scope') == 'dataset')}activation",
-        "settings": [[key, shorten(value, 40)] for key, value in settings],
+        "nodes": nodes,
+        "edges": _edges(drawing.edges, _bows(drawing.edges, place)),
+        "bands": bands,
+        "words": words,
+        "tokens": tokens,
+        "width": round(place.width, 1),
+        "height": round(place.height, 1),
     }
 
 
-_NAMED = ("trained_on", "answers", "target")  # are told elsewhere, or are numbers
+def _nodes(
+    drawing: Drawing, x: np.ndarray, y: np.ndarray, radius: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """Return what is told of each node, with its place and its size."""
+    circuit, ids = drawing.circuit, drawing.circuit.ids()
+    size = radius[0] + (radius[1] - radius[0]) * np.sqrt(_share(_importance(drawing)))  # by area
+    nodes = []
+    for i, (kind, site, position, index, activation, score, label) in enumerate(
+        drawing.nodes.tolist()
+    ):
+        nodes.append(
+            {
+                "id": drawing.ids[i],
+                "label": "",
+                "name": label,
+                "kind": kind,
+                "site": short(site),
+                "position": position,
+                "feature": index,
+                "activation": round(activation, 4),
+                "score": round(score, 4),
+                "x": round(float(x[i]), 1),
+                "y": round(float(y[i]), 1),
+                "size": round(float(size[i]), 1),
+            }
+        )
+        if kind == GROUP:
+            rows, labels = drawing.rows[i], circuit.nodes["label"]
+            nodes[-1]["members"] = [[ids[row], labels[row]] for row in rows]
+    return nodes
 
 
-def _joined(settings: dict[str, Any]) -> dict[str, str]:
-    """Return lists of a few names as texts."""
-    lists = {key: settings.get(key) for key in ("positions", "left_out")}
-    return {
-        key: ", ".join(names) for key, names in lists.items() if isinstance(names, list) and names
-    }
+def _box_of_group(node: dict[str, Any], room: float) -> dict[str, Any]:
+    """Return how a supernode is drawn: a box with its name and the number of its members."""
+    count = f" ({len(node['members'])})"
+    name = shorten(node["name"], max(int(room / LETTER) - len(count), 3)) + count
+    return {"shape": "box", "label": name, "color": TEAL_WASH, "border": TEAL, "ink": TEAL_INK}
 
 
-def _told(key: str, value: object) -> str:
-    """Describe a setting in few words: of a model in a folder the folder's name."""
-    text = str(value)
-    return Path(text).name if key == "model" and Path(text).is_absolute() else text
+def _chances(drawing: Drawing) -> dict[int, str]:
+    """Return what a target's name is followed by: its probability, or the value of a direction."""
+    given = drawing.circuit.settings.get("probabilities")
+    ends = np.flatnonzero(drawing.nodes["kind"] == TARGET).tolist()
+    values = drawing.nodes["activation"][ends].tolist()
+    if not isinstance(given, list) or len(given) != len(ends) or given == [1]:
+        return {i: f" = {value:+.1f}" for i, value in zip(ends, values, strict=True) if value}
+    return {i: f" {chance:.0%}" for i, chance in zip(ends, given, strict=True)}
 
 
-def shorten(text: str, letters: int) -> str:
-    """Cut a text that is too long, after a whole word where one fits."""
-    text = " ".join(text.split())
-    if len(text) <= letters:
-        return text
-    cut = text[: max(letters - 1, 1)]
-    whole = cut if text[len(cut)] in " ," else cut.rpartition(" ")[0]
-    return (whole if len(whole) > letters / 2 else cut).rstrip(" ,…") + "…"
+def _level(edges: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Tell which edges (e,) run inside a row or column: of supernodes alone."""
+    return depth[edges["source"]] == depth[edges["target"]]
 
 
-def _edges(edges: np.ndarray) -> list[dict[str, Any]]:
-    edges = edges[np.argsort(edges["score"], kind="stable")]  # strong ones on top
+def _bows(edges: np.ndarray, place: PromptLayout) -> np.ndarray:
+    """Return how far edges (e,) bend aside, by length: those past nodes of their column do."""
+    s, t = edges["source"], edges["target"]
+    wide, tall = np.abs(place.x[s] - place.x[t]), np.abs(place.y[s] - place.y[t])
+    past = (wide < STACKED) & (np.abs(place.row[s] - place.row[t]) > 1)
+    length = np.fmax(np.hypot(wide, tall), 1)
+    bow = np.where(past, np.fmin(0.25, 2 * BOW / length), 0)
+    return np.where(_level(edges, place.row), 0.35, bow)
+
+
+def _edges(edges: np.ndarray, aside: np.ndarray) -> list[dict[str, Any]]:
+    """Return the lines, weak ones first; some bend aside, by a share of their length."""
+    order = np.argsort(edges["score"], kind="stable")  # strong ones on top
+    edges, aside = edges[order], aside[order]
     share = _share(edges["score"])
     width = STROKE[0] + (STROKE[1] - STROKE[0]) * share
     opacity = 0.25 + 0.6 * np.sqrt(share)
@@ -136,17 +218,20 @@ def _edges(edges: np.ndarray) -> list[dict[str, Any]]:
             "color": of_sign(weight),
             "status": status,
             **({"dashes": [5, 5]} if status == "refuted" else {}),
+            **({"aside": round(bend, 3)} if bend else {}),
         }
-        for (source, target, weight, score, status, *_), w, o in zip(
-            edges.tolist(), width.tolist(), opacity.tolist(), strict=True
+        for (source, target, weight, score, status, *_), w, o, bend in zip(
+            edges.tolist(), width.tolist(), opacity.tolist(), aside.tolist(), strict=True
         )
     ]
 
 
-def _importance(circuit: Circuit) -> np.ndarray:
+def _importance(drawing: Drawing) -> np.ndarray:
     """Score of the nodes (n,), or where a method gave none, the size of the activation."""
-    score = circuit.nodes["score"]
-    return score if score[:-1].any() else np.abs(circuit.nodes["activation"])
+    score = drawing.nodes["score"]
+    found = score if score[:-1].any() else np.abs(drawing.nodes["activation"])
+    boxes = np.isin(drawing.nodes["kind"], (GROUP, TARGET, TOKEN))  # have no radius
+    return np.where(boxes & is_one_prompt(drawing), 0, found)
 
 
 def _share(values: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 // All text goes through textContent or the canvas, so a label can never become markup.
 
 const FONT = 'Inter, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif';
-const FADED = 0.07, HALO = `${COLOURS.PAPER}eb`;
+const FADED = 0.07, BEND = 0.45, LEGIBLE = 0.65, HALO = `${COLOURS.PAPER}eb`;
 
 const OPTIONS = {
   physics: false,
@@ -14,7 +14,6 @@ const OPTIONS = {
     font: { size: 12, face: FONT, color: COLOURS.TEXT, strokeWidth: 4, strokeColor: HALO, vadjust: -3 },
   },
   edges: {
-    smooth: { enabled: true, type: "cubicBezier", forceDirection: "horizontal", roundness: 0.45 },
     selectionWidth: 0, hoverWidth: 0, chosen: false,
   },
 };
@@ -22,6 +21,28 @@ const OPTIONS = {
 const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toPrecision(2);
 const plain = (x) => (Number.isFinite(x) ? String(Number(x.toPrecision(3))) : "–");
 const nameOf = (node) => node.name || `${node.kind} ${node.feature}`;
+
+// Where a node stands, in words.
+function placeOf(node, { tokens }) {
+  if (node.kind === "target") return "target";
+  if (node.kind === "supernode") return `supernode of ${node.members.length}`;
+  const at = !node.position ? "" : tokens ? ` at “${tokens[node.position].trim()}” (${node.position})` : ` at ${node.position}`;
+  if (node.kind === "token") return `word${at}`;
+  return `${node.site} · ${node.kind}${node.kind === "error" ? "" : ` ${node.feature}`}${at}`;
+}
+
+function numbersOf({ kind, activation, score }, { header }) {
+  const told = [`${header.score} ${plain(score)}`];
+  if (!["target", "token", "supernode", "error"].includes(kind)) told.unshift(`${header.activation} ${plain(activation)}`);
+  return kind === "target" ? "" : told.join(" · ");
+}
+
+// What a node is driven by and what it drives, strongest first.
+function edgesOf(node, { edges }) {
+  const ends = [["driven by", "to", "from"], ["drives", "from", "to"]];
+  return ends.map(([words, here, there]) => [words, there, edges.filter((edge) => edge[here] === node.id).reverse()])
+    .filter(([, , found]) => found.length);
+}
 
 function element(tag, className, text, parent) {
   const made = document.createElement(tag);
@@ -44,14 +65,15 @@ function fillHeader(head, { title, size, evidence, tone, settings }) {
   for (const line of evidence) element("span", "", line, lines);
 }
 
-function fillFooter(foot) {
+function fillFooter(foot, { score }) {
+  foot.replaceChildren();
   for (const [colour, words] of [[COLOURS.POSITIVE, "raises"], [COLOURS.NEGATIVE, "lowers"]]) {
     const entry = element("span", "", undefined, foot);
     element("i", "", undefined, entry).style.background = colour;
     entry.append(words);
   }
   element("span", "", "line width: edge score · dashed: refuted", foot);
-  element("span", "", "node size: score", foot);
+  element("span", "", `node size: ${score}`, foot);
   element("span", "ct-hint", "hover: details · click: select · drag: move · ctrl + wheel: zoom", foot);
 }
 
@@ -66,25 +88,30 @@ function paled(colour) {
 // A node as vis-network wants it; `faded` and `ringed` are what hovering and selecting change.
 function styled(node, faded, ringed) {
   const box = node.shape === "box", background = faded ? paled(node.color) : node.color;
-  const colour = { background, border: ringed ? COLOURS.RING : box ? background : COLOURS.PAPER };
-  const font = box ? { color: COLOURS.PAPER, size: 13, vadjust: 0, strokeWidth: 0 }
+  const border = !box ? COLOURS.PAPER : faded ? background : node.border ?? background;
+  const colour = { background, border: ringed ? COLOURS.RING : border };
+  const font = box ? { color: faded && node.border ? COLOURS.GREY : node.ink, size: node.kind === "token" ? 12 : 13, vadjust: 0, strokeWidth: 0 }
     : { color: faded ? COLOURS.RULE : COLOURS.TEXT, strokeWidth: faded ? 0 : 4 };
   return { id: node.id, borderWidth: ringed ? 4 : 1.5, color: { ...colour, highlight: colour, hover: colour }, font };
 }
 
 // An edge with an id; the widget sends rows of the nodes, pyvis writes ids. What is solid is said to
 // be, since it may be drawn over a dashed one.
-function completed(edge, nodes) {
+function completed(edge, { nodes, upwards }) {
   const [from, to] = [edge.from, edge.to].map((end) => (typeof end === "number" ? nodes[end].id : end));
   const color = { color: edge.color, opacity: edge.opacity };
-  return { dashes: false, ...edge, id: `${from} > ${to}`, from, to, color };
+  const smooth = edge.aside ? { enabled: true, type: "curvedCW", roundness: edge.aside }
+    : { enabled: true, type: "cubicBezier", forceDirection: upwards ? "vertical" : "horizontal", roundness: BEND };
+  return { dashes: false, ...edge, id: `${from} > ${to}`, from, to, color, smooth };
 }
 
 function drawCircuit(vis, root, first, hooks = {}) {
   root.classList.add("ct-graph");
   const head = element("header", "", undefined, root);
   const canvas = element("div", "ct-canvas", undefined, root);
-  fillFooter(element("footer", "", undefined, root));
+  const foot = element("footer", "", undefined, root);
+  const legend = element("div", "ct-legend", undefined, foot);
+  const buttons = element("div", "ct-buttons", undefined, foot);
   const card = element("div", "ct-card", undefined, root);
   card.hidden = true;
 
@@ -93,11 +120,12 @@ function drawCircuit(vis, root, first, hooks = {}) {
   let scene, byId, selected = "", hovered = "", hoveredEdge = "", touched = false;
 
   function update(next) {
-    scene = { ...next, edges: next.edges.map((edge) => completed(edge, next.nodes)) };
+    scene = { ...next, edges: next.edges.map((edge) => completed(edge, next)) };
     byId = new Map(scene.nodes.map((node) => [node.id, node]));
     fillHeader(head, scene.header);
+    fillFooter(legend, scene.header);
     replace(edges, scene.edges);
-    replace(nodes, scene.nodes.map((node) => ({ ...node, ...styled(node, false, false), margin: 9 })));
+    replace(nodes, scene.nodes.map((node) => ({ ...node, ...styled(node, false, false), margin: node.kind === "token" ? 5 : 9 })));
     if (!byId.has(selected)) selected = "";
     hovered = hoveredEdge = "";
     card.hidden = true;
@@ -112,15 +140,20 @@ function drawCircuit(vis, root, first, hooks = {}) {
     set.update(items);
   }
 
-  function fit() {
+  // A long prompt is not shown as a whole, too small to read: its end is, where the answer is.
+  function fit(whole = false) {
     const width = canvas.clientWidth;
     if (!width || !scene) return;  // hidden, in a closed tab: the observer calls again
-    const scale = Math.min((width - 16) / scene.width, 1.15);
-    const tall = Math.round(Math.min(Math.max(scene.height * scale + 16, 220), 900));
+    const least = scene.upwards && !whole ? LEGIBLE : 0;
+    const scale = Math.max(Math.min((width - 16) / scene.width, 1.15), least);
+    const tall = Math.round(Math.min(Math.max(scene.height * scale + 16, 220), scene.upwards ? 1200 : 900));
     if (canvas.style.height !== `${tall}px`) canvas.style.height = `${tall}px`;
     network.setSize("100%", `${tall}px`);
     network.redraw();
-    network.moveTo({ position: { x: scene.width / 2, y: scene.height / 2 }, scale: Math.min(scale, (tall - 16) / scene.height) });
+    const seen = Math.max(Math.min(scale, (tall - 16) / scene.height), least);
+    const [wide, high] = [(width - 16) / seen, (tall - 16) / seen];
+    const position = { x: Math.max(scene.width / 2, scene.width - wide / 2), y: Math.min(scene.height / 2, high / 2) };
+    network.moveTo({ position, scale: seen });
   }
 
   // The focus keeps its colours, with its neighbours; all else fades.
@@ -138,7 +171,8 @@ function drawCircuit(vis, root, first, hooks = {}) {
   }
 
   function bands(ctx) {
-    const top = network.DOMtoCanvas({ x: 0, y: 0 }).y, scale = network.getScale();
+    const { x: start, y: top } = network.DOMtoCanvas({ x: 0, y: 0 }), scale = network.getScale();
+    if (scene.upwards) return strips(ctx, start, canvas.clientWidth / scale);
     scene.bands.forEach((band, i) => {
       const last = scene.bands.length - 1;
       const [left, right] = [i ? band.left : band.left - 1e4, i < last ? band.right : band.right + 1e4];
@@ -147,7 +181,35 @@ function drawCircuit(vis, root, first, hooks = {}) {
     });
   }
 
+  function strips(ctx, left, width) {  // a layer each, and the words below
+    scene.bands.forEach((band, i) => {
+      ctx.fillStyle = shade(i + 1);
+      ctx.fillRect(left, band.top, width, band.bottom - band.top);
+    });
+    ctx.textAlign = "center";
+    ctx.textBaseline = "middle";
+    ctx.font = `12px ${FONT}`;
+    ctx.fillStyle = COLOURS.FAINT;
+    const [words] = scene.bands;
+    for (const { word, x, boxed } of scene.words) if (!boxed) ctx.fillText(word, x, (words.top + words.bottom) / 2);
+  }
+
+  function layers(ctx) {  // their names stay at the left of the view
+    const left = Math.max(network.DOMtoCanvas({ x: 0, y: 0 }).x, 0);
+    ctx.textAlign = "left";
+    ctx.textBaseline = "middle";
+    ctx.font = `600 12px ${FONT}`;
+    for (const band of scene.bands) {
+      const middle = (band.top + band.bottom) / 2;
+      ctx.fillStyle = band.color;
+      if (band.name) ctx.fillRect(left + 2, middle - 9, 3, 18);
+      ctx.fillStyle = COLOURS.MUTED;
+      ctx.fillText(band.name, left + 10, middle);
+    }
+  }
+
   function headings(ctx) {  // they stay at the top of the view when the graph is moved
+    if (scene.upwards) return layers(ctx);
     const scale = network.getScale(), top = Math.max(network.DOMtoCanvas({ x: 0, y: 0 }).y, 0);
     ctx.textAlign = "center";
     ctx.textBaseline = "middle";
@@ -168,13 +230,13 @@ function drawCircuit(vis, root, first, hooks = {}) {
   function describe(node) {
     card.replaceChildren();
     element("div", "ct-name", nameOf(node), card);
-    const isTarget = node.kind === "target";
-    element("div", "ct-where", isTarget ? "target" : `${node.site} · ${node.kind} ${node.feature}${node.position && ` at ${node.position}`}`, card);
-    if (!isTarget) element("div", "ct-numbers", `${scene.header.activation} ${plain(node.activation)} · score ${plain(node.score)}`, card);
-    const ends = [["driven by", "to", "from"], ["drives", "from", "to"]];
-    for (const [words, here, there] of ends) {
-      const found = scene.edges.filter((edge) => edge[here] === node.id).reverse();  // strongest first
-      if (!found.length) continue;
+    element("div", "ct-where", placeOf(node, scene), card);
+    const numbers = numbersOf(node, scene);
+    if (numbers) element("div", "ct-numbers", numbers, card);
+    const active = Object.entries(node.active ?? {}).sort(([, a], [, b]) => b - a);
+    if (active.length > 1) element("div", "ct-part", `active at ${active.length} tokens: ${active.slice(0, 4).map(([at, value]) => `${scene.tokens[at]} ${plain(value)}`).join(", ")}`, card);
+    if (node.members) element("div", "ct-part", node.members.slice(0, 8).map(([id, label]) => label || id).join(" · ") + (node.members.length > 8 ? " …" : ""), card);
+    for (const [words, there, found] of edgesOf(node, scene)) {
       element("div", "ct-part", found.length > 4 ? `${words} ${found.length}, the strongest:` : words, card);
       for (const edge of found.slice(0, 4)) line(nameOf(byId.get(edge[there])), edge);
     }
@@ -245,17 +307,19 @@ function drawCircuit(vis, root, first, hooks = {}) {
     if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
   }, { capture: true });
 
-  const buttons = element("div", "ct-buttons", undefined, canvas);
-  const zoom = (factor) => { touched = true; network.moveTo({ scale: network.getScale() * factor }); };
-  for (const [text, hint, act] of [["+", "zoom in", () => zoom(1.3)], ["−", "zoom out", () => zoom(1 / 1.3)], ["⤢", "fit", () => { touched = false; fit(); }]]) {
-    const button = element("button", "", text, buttons);
-    button.title = hint;
-    button.type = "button";
-    button.addEventListener("click", act);
+  function button(text, hint, act) {
+    const made = element("button", "", text, buttons);
+    made.title = hint;
+    made.type = "button";
+    made.addEventListener("click", act);
   }
+  const zoom = (factor) => { touched = true; network.moveTo({ scale: network.getScale() * factor }); };
+  button("+", "zoom in", () => zoom(1.3));
+  button("−", "zoom out", () => zoom(1 / 1.3));
+  button("⤢", "fit", () => { touched = false; fit(true); });
 
   const observer = new ResizeObserver(() => { if (!touched) fit(); });
   observer.observe(root);
   update(first);
-  return { update, select, network, destroy() { observer.disconnect(); network.destroy(); } };
+  return { update, select, button, network, canvas, drawn: () => scene, destroy() { observer.disconnect(); network.destroy(); } };
 }

@@ -3,6 +3,7 @@ import pytest
 
 from circuit_toolkit.circuit import Circuit, new_edges
 from circuit_toolkit.sites import Site
+from circuit_toolkit.views.graph.drawing import drawing_of
 from circuit_toolkit.views.graph.layout import crossings, laid_out
 from tests.circuit.made_up import SITES, made_up_circuit
 
@@ -30,7 +31,7 @@ CIRCUITS = [
 
 @pytest.mark.parametrize("circuit", CIRCUITS, ids=size)
 def test_time_runs_to_the_right_and_nothing_overlaps(circuit):
-    place, depth = laid_out(circuit), circuit.depths()
+    place, depth = laid_out(drawing_of(circuit)), circuit.depths()
     x, y, edges = place.x, place.y, circuit.edges
     assert (place.left[depth] < x).all() and (x < place.right[depth]).all()
     assert (x[edges["source"]] < x[edges["target"]]).all()
@@ -43,7 +44,7 @@ def test_time_runs_to_the_right_and_nothing_overlaps(circuit):
 
 @pytest.mark.parametrize("circuit", CIRCUITS[:4], ids=size)
 def test_the_order_has_fewer_crossings_than_the_one_given(circuit):
-    place, depth = laid_out(circuit), circuit.depths()
+    place, depth = laid_out(drawing_of(circuit)), circuit.depths()
     given = np.empty(len(depth))
     for d in np.unique(depth):  # the same places in each column, in the order of the rows
         given[depth == d] = np.sort(place.y[depth == d])
@@ -58,7 +59,7 @@ def test_a_tangle_that_has_no_need_to_cross_is_undone():
     pairs = list(zip(left, reversed(right), strict=False))
     rows = [(s, t, 1, 1) for s, t in pairs] + [(s, 8, 1, 1) for s in right]
     tangled = Circuit(circuit.nodes, edges_of(rows))
-    place = laid_out(tangled)
+    place = laid_out(drawing_of(tangled))
     chains = tangled.edges[: len(pairs)]
     assert crossings(place.x, place.y, chains) == 0
 
@@ -67,20 +68,21 @@ def test_lines_that_skip_a_site_do_not_run_through_its_node():
     circuit = made_up_circuit(5, 0, sites=SITES[:5])
     assert (np.bincount(circuit.depths()) == 1).all()
     rows = [(s, t, 1, 1) for t in range(1, 6) for s in range(t)]
-    place = laid_out(Circuit(circuit.nodes, edges_of(rows)))
+    place = laid_out(drawing_of(Circuit(circuit.nodes, edges_of(rows))))
     x, y = place.x, place.y
     for s, t, *_ in rows:
         between = np.arange(s + 1, t)
         share = (x[between] - x[s]) / (x[t] - x[s])
         line = y[s] + (y[t] - y[s]) * share**2 * (3 - 2 * share)  # it leaves and arrives level
         assert (np.abs(line - y[between]) > 10).all()  # px: the size of a node
-    chain = laid_out(Circuit(circuit.nodes, edges_of([(s, s + 1, 1, 1) for s in range(5)])))
+    rows = [(s, s + 1, 1, 1) for s in range(5)]
+    chain = laid_out(drawing_of(Circuit(circuit.nodes, edges_of(rows))))
     assert np.ptp(chain.y) == 0  # nothing to make room for
 
 
 def test_crossings_agree_with_a_slow_count():
     circuit = made_up_circuit(20, 40)
-    place = laid_out(circuit)
+    place = laid_out(drawing_of(circuit))
 
     def height(edge, at):
         s, t = edge["source"], edge["target"]
@@ -103,7 +105,7 @@ def test_positions_follow_each_other_from_top_to_bottom():
     nodes, names = made.nodes.copy(), ["S1", "S2", "last"]
     nodes["position"][:-1] = [names[i % 3] for i in range(len(nodes) - 1)]
     circuit = Circuit(nodes, made.edges, {**made.settings, "positions": names[::-1]})
-    place, depth = laid_out(circuit), circuit.depths()
+    place, depth = laid_out(drawing_of(circuit)), circuit.depths()
     for d in range(depth.max()):
         here = np.flatnonzero(depth == d)
         order = nodes["position"][here[np.argsort(place.y[here])]].tolist()

@@ -9,7 +9,8 @@ import pytest
 
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.views.colours import NAMED, NEGATIVE, POSITIVE, site_colours
-from circuit_toolkit.views.graph.scene import scene_of, shorten
+from circuit_toolkit.views.graph.header import shorten
+from circuit_toolkit.views.graph.scene import scene_of
 from circuit_toolkit.views.graph.svg import graph_svg
 from circuit_toolkit.views.rendering import script
 from tests.circuit.made_up import made_up_circuit

@@ -1,0 +1,130 @@
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from circuit_toolkit.circuit import Circuit, new_edges, new_nodes
+from circuit_toolkit.views.graph.drawing import drawing_of
+from circuit_toolkit.views.graph.prompt_layout import laid_out_by_token
+from circuit_toolkit.views.graph.scene import LETTER, scene_of
+from tests.circuit.made_up import PROMPT, made_up_attribution, made_up_circuit
+
+LONG = [f"word{i}" for i in range(2000)]
+CIRCUITS = [
+    made_up_attribution(),
+    made_up_attribution(80, 240, seed=2),
+    made_up_attribution(30, 80, seed=3, targets=("Mary", "John", "the girl next door", "a", "b")),
+    made_up_attribution(1, 1, seed=4),
+    made_up_attribution(40, 100, tokens=LONG, layers=26, seed=5),
+]
+
+
+def size(circuit):
+    return f"{len(circuit.nodes)} nodes over {len(circuit.settings['tokens'])} tokens"
+
+
+@pytest.mark.parametrize("circuit", CIRCUITS, ids=size)
+def test_a_node_stands_above_its_token_in_the_row_of_its_layer(circuit):
+    place = laid_out_by_token(drawing_of(circuit))
+    at = {column.first: column for column in place.columns}
+    layers = set()
+    for i, (kind, site, position) in enumerate(
+        circuit.nodes[["kind", "site", "position"]].tolist()
+    ):
+        name, top, bottom = place.rows[place.row[i]]
+        assert top < place.y[i] < bottom
+        if kind == "target":
+            assert place.row[i] == len(place.rows) - 1 and top == 0
+            continue
+        column = at[int(position)]
+        assert column.left < place.x[i] < column.left + column.width
+        if kind == "token":
+            assert place.row[i] == 0 and bottom == place.height
+        else:  # errors too, though their site is another
+            layers.add((int(site.split(".")[1]), float(bottom)))
+            assert name == f"L{site.split('.')[1]}"
+    assert [bottom for _, bottom in sorted(layers)] == sorted((b for _, b in layers), reverse=True)
+    assert sum(column.count for column in place.columns) == len(circuit.settings["tokens"])
+    lefts = [column.left for column in place.columns]
+    assert lefts == sorted(lefts) and [c.first for c in place.columns] == sorted(at)
+
+
+@pytest.mark.parametrize("circuit", CIRCUITS, ids=size)
+def test_edges_run_upwards_and_labels_do_not_overlap(circuit):
+    drawn = scene_of(circuit)
+    nodes = drawn["nodes"]
+    assert drawn["upwards"]
+    assert all(nodes[e["from"]]["y"] > nodes[e["to"]]["y"] for e in drawn["edges"])
+    marks = []  # left, right, top, bottom of what is drawn
+    for node in nodes:
+        x, y, r = node["x"], node["y"], node["size"]
+        half = LETTER * len(node["label"].strip()) / 2
+        if node["shape"] == "box":
+            marks.append((x - half - 6, x + half + 6, y - 10, y + 10))
+            continue
+        marks.append((x - r, x + r, y - r, y + r))
+        if half:
+            marks.append((x - half, x + half, y + r + 3, y + r + 15))
+    left, right, top, bottom = np.array(marks).T
+    assert left.min() > 0 and right.max() < drawn["width"] + 4
+    over = (left[:, None] < right) & (left < right[:, None])
+    over &= (top[:, None] < bottom) & (top < bottom[:, None])
+    assert over.sum() == len(marks), "each overlaps itself alone"
+
+
+def test_several_nodes_of_one_cell_stand_beside_each_other():
+    circuit = made_up_attribution(12, 30, tokens=["<s>", "to"], layers=2)
+    place = laid_out_by_token(drawing_of(circuit))
+    features = circuit.nodes["kind"] == "feature"
+    for row in (1, 2):
+        here = place.x[features & (place.row == row)]
+        assert len(set(here.tolist())) == len(here) > 2
+        assert np.ptp(place.y[features & (place.row == row)]) == 0
+    assert place.width <= 1120
+
+
+def test_runs_of_words_with_nothing_above_them_are_left_out():
+    start = time.perf_counter()
+    drawn = scene_of(CIRCUITS[-1])
+    assert time.perf_counter() - start < 2  # s; it takes 0.2
+    left_out = [word["word"] for word in drawn["words"] if "…" in word["word"]]
+    assert left_out and len(drawn["words"]) < 120
+    assert drawn["tokens"] == LONG, "the activations are shown on all of them"
+
+
+def test_words_that_nothing_reads_are_written_but_are_no_nodes():
+    circuit = made_up_attribution()
+    words = new_nodes(1, "token", position="0", index=1, label="<s>")
+    edges = circuit.edges.copy()
+    edges["source"] += 1
+    edges["target"] += 1
+    drawn = scene_of(replace(circuit, nodes=np.concatenate([words, circuit.nodes]), edges=edges))
+    plain = scene_of(circuit)
+    assert drawn["nodes"] == plain["nodes"] and drawn["edges"] == plain["edges"]
+    assert [word["word"] for word in drawn["words"]] == PROMPT
+    assert not drawn["words"][0]["boxed"]
+
+
+def test_a_layer_with_edges_inside_has_a_row_for_each_of_its_sites():
+    nodes = np.concatenate(
+        [
+            new_nodes(1, "token", position="0", label="a"),
+            new_nodes(1, site="blocks.0.ln2.hook_normalized", position="0"),
+            new_nodes(1, site="blocks.0.hook_resid_post", position="0"),
+            new_nodes(1, site="blocks.1.hook_resid_post", position="0"),
+            new_nodes(1, "target", label="b"),
+        ]
+    )
+    edges = new_edges(4, source=[0, 1, 2, 3], target=[1, 2, 3, 4], weight=1, score=1)
+    circuit = Circuit(nodes, edges, {"scope": "prompt", "tokens": ["a"]})
+    names = [band["name"] for band in scene_of(circuit)["bands"]]
+    assert names == ["", "L0 mlp_in", "L0 resid_post", "L1", ""]
+
+
+@pytest.mark.parametrize("change", [{"tokens": None}, {"scope": "dataset"}, {"tokens": ["a"]}])
+def test_other_circuits_keep_a_column_for_each_site(change):
+    circuit = made_up_attribution()
+    other = replace(circuit, settings=circuit.settings | change)
+    for drawn in (scene_of(other), scene_of(made_up_circuit())):
+        assert not drawn["upwards"] and all("left" in band for band in drawn["bands"])
