@@ -28,8 +28,7 @@ def drawing_of(circuit: Circuit) -> Drawing:
     """Merge the members of each group of a circuit, and the edges that then run side by side."""
     ids, depth = circuit.ids(), circuit.depths()
     row = {name: i for i, name in enumerate(ids)}
-    given: dict[str, list[str]] = getattr(circuit, "groups", {})
-    groups = {name: sorted(row[node] for node in nodes) for name, nodes in given.items()}
+    groups = {name: sorted(row[node] for node in nodes) for name, nodes in circuit.groups.items()}
     groups = {name: rows for name, rows in groups.items() if rows}
     grouped = {i for rows in groups.values() for i in rows}
     alone = [(ids[i], [i], circuit.nodes[i]) for i in range(len(ids)) if i not in grouped]
