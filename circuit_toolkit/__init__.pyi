@@ -41,6 +41,7 @@ from circuit_toolkit.attribution.edges import eap_ig as eap_ig
 from circuit_toolkit.attribution.edges import attribution_patching as attribution_patching
 from circuit_toolkit.attribution.features import feature_attribution as feature_attribution
 from circuit_toolkit.attribution.heads import head_scores as head_scores
+from circuit_toolkit.attribution.graph import attribution_graph as attribution_graph
 from circuit_toolkit.patching.effects import activation_patching as activation_patching
 from circuit_toolkit.patching.effects import edge_patching as edge_patching
 from circuit_toolkit.patching.paths import path_patching as path_patching

@@ -17,7 +17,6 @@ from torch import Tensor
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.circuit_lasso.randomised_runs import (
     asked,
-    gradient_of,
     logits_of,
     randomised_runs,
 )
@@ -59,7 +58,7 @@ class Answers:
         """Run the texts of a task once."""
         expect_captured(task, rows)
         logits = logits_of(model, task, shared_bos(dictionaries))
-        gradient = gradient_of(task, logits)
+        gradient = task.metric_gradient(logits, range(len(logits)))
         tokens = asked(gradient)
         n = len(task)
         there = slice(n, None) if task.corrupted else slice(0, n)

@@ -9,7 +9,6 @@ from circuit_toolkit.circuit_lasso.randomised_runs import (
     DRAWS,
     SHARE,
     asked,
-    gradient_of,
     randomised_runs,
 )
 from circuit_toolkit.patching.placed_features import Place, PlacedFeatures
@@ -32,7 +31,9 @@ def randomised_scores(
     found = randomised_runs(runs, draws=draws, share=share, seed=seed, progress=progress)
     base = runs.logits.float()
     moved = [torch.zeros_like(base), *found.logits.split(len(base))]
-    readout = sum((gradient_of(runs.task, base + each) for each in moved), 0 * base) / len(moved)
+    readout = sum(
+        (runs.task.metric_gradient(base + each, range(len(base))) for each in moved), 0 * base
+    ) / len(moved)
     tokens = asked(readout)
     Y = found.logits[:, tokens]
     slopes = _slopes(found.imposed.cpu().numpy(), Y.cpu().numpy(), strength)

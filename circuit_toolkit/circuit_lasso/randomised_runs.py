@@ -77,14 +77,6 @@ def asked(gradient: Tensor) -> Tensor:
     return (weight > _ASKED * weight.max()).nonzero()[:, 0]
 
 
-def gradient_of(task: Task, logits: Tensor) -> Tensor:
-    """Return what each logit counts in the metric, of logits (rows, V) of the texts of a task."""
-    leaf = logits.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        total = task.metric_of(leaf[:, None], range(len(leaf))).sum()
-    return torch.autograd.grad(total, leaf)[0]
-
-
 def logits_of(model: Model, task: Task, bos: bool | None) -> Tensor:
     """Return logits at the last token of all texts of a task, (rows, V)."""
     pairs = tokenized_pairs(model, task, bos=bos, corrupted=bool(task.corrupted))

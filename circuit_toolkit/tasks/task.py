@@ -218,6 +218,23 @@ class Task:
         values = last if self.metric == "logit_difference" else last.softmax(-1)
         return (values * self._weights(rows, last.detach())).sum(1)
 
+    def metric_gradient(self, logits: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
+        """Return what each logit counts in the metric: its gradient.
+
+        Parameters
+        ----------
+        logits, rows
+            As in `score`, whose errors it has.
+
+        Returns
+        -------
+        Tensor, shape (B, V)
+        """
+        leaf = logits.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            total = self.metric_of(leaf[:, None], rows).sum()
+        return torch.autograd.grad(total, leaf)[0]
+
     def change(self, logits: Tensor, reference: Tensor, rows: Sequence[int]) -> Tensor:
         """Return how far the metric is from that of other logits.
 

@@ -131,9 +131,12 @@ def origins(model: FrozenModel, reading: Reading) -> Contributions:
         g, layer = passed.g, passed.layer
         if passed.kind == "attention":
             sums["biases"] = sums["biases"] + model.attention[layer].biases(g)
-        elif passed.kind == "mlp" and not isinstance(mlp := model.mlps[layer], Decomposed):
+        if passed.kind != "mlp":
+            continue
+        mlp = model.mlps[layer]
+        if not isinstance(mlp, Decomposed):
             sums["mlps"] = sums["mlps"] + along(mlp, g)
-        elif passed.kind == "mlp":
+        else:
             everywhere = torch.arange(len(mlp.active.row), device=g.device)
             features[layer] = _contributed(mlp, everywhere, g)
             sums["errors"] = sums["errors"] + along(mlp.error, g)
