@@ -47,6 +47,9 @@ class Dictionary:
         What these conventions change at `site` and at `out`.
     shape : tuple of int
         Of the activation of one token at `out`, where that is not one axis.
+    source : str
+        What it was loaded from, and its name there: `demo: transcoder-0`, `FOLDER: NAME`,
+        `RELEASE: ID`; empty where it was made in memory. `load_sources` loads it again.
     """
 
     sae: Any
@@ -57,6 +60,7 @@ class Dictionary:
     reads: Shift = Shift()
     writes: Shift = Shift()
     shape: tuple[int, ...] = ()
+    source: str = ""
 
     def __post_init__(self) -> None:
         """Take the handling of shapes from sae_lens, whose own needs `encode` before `decode`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from circuit_toolkit.sites import Site
 
 Kind = Literal["sae", "transcoder"]
 MANY = 40  # dictionaries whose small configurations are fetched without being asked for
+DEMO = "demo"  # where the bundled dictionaries are loaded from
 LARGE = 4 * 2**30  # bytes of weights, likewise
 
 
@@ -128,7 +129,23 @@ def load_dictionaries(
     if not is_here and wanted is None and ids is None:
         _not_too_large(chosen, source)
 
-    return _bound(sorted(chosen, key=lambda claims: claims.site))
+    origin = DEMO if place == DEMO_DICTIONARIES else str(place.absolute() if is_here else source)
+    return _bound(sorted(chosen, key=lambda claims: claims.site), origin)
+
+
+def load_sources(model: Model, sources: Mapping[Site, str]) -> dict[Site, Dictionary]:
+    """Load dictionaries again from what `Dictionary.source` says of them."""
+    by_origin: dict[str, dict[Site, str]] = {}
+    for site, source in sources.items():
+        origin, _, name = source.rpartition(": ")
+        if not origin:
+            raise InputError(f"{source!r} does not say where the dictionary of {site} was loaded.")
+        by_origin.setdefault(origin, {})[site] = name
+    found: dict[Site, Dictionary] = {}
+    for origin, names in by_origin.items():
+        source = None if origin == DEMO else origin
+        found |= load_dictionaries(model, source, sites=names, ids=names.values())
+    return dict(sorted(found.items()))
 
 
 def bind_dictionary(
@@ -195,14 +212,15 @@ def _check_types(source: Any, sites: Any, ids: Any, kind: Any) -> None:
             raise InputError(f"{name} must be a list, not one name: write {name}=[{str(value)!r}].")
 
 
-def _bound(claims: Iterable[Claims]) -> dict[Site, Dictionary]:
+def _bound(claims: Iterable[Claims], origin: str = "") -> dict[Site, Dictionary]:
     """Load dictionaries, and warn once of all that leave out the same that matters."""
     found, silent = {}, {}
     for each in claims:
         sae = each.entry.load(str(each.model.device)).eval().requires_grad_(False)
         shape = each.model.shape_at(each.out)
         shape = shape if len(shape) > 1 else ()
-        dictionary = Dictionary(sae, each.site, each.out, each.entry.id, shape=shape)
+        source = f"{origin}: {each.entry.id}" if origin else ""
+        dictionary = Dictionary(sae, each.site, each.out, each.entry.id, shape=shape, source=source)
         found[each.site] = under(each.model, dictionary, each.conventions)
         faults = [*each.silent]
         if sae.cfg.normalize_activations not in ("none", *BY_INPUT):

@@ -39,7 +39,8 @@ class Change:
         Which heads, at a site that is per head. By default the whole site is changed.
     positions : str or int
         `all` tokens but the beginning-of-sequence token; the `last`; a position that the task
-        names; or the index of a token, counted from the end (-1 is the last).
+        names; or the number of a token, from 0, which is the beginning-of-sequence token where
+        there is one, or from the end (-1 is the last).
 
     Raises
     ------

@@ -33,23 +33,29 @@ class Placed:
 def places(
     model: Model, batch: Batch, positions: str | int, named: Mapping[str, Sequence[int]]
 ) -> Tensor:
-    """Return on which tokens (B, T) a change acts; `named` counts tokens from the end."""
+    """Return on which tokens (B, T) a change acts; `named` counts tokens from the end.
+
+    A number counts from the end where it is negative, else from the beginning of each prompt;
+    prompts that have no such token are left as they are.
+    """
     if positions == "all":
         return token_mask(model, batch)
-    length, device = batch.ids.shape[1], batch.ids.device
+    length = batch.ids.shape[1]
+    lengths = batch.mask.sum(1)  # (B,); prompts are padded on the left
     if isinstance(positions, str) and positions != "last":
         known = ("all", "last", *named)
         expect_known(positions, known, f"These prompts name no position {positions!r}")
-        ends = torch.as_tensor(np.asarray(named[positions]), device=device)
+        ends = torch.as_tensor(np.asarray(named[positions]), device=lengths.device)
     else:
         index = -1 if positions == "last" else int(positions)
-        if not -length <= index < 0:
+        if not -length <= index < length:
             raise InputError(
-                f"Tokens are counted from the end: -1 is the last, down to {-length}; got {index}."
+                f"Tokens are counted from 0 to {length - 1}, or from the end, where -1 is the "
+                f"last, down to {-length}; got {index}."
             )
-        ends = torch.full((len(batch.ids),), index, device=device)
-    where = torch.arange(length, device=device)[None] == (length + ends)[:, None]
-    return where & batch.mask.bool()
+        ends = index - lengths if index >= 0 else torch.full_like(lengths, index)
+    at = torch.arange(length, device=lengths.device)
+    return (at[None] == (length + ends)[:, None]) & batch.mask.bool()
 
 
 def edits(dictionaries: Mapping[Site, Dictionary], placed: Sequence[Placed]) -> dict[Site, Edit]:

@@ -85,6 +85,24 @@ def masks(changes):
     return replaced, values
 
 
+def test_tokens_are_counted_from_the_beginning_of_each_prompt(tiny, tiny_saes):
+    """In a batch as alone: padding stands on the left."""
+    site = SITES[1]
+    lengths = [len(tiny.tokenizer(text)["input_ids"]) for text in TEXTS]
+    plain = intervene(tiny, TEXTS, [], progress=False).logits
+    for number in (0, 2, min(lengths), max(lengths) - 1):
+        change = put(site, 2.0, features=[3, 7], positions=number)
+        together = intervene(tiny, TEXTS, change, dictionaries=tiny_saes, progress=False).logits
+        for i, text in enumerate(TEXTS):
+            want = plain[i]
+            if number < lengths[i]:
+                from_end = put(site, 2.0, features=[3, 7], positions=number - lengths[i])
+                alone = intervene(tiny, [text], from_end, dictionaries=tiny_saes, progress=False)
+                want = alone.logits[0]
+                assert (want - plain[i]).abs().max() > 1e-3
+            torch.testing.assert_close(together[i], want, rtol=1e-4, atol=1e-4)
+
+
 def test_no_changes_are_the_plain_run(tiny, tiny_saes, acts, plain):
     exact = intervene(tiny, TEXTS, [], dictionaries=tiny_saes).logits
     assert torch.equal(
@@ -197,8 +215,12 @@ def test_what_cannot_be_changed_is_refused(tiny, tiny_saes, acts):
         intervene(tiny, TEXTS, changes, dictionaries={SITES[0]: tiny_saes[SITES[0]]})
     with pytest.raises(InputError, match="name no position 'S2'"):
         intervene(tiny, TEXTS, [replace(changes[0], positions="S2")], dictionaries=tiny_saes)
-    with pytest.raises(InputError, match="counted from the end"):
-        intervene(tiny, TEXTS, [replace(changes[0], positions=3)], dictionaries=tiny_saes)
+    most = max(len(tiny.tokenizer(text)["input_ids"]) for text in TEXTS)
+    for position in (most, -most - 1):
+        with pytest.raises(InputError, match=f"counted from 0 to {most - 1}.*got {position}"):
+            intervene(
+                tiny, TEXTS, [replace(changes[0], positions=position)], dictionaries=tiny_saes
+            )
     with pytest.raises(InputError, match="2 units .* need as many values, got 3"):
         intervene(tiny, TEXTS, [put(site, [1, 2, 3], features=[1, 2])], dictionaries=tiny_saes)
     with pytest.raises(InputError, match="is not per head: use attn_z"):
