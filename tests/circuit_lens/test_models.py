@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import circuit_toolkit as ct
 from circuit_toolkit.circuit_lens import CircuitLens
-from circuit_toolkit.dictionaries import train_dictionaries
-from circuit_toolkit.models import load_model
 from circuit_toolkit.sites import Site
 from tests.circuit_lens.bundled import FEATURE, LENS
 from tests.circuit_lens.small import PLAIN, SKIPS, transcoders_of
 from tests.dictionaries.published import family_model
+from tests.stories import stories_case
 
 
 def test_an_autoencoder_of_the_stream_is_explained_too(demo, demo_saes, demo_transcoders, texts):
@@ -89,24 +86,7 @@ def test_other_families(family, kinds, tmp_path):
 
 @pytest.fixture(scope="module")
 def stories(shared_data):
-    """A real Llama with grouped-query heads, and transcoders trained for it."""
-    model = load_model(shared_data / "models/stories260k")
-    texts = json.loads((shared_data / "text/tinystories_1000.json").read_text())[:60]
-    cut = [model.tokenize([text[:300]]).ids[0, :48].tolist() for text in texts]
-    sites = [Site("mlp_in", layer) for layer in (0, 1, 3)]
-    torch.manual_seed(0)
-    transcoders = train_dictionaries(
-        model,
-        sites,
-        cut,
-        "transcoder",
-        n_features=128,
-        k=12,
-        steps=100,
-        batch=256,
-        progress=False,
-    )
-    return model, transcoders, cut
+    return stories_case(shared_data)
 
 
 def test_sums_hold_on_a_real_llama(stories):

@@ -42,8 +42,9 @@ from circuit_toolkit.models import LOGITS, Batch, Model
 from circuit_toolkit.models.model import token_mask
 from circuit_toolkit.sites import Site
 
-ROWS = 512  # targets in one walk at most, and between two rankings of the features that are left
+ROWS = 256  # targets in one walk at most, and between two rankings of the features that are left
 NUMBERS = 2**24  # of one gradient in memory
+CANCELLED = 0.01  # share of its absolute terms below which a sum counts as this share of them
 MAX_INPUTS = 4096  # edges into a node that are kept, the strongest: memory does not grow with more
 
 
@@ -54,7 +55,7 @@ class PromptGraph:
     `adjacency` (N, N) holds in row i what enters node i; `weights` (N,) what a target counts, 0 for
     all else. `value` and `bias` (N,) are the pre-activation (or logit) of nodes with a row, and
     what of it no node adds. `largest_error` is by how much a sum misses its value at most, as a
-    share of it; `left_out` the largest share of what enters a node that was not kept. `active` are
+    share of it (or of a hundredth of its absolute terms, if that is more); `left_out` the largest share of what enters a node that was not kept. `active` are
     all features that are active, with a row or not.
     """
 
@@ -339,7 +340,8 @@ class _Rows:
         total = row.double().sum(1) + bias
         value = value.double()
         self.bias[nodes], self.value[nodes] = bias.cpu().numpy(), value.cpu().numpy()
-        off = (total - value).abs() / value.abs().clamp(min=1e-30)
+        terms = row.abs().double().sum(1) + bias.abs()  # which may nearly cancel
+        off = (total - value).abs() / value.abs().maximum(CANCELLED * terms)
         self.largest_error = max(self.largest_error, float(off.max()))
         self.parts.append(self._sparse(row))
         self.nodes = np.append(self.nodes, nodes)

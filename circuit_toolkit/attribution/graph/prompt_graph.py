@@ -95,8 +95,8 @@ def attribution_graph(
         logit. `score` of a node: its share of all influence on the targets. What MLPs write at the
         beginning-of-sequence token is the same for every prompt and counts as a bias.
         `evidence["attribution"]` has the replacement and completeness scores of the graph before
-        pruning, as published, and `largest_error`, by which share of it a sum misses the value of
-        its node at most.
+        pruning, as published, and `largest_error`: by which share of its value a sum misses it at
+        most (of a hundredth of its absolute terms, where these cancel to less).
 
     Raises
     ------
