@@ -321,6 +321,10 @@ class Explorer(CircuitPanel):
         if not self.selected or self.circuit is None:
             self._say(_CLICK, self.feature, "quiet")
             return
+        if members := self.circuit.groups.get(self.selected):
+            said = f"The supernode “{self.selected}”: {', '.join(members)}."
+            self._say(said, self.feature, "quiet")
+            return
         row = self.circuit.nodes[self.circuit.ids().index(self.selected)]
         if row["site"] == TOKEN:
             said = f"The word “{row['label']}”, token {row['position']} of the prompt."

@@ -30,14 +30,15 @@ class GraphWidget(anywidget.AnyWidget):
     circuit : Circuit or None
         Assigning it redraws in place; the vis-network script is sent once, with the widget.
     selected : str
-        Id of the node that was clicked, or the empty string. Assigning it selects in the browser.
+        Id of the node that was clicked, name of the supernode, or the empty string. Assigning it
+        selects in the browser.
     hovered : str
         Id of the node under the pointer, or the empty string.
 
     Raises
     ------
     InputError
-        If `selected` is set to an id that the circuit does not have.
+        If `selected` is set to what is neither a node nor a supernode of the circuit.
     """
 
     circuit = traitlets.Instance(Circuit, allow_none=True)
@@ -80,7 +81,7 @@ class GraphWidget(anywidget.AnyWidget):
 
 
 def _ids(circuit: Any) -> list[str]:
-    return circuit.ids() if circuit else []
+    return [*circuit.ids(), *circuit.groups] if circuit else []
 
 
 @cache

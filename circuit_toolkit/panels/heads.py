@@ -247,7 +247,7 @@ class HeadExplorer(CircuitPanel):
 
     def _from_graph(self, change: Any) -> None:
         """Select what was clicked in the graph."""
-        if not change.new or self.circuit is None:
+        if not change.new or self.circuit is None or change.new in self.circuit.groups:
             return
         node = self.circuit.nodes[self.circuit.ids().index(change.new)]
         if node["site"] != TARGET:

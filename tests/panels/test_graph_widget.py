@@ -9,7 +9,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.panels.graph_widget import GraphWidget
 from circuit_toolkit.views.colours import NEGATIVE, POSITIVE
 from circuit_toolkit.views.graph.svg import graph_svg
-from tests.circuit.made_up import SITES, made_up_circuit
+from tests.circuit.made_up import SITES, made_up_attribution, made_up_circuit
 
 # What anywidget gives a widget's module: a model with get, set, save_changes, on and off.
 HOST = """
@@ -58,7 +58,7 @@ def opened(page):
     assert not errors
 
 
-def spot(page, circuit, row):
+def spot(page, name):
     """Where a node stands in the browser's window, from its place in the scene."""
     # the scene is centred in the canvas and scaled to its width: see `fit` in graph.js
     return page.evaluate(
@@ -69,7 +69,7 @@ def spot(page, circuit, row):
             return { x: box.x + box.width / 2 + (node.x - scene.width / 2) * scale,
                      y: box.y + box.height / 2 + (node.y - scene.height / 2) * scale };
         }""",
-        [circuit.ids()[row]],
+        [name],
     )
 
 
@@ -79,7 +79,7 @@ def test_a_click_selects_and_the_card_tells(opened):
     circuit = replace(plain, settings={**plain.settings, "scope": "dataset"})
     page = opened(GraphWidget(circuit))
     for row in (3, 20, len(circuit.nodes) - 1):
-        at = spot(page, circuit, row)
+        at = spot(page, circuit.ids()[row])
         page.mouse.move(at["x"], at["y"])
         page.wait_for_timeout(80)
         assert page.evaluate("state.hovered") == circuit.ids()[row]
@@ -118,7 +118,7 @@ def test_selecting_from_python_shows_and_labels_stay_text(opened):
     page.evaluate("id => model.set('selected', id)", circuit.ids()[0])
     page.wait_for_timeout(100)
     assert page.locator("canvas").screenshot() != before
-    at = spot(page, circuit, 0)
+    at = spot(page, circuit.ids()[0])
     page.mouse.move(at["x"], at["y"])
     page.wait_for_timeout(80)
     assert "<img" in page.locator(".ct-card .ct-name").inner_text()
@@ -182,7 +182,7 @@ def test_a_new_circuit_forgets_what_was_hovered(opened):
     circuit = made_up_circuit(12, 20)
     page = opened(GraphWidget(circuit))
     fresh = page.locator("canvas").screenshot()
-    at = spot(page, circuit, 3)
+    at = spot(page, circuit.ids()[3])
     page.mouse.move(at["x"], at["y"])
     page.wait_for_timeout(80)
     assert page.locator(".ct-card").is_visible()
@@ -243,3 +243,36 @@ def test_an_exported_notebook_shows_a_still_picture():
     data, _ = made_up_circuit().show()._repr_mimebundle_()
     assert data["image/svg+xml"].startswith("<svg")
     assert "application/vnd.jupyter.widget-view+json" in data
+
+
+@pytest.mark.browser
+def test_a_supernode_can_be_clicked_and_its_card_lists_the_members(opened):
+    circuit = made_up_circuit()
+    members = circuit.ids()[3:6]
+    widget = GraphWidget(circuit.group("names", members))
+    page = opened(widget)
+    at = spot(page, "names")
+    page.mouse.move(at["x"], at["y"])
+    page.wait_for_timeout(80)
+    told = page.locator(".ct-card").inner_text()
+    assert "supernode of 3" in told
+    assert all(label in told for label in circuit.nodes["label"][3:6])
+    page.mouse.click(at["x"], at["y"])
+    widget.selected = page.evaluate("state.selected")  # as the browser would set it
+    assert widget.selected == "names"
+    widget.circuit = circuit
+    assert widget.selected == ""
+
+
+@pytest.mark.browser
+def test_the_live_graph_of_a_prompt_tells_where_a_feature_is_active(opened):
+    circuit = made_up_attribution()
+    page = opened(GraphWidget(circuit))
+    feature = next(i for i in circuit.ids() if "hook_normalized" in i and not i.endswith("@1"))
+    page.set_viewport_size({"width": 1200, "height": 1200})  # all of the canvas
+    at = spot(page, feature)
+    page.mouse.move(at["x"], at["y"])
+    page.wait_for_timeout(80)
+    assert page.evaluate("state.hovered") == feature
+    told = page.locator(".ct-card").inner_text()
+    assert "active at 2 tokens: " in told and "When 0.25" in told

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from circuit_toolkit.arguments import expect
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.views.graph.scene import scene_of
+from circuit_toolkit.views.graph.svg import still
 from circuit_toolkit.views.rendering import environment
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def pyvis_network(circuit: Circuit) -> Network:
 
     scene = scene_of(circuit)
     network: Any = Network(directed=True, cdn_resources="in_line")
+    scene["svg"] = still(scene)  # what the page saves
     nodes = scene.pop("nodes")
     ids = [node["id"] for node in nodes]
     for node in nodes:

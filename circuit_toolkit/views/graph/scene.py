@@ -131,6 +131,7 @@ def _by_token(drawing: Drawing) -> dict[str, Any]:
         "bands": bands,
         "words": words,
         "tokens": tokens,
+        "spaced": not any(" " in token for token in tokens),  # words, rather than parts of a text
         "width": round(place.width, 1),
         "height": round(place.height, 1),
     }
@@ -157,8 +158,8 @@ def _nodes(
                 "feature": index,
                 "activation": round(activation, 4),
                 "score": round(score, 4),
-                "x": round(float(x[i]), 1),
-                "y": round(float(y[i]), 1),
+                "x": round(float(x[i])),  # whole, as vis-network makes them
+                "y": round(float(y[i])),
                 "size": round(float(size[i]), 1),
             }
         )

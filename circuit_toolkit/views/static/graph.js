@@ -321,5 +321,5 @@ function drawCircuit(vis, root, first, hooks = {}) {
   const observer = new ResizeObserver(() => { if (!touched) fit(); });
   observer.observe(root);
   update(first);
-  return { update, select, button, network, canvas, drawn: () => scene, destroy() { observer.disconnect(); network.destroy(); } };
+  return { update, select, button, network, canvas, drawn: () => scene, selected: () => selected, destroy() { observer.disconnect(); network.destroy(); } };
 }

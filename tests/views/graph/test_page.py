@@ -1,10 +1,12 @@
 import re
+import struct
+from xml.etree import ElementTree
 
 import pytest
 
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.views.graph.page import graph_page, pyvis_network
-from tests.circuit.made_up import made_up_circuit
+from tests.circuit.made_up import PROMPT, made_up_attribution, made_up_circuit
 
 EVIL = '</script><script>window.evil=1</script><img src=x onerror="window.evil=1">'
 
@@ -22,7 +24,7 @@ def opened(page, tmp_path):
         page.goto(path.as_uri())
         page.wait_for_function("window.circuitView")
         page.wait_for_timeout(200)  # a frame of the canvas
-        assert asked == [path.as_uri()]
+        assert set(asked) == {path.as_uri()}
         return page
 
     yield open_
@@ -112,3 +114,118 @@ def test_pyvis_holds_the_whole_circuit():
     network = pyvis_network(circuit)
     assert network.get_nodes() == circuit.ids()
     assert len(network.get_edges()) == len(circuit.edges)
+
+
+def walk(page, *keys):
+    """Press keys on the graph; return which node is then chosen."""
+    page.locator(".ct-canvas").focus()
+    for key in keys:
+        page.keyboard.press(key)
+    return page.evaluate("circuitView.selected()")
+
+
+@pytest.mark.browser
+def test_keys_walk_the_graph_and_the_page_tells_what_is_known(opened):
+    circuit = made_up_attribution()
+    page, ids, edges = opened(circuit), circuit.ids(), circuit.edges
+    details = page.locator("#details")
+    assert details.is_hidden()
+    assert walk(page, "ArrowUp") == ids[-1], "the target first"
+    into = edges[edges["target"] == len(ids) - 1]
+    strongest = int(into["source"][into["score"].argmax()])
+    assert walk(page, "ArrowDown") == ids[strongest]
+    told = details.inner_text()
+    node = circuit.nodes[strongest]
+    assert ids[strongest] in told and f"activation {float(node['activation']):.3g}" in told
+    assert f"influence {round(float(node['score']), 4):.3g}" in told
+    for word in PROMPT:
+        assert word in page.locator(".ct-prompt").inner_text()
+    active = circuit.settings["activations"][ids[strongest].rpartition("@")[0]]
+    shaded = page.locator(".ct-prompt span[title]").all_inner_texts()
+    assert shaded == [PROMPT[int(at)] for at in sorted(active, key=int)]
+    own = page.locator(".ct-prompt .ct-here")
+    assert own.inner_text() == PROMPT[int(node["position"])]
+    out = edges[edges["source"] == strongest]
+    assert f"drives {len(out)}" in told
+    page.locator("#details button.ct-line").last.press("Enter")  # reached by the tab key too
+    assert page.evaluate("circuitView.selected()") != ids[strongest]
+    assert walk(page, "Escape") == "" and details.is_hidden()
+
+
+@pytest.mark.browser
+def test_inputs_and_outputs_are_told_strongest_first_with_their_weights(opened):
+    circuit = made_up_attribution()
+    page, ids = opened(circuit), circuit.ids()
+    walk(page, "ArrowUp")
+    edges = circuit.edge_table()
+    wanted = edges[edges["target"] == ids[-1]]
+    rows = page.locator("#details button.ct-line")
+    assert [row.get_attribute("title") for row in rows.all()] == wanted["source"].tolist()
+    first = rows.first.locator("b").inner_text()
+    assert float(first.replace("−", "-")) == pytest.approx(wanted["weight"].iloc[0], rel=0.05)
+
+
+@pytest.mark.browser
+def test_a_click_on_a_supernode_lists_its_members(opened):
+    circuit = made_up_attribution()
+    members = [i for i in circuit.ids() if "hook_normalized" in i][:3]
+    page = opened(circuit.group("names", members))
+    page.set_viewport_size({"width": 1280, "height": 1400})  # all of the canvas
+    page.wait_for_timeout(200)
+    assert page.evaluate("circuitView.network.body.nodeIndices").count("names") == 1
+    at = page.evaluate(
+        "() => { const n = circuitView.network, b = document.querySelector('canvas')"
+        ".getBoundingClientRect(), p = n.canvasToDOM(n.getPosition('names'));"
+        "return [b.x + p.x, b.y + p.y]; }"
+    )
+    page.mouse.click(*at)
+    assert page.locator("#details .ct-member code").all_inner_texts() == members
+    assert "supernode of 3" in page.locator("#details").inner_text()
+
+
+@pytest.mark.browser
+def test_text_of_others_stays_text_where_details_are_told(opened):
+    circuit = made_up_attribution(8, 16, tokens=["<s>", EVIL, "to"], layers=2, targets=(EVIL,))
+    nodes = circuit.nodes.copy()
+    nodes["label"] = EVIL
+    circuit = Circuit(nodes, circuit.edges, circuit.settings, circuit.evidence)
+    features = [i for i in circuit.ids() if "hook_normalized" in i]
+    for drawn in (circuit, circuit.group(EVIL, features[:3])):
+        page = opened(drawn)
+        for _ in nodes:
+            walk(page, "ArrowRight")
+        assert EVIL.strip() in page.locator("#details").inner_text()
+        assert page.locator("img").count() == 0 and page.evaluate("window.evil") is None
+
+
+NAME = "When Mary and John went to the store John gave a drink to Ma."  # of the title
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def saved(page, kind):
+    with page.expect_download() as download:
+        page.get_by_role("button", name=kind, exact=True).click()
+    assert download.value.suggested_filename == NAME + kind.lower()
+    return download.value.path()
+
+
+@pytest.mark.browser
+def test_the_page_saves_what_is_drawn(page, tmp_path):
+    circuit = made_up_attribution()
+    page.goto(circuit.to_html(tmp_path / "circuit.html").as_uri())
+    page.wait_for_function("window.circuitView")
+    still = ElementTree.fromstring(str(circuit.to_svg()))
+    root = ElementTree.fromstring(saved(page, "SVG").read_text("utf-8"))
+    assert [part.tag for part in root.iter()] == [part.tag for part in still.iter()]
+    drawn, wanted = ([line.get("d") for line in each.iter(f"{SVG}path")] for each in (root, still))
+    assert drawn == wanted
+    width, height = (round(2 * float(x)) for x in still.get("viewBox").split()[2:])
+    data = saved(page, "PNG").read_bytes()
+    assert struct.unpack(">II", data[16:24]) == (width, height) and len(data) > 50_000
+    page.evaluate("id => circuitView.network.moveNode(id, 500, 40)", circuit.ids()[-1])
+    root = ElementTree.fromstring(saved(page, "SVG").read_text("utf-8"))
+    at = [group.get("transform") for group in root.iter(f"{SVG}g") if group.get("class") == "node"]
+    assert [place is None for place in at] == [True] * (len(at) - 1) + [False]
+    ends = [line.get("d").split()[-2:] for line in root.iter(f"{SVG}path")]
+    into = (circuit.edges["target"] == len(circuit.nodes) - 1).sum()
+    assert sum(end == ["500", "40"] for end in ends) == into
