@@ -17,6 +17,8 @@ __getattr__, __dir__, __all__ = lazy(
 display.register(
     "Circuit",
     html="circuit_toolkit.views.graph.page:graph_page",
+    svg="circuit_toolkit.views.graph.svg:graph_svg",
+    png="circuit_toolkit.views.graph.svg:graph_png",
     live="circuit_toolkit.panels.graph_widget:GraphWidget",
 )
 display.register(

@@ -33,7 +33,7 @@ from circuit_toolkit.circuit.tables import (
 )
 from circuit_toolkit.display import draw
 from circuit_toolkit.errors import FileFormatError, InputError
-from circuit_toolkit.files.documents import plain, write_text
+from circuit_toolkit.files.documents import plain, write_file, write_text
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -538,6 +538,44 @@ class Circuit:
         """
         page = draw(self, "html")
         return page if path is None else write_text(path, page)
+
+    def to_svg(self, path: str | Path | None = None) -> str | Path:
+        """Draw the circuit as a still picture, as `to_html` first shows it.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Where to write it.
+
+        Returns
+        -------
+        str or Path
+            The SVG, or with `path` the file.
+        """
+        picture = draw(self, "svg")
+        return picture if path is None else write_text(path, picture)
+
+    def to_png(self, path: str | Path, scale: float = 2) -> Path:
+        """Draw the circuit as a still picture in pixels: what `to_svg` draws.
+
+        Parameters
+        ----------
+        path : str or Path
+            Where to write it.
+        scale : float, default 2
+            Pixels per CSS pixel, in (0, 8]; 2 is what print and dense screens want.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        InputError
+            If the scale is out of range, or this machine has none of the fonts to write with.
+        """
+        pixels = draw(self, "png", number(scale, "scale", 0, 8, open_low=True))
+        return write_file(path, lambda part: part.write_bytes(pixels))
 
     def show(self) -> Any:
         """Draw the circuit as a live graph in a notebook.
