@@ -55,8 +55,9 @@ class PromptGraph:
     `adjacency` (N, N) holds in row i what enters node i; `weights` (N,) what a target counts, 0 for
     all else. `value` and `bias` (N,) are the pre-activation (or logit) of nodes with a row, and
     what of it no node adds. `largest_error` is by how much a sum misses its value at most, as a
-    share of it (or of a hundredth of its absolute terms, if that is more); `left_out` the largest share of what enters a node that was not kept. `active` are
-    all features that are active, with a row or not.
+    share of it (or of a hundredth of its absolute terms, if that is more); `left_out` the largest
+    share of what enters a node that was not kept. `active` are all features that are active, with
+    a row or not. `targets` are what the last nodes stand for.
     """
 
     nodes: np.ndarray
@@ -68,6 +69,7 @@ class PromptGraph:
     largest_error: float
     left_out: float
     active: np.ndarray
+    targets: Sequence[Target]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +128,7 @@ def attribute(
         len(wanted),
         TARGET,
         label=[each.label for each in wanted],
-        index=[each.tokens[0] if each.is_token else 0 for each in wanted],
+        index=[each.index for each in wanted],
         activation=rows.value[n_columns:],
     )
     nodes = np.concatenate([sources, ends])
@@ -141,6 +143,7 @@ def attribute(
         rows.largest_error,
         rows.left_out,
         sources[active],
+        wanted,
     )
 
 

@@ -329,7 +329,9 @@ def _circuit(
     is_token, is_error = kind == TOKEN, kind == "error"
     scores = graph_scores(graph.adjacency, graph.weights, is_token, is_error)
     always = is_token | (kind == TARGET)
-    kept = pruned(graph.adjacency, graph.weights, always, graph.has_row, node_share, edge_share)
+    # In a difference, what comes before the first other token is the same: nothing enters it.
+    has_inputs = graph.has_row & (np.diff(graph.adjacency.indptr) > 0)
+    kept = pruned(graph.adjacency, graph.weights, always, has_inputs, node_share, edge_share)
     nodes = graph.nodes[kept.nodes].copy()
     whole = kept.influence.sum()
     nodes["score"] = kept.influence[kept.nodes] / (whole if whole > 0 else 1)
@@ -359,10 +361,11 @@ def _circuit(
         {
             **settings,
             "target": nodes["label"][nodes["kind"] == TARGET].tolist(),
+            "directions": _directions(graph, settings["scope"]),
             "probabilities": graph.weights[kind == TARGET].tolist(),
             "n_active": len(graph.active),
             "n_attributed": int((kind == "feature").sum()),
-            "left_out": graph.left_out,
+            "left_out": round(graph.left_out, 6),
             "activations": activations,
         },
         {
@@ -373,3 +376,10 @@ def _circuit(
             }
         },
     )
+
+
+def _directions(graph: PromptGraph, scope: str) -> list[list[list[float]]] | None:
+    """Return tokens and factors of each target; of a mean over prompts there are none to tell."""
+    if scope != "prompt":
+        return None
+    return [[[*each.tokens], [*each.factors]] for each in graph.targets]

@@ -82,8 +82,8 @@ def pruned(
 
 
 def _threshold(values: np.ndarray, share: float) -> float:
-    """Return the smallest of the fewest values that have a share of their sum."""
-    if not len(values):
+    """Return the smallest of the fewest values that have a share of their sum; of 1 all have it."""
+    if not len(values) or share == 1:
         return 0.0
     ordered = np.sort(values)[::-1]
     total = np.cumsum(ordered, dtype=float)

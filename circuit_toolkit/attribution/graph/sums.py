@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from circuit_toolkit.attribution.graph.engine import PromptGraph
+from circuit_toolkit.attribution.graph.targets import Target
 from circuit_toolkit.circuit.tables import NODE, TARGET, TOKEN, depths
 
 
@@ -25,6 +26,7 @@ class GraphSum:
         self.adjacency = sp.csr_array((0, 0))
         self.active: dict[tuple, float] = {}
         self.largest_error = self.left_out = 0.0
+        self.targets: Sequence[Target] = ()
 
     def add(self, graph: PromptGraph, factor: float, places: Sequence[str] | None = None) -> None:
         """Add a graph; `places` names each of its tokens, else they stay as they are numbered."""
@@ -52,6 +54,7 @@ class GraphSum:
             self.active[key] = self.active.get(key, 0.0) + factor * node[4]
         self.largest_error = max(self.largest_error, graph.largest_error)
         self.left_out = max(self.left_out, graph.left_out)
+        self.targets = self.targets or graph.targets
 
     def _row(self, key: tuple, label: str) -> int:
         """Return the row of a node, a new one where it was not there."""
@@ -68,6 +71,7 @@ class GraphSum:
         order = np.argsort(depths(nodes["site"]), kind="stable")
         active = [(*key, value, 0.0, "") for key, value in self.active.items()]
         nodes = nodes[order]
+        nodes["index"][-len(self.targets) :] = [each.index for each in self.targets]
         return PromptGraph(
             nodes,
             sp.csr_array(self.adjacency[order][:, order]),
@@ -78,6 +82,7 @@ class GraphSum:
             self.largest_error,
             self.left_out,
             np.array(active, NODE),
+            self.targets,
         )
 
 

@@ -32,6 +32,11 @@ class Target:
         """Whether it is the logit of one token."""
         return len(self.tokens) == 1 and self.factors == [1.0]
 
+    @property
+    def index(self) -> int:
+        """Number of the token in the vocabulary; 0 of a direction."""
+        return self.tokens[0] if self.is_token else 0
+
 
 Targets = str | int | Mapping[Any, float] | Sequence[Any] | None
 
