@@ -10,11 +10,12 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import STATUS, UNKNOWN, depths
 
 GROUP = "supernode"  # a kind that only pictures have
+EDGES = 1000  # more cannot be told apart, and make a picture slow
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """A circuit with each group as one node."""
+    """A circuit with each group as one node, and of very many edges the strongest."""
 
     circuit: Circuit
     nodes: np.ndarray  # (n,) NODE, in order of computation; a supernode's numbers are sums
@@ -22,6 +23,7 @@ class Drawing:
     ids: list[str]
     rows: list[list[int]]  # of the circuit's nodes behind each: one, or the members of a group
     depth: np.ndarray  # (n,) rank of the site
+    left_out: int = 0  # edges
 
 
 def drawing_of(circuit: Circuit) -> Drawing:
@@ -40,7 +42,10 @@ def drawing_of(circuit: Circuit) -> Drawing:
     for i, behind in enumerate(rows):
         item[behind] = i
     names = [name for name, _, _ in items]
-    return Drawing(circuit, nodes, _summed(circuit.edges, item), names, rows, depths(nodes["site"]))
+    edges = _summed(circuit.edges, item)
+    drawn = _strongest(edges)
+    left_out = len(edges) - len(drawn)
+    return Drawing(circuit, nodes, drawn, names, rows, depths(nodes["site"]), left_out)
 
 
 def _middle(rows: list[int], depth: np.ndarray) -> int:
@@ -76,3 +81,15 @@ def _summed(edges: np.ndarray, item: np.ndarray) -> np.ndarray:
         said = set(edges["status"][pair == i].tolist())
         summed["status"][i] = said.pop() if len(said) == 1 else STATUS[0]
     return summed[np.argsort(first, kind="stable")]
+
+
+def _strongest(edges: np.ndarray) -> np.ndarray:
+    """Keep the highest scores, and the best edge into and out of each node."""
+    if len(edges) <= EDGES:
+        return edges
+    keep = np.zeros(len(edges), bool)
+    order = np.argsort(-edges["score"], kind="stable")
+    keep[order[:EDGES]] = True
+    for end in ("source", "target"):
+        keep[order[np.unique(edges[end][order], return_index=True)[1]]] = True
+    return edges[keep]

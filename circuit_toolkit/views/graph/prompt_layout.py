@@ -13,14 +13,17 @@ from circuit_toolkit.circuit.tables import TARGET, TOKEN
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.graph.drawing import GROUP, Drawing
 
-WIDTH = 1120.0  # px: what a notebook cell shows without scaling
+# px of width: the first is what a notebook cell shows without scaling, the others are for graphs
+# that would be taller than wide
+WIDTHS = (1120.0, 1280.0, 1440.0, 1600.0)
 SIDE = 44.0  # px to the left, for the names of layers
 LINE, GAP = 46.0, 16.0  # px of height for a line of nodes with their labels, and between rows
-WORDS = 46.0  # px of height for the words
+WORDS = 18.0  # px from the lowest row to the middle of words, and from there to the border
 LETTER = 6.1  # px, mean width at the size that labels are drawn
 WANTED = {"error": 22.0, TOKEN: 0.0}  # px of width for a node; others want that of `#12345`
 LONGEST = 12  # letters of a word below the graph
 RUN = 3  # tokens with nothing above them that are shown side by side
+TURNED = 22.0  # px of width for a word that stands upright
 STEP = 8.0  # px by which columns are widened in turn
 SWEEPS = 4
 Cell = tuple[int, int]  # token, row
@@ -33,6 +36,7 @@ class Column:
     first: int  # number of the token
     count: int
     width: float
+    turned: bool  # its word stands upright, since it is narrow
     left: float = 0.0
 
 
@@ -84,22 +88,27 @@ def laid_out_by_token(drawing: Drawing) -> PromptLayout:
     for i, kind in enumerate(kinds):
         if kind not in (TOKEN, TARGET):
             cells.setdefault((int(token[i]), int(row[i])), []).append(i)
-    columns = _columns(drawing, token, {cell: need[nodes] for cell, nodes in cells.items()})
-    width = columns[-1].left + columns[-1].width
-    at = {column.first: column for column in columns}
-
-    lines = {cell: _lines(need[nodes], at[cell[0]].width) for cell, nodes in cells.items()}
+    words = [word_of(str(word)) for word in drawing.circuit.settings["tokens"]]
+    needs = {cell: need[nodes] for cell, nodes in cells.items()}
     ends = np.flatnonzero(np.array(kinds) == TARGET)
-    lines[-1, len(names) - 1] = _lines(need[ends], width - SIDE)
-    tall = np.ones(len(names), int)  # (rows,) lines in each
-    for (_, r), count in lines.items():
-        tall[r] = max(tall[r], count)
-    heights = np.r_[WORDS, tall[1:] * LINE + GAP]  # (rows,)
+    for most in WIDTHS:
+        columns = _columns(words, set(token.tolist()), needs, most)
+        width = columns[-1].left + columns[-1].width
+        at = {column.first: column for column in columns}
+        lines = {cell: _lines(each, at[cell[0]].width) for cell, each in needs.items()}
+        lines[-1, len(names) - 1] = _lines(need[ends], width - SIDE)
+        tall = np.ones(len(names), int)  # (rows,) lines in each
+        for (_, r), count in lines.items():
+            tall[r] = max(tall[r], count)
+        upright = [LETTER * len(words[column.first]) for column in columns if column.turned]
+        heights = np.r_[2 * WORDS + max(upright, default=0), tall[1:] * LINE + GAP]  # (rows,)
+        if heights.sum() <= width:
+            break
     bottom = heights[::-1].cumsum()[::-1]
     rows = list(zip(names, (bottom - heights).tolist(), bottom.tolist(), strict=True))
 
     x = np.array([at[t].left + at[t].width / 2 for t in token.tolist()])  # (n,)
-    y = (bottom - heights / 2)[row]
+    y = (bottom - heights + WORDS)[row]
     for _ in range(SWEEPS):
         towards = _mean_of_neighbours(drawing, x)
         for cell, nodes in cells.items():
@@ -171,25 +180,47 @@ def _layer(site: str) -> float:
     return {TOKEN: -1.0, TARGET: np.inf}.get(site) or float(Site.parse(site).layer)
 
 
-def _columns(drawing: Drawing, token: np.ndarray, needs: dict[Cell, np.ndarray]) -> list[Column]:
+def _columns(
+    words: list[str], used: set[int], needs: dict[Cell, np.ndarray], most: float
+) -> list[Column]:
     """Return the tokens that are shown, as wide as what stands above them, and runs left out."""
-    words = [word_of(str(token)) for token in drawing.circuit.settings["tokens"]]
+    for turned in (False, True):  # where space is scarce, words with nothing above them turn
+        columns = _fitted(_shown(words, used, needs, turned), needs, most)
+        width = {column.first: column.width for column in columns}
+        if all(_lines(need, width[at]) == 1 for (at, _), need in needs.items()):
+            break
+    left = SIDE
+    for i, column in enumerate(columns):
+        columns[i] = replace(column, left=left)
+        left += column.width
+    return columns
+
+
+def _shown(
+    words: list[str], used: set[int], needs: dict[Cell, np.ndarray], turned: bool
+) -> list[Column]:
+    """Return columns of the least width; of `used` tokens all are shown."""
     widest: dict[int, float] = {}
     for (at, _), need in needs.items():
-        widest[at] = max(widest.get(at, 0), need.max() + 10)
-    used, columns, skipped = {*token.tolist(), len(words) - 1}, [], 0
-    for i, word in enumerate(words):
-        if skipped:
-            skipped -= 1
-            continue
-        gap = next((k for k in range(i, len(words)) if k in used), len(words)) - i
+        widest[at] = max(widest.get(at, 0.0), float(need.max()) + 10)
+    columns, i, end = [], 0, len(words)
+    while i < end:
+        gap = next((k for k in range(i, end - 1) if k in used), end - 1) - i
         if gap > RUN:
-            columns.append(Column(i, gap, 40.0))
-            skipped = gap - 1
-        else:
-            columns.append(Column(i, 1, max(LETTER * len(word) + 14, widest.get(i, 0), 26.0)))
+            columns.append(Column(i, gap, TURNED if turned else 40.0, turned))
+            i += gap
+            continue
+        wide = max(LETTER * len(words[i]) + 14, widest.get(i, 0.0))
+        narrow = turned and i not in widest
+        columns.append(Column(i, 1, TURNED if narrow else wide, narrow))
+        i += 1
+    return columns
+
+
+def _fitted(columns: list[Column], needs: dict[Cell, np.ndarray], most: float) -> list[Column]:
+    """Widen columns up to a width of the picture, first where cells take several lines."""
     width = {column.first: column.width for column in columns}
-    spare = WIDTH - SIDE - sum(width.values())
+    spare, live = most - SIDE - sum(width.values()), {at for at, _ in needs}
     while spare >= STEP:  # the fullest cell gets more width, which saves a line of its row
         lines = {cell: _lines(need, width[cell[0]]) for cell, need in needs.items()}
         if max(lines.values(), default=1) == 1:
@@ -197,14 +228,11 @@ def _columns(drawing: Drawing, token: np.ndarray, needs: dict[Cell, np.ndarray])
         fullest = max(lines, key=lambda cell: (lines[cell], needs[cell].sum()))
         width[fullest[0]] += STEP
         spare -= STEP
-    live = sum(width[at] for at in widest)
-    grown = 1 + min(max(spare, 0) / live, 0.8) if live else 1.0
-    left = SIDE
-    for i, column in enumerate(columns):
-        wide = width[column.first] * (grown if column.first in widest else 1.0)
-        columns[i] = replace(column, width=wide, left=left)
-        left += wide
-    return columns
+    grown = 1 + min(max(spare, 0) / sum(width[at] for at in live), 0.8) if live else 1.0
+    return [
+        replace(column, width=width[column.first] * (grown if column.first in live else 1.0))
+        for column in columns
+    ]
 
 
 def _lines(need: np.ndarray, width: float) -> int:

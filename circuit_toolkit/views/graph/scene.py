@@ -28,6 +28,7 @@ from circuit_toolkit.views.graph.drawing import GROUP, Drawing, drawing_of
 from circuit_toolkit.views.graph.header import header, shorten
 from circuit_toolkit.views.graph.layout import laid_out
 from circuit_toolkit.views.graph.prompt_layout import (
+    WORDS,
     PromptLayout,
     is_one_prompt,
     laid_out_by_token,
@@ -39,6 +40,7 @@ RADIUS = (5.0, 15.0)  # px
 SMALL = (4.5, 11.0)  # px, where a prompt has many nodes
 STROKE = (0.8, 5.0)  # px
 STACKED, BOW = 30.0, 26.0  # px: edges that are so upright bend so far aside
+TURN = 9.0  # px from the dot of a word to the word, where it stands upright
 LETTER = 6.1  # px, mean width at the size that labels are drawn
 SHAPES = {"resid": "dot", "embed": "dot", "attn": "diamond", "head": "diamond", "mlp": "square"}
 
@@ -48,7 +50,10 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
     drawing = drawing_of(circuit)
     by_token = is_one_prompt(drawing)
     picture = _by_token(without_idle_words(drawing)) if by_token else _by_site(drawing)
-    return {"words": []} | picture | {"upwards": by_token, "header": header(circuit)}
+    told = header(circuit)
+    if drawing.left_out:
+        told["size"] += f", of which the {len(drawing.edges)} strongest are drawn"
+    return {"words": []} | picture | {"upwards": by_token, "header": told}
 
 
 def _by_site(drawing: Drawing) -> dict[str, Any]:
@@ -92,14 +97,17 @@ def _by_token(drawing: Drawing) -> dict[str, Any]:
     tokens, active = settings["tokens"], settings.get("activations") or {}
     colours = [MUTED, *site_colours(len(place.rows) - 2), INK]
     nodes = _nodes(drawing, place.x, place.y, SMALL)
-    chances = _chances(drawing)
+    chances, upright = _chances(drawing), {each.first for each in place.columns if each.turned}
+    boxed = {int(node["position"]) for node in nodes if node["kind"] == TOKEN} - upright
     for i, node in enumerate(nodes):
         row, room = int(place.row[i]), float(place.room[i])
-        node["label"] = shorten(node["name"] or f"#{node['feature']}", max(int(room / LETTER), 2))
+        name = word_of(node["name"]) if node["kind"] == TOKEN else node["name"]
+        node["label"] = shorten(name or f"#{node['feature']}", max(int(room / LETTER), 2))
         node |= {"color": colours[row], "shape": "dot"}
         if node["kind"] == TOKEN:
-            box = {"color": WASH, "border": RULE, "ink": INK, "label": word_of(node["name"])}
-            node |= {"shape": "box", **box}
+            box = {"shape": "box", "color": WASH, "border": RULE, "ink": INK}
+            dot = {"shape": "dot", "color": GREY, "label": " ", "size": 4.0}  # its word is below
+            node |= dot if int(node["position"]) in upright else box
         elif node["kind"] == TARGET:
             name = shorten(node["name"] or TARGET, 40) + chances.get(i, "")
             node |= {"shape": "box", "label": name, "ink": PAPER}
@@ -110,14 +118,15 @@ def _by_token(drawing: Drawing) -> dict[str, Any]:
         site = drawing.nodes["site"][i]
         if found := active.get(f"{site}/{node['feature']}"):
             node["active"] = {at: round(value, 3) for at, value in found.items()}
-    chips = {int(node["position"]) for node in nodes if node["kind"] == TOKEN}
     words = [
         {
             "word": word_of(tokens[each.first]) if each.count == 1 else f"… {each.count} …",
+            "y": round(place.rows[0][1] + WORDS + TURN * each.turned, 1),
             "x": round(each.left + each.width / 2, 1),
             "left": round(each.left, 1),
             "right": round(each.left + each.width, 1),
-            "boxed": each.first in chips and each.count == 1,
+            "turned": each.turned,
+            "boxed": each.first in boxed,
         }
         for each in place.columns
     ]

@@ -186,12 +186,18 @@ function drawCircuit(vis, root, first, hooks = {}) {
       ctx.fillStyle = shade(i + 1);
       ctx.fillRect(left, band.top, width, band.bottom - band.top);
     });
-    ctx.textAlign = "center";
     ctx.textBaseline = "middle";
     ctx.font = `12px ${FONT}`;
-    ctx.fillStyle = COLOURS.FAINT;
-    const [words] = scene.bands;
-    for (const { word, x, boxed } of scene.words) if (!boxed) ctx.fillText(word, x, (words.top + words.bottom) / 2);
+    for (const { word, x, y, turned, boxed } of scene.words) {
+      if (boxed) continue;  // is a node
+      ctx.save();
+      ctx.translate(x, y);
+      if (turned) ctx.rotate(-Math.PI / 2);
+      ctx.textAlign = turned ? "right" : "center";
+      ctx.fillStyle = turned ? COLOURS.MUTED : COLOURS.FAINT;
+      ctx.fillText(word, 0, 0);
+      ctx.restore();
+    }
   }
 
   function layers(ctx) {  // their names stay at the left of the view

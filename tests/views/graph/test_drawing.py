@@ -101,3 +101,16 @@ def test_edges_that_would_run_along_a_row_bend_aside(circuit):
         if abs(nodes[edge["from"]][across] - nodes[edge["to"]][across]) < 1:
             level.append(edge["aside"])
     assert set(level) == {0.35}
+
+
+def test_of_very_many_edges_the_strongest_are_drawn_and_no_node_is_cut_off():
+    circuit = made_up_circuit(80, 2500)
+    assert len(circuit.edges) > 2000
+    drawn = scene_of(circuit)
+    shown = {(e["from"], e["to"]) for e in drawn["edges"]}
+    assert 1000 <= len(shown) < 1100
+    order = np.argsort(-circuit.edges["score"])[:1000]
+    assert shown >= set(circuit.edges[["source", "target"]][order].tolist())
+    for end, column in enumerate(("source", "target")):
+        assert {pair[end] for pair in shown} == set(circuit.edges[column].tolist())
+    assert f"edges, of which the {len(shown)} strongest are drawn" in drawn["header"]["size"]

@@ -128,3 +128,15 @@ def test_other_circuits_keep_a_column_for_each_site(change):
     other = replace(circuit, settings=circuit.settings | change)
     for drawn in (scene_of(other), scene_of(made_up_circuit())):
         assert not drawn["upwards"] and all("left" in band for band in drawn["bands"])
+
+
+def test_words_with_nothing_above_them_turn_where_space_is_scarce():
+    wide, full = (made_up_attribution(n, 2 * n, seed=2) for n in (3, 80))
+    words = scene_of(wide)["words"]
+    assert not any(word["turned"] for word in words)
+    drawn = scene_of(full)
+    at = {int(n["position"]) for n in drawn["nodes"] if n["kind"] in ("feature", "error")}
+    assert [word["turned"] for word in drawn["words"]] == [i not in at for i in range(15)]
+    for node in drawn["nodes"]:
+        if node["kind"] == "token":
+            assert (node["shape"] == "box") == (int(node["position"]) in at)
