@@ -67,6 +67,7 @@ from circuit_toolkit.interventions.runs import intervene as intervene
 from circuit_toolkit.interventions.runs import intervene_each as intervene_each
 from circuit_toolkit.interventions.runs import intervened as intervened
 from circuit_toolkit.interventions.generation import generate as generate
+from circuit_toolkit.interventions.steering import steer as steer
 
 ## Evidence
 from circuit_toolkit.evidence.tested_circuit import find_circuit as find_circuit

@@ -75,6 +75,8 @@ REFUSED = {
     ),
     "intervene, swapped": (lambda g: ct.intervene(g.task, g.model, []), MODEL),
     "generate, swapped": (lambda g: ct.generate("Anna", g.model, []), MODEL),
+    "steer, swapped": (lambda g: ct.steer(g.circuit, g.model, {}), MODEL),
+    "steer a fit": (lambda g: ct.steer(g.model, g.fit, {}), CIRCUIT),
     "explore, swapped": (lambda g: ct.explore(g.model, g.task, g.saes), DICTIONARIES),
     "explore_heads, swapped": (lambda g: ct.explore_heads(g.task, g.model), MODEL),
     "explore_features, swapped": (

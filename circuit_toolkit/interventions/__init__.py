@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {name: "changes" for name in _CHANGES}
     | {name: "runs" for name in _RUNS}
-    | {"generate": "generation", "Generation": "generation"},
+    | {"generate": "generation", "Generation": "generation"}
+    | {"steer": "steering", "Steering": "steering"},
 )
