@@ -148,7 +148,7 @@ def attribution_graph(
         "level": "features",
         "model": model.name,
         **plan.settings,
-        "transcoders": {str(site): each.name for site, each in known.items()},
+        "transcoders": {str(site): each.source or each.name for site, each in known.items()},
         "position": options["position"],
         "max_features": options["max_features"],
         "node_share": shares[0],
