@@ -12,7 +12,7 @@ import numpy as np
 
 from circuit_toolkit.arguments import described, number, whole
 from circuit_toolkit.circuit import exports, file
-from circuit_toolkit.circuit.evidence import evidence_lines, verdict_of
+from circuit_toolkit.circuit.evidence import OF_WHOLE, evidence_lines, verdict_of
 from circuit_toolkit.circuit.groups import (
     checked_groups,
     group_of_each,
@@ -233,7 +233,8 @@ class Circuit:
     def subgraph(self, keep: np.ndarray) -> Circuit:
         """Keep some nodes and the edges between them.
 
-        Evidence belongs to the circuit that was tested: it is dropped when a node goes. Nodes that
+        Evidence belongs to the circuit that was tested: it is dropped when a node goes, but for the
+        scores of an attribution graph, which are of the graph before all pruning. Nodes that
         go leave their supernode.
 
         Parameters
@@ -272,8 +273,9 @@ class Circuit:
     ) -> Circuit:
         """Keep the best features, then the best edges, then what still reaches the target.
 
-        Evidence belongs to the circuit that was tested: it is dropped when anything goes. Nodes
-        that go leave their supernode.
+        Evidence belongs to the circuit that was tested: it is dropped when anything goes, but for
+        the scores of an attribution graph, which are of the graph before all pruning. Nodes that
+        go leave their supernode.
 
         Parameters
         ----------
@@ -633,7 +635,8 @@ class Circuit:
         edges["source"], edges["target"] = row[edges["source"]], row[edges["target"]]
         nodes = self.nodes[keep]
         groups = kept_groups(self.groups, ids_of(nodes))
-        return replace(self, nodes=nodes, edges=edges, evidence={}, groups=groups)
+        of_whole = {key: self.evidence[key] for key in OF_WHOLE if key in self.evidence}
+        return replace(self, nodes=nodes, edges=edges, evidence=of_whole, groups=groups)
 
 
 def _best(score: np.ndarray, limit: int | None) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 UNVALIDATED = "unvalidated: no evidence yet"
 UNTESTED = "untested"
+OF_WHOLE = ("attribution",)  # evidence that is of the graph before all pruning
 # What a verdict needs: of a circuit alone, of everything but it, and of all the dictionaries hold.
 SUFFICIENT, NECESSARY, HELD = 0.7, 0.3, 0.5
 

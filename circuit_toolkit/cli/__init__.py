@@ -1,4 +1,4 @@
-"""The command line: `demo` learns a circuit, `heads` one of heads, `describe` features; `bench`."""
+"""The command line: learn and test a circuit, draw the graph of a prompt, describe features."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from circuit_toolkit.files.documents import resolved
 TASKS = "ioi, greater_than, docstring, agreement, bios"
 COMMANDS = {  # name -> module and function, imported when it is asked for
     "demo": ("demo", "run_demo"),
+    "graph": ("graph", "run_graph"),
     "heads": ("heads", "run_heads"),
     "describe": ("describe", "run_describe"),
     "bench": ("bench", "run_bench"),
@@ -35,6 +36,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="learn, test and draw a circuit of the bundled model")
     demo.add_argument("--out", type=resolved, default="out", help="folder of the results")
+    graph = commands.add_parser("graph", help="draw the attribution graph of a prompt")
+    graph.add_argument("prompt", help="a text, up to the word that is asked for")
+    graph.add_argument(
+        "--target",
+        action="append",
+        help="a token that is explained, several times for several; by default the likeliest",
+    )
+    graph.add_argument(
+        "--position", type=int, default=-1, help="token after which it stands; by default the last"
+    )
+    graph.add_argument("--transcoders", help="a folder, or a release of sae_lens")
+    graph.add_argument("--max-features", type=int, default=5000, help="that are nodes at most")
+    graph.add_argument("--out", type=resolved, default="out", help="folder of the results")
     heads = commands.add_parser("heads", help="find and test the attention heads of a task")
     heads.add_argument("--n", type=int, default=100, help="prompts with corrupted prompts")
     heads.add_argument("--seeds", type=int, default=3, help="autoencoders of head codes")
@@ -49,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     describe.add_argument("--out", type=resolved, help="file of the table: .parquet or .json")
     describe.add_argument("--store", type=resolved, help="folder to resume in after a break")
-    for each in (heads, describe):
+    for each in (graph, heads, describe):
         each.add_argument("--model", default="demo", help="demo, a folder, or a name of the hub")
     bench = commands.add_parser("bench", help="run all methods where the circuit is known")
     kinds = bench.add_subparsers(dest="kind", required=True)
@@ -67,6 +81,6 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--methods", help="names with commas; by default all")
         each.add_argument("--seed", type=int, default=0)
         each.add_argument("--repeats", type=int, default=1, help="the shortest time counts")
-    for each in (demo, heads, describe, known, task):
+    for each in (demo, graph, heads, describe, known, task):
         each.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
