@@ -31,10 +31,11 @@ def to_networkx(circuit: Circuit) -> networkx.DiGraph:
 
     nodes, edges = _tables(circuit)
     graph = nx.DiGraph(settings=circuit.settings, evidence=circuit.evidence)
+    names, more = list(nodes.columns[1:]), list(edges.columns[2:])
     for name, *row in nodes.itertuples(index=False):
-        graph.add_node(name, **dict(zip(nodes.columns[1:], row, strict=True)))
+        graph.add_node(name, **dict(zip(names, row, strict=True)))
     for source, target, *row in edges.itertuples(index=False):
-        graph.add_edge(source, target, **dict(zip(edges.columns[2:], row, strict=True)))
+        graph.add_edge(source, target, **dict(zip(more, row, strict=True)))
     return graph
 
 

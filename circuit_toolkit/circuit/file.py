@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from circuit_toolkit.circuit.tables import EDGE, KINDS, NODE, STATUS, TARGET, UNKNOWN
 from circuit_toolkit.errors import FileFormatError
 from circuit_toolkit.files.documents import read_document, write_document
+from circuit_toolkit.files.schema import schema_fault
 from circuit_toolkit.sites import Site
 
 FORMAT = "circuit_toolkit.circuit"
@@ -87,16 +87,11 @@ def _table(rows: list[dict[str, Any]], dtype: np.dtype) -> np.ndarray:
 
 def read(path: str | Path) -> tuple[np.ndarray, np.ndarray, dict[str, dict[str, Any]]]:
     """Return tables and dicts of a circuit's file; FileFormatError where it breaks the schema."""
-    from jsonschema.exceptions import best_match
-
     document = read_document(
         path, FORMAT, SCHEMA_VERSION, _REMEDY, flat=True, older={1: _from_1, 2: _from_2}
     )
-    if error := best_match(_validator().iter_errors(document)):
-        place = "/".join(map(str, error.absolute_path)) or "its top level"
-        raise FileFormatError(
-            f"{path} is damaged at {place}: {error.message[:200]}. Save the circuit again."
-        )
+    if wrong := schema_fault(document, SCHEMA, ["nodes", "edges"]):
+        raise FileFormatError(f"{path} is damaged at {wrong}. Save the circuit again.")
     dicts = {name: document[name] for name in ("settings", "evidence", "groups")}
     return _table(document["nodes"], NODE), _table(document["edges"], EDGE), dicts
 
@@ -125,10 +120,3 @@ def _from_1(content: dict[str, Any]) -> dict[str, Any]:
     nodes = [node(old) for old in content["nodes"]]
     edges = [{**old, **untested} for old in content["edges"]]
     return _from_2({**content, "nodes": nodes, "edges": edges})
-
-
-@cache
-def _validator() -> Any:
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator(SCHEMA)

@@ -63,7 +63,7 @@ def circuit_of(make: Callable[..., Circuit], source: Any) -> Circuit:
 def _parsed(source: Any) -> tuple[Any, str]:
     """Return a graph and what to call it in an error."""
     if isinstance(source, Mapping):
-        return source, "The graph"
+        return dict(source), "The graph"
     if not isinstance(source, str | os.PathLike):
         raise InputError(f"Pass a path, or the graph as a dict; got {described(source)}.")
     path = resolved(source)

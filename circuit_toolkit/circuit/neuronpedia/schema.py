@@ -7,10 +7,10 @@ under `circuit_toolkit` in the metadata and in each node, and in each link as `s
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from circuit_toolkit.circuit.tables import KINDS, STATUS
+from circuit_toolkit.files.schema import schema_fault
 
 FEATURE, ERROR, EMBEDDING, LOGIT = TYPES = (
     "cross layer transcoder",  # any transcoder's, by what the viewers know
@@ -99,7 +99,7 @@ _NODE = _open(
         )
     },
 )
-_OUR_NODE = {"required": [OURS]}
+_OUR_NODE = {"type": "object", "required": [OURS]}
 _LINK = _open({"source": _TEXT, "target": _TEXT, "weight": _REAL})
 _OUR_LINK = _open({"score": _SCORE}, status={"enum": list(STATUS)}, low=_REAL, high=_REAL)
 
@@ -121,16 +121,4 @@ OUR_SCHEMA = _graph({"allOf": [_NODE, _OUR_NODE]}, {"allOf": [_LINK, _OUR_LINK]}
 
 def fault(graph: Any, *, ours: bool = False) -> str | None:
     """Return where a graph breaks the rules and how, or None; `ours`: and those of what we add."""
-    from jsonschema.exceptions import best_match
-
-    if error := best_match(_validator(ours).iter_errors(graph)):
-        place = "/".join(map(str, error.absolute_path)) or "its top level"
-        return f"{place}: {error.message[:200]}"
-    return None
-
-
-@cache
-def _validator(ours: bool) -> Any:
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator(OUR_SCHEMA if ours else SCHEMA)
+    return schema_fault(graph, OUR_SCHEMA if ours else SCHEMA, ["nodes", "links"])
