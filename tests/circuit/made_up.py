@@ -118,7 +118,7 @@ def made_up_attribution(n=40, e=120, tokens=PROMPT, layers=6, seed=0, targets=("
         label=[tokens[at] for at in used],
     )
     ends = new_nodes(
-        len(targets), TARGET, activation=12.5, score=1 / len(targets), label=list(targets)
+        len(targets), TARGET, index=5, activation=12.5, score=1 / len(targets), label=list(targets)
     )
     nodes = np.concatenate([words, inner, ends])
     column = np.array([int(p) if p else last for p in nodes["position"]])

@@ -58,10 +58,26 @@ def _title(circuit: Circuit) -> str:
     prompt, corrupted = settings.get("prompt"), settings.get("corrupted")
     if not isinstance(prompt, str) or not is_attribution(circuit):
         return ": ".join(filter(None, [settings.get("task"), targets[-1] or TARGET]))
-    title = f"“{_end_of(prompt)}”"
-    title += f" minus “{_end_of(corrupted)}”" if isinstance(corrupted, str) else ""
+    title = f"“{_end_of(_read(settings, prompt))}”"
+    if isinstance(corrupted, str):
+        pairs = zip(prompt.split(), corrupted.split(), strict=False)
+        words = [(ours, theirs) for ours, theirs in pairs if ours != theirs][:3]
+        title += f", {', '.join(a for a, _ in words)} minus {', '.join(b for _, b in words)}"
     more = f" and {len(targets) - 3} more" if len(targets) > 3 else ""
     return f"{title} → {', '.join(shorten(name or TARGET, 40) for name in targets[:3])}{more}"
+
+
+def _read(settings: dict[str, Any], prompt: str) -> str:
+    """Return the prompt up to the token that the targets follow."""
+    tokens, position = settings.get("tokens"), settings.get("position")
+    if (
+        not isinstance(tokens, list)
+        or not isinstance(position, int)
+        or position in (-1, len(tokens))
+    ):
+        return prompt
+    read = list(map(str, tokens[: position + 1 or None]))
+    return (" " if not any(" " in token for token in read) else "").join(read)
 
 
 def _end_of(prompt: str) -> str:

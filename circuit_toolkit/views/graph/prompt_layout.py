@@ -6,6 +6,7 @@ A column is as wide as what stands in it; long runs of tokens with nothing above
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -80,15 +81,15 @@ def without_idle_words(drawing: Drawing) -> Drawing:
 def laid_out_by_token(drawing: Drawing) -> PromptLayout:
     """Place the nodes above their tokens, by layer from the bottom up."""
     kinds, labels = drawing.nodes["kind"].tolist(), drawing.nodes["label"].tolist()
-    n_tokens = len(drawing.circuit.settings["tokens"])
-    token = _tokens(drawing, n_tokens)  # (n,)
+    end = _end(drawing.circuit.settings)
+    token = _tokens(drawing, end)  # (n,)
     row, names = _rows(drawing)  # (n,) and the name of each row
     need = np.array([*map(_wanted, kinds, labels)])  # (n,) px
     cells: dict[Cell, list[int]] = {}
     for i, kind in enumerate(kinds):
         if kind not in (TOKEN, TARGET):
             cells.setdefault((int(token[i]), int(row[i])), []).append(i)
-    words = [word_of(str(word)) for word in drawing.circuit.settings["tokens"]]
+    words = words_below(drawing)
     needs = {cell: need[nodes] for cell, nodes in cells.items()}
     ends = np.flatnonzero(np.array(kinds) == TARGET)
     for most in WIDTHS:
@@ -100,7 +101,7 @@ def laid_out_by_token(drawing: Drawing) -> PromptLayout:
         tall = np.ones(len(names), int)  # (rows,) lines in each
         for (_, r), count in lines.items():
             tall[r] = max(tall[r], count)
-        upright = [LETTER * len(words[column.first]) for column in columns if column.turned]
+        upright = [LETTER * len(words[c.first]) for c in columns if c.turned and c.count == 1]
         heights = np.r_[2 * WORDS + max(upright, default=0), tall[1:] * LINE + GAP]  # (rows,)
         if heights.sum() <= width:
             break
@@ -118,15 +119,33 @@ def laid_out_by_token(drawing: Drawing) -> PromptLayout:
                 x[line] = _spread(need[line], at[cell[0]], 2 * cell[1] + k)
                 above = (tall[cell[1]] - lines[cell]) // 2 + k  # lines of a row form one grid
                 y[line] = rows[cell[1]][1] + GAP / 2 + LINE * (above + 0.35)
+    two: dict[int, list[int]] = {}  # words at one token: of the clean and the corrupted prompt
+    for i in np.flatnonzero(row == 0).tolist():
+        two.setdefault(int(token[i]), []).append(i)
+    for t, nodes in two.items():
+        wide = np.array([_chip(word_of(labels[i])) for i in nodes])
+        if at[t].turned:
+            wide = np.full(len(nodes), 8.0)
+        x[nodes] += wide.cumsum() - wide / 2 - wide.sum() / 2
     for k in range(count := lines[-1, len(names) - 1]):
         line = ends[k::count]
-        last = at[n_tokens - 1]
+        last = at[end]
         start = min(last.left + last.width / 2 - need[line].sum() / 2, width - need[line].sum())
         x[line] = max(start, SIDE) + need[line].cumsum() - need[line] / 2
         y[line] = rows[-1][1] + GAP / 2 + LINE * (k + 0.5)
     room = _room(x, y, kinds, need, width)
-    room[row == 0] = [at[t].width - 6 for t in token[row == 0].tolist()]
+    room[row == 0] = LONGEST * LETTER
     return PromptLayout(x, y, room, row, rows, columns, width, float(heights.sum()))
+
+
+def words_below(drawing: Drawing) -> list[str]:
+    """Return what is written below each column: the words of its nodes, else that of the prompt."""
+    words = [word_of(str(word)) for word in drawing.circuit.settings["tokens"]]
+    found: dict[int, list[str]] = {}
+    nodes = drawing.nodes[drawing.nodes["kind"] == TOKEN]
+    for position, label in nodes[["position", "label"]].tolist():
+        found.setdefault(int(position), []).append(word_of(label))
+    return [" / ".join(found.get(i, [word])) for i, word in enumerate(words)]
 
 
 def word_of(token: str) -> str:
@@ -142,10 +161,17 @@ def _wanted(kind: str, label: str) -> float:
     return WANTED.get(kind, 44.0)
 
 
-def _tokens(drawing: Drawing, n: int) -> np.ndarray:
-    """Return the token above which each node stands (n,); targets stand above the last."""
+def _end(settings: dict[str, Any]) -> int:
+    """Return the token above which the targets stand."""
+    n, position = len(settings["tokens"]), settings.get("position")
+    at = position if isinstance(position, int) else -1
+    return min(max(at + n if at < 0 else at, 0), n - 1)
+
+
+def _tokens(drawing: Drawing, end: int) -> np.ndarray:
+    """Return the token above which each node stands (n,)."""
     given = drawing.circuit.nodes["position"].tolist()
-    place = np.array([int(at) if at.isdecimal() else n - 1 for at in given])
+    place = np.array([int(at) if at.isdecimal() else end for at in given])
     return np.array([int(place[rows].mean() + 0.5) for rows in drawing.rows])
 
 
@@ -205,12 +231,12 @@ def _shown(
         widest[at] = max(widest.get(at, 0.0), float(need.max()) + 10)
     columns, i, end = [], 0, len(words)
     while i < end:
-        gap = next((k for k in range(i, end - 1) if k in used), end - 1) - i
+        gap = next((k for k in range(i, end) if k in used), end) - i
         if gap > RUN:
             columns.append(Column(i, gap, TURNED if turned else 40.0, turned))
             i += gap
             continue
-        wide = max(LETTER * len(words[i]) + 14, widest.get(i, 0.0))
+        wide = max(sum(map(_chip, words[i].split(" / "))), widest.get(i, 0.0))
         narrow = turned and i not in widest
         columns.append(Column(i, 1, TURNED if narrow else wide, narrow))
         i += 1
@@ -233,6 +259,11 @@ def _fitted(columns: list[Column], needs: dict[Cell, np.ndarray], most: float) -
         replace(column, width=width[column.first] * (grown if column.first in live else 1.0))
         for column in columns
     ]
+
+
+def _chip(word: str) -> float:
+    """Return the width of a word in its box."""
+    return LETTER * len(word) + 14
 
 
 def _lines(need: np.ndarray, width: float) -> int:

@@ -34,6 +34,7 @@ from circuit_toolkit.views.graph.prompt_layout import (
     laid_out_by_token,
     without_idle_words,
     word_of,
+    words_below,
 )
 
 RADIUS = (5.0, 15.0)  # px
@@ -53,7 +54,8 @@ def scene_of(circuit: Circuit) -> dict[str, Any]:
     told = header(circuit)
     if drawing.left_out:
         told["size"] += f", of which the {len(drawing.edges)} strongest are drawn"
-    return {"words": []} | picture | {"upwards": by_token, "header": told}
+    said = {"upwards": by_token, "left_out": drawing.left_out, "header": told}
+    return {"words": []} | picture | said
 
 
 def _by_site(drawing: Drawing) -> dict[str, Any]:
@@ -67,7 +69,12 @@ def _by_site(drawing: Drawing) -> dict[str, Any]:
         )
     ]
     positions = drawing.nodes["position"].tolist()  # said where there are several
-    ends = [f" @{at}" if at and len({*positions} - {""}) > 1 else "" for at in positions]
+    several = len({*positions} - {""}) > 1
+    labels = drawing.nodes["label"].tolist()
+    ends = [
+        f" @{at}" if at and several and at != label else ""
+        for at, label in zip(positions, labels, strict=True)
+    ]
     nodes = _nodes(drawing, place.x, place.y, RADIUS)
     wide = {"maximum": round(place.pitch) - 16}  # px; longer names take two lines
     for node, at, depth in zip(nodes, ends, drawing.depth.tolist(), strict=True):
@@ -94,7 +101,8 @@ def _by_site(drawing: Drawing) -> dict[str, Any]:
 def _by_token(drawing: Drawing) -> dict[str, Any]:
     """Draw a column for each token, and the layers upwards."""
     settings, place = drawing.circuit.settings, laid_out_by_token(drawing)
-    tokens, active = settings["tokens"], settings.get("activations") or {}
+    tokens, below = settings["tokens"], words_below(drawing)
+    active = settings.get("activations") or {}
     colours = [MUTED, *site_colours(len(place.rows) - 2), INK]
     nodes = _nodes(drawing, place.x, place.y, SMALL)
     chances, upright = _chances(drawing), {each.first for each in place.columns if each.turned}
@@ -117,10 +125,10 @@ def _by_token(drawing: Drawing) -> dict[str, Any]:
             node |= {"color": GREY, "shape": "diamond", "label": " ", "size": 5.0}
         site = drawing.nodes["site"][i]
         if found := active.get(f"{site}/{node['feature']}"):
-            node["active"] = {at: round(value, 3) for at, value in found.items()}
+            node["active"] = {at: round(value, 3) for at, value in found.items() if value}
     words = [
         {
-            "word": word_of(tokens[each.first]) if each.count == 1 else f"… {each.count} …",
+            "word": below[each.first] if each.count == 1 else f"… {each.count} …",
             "y": round(place.rows[0][1] + WORDS + TURN * each.turned, 1),
             "x": round(each.left + each.width / 2, 1),
             "left": round(each.left, 1),
@@ -187,12 +195,14 @@ def _box_of_group(node: dict[str, Any], room: float) -> dict[str, Any]:
 
 def _chances(drawing: Drawing) -> dict[int, str]:
     """Return what a target's name is followed by: its probability, or the value of a direction."""
-    given = drawing.circuit.settings.get("probabilities")
-    ends = np.flatnonzero(drawing.nodes["kind"] == TARGET).tolist()
-    values = drawing.nodes["activation"][ends].tolist()
-    if not isinstance(given, list) or len(given) != len(ends) or given == [1]:
-        return {i: f" = {value:+.1f}" for i, value in zip(ends, values, strict=True) if value}
-    return {i: f" {chance:.0%}" for i, chance in zip(ends, given, strict=True)}
+    settings, nodes = drawing.circuit.settings, drawing.nodes
+    ends = np.flatnonzero(nodes["kind"] == TARGET).tolist()
+    found = {i: f" = {nodes['activation'][i]:+.1f}" for i in ends if nodes["activation"][i]}
+    given = settings.get("probabilities")
+    if isinstance(given, list) and len(given) == len(ends) and "corrupted" not in settings:
+        of_tokens = zip(ends, given, strict=True)  # a direction has no index and no probability
+        found |= {i: f" {chance:.0%}" for i, chance in of_tokens if nodes["index"][i]}
+    return found
 
 
 def _level(edges: np.ndarray, depth: np.ndarray) -> np.ndarray:

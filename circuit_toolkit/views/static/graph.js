@@ -23,13 +23,20 @@ const plain = (x) => (Number.isFinite(x) ? String(Number(x.toPrecision(3))) : "�
 const nameOf = (node) => node.name || `${node.kind} ${node.feature}`;
 
 // Where a node stands, in words.
-function placeOf(node, { tokens }) {
+function placeOf(node, scene) {
   if (node.kind === "target") return "target";
   if (node.kind === "supernode") return `supernode of ${node.members.length}`;
-  const at = !node.position ? "" : tokens ? ` at “${tokens[node.position].trim()}” (${node.position})` : ` at ${node.position}`;
+  const at = tokenOf(node, scene);
   if (node.kind === "token") return `word${at}`;
   return `${node.site} · ${node.kind}${node.kind === "error" ? "" : ` ${node.feature}`}${at}`;
 }
+
+function tokenOf({ position }, { tokens }) {
+  if (!position) return "";
+  return tokens ? ` at “${tokens[position].trim()}” (${position})` : ` at ${position}`;
+}
+
+const siteOf = (node, scene) => (node.kind === "token" ? "word" : node.site) + tokenOf(node, scene);
 
 function numbersOf({ kind, activation, score }, { header }) {
   const told = [`${header.score} ${plain(score)}`];

@@ -27,7 +27,7 @@ function openPage(vis, root, panel, scene) {
     }
     for (const [words, there, found] of edgesOf(node, { edges })) {
       const list = element("section", "", undefined, panel);
-      element("h3", "ct-part", `${words} ${found.length}`, list);
+      element("h3", "ct-part", `${words} ${found.length}${scene.left_out ? " that are drawn" : ""}`, list);
       for (const edge of found) {
         const other = nodes.find((each) => each.id === edge[there]);
         const row = element("button", "ct-line", undefined, list);
@@ -35,7 +35,7 @@ function openPage(vis, root, panel, scene) {
         row.title = other.id;
         row.addEventListener("click", () => choose(other.id));
         element("span", "", nameOf(other), row);
-        element("small", "", other.members || other.kind === "target" ? "" : placeOf(other, scene), row);
+        element("small", "", other.members || other.kind === "target" ? "" : siteOf(other, scene), row);
         element("b", "", signed(edge.weight), row).style.color = edge.color.color;
       }
     }

@@ -28,5 +28,14 @@ def test_the_end_of_a_long_prompt_and_the_first_targets_are_told():
 
 def test_a_difference_names_both_prompts():
     circuit = made_up_attribution()
-    told = header(replace(circuit, settings=circuit.settings | {"corrupted": "When Tom"}))
-    assert told["title"].endswith("drink to” minus “When Tom” → Mary")
+    corrupted = circuit.settings["prompt"].replace("John gave", "Tom gave")
+    told = header(replace(circuit, settings=circuit.settings | {"corrupted": corrupted}))
+    assert told["title"].endswith("drink to”, John minus Tom → Mary")
+
+
+def test_a_prompt_is_told_up_to_where_the_target_follows():
+    circuit = made_up_attribution()
+    told = header(replace(circuit, settings=circuit.settings | {"position": 2}))
+    assert told["title"] == "“<s> When Mary” → Mary"
+    told = header(replace(circuit, settings=circuit.settings | {"position": -1}))
+    assert told["title"].endswith("a drink to” → Mary")

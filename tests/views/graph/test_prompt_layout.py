@@ -140,3 +140,47 @@ def test_words_with_nothing_above_them_turn_where_space_is_scarce():
     for node in drawn["nodes"]:
         if node["kind"] == "token":
             assert (node["shape"] == "box") == (int(node["position"]) in at)
+
+
+@pytest.mark.parametrize(("n", "turned"), [(3, False), (80, True)])
+def test_two_words_at_one_token_stand_beside_each_other(n, turned):
+    circuit = made_up_attribution(n, 2 * n, seed=2)
+    feature = 2 + circuit.nodes["kind"].tolist().index("feature")
+    words = new_nodes(2, "token", position="0", label=["<s>", "Tom"])  # the other's of a pair
+    edges = circuit.edges.copy()
+    edges["source"] += 2
+    edges["target"] += 2
+    read = new_edges(2, source=[0, 1], target=feature, weight=[1, -1], score=1)
+    nodes = np.concatenate([words, circuit.nodes])
+    drawn = scene_of(Circuit(nodes, np.concatenate([read, edges]), circuit.settings))
+    first, second = drawn["nodes"][:2]
+    assert first["y"] == second["y"]
+    apart = 4 + 4 if turned else LETTER * 3 + 8
+    assert second["x"] - first["x"] >= apart
+    word = drawn["words"][0]
+    assert word["word"] == "<s> / Tom" and word["turned"] == turned
+    assert word["left"] < first["x"] and second["x"] < word["right"]
+
+
+@pytest.mark.parametrize(("position", "end"), [(-1, 14), (6, 6), (-3, 12), (99, 14)])
+def test_targets_stand_above_the_token_that_they_follow(position, end):
+    circuit = made_up_attribution(6, 12, seed=3)
+    settings = circuit.settings | {"position": position}
+    drawn = scene_of(replace(circuit, settings=settings))
+    word = [w for w in drawn["words"] if w["left"] < drawn["nodes"][-1]["x"] < w["right"]]
+    assert [w["word"] for w in word] == [PROMPT[end]]
+
+
+def test_a_target_is_told_with_its_probability_or_its_value():
+    circuit = made_up_attribution(6, 12, targets=("Mary", "John"))
+
+    def told(**settings):
+        drawn = scene_of(replace(circuit, settings=circuit.settings | settings))
+        return [node["label"] for node in drawn["nodes"] if node["kind"] == "target"]
+
+    assert told() == ["Mary 62%", "John 31%"]
+    assert (
+        told(corrupted="When Tom") == told(probabilities=None) == ["Mary = +12.5", "John = +12.5"]
+    )
+    circuit.nodes["index"][-1] = 0  # a direction
+    assert told() == ["Mary 62%", "John = +12.5"]
