@@ -73,6 +73,7 @@ from circuit_toolkit.interventions.steering import steer as steer
 from circuit_toolkit.evidence.tested_circuit import find_circuit as find_circuit
 from circuit_toolkit.evidence.tested_heads import find_heads as find_heads
 from circuit_toolkit.evidence.confirmed_edges import confirm_edges as confirm_edges
+from circuit_toolkit.evidence.confirmed_nodes import confirm_nodes as confirm_nodes
 from circuit_toolkit.evidence.evaluation import evaluate as evaluate
 from circuit_toolkit.evidence.own_prompt import on_prompt as on_prompt
 from circuit_toolkit.evidence.curves import faithfulness as faithfulness

@@ -103,6 +103,17 @@ def _edges_line(edges: dict[str, Any]) -> str:
     return f"edges, each {how} alone on {on}: {counts}"
 
 
+def _interventions_line(found: dict[str, Any]) -> str:
+    """Return how features fared that were ablated one by one."""
+    text = f"interventions: {found.get('n')} features set to 0 one by one, the target changes by "
+    text += f"{_two(found['mean_change'])} on average"
+    if found.get("random_change") is not None:
+        text += f" ({found.get('random')} others at these tokens: {_two(found['random_change'])})"
+    if found.get("rank_correlation") is not None:
+        text += f"; rank correlation with the graph {_two(found['rank_correlation'])}"
+    return text
+
+
 def prompts_of(on: dict[str, Any]) -> str:
     """Return which prompts, and whether the circuit was learnt on them."""
     n, seen = on.get("n"), on.get("seen")
@@ -150,6 +161,7 @@ _LINES = {
     "size": _size_line,
     "fit": _fit_line,
     "attribution": _attribution_line,
+    "interventions": _interventions_line,
     "ablation": _ablation_line,
     "edges": _edges_line,
 }

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "FaithfulnessCurve": "curves",
         "confirm_edges": "confirmed_edges",
+        "confirm_nodes": "confirmed_nodes",
         "draw_paths": "head_paths",
         "evaluate": "evaluation",
         "faithfulness": "curves",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -145,10 +145,10 @@ def steer(
     expect(model, "model", "Model")
     expect(circuit, "circuit", "Circuit")
     sets, count = whole(random_sets, "random_sets", 0), whole(max_new_tokens, "max_new_tokens", 0)
-    batch, last = _prompt(model, circuit)
+    batch, last = circuit_prompt(model, circuit)
     rows = _rows(circuit, changes)
     nodes = circuit.nodes[list(rows)]
-    known = _dictionaries(model, circuit, dictionaries, sorted({*nodes["site"]}, key=Site.parse))
+    known = dictionaries_of(model, circuit, dictionaries, sorted({*nodes["site"]}, key=Site.parse))
     cut = Batch(batch.ids[:, : last + 1], batch.mask[:, : last + 1])
     values = run(model, cut, list(known))
     acts = {site: each.encode(values[site])[0].cpu() for site, each in known.items()}  # (T, F)
@@ -160,7 +160,7 @@ def steer(
         model, cut.ids.tolist(), [[], wanted, *drawn], dictionaries=known, progress=progress
     )
     logits = torch.stack([each.logits[0].float().cpu() for each in outcomes])  # (2 + sets, V)
-    targets = _values(model, circuit, logits)
+    targets = target_values(model, circuit, logits)
     with intervened(model, wanted, dictionaries=known) as changed:
         texts = [_goes_on(each, batch, count, progress) for each in (model, changed)]
     return Steering(
@@ -175,7 +175,7 @@ def steer(
     )
 
 
-def _prompt(model: Model, circuit: Circuit) -> tuple[Batch, int]:
+def circuit_prompt(model: Model, circuit: Circuit) -> tuple[Batch, int]:
     """Return the circuit's prompt, and the number of the token that it explains."""
     settings = circuit.settings
     ids = settings.get("token_ids")
@@ -252,8 +252,8 @@ def _check_feature(circuit: Circuit, row: int, node: str) -> None:
     )
 
 
-def _dictionaries(
-    model: Model, circuit: Circuit, given: Any, sites: Sequence[str]
+def dictionaries_of(
+    model: Model, circuit: Circuit, given: Any, sites: Iterable[str]
 ) -> dict[Site, Dictionary]:
     """Return the dictionaries of some sites, loaded again where none are given."""
     wanted = [Site.parse(site) for site in sites]
@@ -327,8 +327,13 @@ def _random(
     return drawn
 
 
-def _values(model: Model, circuit: Circuit, logits: Tensor) -> np.ndarray:
-    """Return the value of each target (runs, targets): logits without their cap and mean."""
+def target_values(
+    model: Model, circuit: Circuit, logits: Tensor, *, check: bool = True
+) -> np.ndarray:
+    """Return the value of each target (runs, targets): logits without their cap and mean.
+
+    The first run, if it is checked, is that of the circuit.
+    """
     plain = logits.double()
     if cap := getattr(model.hf.config, "final_logit_softcapping", None):
         plain = cap * torch.atanh(plain / cap)
@@ -346,7 +351,7 @@ def _values(model: Model, circuit: Circuit, logits: Tensor) -> np.ndarray:
                 f"Target {node['label']!r} is made of logits that {model.name!r} lacks: {error}."
             ) from error
         there, here = float(node["activation"]), float(values[-1][0])
-        is_known = there and "corrupted" not in circuit.settings
+        is_known = check and there and "corrupted" not in circuit.settings
         if is_known and abs(here - there) > _NEAR * max(abs(there), 1):
             raise MismatchError(
                 f"Target {node['label']!r} is {here:.3g} here, in the circuit {there:.3g}: is the "
