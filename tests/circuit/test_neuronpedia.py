@@ -1,14 +1,17 @@
 import json
 import os
+import re
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 from circuit_toolkit.circuit import Circuit, new_nodes
 from circuit_toolkit.circuit.neuronpedia import writing
 from circuit_toolkit.circuit.neuronpedia.schema import OURS, SCHEMA, fault
+from circuit_toolkit.circuit.neuronpedia.sources import SOURCE_SETS
 from circuit_toolkit.circuit.neuronpedia.writing import cantor
 from circuit_toolkit.errors import FileFormatError, InputError
 from tests.circuit.made_up import made_up_circuit
@@ -406,3 +409,13 @@ def test_the_graph_that_is_read_stays_as_it_is():
     before = deepcopy(graph)
     Circuit.from_neuronpedia(graph)
     assert graph == before
+
+
+def test_source_sets_are_those_of_the_registry_of_sae_lens():
+    directory = get_pretrained_saes_directory()
+    for release, (model, source_set) in SOURCE_SETS.items():
+        pages = directory[release].neuronpedia_id
+        for name in directory[release].saes_map:  # each has a page, in the layer that it names
+            of_model, layer, of_set = re.fullmatch(r"([^/]+)/(\d+)-(.+)", pages[name]).groups()
+            assert (of_model, of_set) == (model, source_set)
+            assert int(layer) == int(re.search(r"layer_(\d+)", name)[1])
