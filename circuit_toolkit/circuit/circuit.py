@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.arguments import described, number, whole
+from circuit_toolkit.arguments import described, number
 from circuit_toolkit.circuit import exports, file
 from circuit_toolkit.circuit.evidence import OF_WHOLE, evidence_lines, verdict_of
 from circuit_toolkit.circuit.groups import (
@@ -23,6 +23,7 @@ from circuit_toolkit.circuit.groups import (
 )
 from circuit_toolkit.circuit.neuronpedia.reading import circuit_of
 from circuit_toolkit.circuit.neuronpedia.writing import graph_of, text_of
+from circuit_toolkit.circuit.pruning import kept
 from circuit_toolkit.circuit.tables import (
     EDGE,
     TARGET,
@@ -30,6 +31,7 @@ from circuit_toolkit.circuit.tables import (
     check_tables,
     depths,
     ids_of,
+    short,
 )
 from circuit_toolkit.display import draw
 from circuit_toolkit.errors import FileFormatError, InputError
@@ -300,27 +302,8 @@ class Circuit:
         InputError
             If a limit is negative, or the share is not in [0, 1].
         """
-        if max_features is not None:
-            max_features = whole(max_features, "max_features", 0)
-        if max_edges is not None:
-            max_edges = whole(max_edges, "max_edges", 0)
-        least = 0.0 if min_score is None else number(min_score, "min_score", 0, np.inf)
-        keep = self._is_target.copy()  # (n,)
-        score = self.nodes["score"][~keep]
-        best = _best(score, max_features)
-        if share is not None:
-            best &= _best(score, _reaching(score, number(share, "share", 0, 1)))
-        if max_per_site is not None:
-            max_per_site, sites = whole(max_per_site, "max_per_site", 0), self.nodes["site"][~keep]
-            for site in set(sites.tolist()):
-                best[sites == site] &= _best(score[sites == site], max_per_site)
-        keep[~keep] = best
-        edges = self.edges
-        keep_edge = keep[edges["source"]] & keep[edges["target"]]  # (e,)
-        keep_edge &= edges["score"] >= least
-        keep_edge[keep_edge] = _best(edges["score"][keep_edge], max_edges)
-        keep &= _reaches(self._is_target, edges[keep_edge])
-        return self._cut(keep, keep_edge & keep[edges["source"]] & keep[edges["target"]])
+        keep = kept(self.nodes, self.edges, max_features, max_edges, min_score, share, max_per_site)
+        return self._cut(*keep)
 
     @property
     def verdict(self) -> str:
@@ -612,7 +595,10 @@ class Circuit:
             (label or TARGET) + (f" = {value:+.1f}" if of_prompt and value else "")
             for label, value in targets[["label", "activation"]].tolist()
         )
-        what = f"{size}, {e} edge{'s' * (e != 1)}, target{'s' * (len(targets) > 1)}: {ends}"
+        groups = len(self.groups)
+        size += f", {e} edge{'s' * (e != 1)}"
+        size += f", {groups} supernode{'s' * (groups != 1)}" * bool(groups)
+        what = f"{size}, target{'s' * (len(targets) > 1)}: {ends}"
         return [what, *evidence_lines(self.evidence)]
 
     def __repr__(self) -> str:
@@ -637,33 +623,3 @@ class Circuit:
         groups = kept_groups(self.groups, ids_of(nodes))
         of_whole = {key: self.evidence[key] for key in OF_WHOLE if key in self.evidence}
         return replace(self, nodes=nodes, edges=edges, evidence=of_whole, groups=groups)
-
-
-def _best(score: np.ndarray, limit: int | None) -> np.ndarray:
-    """Mask of the `limit` highest scores (n,); ties go to the earlier row."""
-    mask = np.zeros(len(score), dtype=bool)
-    mask[np.argsort(-score, kind="stable")[:limit]] = True
-    return mask
-
-
-def _reaching(score: np.ndarray, share: float) -> int:
-    """Count the highest scores that add up to a share of all."""
-    sums = np.cumsum(np.sort(score.astype(float))[::-1])
-    total = sums[-1] if len(sums) else 0.0
-    return int(np.searchsorted(sums, share * total * (1 - 1e-9))) + 1 if share * total else 0
-
-
-def _reaches(ends: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Mask of the nodes (n,) from which one of a mask can be reached."""
-    reached = ends
-    while True:
-        found = reached.copy()
-        found[edges["source"][reached[edges["target"]]]] = True
-        if (found == reached).all():
-            return reached
-        reached = found
-
-
-def short(site: str) -> str:
-    """Return the short name of a node's site, which may be that of tokens or targets."""
-    return site if site in (TOKEN, TARGET) else Site.parse(site).short

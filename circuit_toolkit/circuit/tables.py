@@ -173,3 +173,8 @@ def _check_edges(edges: np.ndarray, site: np.ndarray, depth: np.ndarray) -> None
         raise InputError(f"The edge from row {s} to row {t} is there twice. Add up its weights.")
     if unknown := set(edges["status"].tolist()) - set(STATUS):
         raise InputError(f"Unknown status {unknown.pop()!r} of an edge: {', '.join(STATUS)}.")
+
+
+def short(site: str) -> str:
+    """Return the short name of a node's site, which may be that of tokens or targets."""
+    return site if site in (TOKEN, TARGET) else Site.parse(site).short

@@ -30,6 +30,7 @@ def test_a_supernode_is_beside_the_tables():
     ]
     graph = named.to_networkx()
     assert [graph.nodes[each]["group"] for each in ids[2:6]] == ["names", "", "", "names"]
+    assert " edges, 1 supernode, target: " in repr(named) and "supernode" not in repr(circuit)
     assert named.ungroup("names").groups == {}
     assert named.with_evidence({}).groups == named.groups
 
