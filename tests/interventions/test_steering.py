@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from circuit_toolkit.attribution.graph import attribution_graph
 from circuit_toolkit.circuit import TARGET, Circuit, new_edges, new_nodes
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.interventions import intervene, intervene_each, put, scale, steer
+from circuit_toolkit.interventions import intervene, intervene_each, put, scale, steer, zero
 from circuit_toolkit.models import Batch, run
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import ioi
@@ -246,6 +247,31 @@ def test_a_graph_of_another_token_than_the_last_is_steered_there(demo, demo_tran
     longer = replace(graph, settings=settings)
     one, two = (quick(demo, each, {"early": 0}) for each in (graph, longer))
     torch.testing.assert_close(one.logits_after, two.logits_after, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_an_attribution_graph_is_steered_as_it_is_drawn(demo, demo_transcoders, pairs, tmp_path):
+    """Also after its file, with dictionaries from where it says, and of a difference of prompts."""
+    task = ioi(demo, n=1, seed=3)
+    graph = attribution_graph(demo, demo_transcoders, task, pairs=pairs, progress=False)
+    table = graph.node_table()
+    best = table[table["kind"] == "feature"].nlargest(5, "score")["id"]
+    graph = Circuit.load(graph.group("best", best).save(tmp_path / "graph.json"))
+    found = quick(demo, graph, {"best": 0}, random_sets=5)
+    changes = [
+        zero(site, features=[index], positions=position)
+        for name, site, position, index, _ in features_of(graph)
+        if name in set(best)
+    ]
+    want = intervene(demo, task, changes, dictionaries=demo_transcoders, progress=False)
+    torch.testing.assert_close(found.logits_after, want.logits[0], rtol=1e-4, atol=1e-4)
+    row = found.targets.iloc[0]  # the difference of the answers' logits
+    assert row["after"] == pytest.approx(float(want.metric[0]), rel=1e-4)
+    before = float(task.score(found.logits_before[None], [0])[0])
+    assert row["before"] == pytest.approx(before, rel=1e-4)
+    if not pairs:
+        assert row["before"] == pytest.approx(graph.nodes["activation"][-1], rel=1e-4)
+    assert abs(row["before"] - row["after"]) > abs(row["before"] - row["random"])
 
 
 @pytest.mark.parametrize(
