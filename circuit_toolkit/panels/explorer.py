@@ -11,7 +11,7 @@ import traitlets
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
-from circuit_toolkit.arguments import whole
+from circuit_toolkit.arguments import is_a, whole
 from circuit_toolkit.circuit.tables import TARGET, TOKEN
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.circuit_lasso.fit import LassoFit
@@ -31,6 +31,7 @@ from circuit_toolkit.panels.panel import (
     cluster_button,
     control,
 )
+from circuit_toolkit.panels.prompt_explorer import PromptExplorer
 from circuit_toolkit.patching.placed_features import named_positions
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
@@ -377,13 +378,13 @@ def _steps(strengths: Iterable[float]) -> list[tuple[str, float]]:
 def explore(
     model: Model,
     dictionaries: Mapping[Site, Dictionary],
-    task: Task | None = None,
+    task: Task | str | None = None,
     *,
     n: int = 256,
     estimator: CircuitLasso | None = None,
     descriptions: FeatureDescriptions | None = None,
-) -> Explorer:
-    """Open the explorer: the circuit of a task as a live graph.
+) -> Explorer | PromptExplorer:
+    """Open the explorer: the circuit of a task, or the graph of one prompt, as a live graph.
 
     Parameters
     ----------
@@ -391,8 +392,9 @@ def explore(
         From `load_model`.
     dictionaries : dict of Site to Dictionary
         From `load_dictionaries`.
-    task : Task, optional
-        One's own; by default the bundled tasks are in the menu.
+    task : Task or str, optional
+        One's own; by default the bundled tasks are in the menu. A text, or a task of one prompt,
+        opens with its attribution graph: pass transcoders.
     n : int
         Prompts of a bundled task.
     estimator : CircuitLasso, optional
@@ -402,7 +404,7 @@ def explore(
 
     Returns
     -------
-    Explorer
+    Explorer, or PromptExplorer for one prompt
         A widget. In the next cell `explorer.circuit` is what is drawn and `explorer.selected` the
         id of the node that was clicked, with its `card` and, if they were clustered, its
         `circuits`; `fit` is the fitted path and `acts` what it was fitted on. Assigning
@@ -414,6 +416,9 @@ def explore(
         If an argument is of the wrong kind.
     """
     dictionaries = as_dictionaries(model, dictionaries)
+    if isinstance(task, str) or (is_a(task, "Task") and len(task) == 1):  # pyright: ignore
+        check_objects(descriptions=(descriptions, "FeatureDescriptions"))
+        return PromptExplorer(model, dictionaries, task, descriptions)  # pyright: ignore
     check_objects(
         task=(task, "Task"),
         estimator=(estimator, "CircuitLasso"),
