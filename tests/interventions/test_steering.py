@@ -255,7 +255,7 @@ def test_an_attribution_graph_is_steered_as_it_is_drawn(demo, demo_transcoders, 
     task = ioi(demo, n=1, seed=3)
     graph = attribution_graph(demo, demo_transcoders, task, pairs=pairs, progress=False)
     table = graph.node_table()
-    best = table[table["kind"] == "feature"].nlargest(5, "score")["id"]
+    best = table[table["kind"] == "feature"].nlargest(20, "score")["id"]
     graph = Circuit.load(graph.group("best", best).save(tmp_path / "graph.json"))
     found = quick(demo, graph, {"best": 0}, random_sets=5)
     changes = [
