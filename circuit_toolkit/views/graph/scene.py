@@ -40,7 +40,7 @@ from circuit_toolkit.views.graph.prompt_layout import (
 RADIUS = (5.0, 15.0)  # px
 SMALL = (4.5, 11.0)  # px, where a prompt has many nodes
 STROKE = (0.8, 5.0)  # px
-STACKED, BOW = 30.0, 26.0  # px: edges that are so upright bend so far aside
+STACKED, BOW = 30.0, 34.0  # px: edges that are so upright bend so far aside
 TURN = 9.0  # px from the dot of a word to the word, where it stands upright
 LETTER = 6.1  # px, mean width at the size that labels are drawn
 SHAPES = {"resid": "dot", "embed": "dot", "attn": "diamond", "head": "diamond", "mlp": "square"}
@@ -216,7 +216,7 @@ def _bows(edges: np.ndarray, place: PromptLayout) -> np.ndarray:
     wide, tall = np.abs(place.x[s] - place.x[t]), np.abs(place.y[s] - place.y[t])
     past = (wide < STACKED) & (np.abs(place.row[s] - place.row[t]) > 1)
     length = np.fmax(np.hypot(wide, tall), 1)
-    bow = np.where(past, np.fmin(0.25, 2 * BOW / length), 0)
+    bow = np.where(past, np.fmin(0.3, 2 * BOW / length), 0)
     return np.where(_level(edges, place.row), 0.35, bow)
 
 

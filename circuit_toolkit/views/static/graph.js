@@ -124,7 +124,7 @@ function drawCircuit(vis, root, first, hooks = {}) {
 
   const nodes = new vis.DataSet(), edges = new vis.DataSet();
   const network = new vis.Network(canvas, { nodes, edges }, OPTIONS);
-  let scene, byId, selected = "", hovered = "", hoveredEdge = "", touched = false;
+  let scene, byId, selected = "", hovered = "", hoveredEdge = "", touched = false, whole = false;
 
   function update(next) {
     scene = { ...next, edges: next.edges.map((edge) => completed(edge, next)) };
@@ -136,7 +136,7 @@ function drawCircuit(vis, root, first, hooks = {}) {
     if (!byId.has(selected)) selected = "";
     hovered = hoveredEdge = "";
     card.hidden = true;
-    touched = false;
+    touched = whole = false;
     paint();
     fit();
   }
@@ -148,7 +148,7 @@ function drawCircuit(vis, root, first, hooks = {}) {
   }
 
   // A long prompt is not shown as a whole, too small to read: its end is, where the answer is.
-  function fit(whole = false) {
+  function fit() {
     const width = canvas.clientWidth;
     if (!width || !scene) return;  // hidden, in a closed tab: the observer calls again
     const least = scene.upwards && !whole ? LEGIBLE : 0;
@@ -329,7 +329,7 @@ function drawCircuit(vis, root, first, hooks = {}) {
   const zoom = (factor) => { touched = true; network.moveTo({ scale: network.getScale() * factor }); };
   button("+", "zoom in", () => zoom(1.3));
   button("−", "zoom out", () => zoom(1 / 1.3));
-  button("⤢", "fit", () => { touched = false; fit(true); });
+  button("⤢", "fit", () => { touched = false; whole = true; fit(); });
 
   const observer = new ResizeObserver(() => { if (!touched) fit(); });
   observer.observe(root);

@@ -13,6 +13,10 @@ def test_an_attribution_graph_is_named_by_prompt_and_target():
         "attribution: graph replacement score 0.31, graph completeness score 0.62; "
         "sums exact to 2e-07"
     ]
+    scores = {"replacement": None, "completeness": 0.5, "n": 8}
+    assert header(circuit.with_evidence({"attribution": scores}))["evidence"] == [
+        "attribution on 8 prompts: graph completeness score 0.50"
+    ]
     assert told["tone"] == "quiet" and told["score"] == "influence"
     assert ["active features", "812"] in told["settings"] and len(told["settings"]) <= 5
     assert not any("token" in key for key, _ in told["settings"])

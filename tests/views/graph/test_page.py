@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.views.colours import NEGATIVE, TEAL, channels
 from circuit_toolkit.views.graph.page import graph_page, pyvis_network
 from tests.circuit.made_up import PROMPT, made_up_attribution, made_up_circuit
 
@@ -166,6 +167,23 @@ def test_inputs_and_outputs_are_told_strongest_first_with_their_weights(opened):
 
 
 @pytest.mark.browser
+def test_the_prompt_is_shaded_by_the_size_and_the_sign_of_the_activation(opened):
+    circuit = made_up_attribution(1, 1, seed=4)
+    (values,) = circuit.settings["activations"].values()
+    values |= {"2": 4.0, "3": 2.0, "4": -4.0}
+    page = opened(circuit)
+    walk(page, "ArrowUp", "ArrowDown")
+    shades = page.locator(".ct-prompt span").evaluate_all(
+        "all => all.map((e) => e.style.background)"
+    )
+    parts = [[float(x) for x in re.findall(r"[\d.]+", shade)] for shade in shades]
+    assert tuple(parts[2][:3]) == tuple(parts[3][:3]) == channels(TEAL)
+    assert tuple(parts[4][:3]) == channels(NEGATIVE)
+    assert 0.76 > parts[2][3] > 0.74 > parts[3][3] > 0.3
+    assert not parts[8], "where it is not active"
+
+
+@pytest.mark.browser
 def test_a_click_on_a_supernode_lists_its_members(opened):
     circuit = made_up_attribution()
     members = [i for i in circuit.ids() if "hook_normalized" in i][:3]
@@ -229,3 +247,20 @@ def test_the_page_saves_what_is_drawn(page, tmp_path):
     ends = [line.get("d").split()[-2:] for line in root.iter(f"{SVG}path")]
     into = (circuit.edges["target"] == len(circuit.nodes) - 1).sum()
     assert sum(end == ["500", "40"] for end in ends) == into
+
+
+@pytest.mark.browser
+def test_a_long_prompt_opens_at_its_end_in_letters_that_can_be_read(opened):
+    tokens = [f"word{i}" for i in range(300)]
+    page = opened(made_up_attribution(60, 120, tokens=tokens, seed=5))
+    seen = """() => {
+        const { network, drawn } = circuitView, { nodes, width } = drawn();
+        const end = network.canvasToDOM({ x: nodes.at(-1).x, y: 0 }).x;
+        return [network.getScale(), network.canvasToDOM({ x: 0, y: 0 }).x, end, width];
+    }"""
+    scale, left, target, width = page.evaluate(seen)
+    assert scale >= 0.65 and left < 0 and 900 < target < 1250, "px; the window has 1280"
+    page.get_by_title("fit").click()
+    page.wait_for_timeout(150)
+    scale, left, target, _ = page.evaluate(seen)
+    assert scale < 0.65 and left > 0 and target < 1250 and width * scale < 1250

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from circuit_toolkit.circuit import Circuit, new_edges, new_nodes
+from circuit_toolkit.views.graph import prompt_layout
 from circuit_toolkit.views.graph.drawing import drawing_of
+from circuit_toolkit.views.graph.layout import crossings
 from circuit_toolkit.views.graph.prompt_layout import laid_out_by_token
 from circuit_toolkit.views.graph.scene import LETTER, scene_of
 from tests.circuit.made_up import PROMPT, made_up_attribution, made_up_circuit
@@ -184,3 +186,53 @@ def test_a_target_is_told_with_its_probability_or_its_value():
     )
     circuit.nodes["index"][-1] = 0  # a direction
     assert told() == ["Mary 62%", "John = +12.5"]
+
+
+@pytest.mark.parametrize("circuit", CIRCUITS[:3], ids=size)
+def test_the_order_in_a_cell_has_fewer_crossings_than_the_one_given(circuit, monkeypatch):
+    drawing = drawing_of(circuit)
+    ours = laid_out_by_token(drawing)
+    monkeypatch.setattr(prompt_layout, "_mean_of_neighbours", lambda drawing, x: np.zeros(len(x)))
+    given = laid_out_by_token(drawing)
+    count = [crossings(-place.y, place.x, circuit.edges) for place in (ours, given)]
+    assert count[0] < 0.98 * count[1]  # of which most run between cells
+
+
+def test_a_graph_that_would_be_taller_than_wide_gets_wider():
+    full = scene_of(made_up_attribution(250, 400, seed=2))
+    assert 1120 < full["width"] <= 1610 and full["height"] < full["width"]
+    assert scene_of(CIRCUITS[0])["width"] == pytest.approx(1120)
+
+
+def test_edges_past_nodes_of_their_column_bend_aside():
+    layers = [f"blocks.{i}.ln2.hook_normalized" for i in range(4)]
+    word, end = new_nodes(1, "token", position="0", label="a"), new_nodes(1, "target", label="b")
+    nodes = np.concatenate([word, new_nodes(4, site=layers, position="0"), end])
+    rows = [(i, j) for i in range(6) for j in range(i + 1, 6)]
+    source, target = np.transpose(rows)
+    edges = new_edges(len(rows), source=source, target=target, weight=1, score=1)
+    drawn = scene_of(Circuit(nodes, edges, {"scope": "prompt", "tokens": ["a"]}))
+    x, y = ([node[axis] for node in drawn["nodes"]] for axis in "xy")
+    for edge in drawn["edges"]:
+        s, t = edge["from"], edge["to"]
+        assert ("aside" in edge) == (t - s > 1)
+        for i in range(s + 1, t):  # the quadratic curve of the SVG, at the height of the node
+            share = (y[s] - y[i]) / (y[s] - y[t])
+            control = (x[s] + x[t]) / 2 + edge["aside"] * (y[t] - y[s])
+            at = (1 - share) ** 2 * x[s] + 2 * share * (1 - share) * control + share**2 * x[t]
+            assert abs(at - x[i]) > 8, "past the smallest node"
+
+
+def test_sizes_are_those_of_features_whatever_the_influence_of_words_and_targets():
+    circuit = made_up_attribution()
+    circuit.nodes["score"][circuit.nodes["kind"] == "target"] = 100
+    drawn = scene_of(circuit)["nodes"]
+    assert max(node["size"] for node in drawn if node["kind"] == "feature") == 11
+
+
+def test_a_feature_is_active_where_its_activation_is_not_zero():
+    circuit = made_up_attribution(3, 6)
+    for values in circuit.settings["activations"].values():
+        values["0"] = 0.0
+    active = [node["active"] for node in scene_of(circuit)["nodes"] if "active" in node]
+    assert len(active) == 3 and not any("0" in values for values in active)

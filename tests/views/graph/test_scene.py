@@ -92,6 +92,15 @@ def test_features_without_a_label_show_their_number():
     assert drawn[0]["label"] == f"#{nodes['index'][0]}" and drawn[-1]["label"] == "target"
 
 
+def test_a_position_is_said_where_there_are_several_and_the_label_does_not():
+    circuit = made_up_circuit(4, 4)
+    nodes = circuit.nodes.copy()
+    nodes["position"][:4], nodes["label"][:4] = ["S2", "S2", "last", "last"], ["a", "S2", "b", ""]
+    drawn = scene_of(Circuit(nodes, circuit.edges))["nodes"]
+    number = f"#{nodes['index'][3]} @last"
+    assert [node["label"] for node in drawn[:4]] == ["a @S2", "S2", "b @last", number]
+
+
 @pytest.mark.parametrize("letters", [1, 2, 5, 12, 30])
 @pytest.mark.parametrize("text", ["", "Mary", "Mary, John, Tom", "a b\nc", "x" * 40, "one " * 9])
 def test_shortened_text_fits(text, letters):
