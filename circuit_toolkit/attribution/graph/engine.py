@@ -185,7 +185,7 @@ class _Held:
     counted: Tensor  # (T,) tokens at which features count
     position: int
     n_columns: int
-    rows: Mapping[Site, tuple[Tensor, Tensor]]  # encoder rows of each dictionary, and constants
+    rows: Mapping[Site, tuple[Tensor, ...]]  # encoder rows of each dictionary, and constants
 
     @classmethod
     def of(
@@ -198,7 +198,11 @@ class _Held:
         weights = frozen_weights(model, by_layer, n, n, streams)
         used = [*by_layer.values(), *streams.values()]
         readings = {
-            each.site: (encoder_rows(model, each), encoder_constants(model, each)) for each in used
+            each.site: tuple(
+                part.to(model.device)
+                for part in (encoder_rows(model, each), encoder_constants(model, each))
+            )
+            for each in used
         }
         read = {LOGITS, Site("resid_post", n - 1), *(each.site for each in used)}
         read |= {stream_of(model, each) for each in used}
@@ -298,8 +302,8 @@ class _Held:
                     each.dictionary,
                     stream[0, at],
                     at,
-                    rows[feature].to(stream),
-                    constants[feature].to(stream),
+                    rows[feature],
+                    constants[feature],
                 )
                 found.append((part, reading, active.value[which]))
         return found
