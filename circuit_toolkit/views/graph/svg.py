@@ -40,6 +40,6 @@ def _word(text: str) -> str:
 
 
 def _pixels(svg: str, scale: float = 1) -> bytes:
-    from resvg_py import svg_to_bytes  # pyright: ignore[reportMissingImports]
+    from resvg_py import svg_to_bytes
 
     return bytes(svg_to_bytes(svg_string=svg, zoom=scale, background=PAPER))

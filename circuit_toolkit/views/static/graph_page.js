@@ -17,7 +17,7 @@ function openPage(vis, root, panel, scene) {
     if (!node) return;
     const about = element("section", "ct-about", undefined, panel);
     element("h2", "ct-name", nameOf(node), about);
-    element("code", "", node.id, about);
+    if (!node.members) element("code", "", node.id, about);
     element("div", "ct-where", placeOf(node, scene), about);
     element("div", "ct-numbers", numbersOf(node, scene), about);
     if (scene.tokens && node.kind !== "target" && !node.members) prompt(node, about);
