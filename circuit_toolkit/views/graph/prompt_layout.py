@@ -1,7 +1,4 @@
-"""Where the nodes of a prompt's attribution graph stand: tokens side by side, layers upwards.
-
-A column is as wide as what stands in it; long runs of tokens with nothing above them are left out.
-"""
+"""Where the nodes of a prompt's attribution graph stand: tokens side by side, layers upwards."""
 
 from __future__ import annotations
 
@@ -13,32 +10,27 @@ import numpy as np
 from circuit_toolkit.circuit.tables import TARGET, TOKEN
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.graph.drawing import GROUP, Drawing
+from circuit_toolkit.views.graph.prompt_columns import (
+    LETTER,
+    LONGEST,
+    SIDE,
+    Cell,
+    Column,
+    chip_width,
+    columns_of,
+    lines_of,
+    word_of,
+    words_below,
+)
 
 # px of width: the first is what a notebook cell shows without scaling, the others are for graphs
 # that would be taller than wide
 WIDTHS = (1120.0, 1280.0, 1440.0, 1600.0)
-SIDE = 44.0  # px to the left, for the names of layers
 LINE, GAP = 46.0, 16.0  # px of height for a line of nodes with their labels, and between rows
 WORDS = 18.0  # px from the lowest row to the middle of words, and from there to the border
-LETTER = 6.1  # px, mean width at the size that labels are drawn
 WANTED = {"error": 22.0, TOKEN: 0.0}  # px of width for a node; others want that of `#12345`
-LONGEST = 12  # letters of a word below the graph
-RUN = 3  # tokens with nothing above them that are shown side by side
-TURNED = 22.0  # px of width for a word that stands upright
-STEP = 8.0  # px by which columns are widened in turn
+DOT = 8.0  # px of width for the dot of a word that stands upright
 SWEEPS = 4
-Cell = tuple[int, int]  # token, row
-
-
-@dataclass(frozen=True)
-class Column:
-    """A token below the graph, or a run of tokens that are left out."""
-
-    first: int  # number of the token
-    count: int
-    width: float
-    turned: bool  # its word stands upright, since it is narrow
-    left: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,20 +77,17 @@ def laid_out_by_token(drawing: Drawing) -> PromptLayout:
     token = _tokens(drawing, end)  # (n,)
     row, names = _rows(drawing)  # (n,) and the name of each row
     need = np.array([*map(_wanted, kinds, labels)])  # (n,) px
-    cells: dict[Cell, list[int]] = {}
-    for i, kind in enumerate(kinds):
-        if kind not in (TOKEN, TARGET):
-            cells.setdefault((int(token[i]), int(row[i])), []).append(i)
-    words = words_below(drawing)
+    ends = [i for i, kind in enumerate(kinds) if kind == TARGET]
+    cells = _together(token, row, [i for i, k in enumerate(kinds) if k not in (TOKEN, TARGET)])
     needs = {cell: need[nodes] for cell, nodes in cells.items()}
-    ends = np.flatnonzero(np.array(kinds) == TARGET)
+    words = words_below(drawing)
     for most in WIDTHS:
-        columns = _columns(words, set(token.tolist()), needs, most)
+        columns = columns_of(words, set(token.tolist()), needs, most)
         width = columns[-1].left + columns[-1].width
         at = {column.first: column for column in columns}
-        lines = {cell: _lines(each, at[cell[0]].width) for cell, each in needs.items()}
-        lines[-1, len(names) - 1] = _lines(need[ends], width - SIDE)
+        lines = {cell: lines_of(each, at[cell[0]].width) for cell, each in needs.items()}
         tall = np.ones(len(names), int)  # (rows,) lines in each
+        tall[-1] = lines_of(need[ends], width - SIDE)
         for (_, r), count in lines.items():
             tall[r] = max(tall[r], count)
         upright = [LETTER * len(words[c.first]) for c in columns if c.turned and c.count == 1]
@@ -106,52 +95,45 @@ def laid_out_by_token(drawing: Drawing) -> PromptLayout:
         if heights.sum() <= width:
             break
     bottom = heights[::-1].cumsum()[::-1]
-    rows = list(zip(names, (bottom - heights).tolist(), bottom.tolist(), strict=True))
+    top = bottom - heights
 
     x = np.array([at[t].left + at[t].width / 2 for t in token.tolist()])  # (n,)
-    y = (bottom - heights + WORDS)[row]
+    y = (top + WORDS)[row]
     for _ in range(SWEEPS):
         towards = _mean_of_neighbours(drawing, x)
-        for cell, nodes in cells.items():
-            order = sorted(nodes, key=towards.__getitem__)
-            for k in range(lines[cell]):  # dealt in turn, so that neighbours stand staggered
-                line = order[k :: lines[cell]]
-                x[line] = _spread(need[line], at[cell[0]], 2 * cell[1] + k)
-                above = (tall[cell[1]] - lines[cell]) // 2 + k  # lines of a row form one grid
-                y[line] = rows[cell[1]][1] + GAP / 2 + LINE * (above + 0.35)
-    two: dict[int, list[int]] = {}  # words at one token: of the clean and the corrupted prompt
-    for i in np.flatnonzero(row == 0).tolist():
-        two.setdefault(int(token[i]), []).append(i)
-    for t, nodes in two.items():
-        wide = np.array([_chip(word_of(labels[i])) for i in nodes])
-        if at[t].turned:
-            wide = np.full(len(nodes), 8.0)
-        x[nodes] += wide.cumsum() - wide / 2 - wide.sum() / 2
-    for k in range(count := lines[-1, len(names) - 1]):
-        line = ends[k::count]
-        last = at[end]
-        start = min(last.left + last.width / 2 - need[line].sum() / 2, width - need[line].sum())
-        x[line] = max(start, SIDE) + need[line].cumsum() - need[line] / 2
-        y[line] = rows[-1][1] + GAP / 2 + LINE * (k + 0.5)
+        for (t, r), nodes in cells.items():
+            order, count = sorted(nodes, key=towards.__getitem__), lines[t, r]
+            for k in range(count):  # dealt in turn, so that neighbours stand staggered
+                line = order[k::count]
+                x[line] = _spread(need[line], at[t], 2 * r + k)
+                above = (tall[r] - count) // 2 + k  # lines of a row form one grid
+                y[line] = top[r] + GAP / 2 + LINE * (above + 0.35)
+    for (t, _), nodes in _together(token, row, np.flatnonzero(row == 0).tolist()).items():
+        chips = [DOT if at[t].turned else chip_width(word_of(labels[i])) for i in nodes]
+        x[nodes] += _side_by_side(np.array(chips))  # two words: of a clean and a corrupted prompt
+    middle = at[end].left + at[end].width / 2
+    for k in range(tall[-1]):
+        line = ends[k :: tall[-1]]
+        half = need[line].sum() / 2
+        x[line] = max(min(middle, width - half), SIDE + half) + _side_by_side(need[line])
+        y[line] = GAP / 2 + LINE * (k + 0.5)
     room = _room(x, y, kinds, need, width)
     room[row == 0] = LONGEST * LETTER
+    rows = list(zip(names, top.tolist(), bottom.tolist(), strict=True))
     return PromptLayout(x, y, room, row, rows, columns, width, float(heights.sum()))
 
 
-def words_below(drawing: Drawing) -> list[str]:
-    """Return what is written below each column: the words of its nodes, else that of the prompt."""
-    words = [word_of(str(word)) for word in drawing.circuit.settings["tokens"]]
-    found: dict[int, list[str]] = {}
-    nodes = drawing.nodes[drawing.nodes["kind"] == TOKEN]
-    for position, label in nodes[["position", "label"]].tolist():
-        found.setdefault(int(position), []).append(word_of(label))
-    return [" / ".join(found.get(i, [word])) for i, word in enumerate(words)]
+def _together(token: np.ndarray, row: np.ndarray, nodes: list[int]) -> dict[Cell, list[int]]:
+    """Group nodes by their cell."""
+    found: dict[Cell, list[int]] = {}
+    for i in nodes:
+        found.setdefault((int(token[i]), int(row[i])), []).append(i)
+    return found
 
 
-def word_of(token: str) -> str:
-    """Return a token as it is written below the graph."""
-    word = token.strip(" ").replace("\n", "↵") or "␣"
-    return word if len(word) <= LONGEST else word[: LONGEST - 1] + "…"
+def _side_by_side(wide: np.ndarray) -> np.ndarray:
+    """Return where things stand from the middle of all, if each is so wide."""
+    return wide.cumsum() - wide / 2 - wide.sum() / 2
 
 
 def _wanted(kind: str, label: str) -> float:
@@ -204,73 +186,6 @@ def _rows(drawing: Drawing) -> tuple[np.ndarray, list[str]]:
 
 def _layer(site: str) -> float:
     return {TOKEN: -1.0, TARGET: np.inf}.get(site) or float(Site.parse(site).layer)
-
-
-def _columns(
-    words: list[str], used: set[int], needs: dict[Cell, np.ndarray], most: float
-) -> list[Column]:
-    """Return the tokens that are shown, as wide as what stands above them, and runs left out."""
-    for turned in (False, True):  # where space is scarce, words with nothing above them turn
-        columns = _fitted(_shown(words, used, needs, turned), needs, most)
-        width = {column.first: column.width for column in columns}
-        if all(_lines(need, width[at]) == 1 for (at, _), need in needs.items()):
-            break
-    left = SIDE
-    for i, column in enumerate(columns):
-        columns[i] = replace(column, left=left)
-        left += column.width
-    return columns
-
-
-def _shown(
-    words: list[str], used: set[int], needs: dict[Cell, np.ndarray], turned: bool
-) -> list[Column]:
-    """Return columns of the least width; of `used` tokens all are shown."""
-    widest: dict[int, float] = {}
-    for (at, _), need in needs.items():
-        widest[at] = max(widest.get(at, 0.0), float(need.max()) + 10)
-    columns, i, end = [], 0, len(words)
-    while i < end:
-        gap = next((k for k in range(i, end) if k in used), end) - i
-        if gap > RUN:
-            columns.append(Column(i, gap, TURNED if turned else 40.0, turned))
-            i += gap
-            continue
-        wide = max(sum(map(_chip, words[i].split(" / "))), widest.get(i, 0.0))
-        narrow = turned and i not in widest
-        columns.append(Column(i, 1, TURNED if narrow else wide, narrow))
-        i += 1
-    return columns
-
-
-def _fitted(columns: list[Column], needs: dict[Cell, np.ndarray], most: float) -> list[Column]:
-    """Widen columns up to a width of the picture, first where cells take several lines."""
-    width = {column.first: column.width for column in columns}
-    spare, live = most - SIDE - sum(width.values()), {at for at, _ in needs}
-    while spare >= STEP:  # the fullest cell gets more width, which saves a line of its row
-        lines = {cell: _lines(need, width[cell[0]]) for cell, need in needs.items()}
-        if max(lines.values(), default=1) == 1:
-            break
-        fullest = max(lines, key=lambda cell: (lines[cell], needs[cell].sum()))
-        width[fullest[0]] += STEP
-        spare -= STEP
-    grown = 1 + min(max(spare, 0) / sum(width[at] for at in live), 0.8) if live else 1.0
-    return [
-        replace(column, width=width[column.first] * (grown if column.first in live else 1.0))
-        for column in columns
-    ]
-
-
-def _chip(word: str) -> float:
-    """Return the width of a word in its box."""
-    return LETTER * len(word) + 14
-
-
-def _lines(need: np.ndarray, width: float) -> int:
-    """Count the lines that nodes take in a cell, in whatever order they are dealt to them."""
-    widest = np.sort(need)[::-1].cumsum()  # of so many nodes
-    most = max(int(np.searchsorted(widest, width - 8, "right")), 1)
-    return max(1, -(-len(need) // most))
 
 
 def _mean_of_neighbours(drawing: Drawing, x: np.ndarray) -> np.ndarray:

@@ -27,14 +27,13 @@ from circuit_toolkit.views.colours import (
 from circuit_toolkit.views.graph.drawing import GROUP, Drawing, drawing_of
 from circuit_toolkit.views.graph.header import header, shorten
 from circuit_toolkit.views.graph.layout import laid_out
+from circuit_toolkit.views.graph.prompt_columns import LETTER, word_of, words_below
 from circuit_toolkit.views.graph.prompt_layout import (
     WORDS,
     PromptLayout,
     is_one_prompt,
     laid_out_by_token,
     without_idle_words,
-    word_of,
-    words_below,
 )
 
 RADIUS = (5.0, 15.0)  # px
@@ -42,7 +41,6 @@ SMALL = (4.5, 11.0)  # px, where a prompt has many nodes
 STROKE = (0.8, 5.0)  # px
 STACKED, BOW = 30.0, 34.0  # px: edges that are so upright bend so far aside
 TURN = 9.0  # px from the dot of a word to the word, where it stands upright
-LETTER = 6.1  # px, mean width at the size that labels are drawn
 SHAPES = {"resid": "dot", "embed": "dot", "attn": "diamond", "head": "diamond", "mlp": "square"}
 
 
