@@ -2,7 +2,8 @@
 
     python -m benchmarks.peers.our_graph JOB.json OUT.npz
 
-The job is `circuit_tracer_graph`'s, and says `positions`: how many the bundled model has.
+The job is `circuit_tracer_graph`'s, and says `positions`, how many the bundled model has, and
+`max_inputs` (null: the default).
 """
 
 import json
@@ -44,20 +45,18 @@ def main(job_file: str, out: str) -> None:
     transcoders = ct.load_dictionaries(demo, kind="transcoder")
     model = with_positions(demo, job["positions"])
     ids = torch.tensor(job["ids"])
-    graph, costs = timed(
-        lambda: attribute(model, transcoders, ids, max_features=job["max_features"]),
-        job["repeats"],
-    )
+    limits = {name: job[name] for name in ("max_features", "max_inputs") if job[name] is not None}
+    graph, costs = timed(lambda: attribute(model, transcoders, ids, **limits), job["repeats"])
     is_kind = {kind: graph.nodes["kind"] == kind for kind in KINDS}
     always = is_kind["token"] | is_kind["target"]
     kept, prune = [], {}
     for i, pair in enumerate(job["thresholds"]):
         prune_graph = partial(pruned, graph.adjacency, graph.weights, always, is_kind["feature"])
-        each, prune[str(i)] = timed(partial(prune_graph, *pair), job["repeats"])
+        each, prune[str(i)] = timed(partial(prune_graph, *pair), 1)
         kept.append(each)
     scores, scoring = timed(
         lambda: graph_scores(graph.adjacency, graph.weights, is_kind["token"], is_kind["error"]),
-        job["repeats"],
+        1,
     )
     named = keys(graph, model.n_layers, len(ids))
     Graph(
