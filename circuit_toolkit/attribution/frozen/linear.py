@@ -58,7 +58,13 @@ class FrozenAttention:
             n = int(at.max()) + 1
             return self.gain[:, :n] * (self.pattern[0][:, at, :n].permute(1, 2, 0) @ read)
         n = g.shape[1]
-        u = self.pattern[..., :n, :n].transpose(2, 3) @ u.transpose(1, 2)  # (B, H, S, d_head)
+        pattern = self.pattern[..., :n, :n]
+        if len(pattern) == 1:  # of one prompt: broadcast, it would be copied for each gradient
+            R, E = len(g), u.shape[-1]
+            u = u.permute(2, 1, 0, 3).reshape(-1, n, R * E)  # (H, T, R d_head)
+            u = (pattern[0].mT @ u).unflatten(-1, (R, E)).permute(2, 0, 1, 3)
+        else:
+            u = pattern.mT @ u.transpose(1, 2)  # (B, H, S, d_head)
         return self.gain[:, :n] * torch.einsum("bhse,hde->bsd", u, weights.values)
 
     def biases(self, g: Tensor, at: Tensor | None = None) -> Tensor:

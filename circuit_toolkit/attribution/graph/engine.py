@@ -20,7 +20,7 @@ from circuit_toolkit.attribution.frozen.linear import Decomposed, FrozenModel
 from circuit_toolkit.attribution.frozen.readings import block_of, reading_of
 from circuit_toolkit.attribution.frozen.run import frozen_run, frozen_weights, upstream_of
 from circuit_toolkit.attribution.frozen.sums import Passed, Reading, backwards
-from circuit_toolkit.attribution.graph.pruning import node_influence, normalised
+from circuit_toolkit.attribution.graph.pruning import normalised
 from circuit_toolkit.attribution.graph.targets import (
     Target,
     Targets,
@@ -43,9 +43,9 @@ from circuit_toolkit.models.model import token_mask
 from circuit_toolkit.sites import Site
 
 ROWS = 256  # targets in one walk at most, and between two rankings of the features that are left
-NUMBERS = 2**24  # of one gradient in memory
+NUMBERS = 2**22  # of one gradient in memory
 CANCELLED = 0.01  # share of its absolute terms below which a sum counts as this share of them
-MAX_INPUTS = 4096  # edges into a node that are kept, the strongest: memory does not grow with more
+EDGES = 2**25  # that are kept in all before pruning, the strongest into each node: 8 bytes each
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ def attribute(
     *,
     position: int = -1,
     max_features: int | None = None,
-    max_inputs: int = MAX_INPUTS,
+    max_inputs: int | None = None,
     progress: bool = False,
 ) -> PromptGraph:
     """Compute the graph of one prompt, of token ids (T,)."""
@@ -109,20 +109,20 @@ def attribute(
     n_columns = held.n_columns
     weights = np.zeros(n_columns + len(wanted))
     weights[n_columns:] = weights_of(wanted, held.logits)
-    rows = _Rows(held, max_inputs, len(wanted))
+    is_feature = held.of_features()
+    active = np.flatnonzero(is_feature)
+    limit = len(active) if max_features is None else min(max_features, len(active))
+    n_rows = limit + len(wanted)
+    rows = _Rows(held, len(wanted), EDGES // n_rows if max_inputs is None else max_inputs)
     last = held.values[Site("resid_post", model.n_layers - 1)]
     rows.add(
         target_reading(model, wanted, last, held.position),
         np.arange(n_columns, len(weights)),
         values_of(model, wanted, held.logits),
     )
-    is_feature = held.of_features()
-    active = np.flatnonzero(is_feature)
-    limit = len(active) if max_features is None else min(max_features, len(active))
     _fill(rows, held, active, limit, weights, progress)
-    keep = ~is_feature
-    keep[rows.nodes[rows.nodes < n_columns]] = True
-    keep = np.append(keep, np.ones(len(wanted), bool))
+    has_row = rows.has_row()
+    keep = np.append(~is_feature, np.ones(len(wanted), bool)) | has_row
     sources = held.table()
     ends = new_nodes(
         len(wanted),
@@ -132,10 +132,9 @@ def attribute(
         activation=rows.value[n_columns:],
     )
     nodes = np.concatenate([sources, ends])
-    has_row = np.isin(np.arange(len(weights)), rows.nodes)
     return PromptGraph(
         nodes[keep],
-        sp.csr_array(rows.matrix(len(weights))[keep][:, keep]),
+        rows.matrix(keep),
         weights[keep],
         rows.value[keep],
         rows.bias[keep],
@@ -162,8 +161,7 @@ def _fill(
     with tqdm(total=limit, desc="attribution", disable=not progress, leave=False) as bar:
         while n := min(ROWS, limit - done):
             if limit < len(active):
-                now = node_influence(normalised(rows.matrix(len(weights))), weights)
-                best = np.argsort(-now[left], kind="stable")[:n]
+                best = np.argsort(-rows.influence(weights)[left], kind="stable")[:n]
                 chosen, left = np.sort(left[best]), np.delete(left, best)
             else:
                 chosen, left = left[:n], left[n:]
@@ -333,10 +331,9 @@ def _streams(
 class _Rows:
     """Rows of the adjacency, filled batch by batch, each kept sparse."""
 
-    def __init__(self, held: _Held, max_inputs: int, n_targets: int) -> None:
+    def __init__(self, held: _Held, n_targets: int, max_inputs: int) -> None:
         self.held, self.max_inputs = held, max_inputs
-        self.parts: list[sp.csr_array] = []
-        self.nodes = np.zeros(0, int)  # which node each row is of
+        self.parts: list[tuple[np.ndarray, sp.csr_array]] = []  # which nodes they are of, and rows
         self.value = np.zeros(held.n_columns + n_targets)
         self.bias = np.zeros_like(self.value)
         self.largest_error, self.left_out = 0.0, 0.0
@@ -344,36 +341,60 @@ class _Rows:
     def add(self, reading: Reading, nodes: np.ndarray, value: Tensor) -> None:
         """Work out the rows of some nodes with one walk back."""
         row, bias = _walk(self.held, reading)
-        total = row.double().sum(1) + bias
+        total = row.sum(1, dtype=torch.float64) + bias
         value = value.double()
         self.bias[nodes], self.value[nodes] = bias.cpu().numpy(), value.cpu().numpy()
-        terms = row.abs().double().sum(1) + bias.abs()  # which may nearly cancel
+        terms = row.abs().sum(1, dtype=torch.float64) + bias.abs()  # which may nearly cancel
         off = (total - value).abs() / value.abs().maximum(CANCELLED * terms)
         self.largest_error = max(self.largest_error, float(off.max()))
-        self.parts.append(self._sparse(row))
-        self.nodes = np.append(self.nodes, nodes)
+        self.parts.append((nodes, self._sparse(row)))
+
+    def has_row(self) -> np.ndarray:
+        """Return which nodes have a row so far."""
+        found = np.zeros(len(self.value), bool)
+        for nodes, _ in self.parts:
+            found[nodes] = True
+        return found
+
+    def influence(self, weights: np.ndarray) -> np.ndarray:
+        """Return the influence of all nodes on the targets, by the rows so far."""
+        step, found = weights, np.zeros(len(weights))
+        while step.any():
+            now = np.zeros(len(weights))
+            for nodes, part in self.parts:
+                if step[nodes].any():  # one part at a time: no copy of all
+                    now[: self.held.n_columns] += normalised(part).T @ step[nodes]
+            step = now
+            found += step
+        return found
 
     def _sparse(self, row: Tensor) -> sp.csr_array:
+        """Keep the strongest entries of each row, (R, columns)."""
         n = self.max_inputs
         if row.shape[1] <= n:
             return sp.csr_array(row.cpu().numpy())
-        size, which = row.abs().topk(n, dim=1)
-        whole = row.abs().sum(1)
-        left = 1 - size.sum(1) / whole.clamp(min=1e-30)
-        self.left_out = max(self.left_out, float(left.max()))
-        columns, order = which.sort(1)
-        data = row.gather(1, columns).flatten().cpu().numpy()
-        ends = np.arange(0, len(data) + 1, n)
-        shape = (len(row), row.shape[1])
-        found = sp.csr_array((data, columns.flatten().cpu().numpy().astype(np.int32), ends), shape)
+        parts = []
+        for few in row.split(max(1, NUMBERS // (8 * row.shape[1]))):
+            size, which = few.abs().topk(n, dim=1, sorted=False)
+            left = 1 - size.sum(1) / few.abs().sum(1).clamp(min=1e-30)
+            self.left_out = max(self.left_out, float(left.max()))
+            columns = which.sort(1).values
+            data = few.gather(1, columns).flatten().cpu().numpy()
+            ends = np.arange(0, len(data) + 1, n)
+            columns = columns.flatten().cpu().numpy().astype(np.int32)
+            parts.append(sp.csr_array((data, columns, ends), (len(few), row.shape[1])))
+        found = sp.csr_array(sp.vstack(parts))
         found.eliminate_zeros()
         return found
 
-    def matrix(self, n: int) -> sp.csr_array:
-        """Return all rows so far in their places, (n, n)."""
-        stacked = sp.coo_array(sp.vstack(self.parts))
+    def matrix(self, keep: np.ndarray) -> sp.csr_array:
+        """Return all rows in their places, of the nodes that are kept."""
+        n, rank = int(keep.sum()), np.cumsum(keep) - 1
+        columns = np.flatnonzero(keep[: self.held.n_columns])
+        stacked = sp.coo_array(sp.vstack([part[:, columns] for _, part in self.parts]))
         row, column = stacked.coords
-        return sp.csr_array((stacked.data, (self.nodes[row], column)), shape=(n, n))
+        nodes = rank[np.concatenate([nodes for nodes, _ in self.parts])]
+        return sp.csr_array((stacked.data, (nodes[row], column)), shape=(n, n))
 
 
 def _walk(held: _Held, reading: Reading) -> tuple[Tensor, Tensor]:

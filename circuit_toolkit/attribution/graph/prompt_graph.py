@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from circuit_toolkit.arguments import described, is_a, number, whole
-from circuit_toolkit.attribution.graph.engine import MAX_INPUTS, PromptGraph, attribute
+from circuit_toolkit.attribution.graph.engine import PromptGraph, attribute
 from circuit_toolkit.attribution.graph.pruning import graph_scores, pruned
 from circuit_toolkit.attribution.graph.sums import GraphSum
 from circuit_toolkit.attribution.graph.targets import Target, Targets, as_targets, metric_target
@@ -40,7 +40,7 @@ def attribution_graph(
     max_features: int | None = 5000,
     node_share: float = 0.8,
     edge_share: float = 0.98,
-    max_inputs: int = MAX_INPUTS,
+    max_inputs: int | None = None,
     labels: Mapping[Site, Sequence[str]] | None = None,
     progress: bool = True,
 ) -> Circuit:
@@ -79,9 +79,10 @@ def attribution_graph(
     node_share, edge_share : float
         Keep the fewest nodes, and then edges, with this share of all influence on the targets.
         Tokens and targets always stay. 1 keeps all.
-    max_inputs : int
-        Keep at most so many edges into a node, the strongest, so that memory does not grow with the
-        square of a prompt's length. `settings["left_out"]` says which share was dropped at most.
+    max_inputs : int, optional
+        Keep at most so many edges into a node, the strongest; by default so many that there are 33
+        million in all, so that memory does not grow with the square of a prompt's length.
+        `settings["left_out"]` says which share of what enters a node was dropped at most.
     labels : dict of Site to sequence of str, optional
         Names of the features, such as `feature_labels(acts)` or `descriptions.labels()`.
     progress : bool
@@ -128,7 +129,7 @@ def attribution_graph(
     options: dict[str, Any] = {
         "position": whole(position, "position"),
         "max_features": None if max_features is None else whole(max_features, "max_features", 1),
-        "max_inputs": whole(max_inputs, "max_inputs", 1),
+        "max_inputs": None if max_inputs is None else whole(max_inputs, "max_inputs", 1),
         "progress": progress,
     }
     shares = number(node_share, "node_share", 0, 1), number(edge_share, "edge_share", 0, 1)
