@@ -20,7 +20,6 @@ from circuit_toolkit.attribution.frozen.linear import Decomposed, FrozenModel
 from circuit_toolkit.attribution.frozen.readings import block_of, reading_of
 from circuit_toolkit.attribution.frozen.run import frozen_run, frozen_weights, upstream_of
 from circuit_toolkit.attribution.frozen.sums import Passed, Reading, backwards
-from circuit_toolkit.attribution.graph.pruning import normalised
 from circuit_toolkit.attribution.graph.targets import (
     Target,
     Targets,
@@ -42,7 +41,8 @@ from circuit_toolkit.models import LOGITS, Batch, Model
 from circuit_toolkit.models.model import token_mask
 from circuit_toolkit.sites import Site
 
-ROWS = 256  # targets in one walk at most, and between two rankings of the features that are left
+ROWS = 256  # targets in one walk at most
+RANKINGS = 16  # of the features that are left, at most
 NUMBERS = 2**22  # of one gradient in memory
 CANCELLED = 0.01  # share of its absolute terms below which a sum counts as this share of them
 EDGES = 2**25  # that are kept in all before pruning, the strongest into each node: 8 bytes each
@@ -159,7 +159,7 @@ def _fill(
 
     left, size, done = active, held.batch_size, 0
     with tqdm(total=limit, desc="attribution", disable=not progress, leave=False) as bar:
-        while n := min(ROWS, limit - done):
+        while n := min(max(ROWS, limit // RANKINGS), limit - done):
             if limit < len(active):
                 best = np.argsort(-rows.influence(weights)[left], kind="stable")[:n]
                 chosen, left = np.sort(left[best]), np.delete(left, best)
@@ -336,6 +336,7 @@ class _Rows:
         self.parts: list[tuple[np.ndarray, sp.csr_array]] = []  # which nodes they are of, and rows
         self.value = np.zeros(held.n_columns + n_targets)
         self.bias = np.zeros_like(self.value)
+        self.scale = np.zeros_like(self.value)  # one over what enters a node, in absolute values
         self.largest_error, self.left_out = 0.0, 0.0
 
     def add(self, reading: Reading, nodes: np.ndarray, value: Tensor) -> None:
@@ -347,7 +348,9 @@ class _Rows:
         terms = row.abs().sum(1, dtype=torch.float64) + bias.abs()  # which may nearly cancel
         off = (total - value).abs() / value.abs().maximum(CANCELLED * terms)
         self.largest_error = max(self.largest_error, float(off.max()))
-        self.parts.append((nodes, self._sparse(row)))
+        part = self._sparse(row)
+        self.scale[nodes] = 1 / np.maximum(np.asarray(abs(part).sum(1), dtype=float), 1e-30)
+        self.parts.append((nodes, part))
 
     def has_row(self) -> np.ndarray:
         """Return which nodes have a row so far."""
@@ -362,8 +365,9 @@ class _Rows:
         while step.any():
             now = np.zeros(len(weights))
             for nodes, part in self.parts:
-                if step[nodes].any():  # one part at a time: no copy of all
-                    now[: self.held.n_columns] += normalised(part).T @ step[nodes]
+                if step[nodes].any():
+                    sizes = sp.csr_array((np.abs(part.data), part.indices, part.indptr), part.shape)
+                    now[: self.held.n_columns] += sizes.T @ (step[nodes] * self.scale[nodes])
             step = now
             found += step
         return found
@@ -388,13 +392,21 @@ class _Rows:
         return found
 
     def matrix(self, keep: np.ndarray) -> sp.csr_array:
-        """Return all rows in their places, of the nodes that are kept."""
+        """Return all rows in their places, of the nodes that are kept, and give the parts back."""
         n, rank = int(keep.sum()), np.cumsum(keep) - 1
         columns = np.flatnonzero(keep[: self.held.n_columns])
-        stacked = sp.coo_array(sp.vstack([part[:, columns] for _, part in self.parts]))
-        row, column = stacked.coords
-        nodes = rank[np.concatenate([nodes for nodes, _ in self.parts])]
-        return sp.csr_array((stacked.data, (nodes[row], column)), shape=(n, n))
+        count = np.zeros(n + 1, np.int64)
+        for i, (nodes, part) in enumerate(self.parts):
+            self.parts[i] = nodes, part[:, columns]
+            count[1 + rank[nodes]] = np.diff(self.parts[i][1].indptr)
+        ends = np.cumsum(count)
+        data, indices = np.empty(ends[-1], np.float32), np.empty(ends[-1], np.int32)
+        while self.parts:
+            nodes, part = self.parts.pop()
+            size = np.diff(part.indptr)
+            at = np.repeat(ends[rank[nodes]] - part.indptr[:-1], size) + np.arange(part.nnz)
+            data[at], indices[at] = part.data, part.indices
+        return sp.csr_array((data, indices, ends), shape=(n, n))
 
 
 def _walk(held: _Held, reading: Reading) -> tuple[Tensor, Tensor]:

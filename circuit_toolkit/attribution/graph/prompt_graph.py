@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,11 +137,9 @@ def attribution_graph(
         plan = _of_task(model, known, prompt, targets, pairs, options["position"])  # pyright: ignore
     else:
         plan = _of_prompt(model, known, prompt, targets, pairs, options["position"])
-    total = GraphSum()
-    for each in plan.parts:
-        graph = attribute(model, known, each.ids, each.targets, **options)
-        total.add(graph, each.factor, each.places)
-    whole_graph = total.total()
+    whole_graph = _summed(
+        plan.parts, lambda each: attribute(model, known, each.ids, each.targets, **options)
+    )
     if plan.label is not None:
         whole_graph.nodes["label"][whole_graph.nodes["kind"] == TARGET] = plan.label
     settings = {
@@ -175,6 +173,16 @@ class _Plan:
     parts: list[_Part]
     settings: dict[str, Any]
     label: str | None = None
+
+
+def _summed(parts: Sequence[_Part], draw: Callable[[_Part], PromptGraph]) -> PromptGraph:
+    """Draw the graphs of a plan, and add them up; of one prompt its graph."""
+    if len(parts) == 1:
+        return draw(parts[0])
+    total = GraphSum()
+    for each in parts:
+        total.add(draw(each), each.factor, each.places)
+    return total.total()
 
 
 def _expect_fit(model: Model, dictionary: Dictionary) -> None:
