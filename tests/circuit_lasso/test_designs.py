@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.stats
+import torch
 from sklearn.linear_model import Lasso
 
 import circuit_toolkit as ct
+from circuit_toolkit.circuit_lasso.randomised_runs import randomised_runs
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.patching.placed_features import PlacedFeatures
 
@@ -206,3 +208,20 @@ def test_a_label_is_of_the_clean_prompts(demo, saes):
     acts = ct.capture(demo, saes, task, progress=False)
     fit = ct.CircuitLasso(folds=0).fit(acts, "gender", progress=False)
     assert fit.held_out.max() > 0.95 and fit.readout[SITES[-1]].train_accuracy.max() > 0.95
+
+
+def test_responses_are_what_follows_minus_what_was(demo, saes, task):
+    """Every feature of the first site ablated, by `intervene`, which knows nothing of the runs."""
+    few = task.subset(6)
+    runs = PlacedFeatures.of(demo, saes, few, ["last"])
+    found = randomised_runs(runs, draws=1, share=1.0, watch=True)
+    first, second = SITES
+    units = found.units[first, "last"].numpy()
+    changes = ct.resample(first, features=units, positions="last")
+    given = {"dictionaries": saes, "read": [second], "progress": False}
+    after = ct.intervene(demo, few, changes, **given).activations[second][0][:, -1]
+    later = found.units[second, "last"]
+    moved = (saes[second].encode(after) - runs.acts[second, "last"])[:, later]
+    assert moved.abs().max() > 1
+    # the same runs in another order of operations: float32
+    torch.testing.assert_close(found.responses[second, "last"], moved, rtol=1e-3, atol=1e-3)

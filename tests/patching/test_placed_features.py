@@ -126,3 +126,17 @@ def test_positions_are_tokens_of_their_own(tiny, tiny_saes, task):
             PlacedFeatures.of(tiny, saes, ends, positions)
     with pytest.raises(InputError, match="ablation must be"):
         PlacedFeatures.of(tiny, saes, task, "last", "zero")
+
+
+def test_prompts_are_ablated_to_the_means_of_others(tiny, tiny_saes, task):
+    saes = {site: tiny_saes[site] for site in SITES}
+    others = PlacedFeatures.of(tiny, saes, task, POSITIONS, "mean")
+    mine = PlacedFeatures.of(tiny, saes, task.select([3, 7]), POSITIONS).ablated_to(others)
+    assert mine.ablation == "mean"
+    for place, acts in others.acts.items():
+        expected = acts.double().mean(0).float()
+        for row in mine.reference[place]:  # float32 sums of 40 prompts in another order
+            torch.testing.assert_close(row, expected, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(acts[0], expected, atol=1e-3)
+        left = others.error[place].double().mean(0).float()
+        torch.testing.assert_close(mine.error[place][0], left, rtol=1e-4, atol=1e-5)
