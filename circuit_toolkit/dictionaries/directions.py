@@ -41,15 +41,17 @@ def is_normed(dictionary: Dictionary) -> bool:
 
 
 @torch.no_grad()
-def encoder_rows(model: Model, dictionary: Dictionary) -> Tensor:
-    """Return what features read of the residual stream."""
+def encoder_rows(model: Model, dictionary: Dictionary, features: Tensor | None = None) -> Tensor:
+    """Return what features, by default all, read of the residual stream."""
     stream_of(model, dictionary)
     if getattr(dictionary.sae, "W_enc", None) is None:
         raise InputError(
             f"{dictionary.name!r} finds its features by matching pursuit: it has no encoder."
         )
     row = model.architecture
-    rows = dictionary.sae.W_enc.detach().float().T  # (F, D)
+    matrix = dictionary.sae.W_enc.detach()
+    chosen = slice(None) if features is None else features.to(matrix.device)
+    rows = matrix[:, chosen].float().T  # (F, D)
     if dictionary.reads.centre or dictionary.sae.cfg.normalize_activations == "layer_norm":
         rows = rows - rows.mean(1, keepdim=True)
     if dictionary.reads.scale is not None:
@@ -59,11 +61,13 @@ def encoder_rows(model: Model, dictionary: Dictionary) -> Tensor:
         rows = rows * weight.to(rows)
     if is_normed(dictionary) and row.layer_norm:
         rows = rows - rows.mean(1, keepdim=True)
-    return rows * _gain(dictionary)[:, None]
+    return rows * _gain(dictionary)[chosen, None]
 
 
 @torch.no_grad()
-def encoder_constants(model: Model, dictionary: Dictionary) -> Tensor:
+def encoder_constants(
+    model: Model, dictionary: Dictionary, features: Tensor | None = None
+) -> Tensor:
     """Return what does not depend on the stream in pre-activations; see `encoder_rows`."""
     stream_of(model, dictionary)
     sae, reads, row = dictionary.sae, dictionary.reads, model.architecture
@@ -77,7 +81,8 @@ def encoder_constants(model: Model, dictionary: Dictionary) -> Tensor:
             f"{dictionary.name!r} has gates, or no encoder: its features are not one linear "
             "reading of the stream. Use one of another architecture."
         )
-    weights = sae.W_enc.detach().float()  # (D, F)
+    chosen = slice(None) if features is None else features.to(sae.W_enc.device)
+    weights = sae.W_enc.detach()[:, chosen].float()  # (D, F)
     at_zero = weights.new_zeros(model.width)  # what the dictionary sees where the norm puts out 0
     if dictionary.site.kind == "mlp_norm":
         _, bias = norm_weight(in_block(model, row.mlp_norm, dictionary.site.layer), row)
@@ -85,7 +90,7 @@ def encoder_constants(model: Model, dictionary: Dictionary) -> Tensor:
     seen = reads.apply(at_zero)
     if sae.cfg.apply_b_dec_to_input:
         seen = seen - sae.b_dec.detach().float()
-    return (seen @ weights + sae.b_enc.detach().float()) * _gain(dictionary)
+    return (seen @ weights + sae.b_enc.detach().float()[chosen]) * _gain(dictionary)[chosen]
 
 
 def _gain(dictionary: Dictionary) -> Tensor:

@@ -15,10 +15,11 @@ import scipy.sparse as sp
 
 def normalised(adjacency: sp.csr_array) -> sp.csr_array:
     """Return absolute weights, those that enter a node as shares of their sum."""
-    sizes = abs(adjacency)
-    total = np.asarray(sizes.sum(1), dtype=float)
+    shares = abs(adjacency)
+    total = np.asarray(shares.sum(1, dtype=float))
     scale = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
-    return sp.csr_array(sp.diags_array(scale) @ sizes)
+    shares.data *= np.repeat(scale, np.diff(shares.indptr)).astype(shares.dtype)
+    return shares
 
 
 def node_influence(shares: sp.csr_array, weights: np.ndarray) -> np.ndarray:
@@ -27,11 +28,10 @@ def node_influence(shares: sp.csr_array, weights: np.ndarray) -> np.ndarray:
     `shares` are normalised, `weights` (N,) those of the targets, such as their probabilities:
     w A + w A² + ... for the rows w.
     """
-    back = sp.csr_array(shares.T)
-    step = back @ weights
+    step = shares.T @ weights
     influence = step.copy()
     while step.any():  # it ends: no path is longer than the number of sites
-        step = back @ step
+        step = shares.T @ step
         influence += step
     return influence
 
@@ -39,7 +39,9 @@ def node_influence(shares: sp.csr_array, weights: np.ndarray) -> np.ndarray:
 def edge_influence(shares: sp.csr_array, weights: np.ndarray) -> sp.csr_array:
     """Return the influence of each edge on the targets, where `shares` has an entry."""
     through = node_influence(shares, weights) + weights
-    return sp.csr_array(sp.diags_array(through) @ shares)
+    found = shares.copy()
+    found.data *= np.repeat(through, np.diff(found.indptr)).astype(found.dtype)
+    return found
 
 
 class Kept(NamedTuple):
