@@ -27,7 +27,7 @@ from typing import Any
 import circuit_toolkit as ct
 from benchmarks.peers.exported import export, with_positions
 from benchmarks.peers.graphs import Graph, compare
-from circuit_toolkit.attribution.graph.engine import ROWS
+from circuit_toolkit.attribution.graph.sources import ROWS
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.models import Model
 
