@@ -94,8 +94,10 @@ def test_a_share_of_1_keeps_all_and_enters_add_up(demo, demo_transcoders, short)
     full = attribute(demo, demo_transcoders, demo.tokenize(short.clean[:1]).ids[0])
     into = circuit.edges["weight"][circuit.edges["target"] == len(circuit.nodes) - 1]
     assert into.sum() + full.bias[-1] == pytest.approx(plain["activation"], rel=1e-4)
-    few = drawn(demo, demo_transcoders, short.clean[0]).prune(max_features=5)
+    usual = drawn(demo, demo_transcoders, short.clean[0])
+    few = usual.with_evidence(usual.evidence | {"interventions": {"n": 1}}).prune(max_features=5)
     assert (few.nodes["kind"] != "target").sum() <= 5
+    assert few.evidence == usual.evidence, "scores are of the graph before all pruning; tests not"
 
 
 def test_targets(demo, demo_transcoders, short):
@@ -194,6 +196,12 @@ def test_the_mean_graph_of_a_task_stands_at_named_positions(demo, demo_transcode
     change = drawn(demo, demo_transcoders, short, pairs=True)
     gap = short.score(run(demo, demo.tokenize(short.corrupted), [LOGITS])[LOGITS][:, -1], range(3))
     assert change.nodes["activation"][-1] == pytest.approx(float((scores - gap).mean()), rel=1e-4)
+
+
+def test_a_token_of_two_names_stands_under_the_first(demo, demo_transcoders, short):
+    twice = replace(short, positions={"end": (-1,) * 3, **short.positions})
+    found = drawn(demo, demo_transcoders, twice, max_features=50)
+    assert "end" in found.nodes["position"] and "last" not in found.nodes["position"]
 
 
 def test_a_metric_of_probabilities_is_explained_by_its_gradient(demo, demo_transcoders):
