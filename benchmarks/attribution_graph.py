@@ -127,6 +127,10 @@ def beside(
     return found
 
 
+def _limit(row: dict[str, Any]) -> str:
+    return "all" if row["max_features"] is None else f"{row['max_features']:,}"
+
+
 def agreement(rows: list[dict[str, Any]]) -> str:
     """Return how far the two sides agree, as a table."""
     head = (
@@ -142,9 +146,8 @@ def agreement(rows: list[dict[str, Any]]) -> str:
             f"{each['nodes']} ({each['nodes_of_one']}), {each['edges']:,} ({each['edges_of_one']})"
             for each in row["pruned"]
         ]
-        limit = "all" if row["max_features"] is None else f"{row['max_features']:,}"
         lines.append(
-            f"| {row['case']} | {row['tokens']:,} | {limit} of {row['n_active']:,} "
+            f"| {row['case']} | {row['tokens']:,} | {_limit(row)} of {row['n_active']:,} "
             f"| {row['nodes']:,} ({row['nodes_of_one']}) | {row['row_error']:.0e} "
             f"| {row['edge_error']:.0e} | {row['activation_error']:.0e} "
             f"| {row['probability_error']:.0e} | {' | '.join(cut)} | {row['score_error']:.0e} "
@@ -165,8 +168,7 @@ def costs(rows: list[dict[str, Any]]) -> str:
         mine = row["ours"]["attribute"]
         best = row["peer"].get(row.get("fastest", ""), {}).get("attribute")
         usual = row["peer"].get("512", {}).get("attribute")
-        limit = "all" if row["max_features"] is None else f"{row['max_features']:,}"
-        cells = [row["case"], f"{row['tokens']:,}", f"{limit} of {row['n_active']:,}"]
+        cells = [row["case"], f"{row['tokens']:,}", f"{_limit(row)} of {row['n_active']:,}"]
         cells += [str(row["threads"]), _seconds(mine)]
         cells += [f"{_seconds(best)}, batch {row['fastest']}" if best else "", _seconds(usual)]
         cells += [f"{best['cpu'] / mine['cpu']:.1f}" if best else ""]

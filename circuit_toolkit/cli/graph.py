@@ -9,7 +9,6 @@ from typing import Any
 
 from circuit_toolkit.cli.output import write, write_json
 
-DRAWN = {"max_features": 70, "max_edges": 250}  # on the page: what can be read at a glance
 PROMPTS = 60  # of each bundled task, from which the features of the bundled model have their names
 
 
@@ -19,6 +18,7 @@ def run_graph(args: argparse.Namespace) -> None:
     from circuit_toolkit.dictionaries import load_dictionaries
     from circuit_toolkit.files.checks import check_folder
     from circuit_toolkit.models import load_model
+    from circuit_toolkit.views.graph.scene import READABLE
 
     check_folder(args.out)
     model = load_model(args.model)
@@ -38,7 +38,7 @@ def run_graph(args: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     args.out.mkdir(parents=True, exist_ok=True)
     files = {
-        "graph.html": str(circuit.prune(**DRAWN).to_html(args.out / "graph.html")),
+        "graph.html": str(circuit.prune(**READABLE).to_html(args.out / "graph.html")),
         "graph.json": str(circuit.save(args.out / "graph.json")),
         "neuronpedia.json": str(circuit.to_neuronpedia(args.out / "neuronpedia.json")),
     }

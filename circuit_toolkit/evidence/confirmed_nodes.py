@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from circuit_toolkit.arguments import expect, whole
+from circuit_toolkit.attribution.graph.pruning import along_paths
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.dictionaries import Dictionary
@@ -195,8 +196,4 @@ def _predicted(circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
     inner = (circuit.nodes["kind"] == "feature") & (activation != 0)
     scale = np.divide(1, activation, out=np.zeros(n), where=inner)
     shares = sp.csr_array((sp.diags_array(scale) @ weights).T)
-    total = step = direct
-    while step.any():  # it ends: no path is longer than the number of sites
-        step = shares @ step
-        total = total + step
-    return direct, total
+    return direct, direct + along_paths(direct, lambda step: shares @ step)

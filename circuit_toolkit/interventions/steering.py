@@ -23,6 +23,7 @@ from circuit_toolkit.interventions.changes import Change, How
 from circuit_toolkit.interventions.runs import intervene_each, intervened
 from circuit_toolkit.models import Batch, Model, run, token_mask
 from circuit_toolkit.models.continuation import continued
+from circuit_toolkit.models.logits import plain_logits
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -334,10 +335,7 @@ def target_values(
 
     The first run, if it is checked, is that of the circuit.
     """
-    plain = logits.double()
-    if cap := getattr(model.hf.config, "final_logit_softcapping", None):
-        plain = cap * torch.atanh(plain / cap)
-    plain = plain - plain.mean(1, keepdim=True)
+    plain = plain_logits(model, logits)
     nodes = circuit.nodes[circuit.nodes["kind"] == TARGET]
     said = circuit.settings.get("directions")  # of each target its tokens and their factors
     said = said if isinstance(said, list) and len(said) == len(nodes) else [None] * len(nodes)

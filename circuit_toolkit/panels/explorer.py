@@ -12,7 +12,7 @@ import traitlets
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.arguments import is_a, whole
-from circuit_toolkit.circuit.tables import TARGET, TOKEN
+from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.circuit_lasso.fit import LassoFit
 from circuit_toolkit.circuit_lens import CircuitLens, FeatureCircuits
@@ -30,6 +30,7 @@ from circuit_toolkit.panels.panel import (
     check_objects,
     cluster_button,
     control,
+    said_of,
 )
 from circuit_toolkit.panels.prompt_explorer import PromptExplorer
 from circuit_toolkit.patching.placed_features import named_positions
@@ -46,7 +47,6 @@ _CHOICES = [  # how the strength is chosen, see LassoFit.circuit
     ("one standard error", "one_se"),
     ("edge budget", _BUDGET),
 ]
-_CLICK = "Click a node to see what is known of it."
 
 
 class Explorer(CircuitPanel):
@@ -159,7 +159,7 @@ class Explorer(CircuitPanel):
         self._analyse = cluster_button(width="200px", display="none")
         self._status, self._said, self._names, self.feature = (w.HTML() for _ in range(4))
         self._fill(self._names, "names.html", described=self.descriptions is not None)
-        self._say(_CLICK, self.feature, "quiet")
+        self._say(said_of(None, ""), self.feature, "quiet")
         self._busy_controls = (self._learn, self._test, self._analyse, self._task)
         traitlets.link((self, "selected"), (self.graph, "selected"))
         self._learn.on_click(lambda _: self._guarded(self.learn))
@@ -319,18 +319,11 @@ class Explorer(CircuitPanel):
         self.card, self.circuits = None, None
         self._analyse.layout.display = "none"
         self._say("", self._said)
-        if not self.selected or self.circuit is None:
-            self._say(_CLICK, self.feature, "quiet")
-            return
-        if members := self.circuit.groups.get(self.selected):
-            said = f"The supernode “{self.selected}”: {', '.join(members)}."
+        if said := said_of(self.circuit, self.selected):
             self._say(said, self.feature, "quiet")
             return
+        assert self.circuit is not None
         row = self.circuit.nodes[self.circuit.ids().index(self.selected)]
-        if row["site"] == TOKEN:
-            said = f"The word “{row['label']}”, token {row['position']} of the prompt."
-            self._say(said, self.feature, "quiet")
-            return
         if row["site"] == TARGET:
             told = {"label": str(row["label"]), "activation": float(row["activation"])}
             self._fill(self.feature, "target.html", **told)

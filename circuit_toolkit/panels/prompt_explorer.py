@@ -12,6 +12,7 @@ from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.attribution.graph import attribution_graph
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence import confirm_nodes
@@ -19,12 +20,11 @@ from circuit_toolkit.features.card import FeatureCard, feature_card
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.models import Model
 from circuit_toolkit.panels.graph_widget import GraphWidget
-from circuit_toolkit.panels.panel import Panel, button, control
+from circuit_toolkit.panels.panel import Panel, button, control, said_of
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.views.card.html import card_html
-
-_CLICK = "Click a node to see what is known of it."
+from circuit_toolkit.views.graph.scene import READABLE
 
 
 class PromptExplorer(Panel):
@@ -87,7 +87,8 @@ class PromptExplorer(Panel):
             w.Text, "Target", label="60px", width="360px", placeholder=hint, **quiet
         )
         self._go = button("Draw", "play", button_style="primary")
-        sizes = ((70, 10, 200, 5), (250, 20, 1000, 10))
+        nodes, edges = READABLE.values()
+        sizes = ((nodes, 10, 200, 5), (edges, 20, 1000, 10))
         self._nodes, self._edges = (
             control(
                 w.IntSlider,
@@ -111,7 +112,7 @@ class PromptExplorer(Panel):
         self._busy_controls = (self._go, self._test)
         traitlets.link((self, "circuit"), (self.graph, "circuit"))
         traitlets.link((self, "selected"), (self.graph, "selected"))
-        self._say(_CLICK, self.feature, "quiet")
+        self._say(said_of(None, ""), self.feature, "quiet")
         self._go.on_click(lambda _: self._guarded(self.draw))
         self._test.on_click(lambda _: self._guarded(self.test))
         self._hear(self._prompt, lambda _: self.draw())
@@ -154,31 +155,24 @@ class PromptExplorer(Panel):
     @traitlets.observe("selected")
     def _show_node(self, change: Any = None) -> None:
         self.card = None
-        if not self.selected or self.circuit is None:
-            self._say(_CLICK, self.feature, "quiet")
-            return
-        if members := self.circuit.groups.get(self.selected):
-            said = f"The supernode “{self.selected}”: {', '.join(members)}."
+        if said := said_of(self.circuit, self.selected):
             self._say(said, self.feature, "quiet")
             return
+        assert self.circuit is not None
         node = self.circuit.nodes[self.circuit.ids().index(self.selected)]
-        if node["kind"] == "feature":
-            self.card = feature_card(
-                self.model,
-                self.dictionaries,
-                self.selected,
-                self.acts,
-                descriptions=self.descriptions,
-                circuit=self.circuit,
-            )
-            self.feature.value = card_html(self.card)
+        if node["kind"] == TARGET:
+            said = f"What is explained: {node['label']}, {node['activation']:+.2f}."
+            self._say(said, self.feature, "quiet")
             return
-        told = {
-            "token": f"The word “{node['label']}”, token {node['position']} of the prompt.",
-            "error": f"What no feature explains of {node['site']}, at token {node['position']}.",
-            "target": f"What is explained: {node['label']}, {node['activation']:+.2f}.",
-        }
-        self._say(told[str(node["kind"])], self.feature, "quiet")
+        self.card = feature_card(
+            self.model,
+            self.dictionaries,
+            self.selected,
+            self.acts,
+            descriptions=self.descriptions,
+            circuit=self.circuit,
+        )
+        self.feature.value = card_html(self.card)
 
 
 def _targets(text: str) -> Any:

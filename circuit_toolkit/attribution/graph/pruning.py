@@ -7,6 +7,7 @@ of computation, so there is no circle.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,12 +29,16 @@ def node_influence(shares: sp.csr_array, weights: np.ndarray) -> np.ndarray:
     `shares` are normalised, `weights` (N,) those of the targets, such as their probabilities:
     w A + w A² + ... for the rows w.
     """
-    step = shares.T @ weights
-    influence = step.copy()
+    return along_paths(weights, lambda step: shares.T @ step)
+
+
+def along_paths(start: np.ndarray, back: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Sum what is passed back along paths of any length, one edge and more, in a graph."""
+    step, total = start, np.zeros(len(start))
     while step.any():  # it ends: no path is longer than the number of sites
-        step = shares.T @ step
-        influence += step
-    return influence
+        step = back(step)
+        total += step
+    return total
 
 
 def edge_influence(shares: sp.csr_array, weights: np.ndarray) -> sp.csr_array:

@@ -12,6 +12,7 @@ from torch import Tensor
 from circuit_toolkit.attribution.frozen.linear import Decomposed
 from circuit_toolkit.attribution.frozen.readings import block_of
 from circuit_toolkit.attribution.frozen.sums import Passed, Reading, backwards
+from circuit_toolkit.attribution.graph.pruning import along_paths
 from circuit_toolkit.attribution.graph.sources import NUMBERS, HeldPrompt, Source
 from circuit_toolkit.dictionaries.directions import STREAM
 
@@ -51,16 +52,16 @@ class Rows:
 
     def influence(self, weights: np.ndarray) -> np.ndarray:
         """Return the influence of all nodes on the targets, by the rows so far."""
-        step, found = weights, np.zeros(len(weights))
-        while step.any():
-            now = np.zeros(len(weights))
-            for nodes, part in self.parts:
-                if step[nodes].any():
-                    sizes = sp.csr_array((np.abs(part.data), part.indices, part.indptr), part.shape)
-                    now[: self.held.n_columns] += sizes.T @ (step[nodes] * self.scale[nodes])
-            step = now
-            found += step
-        return found
+        return along_paths(weights, self._back)
+
+    def _back(self, step: np.ndarray) -> np.ndarray:
+        """Pass what reaches nodes on to what enters them, by shares."""
+        now = np.zeros(len(step))
+        for nodes, part in self.parts:
+            if step[nodes].any():
+                sizes = sp.csr_array((np.abs(part.data), part.indices, part.indptr), part.shape)
+                now[: self.held.n_columns] += sizes.T @ (step[nodes] * self.scale[nodes])
+        return now
 
     def _sparse(self, row: Tensor) -> sp.csr_array:
         """Keep the strongest entries of each row, (R, columns)."""

@@ -13,6 +13,7 @@ from circuit_toolkit.arguments import described, number
 from circuit_toolkit.attribution.frozen.sums import Reading
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
+from circuit_toolkit.models.logits import plain_logits
 from circuit_toolkit.models.weights import norm_gain, norm_weight
 from circuit_toolkit.tasks import Task
 
@@ -111,10 +112,7 @@ def weights_of(targets: Sequence[Target], logits: Tensor) -> list[float]:
 
 def values_of(model: Model, targets: Sequence[Target], logits: Tensor) -> Tensor:
     """Return the value of each target (n,): logits without their cap and their mean."""
-    cap = getattr(model.hf.config, "final_logit_softcapping", None)
-    plain = logits.double()
-    plain = cap * torch.atanh(plain / cap) if cap else plain
-    plain = plain - plain.mean()
+    plain = plain_logits(model, logits)
     return torch.stack([_summed(plain, each) for each in targets])
 
 

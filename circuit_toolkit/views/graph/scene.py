@@ -36,6 +36,7 @@ from circuit_toolkit.views.graph.prompt_layout import (
     without_idle_words,
 )
 
+READABLE = {"max_features": 70, "max_edges": 250}  # what can be read at a glance
 RADIUS = (5.0, 15.0)  # px
 SMALL = (4.5, 11.0)  # px, where a prompt has many nodes
 STROKE = (0.8, 5.0)  # px
