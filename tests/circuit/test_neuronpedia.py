@@ -110,6 +110,19 @@ def test_an_error_and_a_feature_have_ids_of_their_own():
     assert same(Circuit.from_neuronpedia(circuit.to_neuronpedia()), circuit)
 
 
+@pytest.mark.parametrize("position", [-1, 3, -2])
+def test_targets_stand_at_the_token_that_is_explained(position):
+    circuit = prompt_graph()
+    n = len(circuit.settings["tokens"])
+    circuit = replace(circuit, settings={**circuit.settings, "position": position})
+    graph = circuit.to_neuronpedia()
+    logits = [node for node in graph["nodes"] if node["feature_type"] == "logit"]
+    expected = position if position >= 0 else n + position
+    assert logits and all(node["ctx_idx"] == expected for node in logits)
+    assert all(node["node_id"].rstrip("_").endswith(f"_{expected}") for node in logits)
+    assert same(Circuit.from_neuronpedia(graph), circuit)
+
+
 def test_features_are_linked_where_neuronpedia_has_them():
     release = "gemma-scope-2b-pt-transcoders: layer_{}/width_16k/average_l0_76"
     known = {EARLY: release.format(0), LATE: release.format(2)}

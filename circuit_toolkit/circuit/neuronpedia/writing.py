@@ -48,7 +48,9 @@ def graph_of(
 ) -> dict[str, Any]:
     """Return a circuit as a graph in the format, checked against its schema."""
     tokens = _tokens(circuit)
-    names = node_ids(circuit.nodes, len(tokens))
+    position = circuit.settings.get("position", -1)  # of the token that the targets follow
+    explained = (position if isinstance(position, int) else -1) % len(tokens)
+    names = node_ids(circuit.nodes, explained)
     of_ours = dict(zip(circuit.ids(), names, strict=True))
     pins = pinned_ids(circuit) if pinned is None else _known_pins(circuit, pinned)
     settings = circuit.settings if pinned is None else circuit.settings | {"pinned": pins}
@@ -84,7 +86,7 @@ def graph_of(
             "clickedId": "",
             "sg_pos": "",
         },
-        "nodes": _nodes(circuit, names, len(tokens)),
+        "nodes": _nodes(circuit, names, explained),
         "links": _links(circuit.edges, names),
     }
     if wrong := fault(graph, ours=True):
@@ -104,7 +106,7 @@ def text_of(graph: dict[str, Any]) -> str:
     return text
 
 
-def node_ids(nodes: np.ndarray, n_tokens: int) -> list[str]:
+def node_ids(nodes: np.ndarray, explained: int) -> list[str]:
     """Return ids as Neuronpedia writes them, `layer_index_token`, each unique.
 
     An error has the index -1. Where a layer has two sites, the later one's ids say which.
@@ -112,7 +114,7 @@ def node_ids(nodes: np.ndarray, n_tokens: int) -> list[str]:
     found: dict[str, None] = {}
     for kind, site, position, index in nodes[["kind", "site", "position", "index"]].tolist():
         layer = _layer(kind, site, nodes)
-        at = n_tokens - 1 if kind == TARGET else position
+        at = explained if kind == TARGET else position
         name = f"{layer}_{-1 if kind == 'error' else index}_{at}"
         if name in found and kind in ("feature", "error"):
             name += f"_{Site.parse(site).kind}"
@@ -216,7 +218,7 @@ def _layer(kind: str, site: str, nodes: np.ndarray) -> str:
     return str(max((Site.parse(each).layer for each in sites), default=-1) + 2)
 
 
-def _nodes(circuit: Circuit, names: list[str], n_tokens: int) -> list[dict[str, Any]]:
+def _nodes(circuit: Circuit, names: list[str], explained: int) -> list[dict[str, Any]]:
     nodes = circuit.nodes
     chances = _probabilities(circuit)
     influence = _cumulative(nodes)
@@ -224,7 +226,7 @@ def _nodes(circuit: Circuit, names: list[str], n_tokens: int) -> list[dict[str, 
     for i, row in enumerate(rows_of(nodes)):
         kind, index = row["kind"], row["index"]
         layer = _layer(kind, row["site"], nodes)
-        at = n_tokens - 1 if kind == TARGET else int(row["position"])
+        at = explained if kind == TARGET else int(row["position"])
         feature, label, chance = index, row["label"], 0.0
         if kind == "feature":
             feature = cantor(int(layer), index)
