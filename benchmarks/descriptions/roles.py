@@ -26,12 +26,12 @@ def token_roles(model: Model) -> tuple[sp.csr_array, list[str]]:
     """Return the words of each role of the lexicon; every word is a role of its own as well."""
     names: dict[str, int] = {}
     rows, columns = [], []
-    for token in range(model.hf.config.vocab_size):
+    for token in range(model.d_vocab):
         word = str(model.tokenizer.decode([token]))
         for role in (*sorted(LEXICON.get(word, ())), f"word {word}"):
             rows.append(names.setdefault(role, len(names)))
             columns.append(token)
-    shape = (len(names), model.hf.config.vocab_size)
+    shape = (len(names), model.d_vocab)
     return sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape), list(names)
 
 
@@ -167,7 +167,7 @@ def activation_scores(
     shared = [name for name in names if name in set(every)]
     of_words = of_words[:, [every.index(name) for name in shared]]
     place = np.array([names.index(name) for name in shared])
-    ids = {str(model.tokenizer.decode([i])): i for i in range(model.hf.config.vocab_size)}
+    ids = {str(model.tokenizer.decode([i])): i for i in range(model.d_vocab)}
     token = np.array(
         [ids[acts.tokens[p][t]] for p, t in zip(acts.prompt, acts.position, strict=True)]
     )

@@ -46,7 +46,7 @@ class Vocabulary:
         -------
         Vocabulary
         """
-        size = model.hf.config.vocab_size
+        size = model.d_vocab
         texts = [str(model.tokenizer.decode([token])) for token in range(size)]
         plain: dict[str, list[int]] = {}
         for token, text in enumerate(texts):

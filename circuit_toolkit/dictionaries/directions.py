@@ -125,7 +125,7 @@ def embedding_rows(model: Model, tokens: Tensor | None = None) -> Tensor:
     if model.remote:
         raise InputError("The weights of this model are not here: load it without remote=True.")
     if tokens is None:
-        tokens = torch.arange(model.hf.config.vocab_size)
+        tokens = torch.arange(model.d_vocab)
     return module(tokens.to(model.device)).float()
 
 

@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder of the cache, under `$CIRCUIT_TOOLKIT_CACHE` or `~/.cache/circuit_toolkit`."""
+    """Return a folder under `$CIRCUIT_TOOLKIT_CACHE`, else `~/.cache/circuit_toolkit`."""
     root = os.environ.get("CIRCUIT_TOOLKIT_CACHE") or Path.home() / ".cache" / "circuit_toolkit"
     return Path(root).expanduser().joinpath(*parts)

@@ -46,6 +46,8 @@ class Architecture:
     parallel : str, optional
         Entry of the configuration that is true where attention and MLP read the same stream, so
         that there is no `resid_mid`.
+    bos : bool
+        Whether the family was trained with a beginning-of-sequence token and fails without it.
     """
 
     blocks: str
@@ -64,6 +66,7 @@ class Architecture:
     layer_norm: bool = False
     norm_offset: float = 0.0
     parallel: str | None = None
+    bos: bool = False
 
     def in_block(self, path: str, layer: int) -> str:
         """Return the whole path of a module in a block.
@@ -102,7 +105,9 @@ _GEMMA = replace(
     mlp_norm="pre_feedforward_layernorm",
     mlp_out="post_feedforward_layernorm",
     norm_offset=1.0,
+    bos=True,
 )
+_PICTURES = "model.language_model"  # the text model inside one that also takes pictures
 ARCHITECTURES: dict[str, Architecture] = {  # by config.model_type
     "gpt2": Architecture(
         blocks="transformer.h",
@@ -143,6 +148,12 @@ ARCHITECTURES: dict[str, Architecture] = {  # by config.model_type
     "qwen3": _LLAMA,
     "gemma2": _GEMMA,
     "gemma3_text": _GEMMA,
+    "gemma3": replace(
+        _GEMMA,
+        blocks=f"{_PICTURES}.layers",
+        embed=f"{_PICTURES}.embed_tokens",
+        final_norm=f"{_PICTURES}.norm",
+    ),
 }
 
 

@@ -163,7 +163,7 @@ def shift(model: Model, conventions: Conventions, site: Site) -> Shift:
     row, kind = model.architecture, site.kind
     centre = conventions.center_writing_weights and row.layer_norm and kind in _WRITTEN
     if kind == "logits":
-        capped = getattr(model.hf.config, "final_logit_softcapping", None) is not None
+        capped = getattr(model.config, "final_logit_softcapping", None) is not None
         return Shift(centre=conventions.center_unembed and not capped)
     if kind in ("mlp_in", "mlp_norm") and conventions.fold_ln:
         if kind == "mlp_in":

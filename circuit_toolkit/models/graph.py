@@ -93,7 +93,7 @@ def graph_of(model: Model) -> Graph:
             f"In {model.name} a norm stands behind attention: heads do not add to the stream one "
             "by one. Component graphs need a family without such norms."
         )
-    shared = getattr(model.hf.config, "num_key_value_heads", model.n_heads) != model.n_heads
+    shared = getattr(model.config, "num_key_value_heads", model.n_heads) != model.n_heads
     if shared:
         raise InputError(
             f"Heads of {model.name} share keys and values, so they have no inputs of their own. "

@@ -11,6 +11,6 @@ from circuit_toolkit.models.model import Model
 def plain_logits(model: Model, logits: Tensor) -> Tensor:
     """Return logits (..., V) before their cap, minus their mean over the vocabulary, in float64."""
     plain = logits.double()
-    if cap := getattr(model.hf.config, "final_logit_softcapping", None):
+    if cap := getattr(model.config, "final_logit_softcapping", None):
         plain = cap * torch.atanh(plain / cap)
     return plain - plain.mean(-1, keepdim=True)

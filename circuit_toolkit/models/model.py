@@ -69,35 +69,45 @@ class Model:
         return self.nn.tokenizer
 
     @property
+    def config(self) -> Any:
+        """Configuration of the text model, also where the model takes pictures too."""
+        return self.hf.config.get_text_config()
+
+    @property
+    def d_vocab(self) -> int:
+        """Number of tokens that the model knows; its tokenizer may have more or fewer."""
+        return self.config.vocab_size
+
+    @property
     def n_layers(self) -> int:
         """Number of blocks."""
-        return self.hf.config.num_hidden_layers
+        return self.config.num_hidden_layers
 
     @property
     def n_heads(self) -> int:
         """Number of attention heads in a block."""
-        return self.hf.config.num_attention_heads
+        return self.config.num_attention_heads
 
     @property
     def width(self) -> int:
         """Width of the residual stream."""
-        return self.hf.config.hidden_size
+        return self.config.hidden_size
 
     @property
     def d_head(self) -> int:
         """Width of a head, which need not be `width / n_heads`."""
-        return getattr(self.hf.config, "head_dim", None) or self.width // self.n_heads
+        return getattr(self.config, "head_dim", None) or self.width // self.n_heads
 
     @property
     def context(self) -> int:
         """Largest number of tokens in a prompt, the beginning-of-sequence token included."""
-        return self.hf.config.max_position_embeddings
+        return self.config.max_position_embeddings
 
     @property
     def parallel(self) -> bool:
         """Whether attention and MLP of a block read the same stream, as in GPT-J and Pythia."""
         flag = self.architecture.parallel
-        return flag is not None and getattr(self.hf.config, flag)
+        return flag is not None and getattr(self.config, flag)
 
     @property
     def remote(self) -> bool:
@@ -172,7 +182,7 @@ class Model:
         shapes = {
             "attn_z": (self.n_heads, self.d_head),
             "head_out": (self.n_heads, self.width),
-            "logits": (self.hf.config.vocab_size,),
+            "logits": (self.d_vocab,),
         }
         return shapes.get(site.kind, (self.width,))
 
@@ -184,9 +194,10 @@ class Model:
         prompts : Task, or sequence of str or of sequences of int
             At least one text, or one list of token ids, to which nothing is added.
         bos : bool, optional
-            Whether texts begin with the beginning-of-sequence token: once, or not at all. By
-            default as the tokenizer does by itself; GPT-2's adds none, though TransformerLens,
-            and so most published dictionaries, begin with it.
+            Whether texts begin with the beginning-of-sequence token: once, or not at all, also
+            where the text itself begins with it, as chat templates do. By default as the tokenizer
+            does by itself; GPT-2's adds none, though TransformerLens, and so most published
+            dictionaries, begin with it. An end token that a tokenizer appends is left out.
 
         Returns
         -------
@@ -228,13 +239,18 @@ class Model:
             raise InputError(f"A prompt must be a text with words in it, got {prompt!r}.")
         ids: list = self.tokenizer(prompt, verbose=False)["input_ids"]  # pyright: ignore
         self._refuse_unknown_words(prompt, ids)
-        begins = ids[:1] == [self.bos_id]
-        if bos is None or bos == begins:
-            return ids
-        return [self.bos_id, *ids] if bos else ids[1:]  # pyright: ignore[reportReturnType]
+        self._refuse_beyond_vocabulary(prompt, ids)
+        end: Any = self.tokenizer.eos_token
+        if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id and not prompt.endswith(end):
+            ids = ids[:-1]  # some tokenizers end every text, where we ask what comes next
+        begins = 0  # a text may begin with the token, to which the tokenizer adds another
+        while ids[begins : begins + 1] == [self.bos_id]:
+            begins += 1
+        wanted = min(begins, 1) if bos is None else int(bos)
+        return [self.bos_id] * wanted + ids[begins:] or ids[:1]  # pyright: ignore
 
     def _of_ids(self, prompt: Sequence[int] | Tensor) -> Tensor:
-        size = self.hf.config.vocab_size
+        size = self.d_vocab
         try:
             ids = torch.as_tensor(prompt)
         except (TypeError, ValueError, RuntimeError):
@@ -246,6 +262,14 @@ class Model:
                 f"{prompt!r:.80}."
             )
         return ids.long()
+
+    def _refuse_beyond_vocabulary(self, prompt: str, ids: list[int]) -> None:
+        if beyond := [token for token in ids if token >= self.d_vocab]:
+            words = ", ".join(repr(self.tokenizer.decode([token])) for token in beyond)
+            raise InputError(
+                f"The tokenizer knows {words} in {prompt[:80]!r}, but {self.name} has only "
+                f"{self.d_vocab} tokens. Leave it out."
+            )
 
     def _refuse_unknown_words(self, prompt: str, ids: list[int]) -> None:
         unknown = self.tokenizer.unk_token_id

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import signature
 from operator import attrgetter
+from threading import RLock
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from circuit_toolkit.models.model import Batch, Model
 Edit = Callable[[Tensor], Tensor]  # an activation -> what replaces it, of the same shape
 Port = tuple[str, str]  # path of a module; "input", "output", "pattern" or "logits"
 LOGITS_PORT = ("", "logits")
+ONE_RUN = RLock()  # nnsight traces one model at a time: runs of other threads wait
 
 # The ports of a block in the order in which they are reached.
 _ORDER = [
@@ -64,7 +66,7 @@ def run_ports(
     count, value = skip or (0, None)
     paths = [block_port(model, "", "output", layer)[0] for layer in range(count)]
     skipped = [(attrgetter(path)(model.nn), value) for path in paths]
-    with torch.set_grad_enabled(grad):
+    with ONE_RUN, torch.set_grad_enabled(grad):
         values = _trace(model.nn, inputs, skipped, steps, stop, remote, options)
     return {port: values[number] for number, port in enumerate(ports) if number in values}
 

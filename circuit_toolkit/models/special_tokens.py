@@ -15,7 +15,7 @@ from circuit_toolkit.models import Model
 
 def is_read(model: Model) -> np.ndarray:
     """Return which tokens may be told of as inputs: all but special ones."""
-    ids = np.arange(model.hf.config.vocab_size)
+    ids = np.arange(model.d_vocab)
     return ~np.isin(ids, model.tokenizer.all_special_ids)
 
 

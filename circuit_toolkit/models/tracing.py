@@ -14,7 +14,7 @@ from torch import Tensor
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.model import Batch, Model
-from circuit_toolkit.models.ports import LOGITS_PORT, Edit, Port, block_port, run_ports
+from circuit_toolkit.models.ports import LOGITS_PORT, ONE_RUN, Edit, Port, block_port, run_ports
 from circuit_toolkit.models.weights import in_block, norm_weight, normalised, output_matrix
 from circuit_toolkit.sites import Site
 
@@ -102,7 +102,7 @@ def run(
     written: dict[Site, Tensor] = {}
     edits = _edits(model, {site: _noting(written, site, edit) for site, edit in write.items()})
     keep = {_port_of(model, site) for site in read}
-    with _eager_attention(model, patterns):
+    with ONE_RUN, _eager_attention(model, patterns):
         raw = run_ports(
             model, batch, edits, keep, last_logits=last_logits, skip=skip, remote=remote, grad=grad
         )

@@ -29,6 +29,14 @@ def _matrix(module: Any) -> Tensor:
     return (weight.T if isinstance(module, nn.Linear) else weight).detach()
 
 
+def linear_map(module: Any) -> tuple[Tensor, Tensor]:
+    """Return weight (inputs, outputs) and bias (outputs,) of a linear map."""
+    matrix = _matrix(module)
+    return matrix, matrix.new_zeros(
+        matrix.shape[1]
+    ) if module.bias is None else module.bias.detach()
+
+
 def output_matrix(model: Model, layer: int) -> Tensor:
     """Return W_O, which turns z of each head into what the head adds to the stream."""
     matrix = _matrix(in_block(model, model.architecture.out_proj, layer))
@@ -40,9 +48,7 @@ def input_matrices(
 ) -> tuple[Tensor, Tensor]:
     """Return W_Q, W_K or W_V, and its bias."""
     row = model.architecture
-    module: Any = in_block(model, getattr(row, name), layer)
-    matrix = _matrix(module)  # (D, outputs)
-    bias = matrix.new_zeros(matrix.shape[1]) if module.bias is None else module.bias.detach()
+    matrix, bias = linear_map(in_block(model, getattr(row, name), layer))  # (D, outputs)
     third = ("queries", "keys", "values").index(name)
     heads, width = model.n_heads, model.d_head
 

@@ -24,7 +24,7 @@ _NORMAL = 1.4826  # median absolute deviations in a standard deviation, of a nor
 
 def _embeddings(model: Model) -> Iterator[Tensor]:
     """All embeddings in float32, piece by piece."""
-    for tokens in torch.arange(model.hf.config.vocab_size).split(max(1, PIECE // model.width)):
+    for tokens in torch.arange(model.d_vocab).split(max(1, PIECE // model.width)):
         yield embedding_rows(model, tokens)
 
 
@@ -70,7 +70,7 @@ def _over_tokens(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find what stands out among all tokens, and sum up the sizes of all."""
     how = limits.floor_token, limits.pool_tokens, limits.robust, low
-    rows, n = rows.to(model.device), model.hf.config.vocab_size
+    rows, n = rows.to(model.device), model.d_vocab
     found, totals = _among(OUTPUT, "token", rows, pieces, n, how)
     return found[told[found["token"]]], totals
 

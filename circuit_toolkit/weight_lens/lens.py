@@ -120,7 +120,7 @@ class WeightLens:
         return {
             "model": model.name,
             "model_type": model.hf.config.model_type,
-            "n_tokens": model.hf.config.vocab_size,
+            "n_tokens": model.d_vocab,
             **asdict(limits),
             "floors": {"theta_token": limits.floor_token, "theta_feature": limits.floor_feature},
             "own": self.own,
@@ -198,7 +198,7 @@ class WeightLens:
             check_before_a_run(explain)
         order, shown = _needed(model, as_dictionaries(model, dictionaries), layers)
         limits = self._thresholds(model.hf.config.model_type)
-        n_tokens = model.hf.config.vocab_size
+        n_tokens = model.d_vocab
         groups = reach(limits, n_tokens, min(d.n_features for d in order.values()))
         settings = self._settings(model, order, limits, groups)
         with progress_in(store, lambda: inputs_of(model, order, settings)) as done:
@@ -239,7 +239,7 @@ class WeightLens:
             acts = single_token_pass(model, order, folder, progress)
             return acts, unembedding_rows(model, final_norm=False)
 
-        n_tokens = model.hf.config.vocab_size
+        n_tokens = model.d_vocab
         widths = {site: each.n_features for site, each in order.items()}
         tables: dict[Site, SiteTables] = {}
         found: list[Described] = []

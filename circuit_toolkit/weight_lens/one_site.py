@@ -50,7 +50,7 @@ def tables_of(
     rows = encoder_rows(model, dictionary)
     tokens, embedding_total = token_candidates(model, rows, limits)
     links, upstream_total = upstream_candidates(model, rows, sources, limits)
-    shape = (len(rows), model.hf.config.vocab_size)
+    shape = (len(rows), model.d_vocab)
     came = handed_down(links, limits.floor_feature, earlier, limits.upstream, shape)
     active = sp.csr_array(alone.multiply(came)).tocoo()
     # the permutation null: the same with permuted encoders, a token tested on the feature as it is

@@ -34,7 +34,7 @@ def single_token_pass(
 ) -> Activations | ActivationStore:
     """Run every token of the vocabulary alone, behind the beginning of a sequence."""
     begin = first_token(model, dictionaries)
-    vocabulary = range(model.hf.config.vocab_size)
+    vocabulary = range(model.d_vocab)
     prompts = [[token] if begin is None else [begin, token] for token in vocabulary]
     options: dict[str, Any] = {} if folder is None else {"store": folder}
     return capture(

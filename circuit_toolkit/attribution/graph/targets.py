@@ -77,7 +77,7 @@ def _target(model: Model, given: Any) -> Target:
 
 
 def _token(model: Model, given: Any) -> Target:
-    size = model.hf.config.vocab_size
+    size = model.d_vocab
     if isinstance(given, str):
         token = model.token_id(given)
     elif isinstance(given, int) and not isinstance(given, bool) and 0 <= given < size:
