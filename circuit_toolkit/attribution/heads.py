@@ -62,7 +62,7 @@ def head_scores(
     Raises
     ------
     InputError
-        If the task has no metric or no corrupted prompts, the heads share keys and values
+        If the task has no metric or no corrupted prompts, the heads have no inputs of their own
         (attribution patching), or the unembedding does not read the stream (the change).
 
     Examples

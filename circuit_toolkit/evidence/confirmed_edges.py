@@ -77,8 +77,8 @@ def confirm_edges(
     ------
     InputError
         If the circuit has neither features at positions of this task nor heads, or several
-        targets, or heads that share keys and values, a dictionary is
-        missing, or a setting is out of range.
+        targets, or heads without inputs of their own, a dictionary is missing, or a setting is
+        out of range.
     """
     expect(circuit, "circuit", "Circuit")
     expect(model, "model", "Model")

@@ -54,7 +54,7 @@ def draw_paths(
     Raises
     ------
     InputError
-        If the circuit is not of heads, or the heads of the model share keys and values.
+        If the circuit is not of heads, or the heads of the model have no inputs of their own.
     """
     expect(circuit, "circuit", "Circuit")
     kinds = circuit.nodes["kind"].tolist()

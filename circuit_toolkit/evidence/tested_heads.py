@@ -62,7 +62,7 @@ def find_heads(
         Other prompts, to test the circuit and its paths on. Without them it stays untested.
     by : {"attribution patching", "change towards the answer"}, optional
         What ranks the heads, see `head_scores`; by default the first, or the second where heads
-        share keys and values.
+        have no inputs of their own, since one norm takes the keys of all (OLMo-2).
     faithfulness, completeness : float
         Heads are added, the best first, until F of them alone is at least the first, and F of all
         others at most the second, on `task`: heads outside carry what they have on the corrupted

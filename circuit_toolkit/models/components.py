@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,10 +20,13 @@ from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Batch, Model
 from circuit_toolkit.models.ports import LOGITS_PORT, Edit, Port, block_port, run_ports
 from circuit_toolkit.models.weights import (
+    Projection,
     in_block,
     input_matrices,
     normed,
+    of_every_head,
     output_matrix,
+    shared_by_norm,
     with_heads,
 )
 
@@ -70,10 +72,13 @@ def run_components(
         for name in ("queries", "keys", "values"):
             at(name, "output", layer, partial(notes.projected, layer, name))
         at("out_proj", "input", layer, partial(notes.heads_wrote, layer))
+        if notes.behind:
+            at("out_proj", "output", layer, partial(notes.norm_reads, layer))
         at("mlp_norm", "input", layer, partial(notes.one_reads, 2 * layer + 1))
         at("mlp_out", "output", layer, notes.one_wrote)
     edits[(model.architecture.final_norm, "input")] = [partial(notes.one_reads, 2 * model.n_layers)]
-    values = run_ports(model, batch, edits, [LOGITS_PORT], grad=grad)
+    own = offset is not None or base is not None
+    values = run_ports(model, batch, edits, [LOGITS_PORT], ungrouped=own, grad=grad)
     return Components(notes.outputs(), torch.stack(notes.inputs), values[LOGITS_PORT])
 
 
@@ -85,7 +90,11 @@ class _Notes:
         self.inputs: list[Tensor] = []  # a slot each, (B, T, D)
         self.whole: Tensor | None = None  # (B, writers, T, D), n of them written
         self.n = 0
+        row = model.architecture
+        self.behind = row.attn_out != row.out_proj  # whether a norm stands behind attention
+        self.own = offset is not None or base is not None  # inputs that are not the stream
         self.normed: Tensor | None = None  # (B, H or 1, T, D); None: heads read the stream
+        self.made: Tensor | None = None  # (B, H, T, D), until the norm behind attention is known
 
     def outputs(self) -> Tensor:
         """Return all that was written so far, (B, writers, T, D), without its graph."""
@@ -107,9 +116,22 @@ class _Notes:
 
     def heads_wrote(self, layer: int, z: Tensor) -> Tensor:
         """Note what each head writes, from z of all, (B, T, H * d_head)."""
-        heads = z.unflatten(-1, (self.model.n_heads, self.model.d_head))
-        self._add(torch.einsum("bthe,hed->bhtd", heads, output_matrix(self.model, layer)))
+        heads = z.detach().unflatten(-1, (self.model.n_heads, self.model.d_head))
+        made = torch.einsum("bthe,hed->bhtd", heads, output_matrix(self.model, layer))
+        if self.behind:
+            self.made = made
+        else:
+            self._add(made)
         return z
+
+    def norm_reads(self, layer: int, total: Tensor) -> Tensor:
+        """Note each head's share of what the norm behind attention makes of all, (B, T, D)."""
+        if self.made is not None:
+            row = self.model.architecture
+            norm = in_block(self.model, row.attn_out, layer)
+            self._add(shared_by_norm(self.made, total.detach(), norm, row))
+            self.made = None
+        return total
 
     def _seen(self, slot: int, x: Tensor) -> Tensor | None:
         """Return what readers of a slot see, (B, readers or 1, T, D); None: the stream as it is."""
@@ -130,17 +152,16 @@ class _Notes:
 
     def heads_read(self, layer: int, x: Tensor) -> Tensor:
         """Let heads read their own inputs, (B, H or 1, T, D); the stream beside them stays."""
-        seen, row = self._seen(2 * layer, x), self.model.architecture
-        norm = in_block(self.model, row.attn_norm, layer)
-        self.normed = None if seen is None else normed(seen, norm, row)
+        seen = self._seen(2 * layer, x)
+        norm = in_block(self.model, self.model.architecture.attn_norm, layer)
+        self.normed = None if seen is None else normed(seen, norm)
         return x
 
-    def projected(
-        self, layer: int, name: Literal["queries", "keys", "values"], y: Tensor
-    ) -> Tensor:
+    def projected(self, layer: int, name: Projection, y: Tensor) -> Tensor:
         """Put the queries, keys or values of every head's own input in place of the stream's."""
+        row = self.model.architecture
         if self.normed is None:
-            return y
+            return of_every_head(y, self.model) if self.own else y
         matrices, bias = input_matrices(self.model, layer, name)
         own = torch.einsum("bhtd,hde->bthe", self.normed.expand(-1, len(bias), -1, -1), matrices)
-        return with_heads(y, own + bias, name, self.model.architecture)
+        return with_heads(y, own + bias, name, row)

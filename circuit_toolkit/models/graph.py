@@ -87,16 +87,12 @@ class Graph:
 
 def graph_of(model: Model) -> Graph:
     """Return the components of a model."""
-    row = model.architecture
-    if row.attn_out != row.out_proj:
+    path = model.architecture.in_block(model.architecture.attention, 0)
+    norm = getattr(model.hf.get_submodule(path), "k_norm", None)
+    weight = getattr(norm, "weight", None)
+    if weight is not None and weight.shape[-1] != model.d_head:
         raise InputError(
-            f"In {model.name} a norm stands behind attention: heads do not add to the stream one "
-            "by one. Component graphs need a family without such norms."
-        )
-    shared = getattr(model.config, "num_key_value_heads", model.n_heads) != model.n_heads
-    if shared:
-        raise InputError(
-            f"Heads of {model.name} share keys and values, so they have no inputs of their own. "
-            "Component graphs need a family without shared heads."
+            f"In {model.name} one norm takes the keys of all heads together, so heads have no "
+            "inputs of their own. Component graphs need a family without such norms."
         )
     return Graph(model.n_layers, model.n_heads, model.parallel)

@@ -7,7 +7,8 @@ without edits can run on another machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from operator import attrgetter
 from threading import RLock
@@ -50,8 +51,12 @@ def run_ports(
     skip: tuple[int, Tensor] | None = None,
     remote: bool | str = False,
     grad: bool = False,
+    ungrouped: bool = False,
 ) -> dict[Port, Any]:
-    """Run the model once, editing and keeping what goes through ports."""
+    """Run the model once, editing and keeping what goes through ports.
+
+    With `ungrouped` the edits give attention keys and values of every head where heads share them.
+    """
     ports = _in_order(model, {*edits, *keep})
     # Plain lists, since a remote trace sends along all that its body names.
     modules = [attrgetter(path)(model.nn) if path else model.nn for path, _ in ports]
@@ -66,9 +71,27 @@ def run_ports(
     count, value = skip or (0, None)
     paths = [block_port(model, "", "output", layer)[0] for layer in range(count)]
     skipped = [(attrgetter(path)(model.nn), value) for path in paths]
-    with ONE_RUN, torch.set_grad_enabled(grad):
+    with ONE_RUN, torch.set_grad_enabled(grad), _without_groups(model, ungrouped):
         values = _trace(model.nn, inputs, skipped, steps, stop, remote, options)
     return {port: values[number] for number, port in enumerate(ports) if number in values}
+
+
+@contextmanager
+def _without_groups(model: Model, wanted: bool) -> Iterator[None]:
+    """Let attention take keys and values as they come, and repeat none for the heads of a group."""
+    found: list[Any] = []
+    for layer in range(model.n_layers if wanted else 0):
+        path = model.architecture.in_block(model.architecture.attention, layer)
+        found.append(model.hf.get_submodule(path))
+    found = [each for each in found if hasattr(each, "num_key_value_groups")]
+    before = [each.num_key_value_groups for each in found]
+    try:
+        for each in found:
+            each.num_key_value_groups = 1
+        yield
+    finally:
+        for each, groups in zip(found, before, strict=True):
+            each.num_key_value_groups = groups
 
 
 def _trace(

@@ -11,6 +11,8 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.architectures import Architecture
 from circuit_toolkit.models.model import Model
 
+Projection = Literal["queries", "keys", "values"]
+
 
 def in_block(model: Model, path: str, layer: int) -> nn.Module:
     """Return a module of a block of the Hugging Face model."""
@@ -43,9 +45,7 @@ def output_matrix(model: Model, layer: int) -> Tensor:
     return matrix.unflatten(0, (model.n_heads, model.d_head))
 
 
-def input_matrices(
-    model: Model, layer: int, name: Literal["queries", "keys", "values"]
-) -> tuple[Tensor, Tensor]:
+def input_matrices(model: Model, layer: int, name: Projection) -> tuple[Tensor, Tensor]:
     """Return W_Q, W_K or W_V, and its bias."""
     row = model.architecture
     matrix, bias = linear_map(in_block(model, getattr(row, name), layer))  # (D, outputs)
@@ -72,9 +72,7 @@ def value_bias(model: Model, layer: int, *, fold_ln: bool) -> Tensor:
     return bias + torch.einsum("d,hde->he", norm.bias.detach(), matrices)
 
 
-def with_heads(
-    y: Tensor, new: Tensor, name: Literal["queries", "keys", "values"], row: Architecture
-) -> Tensor:
+def with_heads(y: Tensor, new: Tensor, name: Projection, row: Architecture) -> Tensor:
     """Put queries, keys or values into the output of the map that makes them."""
     if row.value_rows == "own":
         return new.flatten(-2)
@@ -83,6 +81,15 @@ def with_heads(
     parts = list(y.unflatten(-1, shape).unbind(axis))  # three of (B, T, H, d_head)
     parts[("queries", "keys", "values").index(name)] = new
     return torch.stack(parts, axis).flatten(-3)
+
+
+def of_every_head(y: Tensor, model: Model) -> Tensor:
+    """Repeat keys or values (B, T, groups * d_head) that heads share, for each head its own."""
+    groups = y.shape[-1] // model.d_head
+    if model.architecture.value_rows != "own" or groups == model.n_heads:
+        return y
+    heads = y.unflatten(-1, (groups, -1)).repeat_interleave(model.n_heads // groups, dim=-2)
+    return heads.flatten(-2)
 
 
 def norm_weight(norm: Any, row: Architecture) -> tuple[Tensor, Tensor | None]:
@@ -108,10 +115,17 @@ def norm_gain(x: Tensor, norm: Any, row: Architecture) -> Tensor:
     return torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)
 
 
-def normed(x: Tensor, norm: Any, row: Architecture) -> Tensor:
-    """Apply a norm whole, outside the module, so that a trace of the model does not see it."""
-    if isinstance(norm, nn.Identity):
-        return x
-    weight, bias = norm_weight(norm, row)
-    y = normalised(x, norm, row) * weight
-    return y if bias is None else y + bias
+def shared_by_norm(parts: Tensor, total: Tensor, norm: Any, row: Architecture) -> Tensor:
+    """Return the share of each part (B, n, T, D) in what a norm makes of their total (B, T, D).
+
+    The factor is that of the total, as in this run; a bias of the norm is nobody's.
+    """
+    if row.layer_norm:
+        parts = parts - parts.mean(-1, keepdim=True)
+    factor = norm_gain(total, norm, row) * norm_weight(norm, row)[0].float()
+    return (parts * factor[:, None]).to(parts.dtype)
+
+
+def normed(x: Tensor, norm: nn.Module) -> Tensor:
+    """Apply a norm whole, past the hooks by which a trace of the model would see it."""
+    return type(norm).forward(norm, x)

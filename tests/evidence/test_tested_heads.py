@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.attribution.heads import head_scores
+from circuit_toolkit.attribution.heads import best_score, head_scores
 from circuit_toolkit.circuit.components import head_circuit, head_nodes
 from circuit_toolkit.circuit.tables import new_edges
 from circuit_toolkit.errors import InputError
@@ -129,8 +130,7 @@ def test_only_circuits_of_heads_have_paths(demo, tasks):
         draw_paths(features, demo, tasks[0])
 
 
-def test_heads_that_share_keys_are_found_without_paths():
-    """Heads of a group have no inputs of their own: no gradients to these, and no paths."""
+def test_heads_that_share_keys_have_paths():
     model = load_model(random_model("llama"), word_tokenizer())
     texts = [(f"{WORDS[i]} cat sat", f"{WORDS[i + 7]} cat sat") for i in range(6)]
     for one, other in ((0, 1), (1, 0)):  # the model is random: it does one of the two
@@ -141,10 +141,18 @@ def test_heads_that_share_keys_are_found_without_paths():
         except InputError as error:
             assert "no better than" in str(error)
             continue
-        assert circuit.settings["method"] == "heads by change towards the answer"
-        assert "edges" not in circuit.evidence and circuit.verdict != "untested"
-        assert set(circuit.edges["status"]) == {"untested"}
-        with pytest.raises(InputError, match="share keys and values"):
-            draw_paths(circuit, model, task)
+        assert circuit.settings["method"] == "heads by attribution patching"
+        assert len(circuit.edges) and circuit.evidence["edges"]
+        assert set(circuit.edges["status"]) <= {"confirmed", "refuted", "untested"}
+        assert circuit.verdict != "untested"
         return
     raise AssertionError("neither way was done")
+
+
+def test_heads_without_inputs_of_their_own_are_found_without_paths():
+    """One norm over the keys of all heads: no gradients to own inputs, and no paths."""
+    model = load_model(random_model("qwen3"), word_tokenizer())
+    model.hf.model.layers[0].self_attn.k_norm.weight = torch.nn.Parameter(torch.ones(24))
+    assert best_score(model) == "change towards the answer"
+    with pytest.raises(InputError, match="one norm takes the keys of all heads together"):
+        path_effects(model, ct.tasks.ioi(ct.load_model("demo"), n=2), [("a0.h0", "a1.h0")])
