@@ -188,7 +188,7 @@ def _gradients(
     rows: slice,
     points: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    """Differences of outputs (B, W, T, D), and gradients of the metric to inputs (B, R, T, D)."""
+    """Differences of outputs (B, W, T, D), gradients of the metric to inputs (B, R, T, D)."""
     clean, numbers = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
 
     def run(shift: Tensor | None) -> tuple[Tensor, list[Tensor]]:
@@ -211,9 +211,9 @@ def _gradients(
     corrupted = run_components(model, rows_of(pairs.corrupted, rows)).outputs
     if not points:
         outputs, gradients = run(None)
-        return corrupted - outputs, torch.cat(gradients, 1)
+        return (corrupted - outputs).float(), torch.cat(gradients, 1).float()
     difference = corrupted - run_components(model, clean).outputs
     total = torch.zeros(())
     for point in points:
-        total = total + torch.cat(run(point * difference[:, :1])[1], 1)
-    return difference, total / len(points)
+        total = total + torch.cat(run(point * difference[:, :1])[1], 1).float()
+    return difference.float(), total / len(points)

@@ -356,7 +356,7 @@ class _End:
             shape = len(outputs), here.stop - here.start, *outputs.shape[2:]
             added = outputs.new_zeros(shape)
             which = slice(None) if self.dictionary is not None else [self.number - here.start]
-            added[:, which] = value[:, None] if value.ndim else value
+            added[:, which] = (value[:, None] if value.ndim else value).to(added)
             return added
 
         return offset
@@ -397,6 +397,6 @@ def _sender_mean(model: Model, pairs: TokenPairs, start: _End, size: int) -> Ten
     total, count = torch.zeros(()), 0
     for rows in row_slices(len(pairs), size):
         batch = rows_of(pairs.clean, rows)
-        values = start.value(run_components(model, batch))[token_mask(model, batch)]
+        values = start.value(run_components(model, batch))[token_mask(model, batch)].float()
         total, count = total + values.sum(0).cpu(), count + len(values)
     return total / max(count, 1)
