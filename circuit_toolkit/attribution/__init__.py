@@ -1,4 +1,4 @@
-"""Attribution: effects of edges and features read off gradients (EAP, EAP-IG, patching, IG)."""
+"""Attribution: effects of edges and features read off gradients (EAP, EAP-IG, GIM, patching, IG)."""
 
 from circuit_toolkit.lazy import lazy
 
@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy(
         "eap": "edges",
         "eap_ig": "edges",
         "feature_attribution": "features",
+        "gim": "gim",
         "head_scores": "heads",
     },
 )

@@ -17,7 +17,7 @@ from torch import Tensor
 from circuit_toolkit.arguments import one_of, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import Average
-from circuit_toolkit.models.components import run_components
+from circuit_toolkit.models.components import Norm, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import circuit_of_effects
@@ -166,6 +166,7 @@ def edge_attributions(
     batch_size: int | None = None,
     steps: int = 0,
     rule: PathPoints = "right",
+    norm: Norm | None = None,
     progress: bool = False,
 ) -> Tensor:
     """Return the attributed effect of every edge on every prompt, shape (n, W, R)."""
@@ -175,7 +176,7 @@ def edge_attributions(
     graph, found = graph_of(model), []
     size = batch_size or pairs.fitting(model)
     for rows in pairs.batches(size, progress, "attribution"):
-        difference, gradient = _gradients(model, graph, task, pairs, rows, points)
+        difference, gradient = _gradients(model, graph, task, pairs, rows, points, norm)
         found.append(torch.bmm(difference.flatten(2), gradient.flatten(2).transpose(1, 2)))
     return torch.cat(found).mul_(graph.allowed.to(found[0].device))
 
@@ -187,6 +188,7 @@ def _gradients(
     pairs: TokenPairs,
     rows: slice,
     points: Sequence[float],
+    norm: Norm | None,
 ) -> tuple[Tensor, Tensor]:
     """Differences of outputs (B, W, T, D), gradients of the metric to inputs (B, R, T, D)."""
     clean, numbers = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
@@ -204,7 +206,7 @@ def _gradients(
             leaves.append(leaf.requires_grad_())
             return leaves[-1]
 
-        got = run_components(model, clean, offset, grad=True)
+        got = run_components(model, clean, offset, norm=norm, grad=True)
         score = task.metric_of(got.logits, numbers).sum()
         return got.outputs.detach(), list(torch.autograd.grad(score, leaves))
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from circuit_toolkit.arguments import described, whole
 from circuit_toolkit.attribution.edges import attribution_patching, eap, eap_ig
+from circuit_toolkit.attribution.gim import gim
 from circuit_toolkit.benchmark.trivial_baselines import empty_circuit, random_circuit
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit_lasso.components import component_lasso
@@ -31,6 +32,8 @@ METHODS: dict[str, Method] = {
     "eap_absolute": partial(eap, average="mean of absolutes"),
     "eap_ig": eap_ig,
     "eap_ig_absolute": partial(eap_ig, average="mean of absolutes"),
+    "gim": gim,
+    "gim_absolute": partial(gim, average="mean of absolutes"),
     "component_lasso": component_lasso,
     "randomised_lasso": randomised_lasso,
     "edge_lasso": edge_lasso,

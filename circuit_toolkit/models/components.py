@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import Graph, graph_of
@@ -43,6 +43,7 @@ class Components:
 # From the number of a slot and what was written so far, (B, writers so far, T, D), to what each
 # reader of the slot gets added to its input, (B, readers, T, D); None for nothing.
 Offset = Callable[[int, Tensor], Tensor | None]
+Norm = Callable[[Tensor, nn.Module], Tensor]
 
 
 def run_components(
@@ -51,16 +52,20 @@ def run_components(
     offset: Offset | None = None,
     *,
     base: Tensor | None = None,
+    norm: Norm | None = None,
     grad: bool = False,
 ) -> Components:
-    """Run the model with an input of its own for every component."""
+    """Run the model with an input of its own for every component.
+
+    `norm` takes the place of the norms in front of components.
+    """
     graph = graph_of(model)
     if model.edits:
         raise InputError(
             f"{model.name} carries interventions, under which it is no sum of its components. Pass "
             "the model as it was loaded."
         )
-    notes = _Notes(model, graph, offset, base)
+    notes = _Notes(model, graph, offset, base, norm)
     edits: dict[Port, list[Edit]] = {}
 
     def at(name: str, side: str, layer: int, edit: Edit) -> None:
@@ -75,8 +80,14 @@ def run_components(
         if notes.behind:
             at("out_proj", "output", layer, partial(notes.norm_reads, layer))
         at("mlp_norm", "input", layer, partial(notes.one_reads, 2 * layer + 1))
+        if norm is not None:
+            path = model.architecture.mlp_norm
+            at("mlp_norm", "output", layer, partial(notes.normed_by, in_block(model, path, layer)))
         at("mlp_out", "output", layer, notes.one_wrote)
-    edits[(model.architecture.final_norm, "input")] = [partial(notes.one_reads, 2 * model.n_layers)]
+    last = model.architecture.final_norm
+    edits[last, "input"] = [partial(notes.one_reads, 2 * model.n_layers)]
+    if norm is not None:
+        edits[last, "output"] = [partial(notes.normed_by, model.hf.get_submodule(last))]
     own = offset is not None or base is not None
     values = run_ports(model, batch, edits, [LOGITS_PORT], ungrouped=own, grad=grad)
     return Components(notes.outputs(), torch.stack(notes.inputs), values[LOGITS_PORT])
@@ -85,8 +96,16 @@ def run_components(
 class _Notes:
     """What a run has shown so far, and the edits that note it and add the offsets."""
 
-    def __init__(self, model: Model, graph: Graph, offset: Offset | None, base: Tensor | None):
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        offset: Offset | None,
+        base: Tensor | None,
+        norm: Norm | None,
+    ):
         self.model, self.graph, self.offset, self.base = model, graph, offset, base
+        self.norm = norm or normed
         self.inputs: list[Tensor] = []  # a slot each, (B, T, D)
         self.whole: Tensor | None = None  # (B, writers, T, D), n of them written
         self.n = 0
@@ -94,6 +113,7 @@ class _Notes:
         self.behind = row.attn_out != row.out_proj  # whether a norm stands behind attention
         self.own = offset is not None or base is not None  # inputs that are not the stream
         self.normed: Tensor | None = None  # (B, H or 1, T, D); None: heads read the stream
+        self.read = torch.empty(0)  # by an MLP or the logits, (B, T, D)
         self.made: Tensor | None = None  # (B, H, T, D), until the norm behind attention is known
 
     def outputs(self) -> Tensor:
@@ -148,13 +168,18 @@ class _Notes:
     def one_reads(self, slot: int, x: Tensor) -> Tensor:
         """Let an MLP or the logits read its own input; the stream beside it stays."""
         seen = self._seen(slot, x)
-        return x if seen is None else seen[:, 0]
+        self.read = x if seen is None else seen[:, 0]
+        return self.read
+
+    def normed_by(self, norm: nn.Module, _: Tensor) -> Tensor:
+        """Norm what was just read in another way than the module does."""
+        return self.norm(self.read, norm)
 
     def heads_read(self, layer: int, x: Tensor) -> Tensor:
         """Let heads read their own inputs, (B, H or 1, T, D); the stream beside them stays."""
         seen = self._seen(2 * layer, x)
         norm = in_block(self.model, self.model.architecture.attn_norm, layer)
-        self.normed = None if seen is None else normed(seen, norm)
+        self.normed = None if seen is None else self.norm(seen, norm)
         return x
 
     def projected(self, layer: int, name: Projection, y: Tensor) -> Tensor:

@@ -147,5 +147,6 @@ def _in_order(model: Model, ports: set[Port]) -> list[Port]:
     """Sort ports into the order in which a run reaches them."""
     row, layers = model.architecture, range(model.n_layers)
     blocks = [block_port(model, *place, layer) for layer in layers for place in _ORDER]
-    everything = [(row.embed, "output"), *blocks, (row.final_norm, "input"), LOGITS_PORT]
+    last = [(row.final_norm, side) for side in ("input", "output")]
+    everything = [(row.embed, "output"), *blocks, *last, LOGITS_PORT]
     return [port for port in dict.fromkeys(everything) if port in ports]

@@ -126,6 +126,15 @@ def shared_by_norm(parts: Tensor, total: Tensor, norm: Any, row: Architecture) -
     return (parts * factor[:, None]).to(parts.dtype)
 
 
+def frozen_norm(x: Tensor, norm: nn.Module, row: Architecture) -> Tensor:
+    """Apply a norm whole, whose factor is a constant to gradients; a mean it takes away is not."""
+    y = x.float()
+    if row.layer_norm:
+        y = y - y.mean(-1, keepdim=True)
+    y = y * (norm_gain(x.detach(), norm, row) * norm_weight(norm, row)[0].float())
+    return (y - y.detach()).to(x.dtype) + normed(x, norm).detach()
+
+
 def normed(x: Tensor, norm: nn.Module) -> Tensor:
     """Apply a norm whole, past the hooks by which a trace of the model would see it."""
     return type(norm).forward(norm, x)
