@@ -1,4 +1,4 @@
-"""Attribution: effects of edges and features read off gradients (EAP, EAP-IG, GIM, patching, IG)."""
+"""Attribution: effects of edges and features by gradients (EAP, EAP-IG, GIM, patching, IG)."""
 
 from circuit_toolkit.lazy import lazy
 

@@ -24,6 +24,7 @@ from circuit_toolkit.patching.effects import circuit_of_effects
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
 
 PathPoints = Literal["right", "left", "midpoint"]
+_COPIES = 8  # of every component's input, that a backward pass needs
 _FIRST = {"right": 1.0, "left": 0.0, "midpoint": 0.5}  # of the points, in steps from clean
 
 
@@ -174,7 +175,7 @@ def edge_attributions(
     points = [(step + _FIRST[rule]) / steps for step in range(steps)]
     pairs = tokenized_pairs(model, task, n_prompts)
     graph, found = graph_of(model), []
-    size = batch_size or pairs.fitting(model)
+    size = batch_size or max(pairs.fitting(model) // _COPIES, 1)
     for rows in pairs.batches(size, progress, "attribution"):
         difference, gradient = _gradients(model, graph, task, pairs, rows, points, norm)
         found.append(torch.bmm(difference.flatten(2), gradient.flatten(2).transpose(1, 2)))

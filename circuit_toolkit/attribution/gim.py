@@ -20,6 +20,7 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import Average
 from circuit_toolkit.models.architectures import Architecture
 from circuit_toolkit.models.model import Model
+from circuit_toolkit.models.ports import ONE_RUN
 from circuit_toolkit.models.weights import frozen_norm
 from circuit_toolkit.patching.effects import circuit_of_effects
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs
@@ -85,8 +86,8 @@ def modified_gradients(model: Model) -> Iterator[None]:
 
     AttentionInterface.register(_NAME, attention)
     AttentionMaskInterface.register(_NAME, eager_mask)
-    before: Any = model.hf.config._attn_implementation
-    with ExitStack() as stack:
+    with ONE_RUN, ExitStack() as stack:
+        before: Any = model.hf.config._attn_implementation
         stack.callback(model.hf.set_attn_implementation, before)
         model.hf.set_attn_implementation(_NAME)
         for norm in _norms_within(model):
