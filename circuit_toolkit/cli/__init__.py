@@ -15,6 +15,7 @@ COMMANDS = {  # name -> module and function, imported when it is asked for
     "graph": ("graph", "run_graph"),
     "heads": ("heads", "run_heads"),
     "describe": ("describe", "run_describe"),
+    "tasks": ("tasks", "run_tasks"),
     "bench": ("bench", "run_bench"),
 }
 
@@ -63,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     describe.add_argument("--out", type=resolved, help="file of the table: .parquet or .json")
     describe.add_argument("--store", type=resolved, help="folder to resume in after a break")
-    for each in (graph, heads, describe):
+    tasks = commands.add_parser("tasks", help="say which tasks a model does, and how well")
+    tasks.add_argument("--task", help=f"names with commas; by default all: {TASKS}")
+    tasks.add_argument("--n", type=int, default=100, help="prompts of each task")
+    tasks.add_argument("--seed", type=int, default=0)
+    tasks.add_argument("--test", action="store_true", help="held-out prompts")
+    tasks.add_argument("--chat", action="store_true", help="in the model's chat template")
+    for each in (graph, heads, describe, tasks):
         each.add_argument("--model", default="demo", help="demo, a folder, or a name of the hub")
     bench = commands.add_parser("bench", help="run all methods where the circuit is known")
     kinds = bench.add_subparsers(dest="kind", required=True)
@@ -81,6 +88,6 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--methods", help="names with commas; by default all")
         each.add_argument("--seed", type=int, default=0)
         each.add_argument("--repeats", type=int, default=1, help="the shortest time counts")
-    for each in (demo, graph, heads, describe, known, task):
+    for each in (demo, graph, heads, describe, tasks, known, task):
         each.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser

@@ -8,7 +8,14 @@ from typing import Any
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
-from circuit_toolkit.tasks.tokens import YEARS, next_tokens, splitting_years, year_ends
+from circuit_toolkit.tasks.tokens import (
+    YEARS,
+    next_tokens,
+    splitting_years,
+    tens_after,
+    year_digits,
+    year_ends,
+)
 
 # The tokens that are right and those that are wrong after a prompt, or why there are none.
 Pair = tuple[tuple[int, ...], tuple[int, ...]] | str
@@ -43,8 +50,10 @@ def _spaced(prompt: str, word: str) -> str:
 
 
 def of_start_years(model: Model, prompts: Sequence[str], years: Sequence[Any]) -> list[Pair]:
-    """All later ends of the century as right, and the others as wrong."""
-    ends = year_ends(model, splitting_years(model))
+    """All later ends of the century as right, and the others as wrong; or tens digits."""
+    splitting = splitting_years(model)
+    digits = {} if splitting else year_digits(model)
+    ends = {} if digits else year_ends(model, splitting)
     found: list[Pair] = []
     for prompt, year in zip(prompts, years, strict=True):
         start = str(year).strip().zfill(2)
@@ -52,6 +61,10 @@ def of_start_years(model: Model, prompts: Sequence[str], years: Sequence[Any]) -
             found.append(f"{year!r} is no start year from 00 to 98")
         elif not says_start(prompt, start):
             found.append(f"the span of {prompt!r} does not start in a year that ends in {start}")
+        elif digits and start[0] in "09":
+            found.append(f"no tens digit is clearly {'wrong' if start < '10' else 'right'}")
+        elif digits:
+            found.append(tens_after(digits, start))
         else:
             later = tuple(token for end, token in ends.items() if end > start)
             found.append((later, tuple(token for end, token in ends.items() if end <= start)))

@@ -86,11 +86,18 @@ def greater_than(
     their century more often than not, so over all start years a model that does not look at the
     start scores about .5; from 60 on it scores about 0. Hanna et al. use all years from 2 to 98.
 
+    Tokenizers that write digits one by one (Llama, Gemma, Qwen, SmolLM2) are asked for the next
+    digit, the tens of the end: "from the year 1741 to the year 17" goes on with 5 to 9, not with 0
+    to 3. Metric: probability of the greater digits minus that of the smaller ones. The digit of
+    the start itself, here 4, counts as neither, since the ones decide whether it is right; so a
+    model that repeats the start scores 0. The corrupted prompt starts in 01 of the century, as in
+    Hanna et al. Start years are those of `years` from 10 to 89, where both sides have a digit.
+
     Parameters
     ----------
     model : Model
         Decides words and language: the sentence of Hanna et al. with events and start years that
-        the tokenizer splits as they do, " 17" and "32"; or the bundled grammar.
+        the tokenizer splits as they do, " 17" and "32", or digit by digit; or the bundled grammar.
     n, seed : int
         Number of pairs, and seed of the words.
     test : bool
@@ -101,13 +108,14 @@ def greater_than(
     Returns
     -------
     Task
-        Positions `start` and `century`.
+        Positions `start` and `century`, both in the start year; digit by digit they are its tens
+        digit and the last of its century, and `ones` is its last digit.
 
     Raises
     ------
     InputError
         If n is below 1, `years` is no such range, none of them is held out in any century (with
-        `test`), or the tokenizer writes the end of a year as more than one token, as Llama's does.
+        `test`), or the tokenizer cuts years elsewhere, as Llama-3's does: "173" and "2".
     """
     n, seed = _counted(model, n, seed)
     first, last = (whole(year, "years") for year in years)

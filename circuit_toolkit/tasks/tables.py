@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -15,7 +16,7 @@ from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
 from circuit_toolkit.tasks.answers import Pair, of_ids, of_start_years, of_words, says_start
-from circuit_toolkit.tasks.tokens import unequal_lengths
+from circuit_toolkit.tasks.tokens import next_tokens, unequal_lengths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,10 +90,20 @@ def from_pairs(
         name=name,
         clean=clean,
         corrupted=corrupted,
-        answers=tuple((model.token_id(word),) for word in answers),
-        wrong=tuple((model.token_id(word),) for word in wrong),
+        answers=tuple(map(partial(_token, model), clean, answers)),
+        wrong=tuple(map(partial(_token, model), clean, wrong)),
         metric=metric,
     )
+
+
+def _token(model: Model, prompt: str, word: str) -> tuple[int]:
+    """Token of an answer, by itself or else as it follows its prompt: Llama's " Mary" is two."""
+    try:
+        return (model.token_id(word),)
+    except InputError:
+        if found := next_tokens(model, prompt, [word]):
+            return (found[word],)
+        raise
 
 
 def from_table(

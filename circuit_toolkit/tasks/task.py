@@ -13,7 +13,9 @@ from torch import Tensor
 
 from circuit_toolkit.arguments import one_of, whole
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.tasks.chat import as_chat
 from circuit_toolkit.tasks.hub import from_hub
+from circuit_toolkit.tasks.performance import performance, solved_by
 from circuit_toolkit.tasks.tables import Metric, from_pairs, from_table
 
 Split = Literal["training", "held-out"]
@@ -56,6 +58,8 @@ class Task:
         Which part of the material the prompts are of; None where nobody said.
     seed : int or None
         Which of its prompts were drawn.
+    unsolved : int
+        How many other prompts were left out because a model fails them, see `solved_by`.
     """
 
     name: str
@@ -69,10 +73,14 @@ class Task:
     directions: tuple[int, ...] = ()
     split: Split | None = None
     seed: int | None = None
+    unsolved: int = 0
 
     from_pairs = classmethod(from_pairs)
     from_table = classmethod(from_table)
     from_hub = classmethod(from_hub)
+    as_chat = as_chat
+    performance = performance
+    solved_by = solved_by
 
     def __post_init__(self) -> None:
         """Refuse parts that do not go together."""
@@ -109,7 +117,8 @@ class Task:
         """Name, size and metric; not the prompts."""
         corrupted = f"{'with' if self.corrupted else 'without'} corrupted prompts"
         metric = self.metric or "no metric"
-        return f"Task({self.name!r}, {len(self)} prompts {corrupted}, {metric})"
+        left_out = f", {self.unsolved} unsolved left out" if self.unsolved else ""
+        return f"Task({self.name!r}, {len(self)} prompts {corrupted}, {metric}{left_out})"
 
     def record(self) -> dict[str, Any]:
         """Return which prompts these are: what evidence and circuits say of them.
@@ -117,7 +126,8 @@ class Task:
         Returns
         -------
         dict
-            `task` (the name), `metric`, `split`, `seed`, and `n`, the number of clean prompts.
+            `task` (the name), `metric`, `split`, `seed`, `n`, the number of clean prompts, and
+            `unsolved`, the number of those that were left out.
         """
         return {
             "task": self.name,
@@ -125,6 +135,7 @@ class Task:
             "split": self.split,
             "seed": self.seed,
             "n": len(self),
+            "unsolved": self.unsolved,
         }
 
     @property

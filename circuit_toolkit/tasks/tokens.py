@@ -10,6 +10,7 @@ from circuit_toolkit.models import Model
 
 CENTURIES = tuple(f"{i:02d}" for i in range(10, 21))
 YEARS = tuple(f"{i:02d}" for i in range(100))
+DIGITS = tuple("0123456789")
 
 
 def encode(model: Model, texts: Sequence[str]) -> list[list[int]]:
@@ -61,13 +62,25 @@ def year_ends(model: Model, splitting: Mapping[str, Mapping[str, int]]) -> dict[
     if len(ends) < 90:
         example = model.tokenizer.tokenize(" 1732")
         raise InputError(
-            f"{model.name} does not write years as a century and two digits: 1732 is {example}, so "
-            "the end of a span is no single token. Use a model such as GPT-2 or Pythia, or another "
-            "task."
+            f"{model.name} writes years neither as a century and two digits nor digit by digit: "
+            f"1732 is {example}, so no single token ends a span. Use a model such as GPT-2, Pythia "
+            "or SmolLM2, or another task."
         )
     vocabulary = model.tokenizer.get_vocab()
     missing = {end: vocabulary[end] for end in YEARS if end not in ends and end in vocabulary}
     return dict(sorted({**ends, **missing}.items()))
+
+
+def year_digits(model: Model) -> dict[str, int]:
+    """Token of each digit in a year, where the tokenizer writes years digit by digit; else none."""
+    tens, ones = (next_tokens(model, f"the year {before}", DIGITS) for before in ("17", "173"))
+    return tens if tens == ones and len(tens) == len(DIGITS) else {}
+
+
+def tens_after(digits: Mapping[str, int], start: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Tokens of the tens digits above that of a start year, and of those below it."""
+    later = tuple(token for digit, token in digits.items() if digit > start[0])
+    return later, tuple(token for digit, token in digits.items() if digit < start[0])
 
 
 def unequal_lengths(model: Model, clean: Sequence[str], corrupted: Sequence[str]) -> list[int]:

@@ -184,7 +184,7 @@ def test_evidence_says_which_prompts_it_was_measured_on(tiny, tiny_saes, easy, s
     on = found_by(some, tiny, tiny_saes, task, acts, draws=1, n_prompts=4)["evaluated_on"]
     assert on == {
         **{"task": "easy", "metric": "logit_difference", "split": "training", "seed": None},
-        **{"n": 4, "seen": 4, "model": tiny.name},
+        **{"n": 4, "unsolved": 0, "seen": 4, "model": tiny.name},
     }
     again = Task("new", task.clean, (), task.answers, task.wrong, split="held-out")  # it is not
     on = found_by(some, tiny, tiny_saes, again, acts, draws=1, n_prompts=4)["evaluated_on"]
@@ -204,7 +204,7 @@ def test_circuits_know_what_they_were_learnt_on_and_no_key_has_two_meanings(demo
     task, held_out = (ct.tasks.agreement(demo, n=40, seed=s, test=s == 1) for s in (0, 1))
     assert task.record() == {
         **{"task": "agreement", "metric": "logit_difference", "split": "training"},
-        **{"seed": 0, "n": 40},
+        **{"seed": 0, "n": 40, "unsolved": 0},
     }
     saes = dict(list(demo_saes.items())[-2:])
     fit = ct.CircuitLasso(min_active=5).fit(ct.capture(demo, saes, task, progress=False), task)

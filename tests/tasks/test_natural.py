@@ -5,9 +5,12 @@ import re
 
 import pytest
 import torch
+import transformers as hf
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.tasks import BUNDLED, agreement, bios, docstring, greater_than, ioi
+from circuit_toolkit.models import load_model
+from circuit_toolkit.tasks import BUNDLED, Task, agreement, bios, docstring, greater_than, ioi
 from circuit_toolkit.tasks.bundled import speaks_grammar
 from circuit_toolkit.tasks.natural import words as w
 from circuit_toolkit.tasks.natural.draft import Draft, fill, to_task
@@ -33,8 +36,6 @@ def word_at(model, text, place):
 @pytest.mark.parametrize("name", ["ioi", "greater_than", "docstring", "agreement"])
 @pytest.mark.parametrize("test", [False, True])
 def test_prompts_have_corrupted_prompts_of_equal_length_and_answers_of_one_token(real, name, test):
-    if name == "greater_than" and real.hf.config.model_type == "llama":
-        return  # refused, see below
     made, again, other = (BUNDLED[name](real, n=40, seed=seed, test=test) for seed in (3, 3, 4))
     assert made.texts == again.texts != other.texts
     assert (made.answers, made.positions, made.labels) == (
@@ -113,10 +114,74 @@ def test_spans_start_in_two_tokens_and_end_in_any_later_year(request, family, ye
         assert min(made.labels["start"]) < "10"
 
 
+@pytest.mark.parametrize("test", [False, True])
+def test_spans_digit_by_digit_ask_for_the_tens_of_the_end(llama, test):
+    made = greater_than(llama, n=120, years=(2, 98), test=test)
+    digits = {str(i): llama.tokenizer.convert_tokens_to_ids(str(i)) for i in range(10)}
+    for i, (clean, corrupted) in enumerate(zip(made.clean, made.corrupted, strict=True)):
+        century, start = re.search(r"from the year (\d\d)(\d\d) to", clean).groups()
+        assert made.labels["start"][i] == start and "10" <= start <= "89"
+        assert corrupted == clean.replace(f"{century}{start}", f"{century}01")
+        assert clean.endswith(f"to the year {century}")
+        split, tens = tokens(llama, clean), int(start[0])
+        named = {name: split[places[i]] for name, places in made.positions.items()}
+        assert named == {"start": start[0], "ones": start[1], "century": century[1]}
+        assert made.positions["ones"][i] == made.positions["start"][i] + 1
+        # 17[5-9]x lies after 174x and 17[0-3]x before, whatever x is; 174x may do either.
+        assert [*made.answers[i]] == [digits[str(d)] for d in range(tens + 1, 10)]
+        assert [*made.wrong[i]] == [digits[str(d)] for d in range(tens)]
+        for year in range(100):
+            after = digits[str(year // 10)]
+            assert (after in made.answers[i]) <= (year > int(start))
+            assert (after in made.wrong[i]) <= (year < int(start))
+    assert {start[0] for start in made.labels["start"]} == {*"12345678"}
+    copying = torch.zeros(120, len(llama.tokenizer))  # a model that says the start's digit again
+    for line, start in zip(copying, made.labels["start"], strict=True):
+        line[digits[start[0]]] = 50
+    torch.testing.assert_close(made.score(copying, range(120)), torch.zeros(120))
+
+
+def test_start_years_without_a_clear_digit_are_refused(llama):
+    for years in ((2, 9), (90, 98)):
+        with pytest.raises(InputError, match=r"from 10 to 89.*digit by digit"):
+            greater_than(llama, n=5, years=years)
+    assert {s[0] for s in greater_than(llama, n=30).labels["start"]} == {*"678"}  # the default
+    table = [{"clean": f"from the year 17{y} to the year 17", "label": y} for y in (41, 89, 90, 7)]
+    made = Task.from_table(llama, table[:2])
+    assert [len(side) for side in made.answers] == [5, 1]
+    assert [len(side) for side in made.wrong] == [4, 8]
+    for bad, reason in ((2, "no tens digit is clearly right"), (3, "clearly wrong")):
+        spans = [{**table[bad], "clean": table[bad]["clean"].replace("177 ", "1707 ")}]
+        with pytest.raises(InputError, match=reason):
+            Task.from_table(llama, spans, answers_as="start_year")
+
+
+def by_threes():
+    """Words and digits in threes, as Llama-3's tokenizer cuts numbers: "173" and "2"."""
+    numbers = [str(i) for i in range(1000)]
+    words = ["the", "year", *numbers, "<unk>"]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(Regex(r"\d{1,3}"), behavior="isolated"),
+        ]
+    )
+    fast = hf.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="the"
+    )
+    config = hf.GPT2Config(vocab_size=len(words), n_embd=8, n_layer=1, n_head=2)
+    return load_model(hf.GPT2LMHeadModel(config), fast)
+
+
 def test_a_tokenizer_that_cannot_do_it_is_refused_in_a_line(llama, stories, gpt2):
-    for model in (llama, stories):
-        with pytest.raises(InputError, match="does not write years as a century and two digits"):
-            greater_than(model, n=5)
+    assert not splitting_years(llama)  # it is asked digit by digit
+    with pytest.raises(InputError, match="events that are one token each"):
+        greater_than(stories, n=5)
+    with pytest.raises(InputError, match="neither as a century and two digits nor digit by digit"):
+        greater_than(by_threes(), n=5)
     for make in (ioi, docstring, agreement):
         with pytest.raises(InputError, match=r"that are one token each.*from_pairs"):
             make(stories, n=5)
@@ -202,7 +267,7 @@ def held_out_parts(name, made, i):
 
 
 @pytest.mark.parametrize("name", ["ioi", "greater_than", "docstring", "agreement"])
-@pytest.mark.parametrize("family", ["gpt2", "pythia"])
+@pytest.mark.parametrize("family", ["gpt2", "pythia", "llama"])
 def test_held_out_prompts_share_nothing_with_the_others(request, family, name):
     model = request.getfixturevalue(family)
     train, test = (BUNDLED[name](model, n=200, seed=0, test=held) for held in (False, True))

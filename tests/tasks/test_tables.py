@@ -243,7 +243,7 @@ def test_start_years_that_no_span_has_are_bad_rows(gpt2, llama, tmp_path):
     ):
         with pytest.raises(InputError, match=f"a.csv, row 3: .*{reason}"):
             Task.from_table(gpt2, write(path, [*spans[:2], bad]))
-    with pytest.raises(InputError, match="does not write years as a century and two digits"):
+    with pytest.raises(InputError, match="row 2: no tens digit is clearly wrong"):
         Task.from_table(llama, write(path, spans[:2]))
     with pytest.raises(InputError, match="pass wrong=, the column of wrong answers"):
         Task.from_table(gpt2, path, answers_as="text")

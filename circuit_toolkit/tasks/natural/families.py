@@ -12,7 +12,13 @@ from circuit_toolkit.models import Model
 from circuit_toolkit.tasks.natural import words as w
 from circuit_toolkit.tasks.natural.draft import Draft, to_task
 from circuit_toolkit.tasks.task import Metric, Task
-from circuit_toolkit.tasks.tokens import single_tokens, splitting_years, year_ends
+from circuit_toolkit.tasks.tokens import (
+    single_tokens,
+    splitting_years,
+    tens_after,
+    year_digits,
+    year_ends,
+)
 
 # Two arguments before the three that are documented in order, and one after them.
 SIGNATURE = ("BEFORE1", "BEFORE2", "A", "B", "C", "AFTER")
@@ -20,6 +26,8 @@ FIRST_HALF = frozenset(w.ARGUMENTS[: len(w.ARGUMENTS) // 2])
 NUMBERS = ("singular", "plural")
 # A century in which many years are one token, such as 1945, teaches a model to end spans so.
 SPLITS = 80
+# Digit by digit; no text says how a span of the 21st century ended.
+DIGIT_CENTURIES = tuple(str(century) for century in range(11, 20))
 
 
 def _asked(
@@ -77,6 +85,8 @@ def ioi(model: Model, n: int, seed: int, *, test: bool, mixed: bool) -> Task:
 def greater_than(model: Model, n: int, seed: int, *, test: bool, years: tuple[int, int]) -> Task:
     """Ask for the end of a span (Hanna et al., 2023); corrupted, it starts early in the century."""
     splitting = splitting_years(model)
+    if not splitting and (digits := year_digits(model)):
+        return _greater_digit(model, n, seed, digits, test=test, years=years)
     ends = year_ends(model, splitting)
     events = list(single_tokens(model, w.EVENTS, "events", 8))
     held_out, trained = events[::8], [event for i, event in enumerate(events) if i % 8]
@@ -106,6 +116,41 @@ def greater_than(model: Model, n: int, seed: int, *, test: bool, years: tuple[in
             wrong=tuple(token for end, token in ends.items() if end <= start),
             says="",  # not all of the later years need be two tokens
             places={"start": "START", "century": "CENTURY"},
+            labels={"start": start},
+        )
+
+    return _asked("greater_than", model, draw, n, seed, test, "probability_difference")
+
+
+def _greater_digit(
+    model: Model, n: int, seed: int, digits: dict[str, int], *, test: bool, years: tuple[int, int]
+) -> Task:
+    """Ask for the tens digit of the end of a span; corrupted, it starts in 01 of the century."""
+    events = list(single_tokens(model, w.EVENTS, "events", 8))
+    held_out, trained = events[::8], [event for i, event in enumerate(events) if i % 8]
+    # From 90 on no tens digit is surely right, before 10 none is surely wrong.
+    clear = [f"{year}" for year in range(max(years[0], 10), min(years[1], 89) + 1)]
+    pairs = itertools.product(DIGIT_CENTURIES, clear)
+    starts = [pair for pair in pairs if is_held_out(*pair) == test]
+    if not starts:
+        raise InputError(
+            f"No start year in {years} is {'held out' if test else 'in training'} and from 10 to "
+            f"89: {model.name} writes years digit by digit, and only then is one tens digit of the "
+            "end right and one wrong."
+        )
+
+    def draw(rng: random.Random) -> Draft:
+        century, start = rng.choice(starts)
+        later, earlier = tens_after(digits, start)
+        words = {"EVENT": pick(rng, trained, held_out, test), "CENTURY": century}
+        return Draft(
+            template=w.TEMPLATES["greater_than"]["digits"],
+            words={**words, "TENS": start[0], "ONES": start[1], "AGAIN": century},
+            corrupted={"TENS": "0", "ONES": "1"},
+            answers=later,
+            wrong=earlier,
+            says=str(int(start[0]) + 1),
+            places={"start": "TENS", "ones": "ONES", "century": "CENTURY"},
             labels={"start": start},
         )
 
