@@ -22,6 +22,7 @@ from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import circuit_of_effects
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, TokenPairs, rows_of, tokenized_pairs
+from circuit_toolkit.tasks.task import reads_last_token
 
 PathPoints = Literal["right", "left", "midpoint"]
 _COPIES = 8  # of every component's input, that a backward pass needs
@@ -193,6 +194,7 @@ def _gradients(
 ) -> tuple[Tensor, Tensor]:
     """Differences of outputs (B, W, T, D), gradients of the metric to inputs (B, R, T, D)."""
     clean, numbers = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
+    last = reads_last_token(task)
 
     def run(shift: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         leaves: list[Tensor] = []
@@ -207,15 +209,16 @@ def _gradients(
             leaves.append(leaf.requires_grad_())
             return leaves[-1]
 
-        got = run_components(model, clean, offset, norm=norm, grad=True)
+        got = run_components(model, clean, offset, norm=norm, last_logits=last, grad=True)
         score = task.metric_of(got.logits, numbers).sum()
         return got.outputs.detach(), list(torch.autograd.grad(score, leaves))
 
-    corrupted = run_components(model, rows_of(pairs.corrupted, rows)).outputs
+    other = rows_of(pairs.corrupted, rows)
+    corrupted = run_components(model, other, last_logits=last).outputs
     if not points:
         outputs, gradients = run(None)
         return (corrupted - outputs).float(), torch.cat(gradients, 1).float()
-    difference = corrupted - run_components(model, clean).outputs
+    difference = corrupted - run_components(model, clean, last_logits=last).outputs
     total = torch.zeros(())
     for point in points:
         total = total + torch.cat(run(point * difference[:, :1])[1], 1).float()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,11 +54,13 @@ def run_components(
     *,
     base: Tensor | None = None,
     norm: Norm | None = None,
+    last_logits: bool = False,
     grad: bool = False,
 ) -> Components:
     """Run the model with an input of its own for every component.
 
-    `norm` takes the place of the norms in front of components.
+    `norm` takes the place of the norms in front of components; with `last_logits` logits are those
+    at the last token, (B, 1, V).
     """
     graph = graph_of(model)
     if model.edits:
@@ -88,9 +91,43 @@ def run_components(
     edits[last, "input"] = [partial(notes.one_reads, 2 * model.n_layers)]
     if norm is not None:
         edits[last, "output"] = [partial(notes.normed_by, model.hf.get_submodule(last))]
-    own = offset is not None or base is not None
-    values = run_ports(model, batch, edits, [LOGITS_PORT], ungrouped=own, grad=grad)
-    return Components(notes.outputs(), torch.stack(notes.inputs), values[LOGITS_PORT])
+    own = range(model.n_layers) if notes.own else ()
+    options: dict[str, Any] = {"ungrouped_at": own, "last_logits": last_logits, "grad": grad}
+    logits = run_ports(model, batch, edits, [LOGITS_PORT], **options)[LOGITS_PORT]
+    return Components(notes.outputs(), torch.stack(notes.inputs), logits)
+
+
+def logits_from(
+    model: Model,
+    batch: Batch,
+    slot: int,
+    stream: Tensor,
+    added: Tensor,
+    *,
+    last_logits: bool = False,
+) -> Tensor:
+    """Return logits where readers of one slot alone see (B, readers, T, D) beside the stream.
+
+    `stream` (B, T, D) is what the block of the slot reads, as an earlier run gave it: no block
+    before it is computed.
+    """
+    graph = graph_of(model)
+    notes = _Notes(model, graph, lambda *_: added, None, None)
+    notes.whole = stream[:, None]  # of which nothing is written yet
+    layer, is_mlp = divmod(slot, 2)
+    edits: dict[Port, list[Edit]] = {}
+    options: dict[str, Any] = {"last_logits": last_logits, "skip": (layer, stream)}
+    if layer == model.n_layers:
+        edits[model.architecture.final_norm, "input"] = [partial(notes.one_reads, slot)]
+    elif is_mlp:
+        edits[block_port(model, "mlp_norm", "input", layer)] = [partial(notes.one_reads, slot)]
+    else:
+        edits[block_port(model, "", "input", layer)] = [partial(notes.heads_read, layer)]
+        for name in ("queries", "keys", "values"):
+            port = block_port(model, name, "output", layer)
+            edits.setdefault(port, []).append(partial(notes.projected, layer, name))
+        options["ungrouped_at"] = [layer]
+    return run_ports(model, batch, edits, [LOGITS_PORT], **options)[LOGITS_PORT]
 
 
 class _Notes:

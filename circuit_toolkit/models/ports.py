@@ -51,11 +51,11 @@ def run_ports(
     skip: tuple[int, Tensor] | None = None,
     remote: bool | str = False,
     grad: bool = False,
-    ungrouped: bool = False,
+    ungrouped_at: Collection[int] = (),
 ) -> dict[Port, Any]:
     """Run the model once, editing and keeping what goes through ports.
 
-    With `ungrouped` the edits give attention keys and values of every head where heads share them.
+    In blocks of `ungrouped_at` the edits give attention keys and values of every head.
     """
     ports = _in_order(model, {*edits, *keep})
     # Plain lists, since a remote trace sends along all that its body names.
@@ -71,16 +71,16 @@ def run_ports(
     count, value = skip or (0, None)
     paths = [block_port(model, "", "output", layer)[0] for layer in range(count)]
     skipped = [(attrgetter(path)(model.nn), value) for path in paths]
-    with ONE_RUN, torch.set_grad_enabled(grad), _without_groups(model, ungrouped):
+    with ONE_RUN, torch.set_grad_enabled(grad), _without_groups(model, ungrouped_at):
         values = _trace(model.nn, inputs, skipped, steps, stop, remote, options)
     return {port: values[number] for number, port in enumerate(ports) if number in values}
 
 
 @contextmanager
-def _without_groups(model: Model, wanted: bool) -> Iterator[None]:
+def _without_groups(model: Model, layers: Collection[int]) -> Iterator[None]:
     """Let attention take keys and values as they come, and repeat none for the heads of a group."""
     found: list[Any] = []
-    for layer in range(model.n_layers if wanted else 0):
+    for layer in layers:
         path = model.architecture.in_block(model.architecture.attention, layer)
         found.append(model.hf.get_submodule(path))
     found = [each for each in found if hasattr(each, "num_key_value_groups")]

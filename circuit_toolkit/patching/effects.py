@@ -18,7 +18,7 @@ from circuit_toolkit.arguments import one_of
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import Average, averaged, component_circuit
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.models.components import Offset, run_components
+from circuit_toolkit.models.components import Components, Offset, logits_from, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.tasks.prompt_pairs import (
@@ -28,7 +28,7 @@ from circuit_toolkit.tasks.prompt_pairs import (
     rows_of,
     tokenized_pairs,
 )
-from circuit_toolkit.tasks.task import trained_on
+from circuit_toolkit.tasks.task import reads_last_token, trained_on
 
 PatchedFrom = Literal["corrupted", "other"]
 Response = Literal["metric", "change"]
@@ -204,10 +204,12 @@ def effects_and_whole(
 ) -> tuple[Tensor, Tensor]:
     """Return effects of patching sets of edges (n, sets), and that of patching all edges (n,)."""
     one_of(response, "response", "metric", "change")
-    graph = graph_of(model)
+    graph, last = graph_of(model), reads_last_token(task)
     numbers = [_edge_numbers(graph, edges) for edges in sets]
-    # Sets that patch the same readers run together: elsewhere a run is then the plain one.
-    order = sorted(range(len(sets)), key=lambda i: numbers[i][:, 1].tolist())
+    # Sets that patch readers of one slot alone run together, from the block of the slot on.
+    groups: dict[int | None, list[int]] = {}
+    for i in sorted(range(len(sets)), key=lambda i: numbers[i][:, 1].tolist()):
+        groups.setdefault(_one_slot(graph, numbers[i]), []).append(i)
     size = batch_size or pairs.fitting(model)
     found, whole = torch.empty(len(pairs), len(sets)), torch.empty(len(pairs))
 
@@ -219,19 +221,34 @@ def effects_and_whole(
     with torch.no_grad():
         # Prompts of a block are run once clean, then with every set.
         for rows in pairs.batches(size, progress, "patching"):
-            clean = run_components(model, rows_of(pairs.clean, rows))
-            other = run_components(model, rows_of(pairs.corrupted, rows))
+            clean = run_components(model, rows_of(pairs.clean, rows), last_logits=last)
+            other = run_components(model, rows_of(pairs.corrupted, rows), last_logits=last)
             prompts = torch.arange(rows.start, rows.stop)
             whole[rows] = effect(other.logits, clean.logits, prompts.tolist())
-            todo = torch.cartesian_prod(torch.tensor(order), torch.arange(len(prompts)))
-            for runs in todo.split(size):
-                which, local = runs.T
-                batch = rows_of(pairs.clean, prompts[local])
-                offset = _patch(graph, [numbers[i] for i in which.tolist()], other.outputs, local)
-                logits = run_components(model, batch, offset).logits
-                count = prompts[local].tolist()
-                found[prompts[local], which] = effect(logits, clean.logits[local], count)
+            for slot, members in groups.items():
+                todo = torch.cartesian_prod(torch.tensor(members), torch.arange(len(prompts)))
+                for which, local in (runs.T for runs in todo.split(size)):
+                    patched = [numbers[i] for i in which.tolist()]
+                    batch = rows_of(pairs.clean, prompts[local])
+                    if slot is None:
+                        offset = _patch(graph, patched, other.outputs, local)
+                        logits = run_components(model, batch, offset, last_logits=last).logits
+                    else:
+                        added = _added(graph.slots[slot], patched, clean, other, local)
+                        stream = clean.inputs[slot - slot % 2, local]  # what its block reads
+                        logits = logits_from(model, batch, slot, stream, added, last_logits=last)
+                    count = prompts[local].tolist()
+                    found[prompts[local], which] = effect(logits, clean.logits[local], count)
     return found, whole
+
+
+def _one_slot(graph: Graph, edges: Tensor) -> int | None:
+    """Return the slot of all readers of a set; None if there are several, or no edge."""
+    slots = {
+        next(i for i, which in enumerate(graph.slots) if which.start <= reader < which.stop)
+        for reader in edges[:, 1].unique().tolist()
+    }
+    return slots.pop() if len(slots) == 1 else None
 
 
 def _edge_numbers(graph: Graph, edges: Sequence[tuple[str, str]]) -> Tensor:
@@ -245,10 +262,32 @@ def _edge_numbers(graph: Graph, edges: Sequence[tuple[str, str]]) -> Tensor:
     return torch.tensor(sorted(pairs, key=lambda p: p[::-1]), dtype=torch.long).reshape(-1, 2)
 
 
-def _patch(graph: Graph, sets: Sequence[Tensor], theirs: Tensor, prompts: Tensor) -> Offset:
-    """Put the outputs `theirs` (prompts, W, T, D) into the edges of each run's set."""
+def _runs(sets: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return number of the set, writer and reader of every edge of sets that run at once."""
     run = torch.repeat_interleave(torch.arange(len(sets)), torch.tensor([len(s) for s in sets]))
     writer, reader = torch.cat(list(sets)).T
+    return run, writer, reader
+
+
+def _added(
+    readers: slice,
+    sets: Sequence[Tensor],
+    clean: Components,
+    other: Components,
+    prompts: Tensor,
+) -> Tensor:
+    """Return what patched edges bring readers of one slot, (runs, readers, T, D)."""
+    run, writer, reader = (x.to(clean.outputs.device) for x in _runs(sets))
+    rows = prompts.to(run.device)[run]
+    shape = len(sets), readers.stop - readers.start, *clean.outputs.shape[2:]
+    brought = other.outputs[rows, writer] - clean.outputs[rows, writer]
+    at = run, reader - readers.start
+    return clean.outputs.new_zeros(shape).index_put_(at, brought, accumulate=True)
+
+
+def _patch(graph: Graph, sets: Sequence[Tensor], theirs: Tensor, prompts: Tensor) -> Offset:
+    """Put the outputs `theirs` (prompts, W, T, D) into the edges of each run's set."""
+    run, writer, reader = _runs(sets)
     entries = {}  # slot -> run, writer, reader within the slot
     for slot, which in enumerate(graph.slots):
         here = (reader >= which.start) & (reader < which.stop)

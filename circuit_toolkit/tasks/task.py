@@ -334,6 +334,11 @@ class Task:
         )
 
 
+def reads_last_token(prompts: Any) -> bool:
+    """Whether the metric needs the logits at the last token alone."""
+    return isinstance(prompts, Task)
+
+
 def trained_on(prompts: Any, n: int | None = None) -> dict[str, Any] | None:
     """Record the first n prompts of a task that something is learnt on; None if it is no task."""
     if not isinstance(prompts, Task):
