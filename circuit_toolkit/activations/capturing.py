@@ -84,8 +84,9 @@ def capture(
         `all` tokens as rows (from which every other choice can be read later), their `mean`
         (taken after encoding), the `last`, or a position that the task names.
     bos : bool
-        Whether the beginning-of-sequence token makes a row too. Its activations have outlying
-        norms, so by default it does not.
+        Whether special tokens make rows too: that of the beginning, whose activations have
+        outlying norms, and those inside packed texts. By default none does but one that a prompt
+        ends with.
     batch_size : int
         Prompts in one trace.
     store : path, optional

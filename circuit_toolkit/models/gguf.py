@@ -7,6 +7,7 @@ folder that is made of it opens in a second. Weights are dequantised to float32,
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def _convert(file: Path, folder: Path) -> None:
         module = transformers.AutoModelForCausalLM.from_pretrained(
             file.parent, dtype=torch.float32, **place
         )
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except (ValueError, LookupError, TypeError, NotImplementedError, struct.error) as error:
         raise InputError(
             f"transformers cannot read {file}: {error}. Pass the Hugging Face form of the model."
         ) from error

@@ -107,8 +107,10 @@ def check_linear_maps(model: Model) -> None:
 
 def check_beginning(model: Model) -> None:
     """Warn where a family wants a token to begin with and the tokenizer leaves it out."""
+    if not model.architecture.bos:
+        return
     ids: Any = model.tokenizer("a", verbose=False)["input_ids"]
-    if model.architecture.bos and ids[:1] != [model.bos_id]:
+    if ids[:1] != [model.bos_id]:
         warnings.warn(
             f"{model.name} was trained with {model.tokenizer.bos_token!r} at the beginning, which "
             "its tokenizer leaves out: it says other things without. Set "

