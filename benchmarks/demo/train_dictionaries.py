@@ -21,7 +21,7 @@ from torch import Tensor
 from circuit_toolkit.demo.grammar import SHARES, Grammar
 from circuit_toolkit.dictionaries import DictionaryConfig, save_dictionary
 from circuit_toolkit.dictionaries.dictionary import DEMO_DICTIONARIES
-from circuit_toolkit.dictionaries.training.trainers import SAMPLE, SaeTraining, TranscoderTraining
+from circuit_toolkit.dictionaries.training.trainers import SAMPLE, BatchTopKTraining, SaeTraining
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model, load_model, run, token_mask
 from circuit_toolkit.sites import Site
@@ -95,7 +95,7 @@ def train_transcoder(
     check_rows(x, config)
     if x.shape != y.shape:
         raise InputError(f"x and y must agree in shape, got {tuple(x.shape)}, {tuple(y.shape)}.")
-    training = TranscoderTraining(x, y, config, metadata)
+    training = BatchTopKTraining(x, y, config, metadata)
     for rows in islice(row_batches(len(x), config), config.steps):
         training.update(x[rows], y[rows])
     return training.finish()

@@ -17,6 +17,7 @@ COMMANDS = {  # name -> module and function, imported when it is asked for
     "describe": ("describe", "run_describe"),
     "tasks": ("tasks", "run_tasks"),
     "bench": ("bench", "run_bench"),
+    "train": ("train", "run_train"),
 }
 
 
@@ -88,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--methods", help="names with commas; by default all")
         each.add_argument("--seed", type=int, default=0)
         each.add_argument("--repeats", type=int, default=1, help="the shortest time counts")
-    for each in (demo, graph, heads, describe, tasks, known, task):
+    train = commands.add_parser("train", help="train dictionaries of a real model, in the cache")
+    train.add_argument("--model", default="smollm2", help="smollm2")
+    train.add_argument("--folder", type=resolved, help="another place than the cache")
+    for each in (demo, graph, heads, describe, tasks, known, task, train):
         each.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import as_prompts
+from circuit_toolkit.arguments import as_prompts, expect
 from circuit_toolkit.dictionaries.dictionary import Dictionary, shared_bos, under
 from circuit_toolkit.dictionaries.fidelity import (
     ce_recovered,
+    explained_typical,
     explained_variance,
+    metric_with_reconstruction,
     next_token_loss,
 )
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Values = Mapping[Site, Tensor]
 LOW = 0.8  # explained variance below which prompts are run with and without <bos> too
 BETTER = 0.8  # a reading fits better if it leaves less than this share of what is unexplained,
+GAP = 0.1  # by which two figures that tell of one dictionary disagree
 CLEAR_GAIN = 0.01  # and explains so much more
 _READINGS = (  # what models were commonly loaded with
     RAW,
@@ -46,10 +49,15 @@ class DictionaryCheck:
     ----------
     figures : dict of Site to dict
         `explained_variance`, share of the variance over tokens, of what the dictionary was trained
-        to reconstruct; `l0`, active features a token; `ce_recovered`, share of the loss of zero
-        ablation that the spliced reconstruction wins back.
+        to reconstruct; `explained_typical`, the same without tokens of outlying norm (4 times the
+        median) and coordinates of outlying variance (20 times); `l0`, active features a token;
+        `silent`, share of features that are active at no token of these prompts; `ce_recovered`,
+        share of the loss of zero ablation that the spliced reconstruction wins back. With a task
+        also `metric_kept`, the mean metric with the reconstruction in place at all tokens, what it
+        leaves unexplained gone, as a share of the model's.
     findings : dict of Site to list of str
-        What looks wrong, and what would fit better; empty where nothing does.
+        What looks wrong, where figures disagree, and what would fit better; empty where nothing
+        does.
     """
 
     figures: Mapping[Site, Mapping[str, float]]
@@ -91,6 +99,7 @@ def check_dictionaries(
     dictionaries: Mapping[Site | str, Dictionary] | Iterable[Dictionary] | Dictionary,
     prompts: Any,
     *,
+    task: Any = None,
     progress: bool = True,
 ) -> DictionaryCheck:
     """Check on one batch whether dictionaries read what they were trained on.
@@ -107,6 +116,8 @@ def check_dictionaries(
         From `load_dictionaries`; see `as_dictionaries`.
     prompts : Task, or sequence of str or of token ids
         Ordinary text of a kind that the model was trained on, some hundred tokens in all.
+    task : Task, optional
+        What `metric_kept` is measured on; by default the prompts, if they are a task with a metric.
     progress : bool
         Whether to show a progress bar.
 
@@ -135,8 +146,11 @@ def check_dictionaries(
 
     each = [*as_dictionaries(model, dictionaries).values()]
     given = as_prompts(prompts)
-    prompts = getattr(given, "texts", given)
-    batch = model.tokenize(prompts, bos=shared_bos(each))
+    task = given if task is None and getattr(given, "metric", None) is not None else task
+    if task is not None:
+        expect(task, "task", "Task")
+    prompts, begins = getattr(given, "texts", given), shared_bos(each)
+    batch = model.tokenize(prompts, bos=begins)
     mask = token_mask(model, batch)
     if int(mask.sum()) < 3:
         raise InputError("The prompts have too few tokens: pass some hundred words of text.")
@@ -148,9 +162,14 @@ def check_dictionaries(
         acts = dictionary.encode(x)
         row = {
             "explained_variance": explained_variance(dictionary, x, y),
+            "explained_typical": explained_typical(dictionary, x, y),
             "l0": float((acts > 0).sum(-1).float().mean()),
+            "silent": float((acts <= 0).all(0).float().mean()),
             "ce_recovered": ce_recovered(model, [batch], dictionary, base),
         }
+        if task is not None:
+            full, kept = metric_with_reconstruction(model, task, [dictionary], begins)
+            row["metric_kept"] = kept / full
         texts = model.bos_id is not None and all(isinstance(prompt, str) for prompt in prompts)
         if row["explained_variance"] < LOW and texts and len(values) == 1:  # at most once
             for bos in (True, False):
@@ -183,9 +202,28 @@ def _oddities(row: Mapping[str, float], dictionary: Dictionary, batch: Batch) ->
             f"cross-entropy recovered {row['ce_recovered']:.2f} is below 0: its reconstruction "
             "harms the model more than zeros do"
         )
+    yield from _disagreements(row)
     trained, length = dictionary.metadata.get("context_size"), int(batch.mask.sum(1).max())
     if trained and length > trained:
         yield f"a prompt has {length} tokens; it was trained on prompts of {trained}"
+
+
+def _disagreements(row: Mapping[str, float]) -> Iterator[str]:
+    """Say where one figure looks good that another one contradicts."""
+    explained, typical = row["explained_variance"], row["explained_typical"]
+    if explained > 0 and explained - typical > GAP:
+        yield (
+            f"explained variance {explained:.3f} is made by a few tokens or coordinates of "
+            f"outlying size: without them it is {typical:.3f}"
+        )
+    for name, said in (("ce_recovered", "cross-entropy recovered"), ("metric_kept", "the metric")):
+        value = row.get(name, 1.0)
+        if 0 <= value < min(explained, 1 - GAP) - GAP:
+            kept = "of the task's metric is kept" if name == "metric_kept" else f"is {said}"
+            yield (
+                f"{value:.2f} {kept} though {explained:.3f} of the variance is explained: judge it "
+                "by the former"
+            )
 
 
 def _better(

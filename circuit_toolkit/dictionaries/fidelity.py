@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from circuit_toolkit.dictionaries.dictionary import Dictionary
 from circuit_toolkit.models import LOGITS, Batch, Model, run, token_mask
 from circuit_toolkit.sites import Site
 
+OUTLYING = 4  # a token whose norm is so many times the median is an attention sink, or the like
+LARGE_VARIANCE = 20  # a coordinate whose variance is so many times the median is outlying
 Edits = Mapping[Site, Callable[[Tensor], Tensor]]
 
 
@@ -20,6 +23,28 @@ def explained_variance(dictionary: Dictionary, x: Tensor, y: Tensor) -> float:
     target = dictionary.writes.apply(y.float())
     rest = target - dictionary.writes.apply(dictionary.reconstruct(x, y).to(target))
     return float(1 - rest.pow(2).sum() / (target - target.mean(0)).pow(2).sum())
+
+
+def explained_typical(dictionary: Dictionary, x: Tensor, y: Tensor) -> float:
+    """Return the same without what is outlying: tokens by their norm, coordinates by variance.
+
+    A few tokens and coordinates, hundreds of times larger than the rest, make the usual figure; the
+    model's norms take their size away.
+    """
+    inlying = is_inlying(x) & is_inlying(y)
+    target = dictionary.writes.apply(y[inlying].float())
+    rebuilt = dictionary.reconstruct(x[inlying], y[inlying])
+    rest = (target - dictionary.writes.apply(rebuilt.to(target))).flatten(1)
+    centred = (target - target.mean(0)).flatten(1)
+    variance = centred.pow(2).mean(0)
+    kept = variance <= LARGE_VARIANCE * variance.median()
+    return float(1 - rest[:, kept].pow(2).sum() / centred[:, kept].pow(2).sum())
+
+
+def is_inlying(x: Tensor) -> Tensor:
+    """Return which of n tokens have an activation whose norm is not outlying, (n,)."""
+    norm = x.float().flatten(1).norm(dim=1)
+    return norm <= OUTLYING * norm.median()
 
 
 def next_token_loss(
@@ -52,8 +77,27 @@ def ce_recovered(
     return (zero - spliced) / (zero - base)
 
 
+def metric_with_reconstruction(
+    model: Model, task: Any, dictionaries: Iterable[Dictionary], bos: bool | None
+) -> tuple[float, float]:
+    """Return the mean metric of the model, and with reconstructions in place at all tokens."""
+    batch = model.tokenize(task.clean, bos=bos)
+    where, rows = token_mask(model, batch), range(len(batch.ids))
+    edits: dict[Site, Any] = {}
+    for dictionary in dictionaries:
+        edits |= splice(dictionary, where)
+    found = []
+    for write in ({}, edits):
+        logits = run(model, batch, [LOGITS], write, last_logits=True)[LOGITS][:, -1]
+        found.append(float(task.score(logits, rows).mean()))
+    return found[0], found[1]
+
+
 def splice(dictionary: Dictionary, where: Tensor, zero: bool = False) -> Edits:
-    """Return edits that put the reconstruction, or zeros, in place of the activation."""
+    """Return edits that put the reconstruction, or zeros, in place of the activation.
+
+    Tokens whose activation has an outlying norm keep it: no dictionary is trained on these.
+    """
     seen: dict[str, Tensor] = {}
 
     def read(x: Tensor) -> Tensor:
@@ -61,8 +105,11 @@ def splice(dictionary: Dictionary, where: Tensor, zero: bool = False) -> Edits:
         return x
 
     def write(y: Tensor) -> Tensor:
-        new = torch.zeros_like(y) if zero else dictionary.reconstruct(seen.get("x", y), y)
-        return torch.where(where.to(y.device)[(...,) + (None,) * (y.ndim - 2)], new.to(y), y)
+        x = seen.get("x", y)
+        new = torch.zeros_like(y) if zero else dictionary.reconstruct(x, y)
+        here = where.to(y.device).clone()
+        here[where.to(y.device)] = is_inlying(x[where.to(x.device)]).to(y.device)
+        return torch.where(here[(...,) + (None,) * (y.ndim - 2)], new.to(y), y)
 
     if dictionary.kind == "sae":
         return {dictionary.site: write}

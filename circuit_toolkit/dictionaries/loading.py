@@ -19,12 +19,14 @@ from circuit_toolkit.dictionaries.locations import (
 )
 from circuit_toolkit.dictionaries.metadata import Claims
 from circuit_toolkit.errors import InputError, MismatchError
+from circuit_toolkit.files.cache import cache_folder
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Conventions, Model
 from circuit_toolkit.sites import Site
 
 Kind = Literal["sae", "transcoder"]
 MANY = 40  # dictionaries whose small configurations are fetched without being asked for
+TRAINED_HERE = ("smollm2",)  # models that `circuit-toolkit train` knows
 DEMO = "demo"  # where the bundled dictionaries are loaded from
 LARGE = 4 * 2**30  # bytes of weights, likewise
 
@@ -54,7 +56,8 @@ def load_dictionaries(
         A release that sae_lens knows, such as `gpt2-small-res-jb`, fetched from the Hugging Face
         hub; a folder in sae_lens format (`cfg.json`, `sae_weights.safetensors`) or a folder of
         such folders; a `.safetensors` file with its `cfg.json` beside it; or, with `ids`, a
-        repository of the hub. By default those that ship with the bundled model.
+        repository of the hub. By default those that ship with the bundled model, or that
+        `circuit-toolkit train` left in the cache.
     sites : iterable of Site or str, optional
         Only the dictionaries that read here, such as `blocks.8.hook_resid_pre` or `resid_pre 8`.
         Large releases ask for it.
@@ -94,13 +97,7 @@ def load_dictionaries(
     ['resid_pre 0', 'resid_post 0']
     """
     expect(model, "model", "Model")
-    if source is None:
-        if model.name != "demo":
-            raise InputError(
-                f"No dictionaries ship for {model.name!r}, only for 'demo'. Pass a release of "
-                "sae_lens or a folder in its format: load_dictionaries(model, source)."
-            )
-        source = DEMO_DICTIONARIES
+    source = _default(model.name) if source is None else source
     _check_types(source, sites, ids, kind)
     wanted = None if sites is None else {Site.parse(site) for site in sites}
     ids = None if ids is None else list(ids)
@@ -131,6 +128,24 @@ def load_dictionaries(
 
     origin = DEMO if place == DEMO_DICTIONARIES else str(place.absolute() if is_here else source)
     return _bound(sorted(chosen, key=lambda claims: claims.site), origin)
+
+
+def _default(name: str) -> Path:
+    """Return where the dictionaries of a model lie that ship with it, or were trained here."""
+    if name == "demo":
+        return DEMO_DICTIONARIES
+    if name in TRAINED_HERE:
+        folder = cache_folder(name)
+        if any(folder.glob("*/cfg.json")):
+            return folder
+        raise InputError(
+            f"No dictionaries of {name!r} lie in {str(folder)!r} yet. Train them, in under an "
+            f"hour: circuit-toolkit train --model {name}"
+        )
+    raise InputError(
+        f"No dictionaries ship for {name!r}, only for 'demo'. Pass a release of "
+        "sae_lens or a folder in its format: load_dictionaries(model, source)."
+    )
 
 
 def load_sources(model: Model, sources: Mapping[Site, str]) -> dict[Site, Dictionary]:

@@ -175,12 +175,13 @@ class PlacedFeatures:
         write: Mapping[Site, Edit],
         read: Sequence[Site],
         first: Site | None = None,
+        grad: bool = False,
     ) -> dict[Site, Tensor]:
         """Run some prompts, from the first site that is changed; by default that of all."""
         batch = rows_of(self.batch, rows)
         start = self.starts.get(first or min(self.dictionaries))
         skip = (start[0], start[1][rows]) if start else None
-        return run(self.model, batch, read, write, last_logits=True, skip=skip)
+        return run(self.model, batch, read, write, last_logits=True, skip=skip, grad=grad)
 
     def _edits(
         self, rows: slice, masks: Mapping[Place, Tensor], errors: Errors

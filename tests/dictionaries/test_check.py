@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from circuit_toolkit.dictionaries import check_dictionaries, load_dictionaries
+from circuit_toolkit.dictionaries.check import _disagreements
 from circuit_toolkit.dictionaries.dictionary import under
 from circuit_toolkit.dictionaries.fidelity import (
     ce_recovered,
+    explained_typical,
     explained_variance,
     next_token_loss,
     splice,
@@ -239,3 +241,86 @@ def test_what_cannot_be_checked_is_refused(tmp_path, model):
         check_dictionaries(model, dictionaries, PROMPTS)
     with pytest.raises(InputError, match="too few tokens"):
         check_dictionaries(model, list(dictionaries.values())[:1], ["cat"])
+
+
+def planted_outlier(tmp_path, model, prompts):
+    """One coordinate is made huge, and a dictionary that rebuilds it and nothing else."""
+    embedding = model.hf.get_input_embeddings()
+    old = embedding.weight.data.clone()
+    with torch.no_grad():
+        embedding.weight[:, 0] = 300 * torch.linspace(-1, 1, len(old)).roll(7)
+    write(tmp_path / "it", "standard", model.width, about(model, HOOK))
+    (dictionary,) = load_dictionaries(model, tmp_path / "it").values()
+    x = seen(model, dictionary, prompts)
+    sae = fresh(tmp_path / "it")
+    for weights in (sae.W_enc, sae.W_dec, sae.b_enc):
+        weights.zero_()
+    sae.cfg.apply_b_dec_to_input = False
+    sae.b_dec.copy_(x.mean(0))
+    for row, sign in enumerate((1, -1)):
+        sae.W_enc[0, row] = sae.W_dec[row, 0] = sign
+        sae.b_enc[row] = -sign * x[:, 0].mean()
+    sae.save_model(tmp_path / "it")
+    return embedding, old
+
+
+def test_a_huge_coordinate_does_not_make_a_good_dictionary(tmp_path, model, prompts):
+    embedding, old = planted_outlier(tmp_path, model, prompts)
+    try:
+        (dictionary,) = load_dictionaries(model, tmp_path / "it").values()
+        check = check_dictionaries(model, [dictionary], prompts)
+    finally:
+        embedding.weight.data.copy_(old)
+    (row,) = check.figures.values()
+    assert row["explained_variance"] > 0.99 and abs(row["explained_typical"]) < 0.05
+    assert row["silent"] == pytest.approx(1 - 2 / FEATURES)
+    assert not check.ok and "is made by a few tokens or coordinates of outlying size" in repr(check)
+
+
+def test_tokens_of_outlying_norm_are_neither_judged_nor_replaced(tmp_path, model):
+    folder = write(tmp_path / "it", "topk", model.width, about(model, HOOK))
+    (dictionary,) = load_dictionaries(model, folder).values()
+    x = torch.randn(60, model.width, generator=torch.Generator().manual_seed(0))
+    few = explained_typical(dictionary, x, x)
+    sinks = torch.cat([x, 1000 * torch.ones(3, model.width)])
+    assert explained_typical(dictionary, sinks, sinks) == pytest.approx(few, abs=1e-6)
+    batch = model.tokenize(PROMPTS[:1], bos=True)
+    where, site = batch.mask.bool(), dictionary.site
+
+    def huge(y):
+        y = y.clone()
+        y[:, 1] *= 1000
+        return splice(dictionary, where)[site](y)
+
+    plain, found = run(model, batch, [site])[site], run(model, batch, [site], {site: huge})[site]
+    assert torch.equal(found[:, 1], 1000 * plain[:, 1])
+    assert not torch.isclose(found[:, 2:], plain[:, 2:]).all()
+
+
+def test_what_a_task_keeps_is_the_metric_with_the_reconstruction_in_place(demo, demo_saes):
+    import circuit_toolkit as ct
+
+    task = ct.tasks.ioi(demo, n=24, seed=3)
+    (dictionary,) = [demo_saes[Site("resid_post", 2)]]
+    check = check_dictionaries(demo, [dictionary], task, progress=False)
+    batch = demo.tokenize(task.clean, bos=dictionary.conventions.prepend_bos)
+    mask = token_mask(demo, batch)
+    full = run(demo, batch, [LOGITS])[LOGITS][:, -1]
+    site = dictionary.site
+
+    def rebuilt(x):
+        return torch.where(mask[..., None], dictionary.reconstruct(x), x)
+
+    kept = run(demo, batch, [LOGITS], {site: rebuilt})[LOGITS][:, -1]
+    wanted = task.score(kept, range(24)).mean() / task.score(full, range(24)).mean()
+    assert check.figures[site]["metric_kept"] == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_a_metric_that_contradicts_the_variance_is_named():
+    row = {"explained_variance": 0.99, "explained_typical": 0.97, "ce_recovered": 0.97}
+    assert not [*_disagreements(row)]
+    said = "\n".join(_disagreements({**row, "metric_kept": 0.63}))
+    assert "0.63 of the task's metric is kept though 0.990 of the variance is explained" in said
+    assert "0.50 is cross-entropy recovered" in "\n".join(
+        _disagreements({**row, "ce_recovered": 0.5})
+    )

@@ -18,9 +18,9 @@ from circuit_toolkit.dictionaries.dictionary import Dictionary, save_dictionary
 from circuit_toolkit.dictionaries.loading import bind_dictionary, load_dictionaries
 from circuit_toolkit.dictionaries.training.trainers import (
     SAMPLE,
+    BatchTopKTraining,
     DictionaryConfig,
     SaeTraining,
-    TranscoderTraining,
 )
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.files.folder import remove_files, replacing
@@ -59,7 +59,8 @@ class TrainingRun:
         """Train from the last checkpoint on."""
         from tqdm.auto import tqdm
 
-        training, steps = self._started(batches), self.config.steps
+        sample = list(islice(batches(0), 1 if self._checkpoints() else SAMPLE))
+        training, steps = self.begin(sample), self.config.steps
         rest = islice(batches(training.step), steps - training.step)
         with tqdm(
             rest,
@@ -73,8 +74,8 @@ class TrainingRun:
                 loss = training.update(*batch)
                 if training.step % 100 == 0:
                     bar.set_postfix(loss=f"{float(loss):.3f}", refresh=False)
-                if self.parent and training.step % every == 0 and training.step < steps:
-                    self._save_checkpoint(training, self.parent / "checkpoints" / self.name)
+                if training.step % every == 0 and training.step < steps:
+                    self.save_checkpoint(training)
         return training.finish()
 
     def keep(self, model: Model, trained: Any) -> Dictionary:
@@ -110,26 +111,30 @@ class TrainingRun:
         place = self.parent / "checkpoints" / self.name
         return sorted(each.parent for each in place.glob("[0-9]*/cfg.json"))
 
-    def _save_checkpoint(self, training: SaeTraining | TranscoderTraining, place: Path) -> None:
+    def reached(self) -> int:
+        """Return the step of the last checkpoint."""
+        return int(checkpoints[-1].name) if (checkpoints := self._checkpoints()) else 0
+
+    def save_checkpoint(self, training: SaeTraining | BatchTopKTraining) -> None:
         """Write a checkpoint whole or not at all, and let go of those before."""
-        older = self._checkpoints()
+        if self.parent is None:
+            return
+        older, place = self._checkpoints(), self.parent / "checkpoints" / self.name
         with replacing(place / f"{training.step:09d}", _CHECKPOINT_FILES) as new:
             training.save(new)
             (new / "cfg.json").write_text(json.dumps({"metadata": self.metadata}))
         for each in older:
             remove_files(each, _CHECKPOINT_FILES)
 
-    def _started(self, batches: Batches) -> SaeTraining | TranscoderTraining:
-        """Begin, or go back to the last checkpoint."""
-        checkpoints = self._checkpoints()
-        sample = list(islice(batches(0), 1 if checkpoints else SAMPLE))
+    def begin(self, sample: list[tuple[Tensor, ...]]) -> SaeTraining | BatchTopKTraining:
+        """Begin on batches that show the scale, or go back to the last checkpoint."""
         columns = list(zip(*sample, strict=True))
-        if len(self.sites) == 1:
+        if self.config.rule == "topk":
             training = SaeTraining(columns[0], self.config, self.metadata)
         else:
-            x, y = (torch.cat(column) for column in columns)
-            training = TranscoderTraining(x, y, self.config, self.metadata)
-        if checkpoints:
+            values = [torch.cat(column) for column in columns]
+            training = BatchTopKTraining(values[0], values[-1], self.config, self.metadata)
+        if checkpoints := self._checkpoints():
             try:
                 training.load(checkpoints[-1])
             except _UNREADABLE as error:

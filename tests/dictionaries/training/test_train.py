@@ -15,7 +15,7 @@ from circuit_toolkit.dictionaries.check import check_dictionaries
 from circuit_toolkit.dictionaries.training import checkpoints
 from circuit_toolkit.dictionaries.training.batches import ActivationReader, shuffled, token_rows
 from circuit_toolkit.dictionaries.training.checkpoints import TrainingRun
-from circuit_toolkit.dictionaries.training.trainers import SaeTraining, TranscoderTraining
+from circuit_toolkit.dictionaries.training.trainers import BatchTopKTraining, SaeTraining
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.models import load_model
 from circuit_toolkit.sites import Site
@@ -165,7 +165,7 @@ def stopping(monkeypatch, owner, name, at):
 @pytest.mark.parametrize("memory", [1e9, 20_000])  # in memory; through a buffer
 @pytest.mark.parametrize(
     ("kind", "site", "training"),
-    [("sae", SITE, SaeTraining), ("transcoder", MLP, TranscoderTraining)],
+    [("sae", SITE, SaeTraining), ("transcoder", MLP, BatchTopKTraining)],
 )
 def test_interrupted_training_ends_as_if_it_had_not_been(
     tiny, tmp_path, monkeypatch, kind, site, training, memory

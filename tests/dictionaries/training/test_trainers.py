@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.demo.train_dictionaries import train_sae, train_transcoder
 from circuit_toolkit.dictionaries import DictionaryConfig, load_dictionaries, save_dictionary
-from circuit_toolkit.dictionaries.training.trainers import SaeTraining, TranscoderTraining
+from circuit_toolkit.dictionaries.training.trainers import BatchTopKTraining, SaeTraining
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 from tests.tiny import WIDTH
@@ -147,7 +147,7 @@ def test_saved_training_goes_on_through_decay_resampling_and_dead_features(tmp_p
 
     for n, begin in (
         (1, lambda: SaeTraining(parts, config, METADATA)),
-        (2, lambda: TranscoderTraining(x, x, config, METADATA)),
+        (2, lambda: BatchTopKTraining(x, 2 * x, config, METADATA)),
     ):
         half = train(begin(), 340)  # what is dead begins anew at steps 200 and 400
         (folder := tmp_path / str(n)).mkdir()

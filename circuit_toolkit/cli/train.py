@@ -1,0 +1,166 @@
+"""`circuit-toolkit train`: dictionaries of a real model, on text that is made here.
+
+Sentences like those of the tasks, in words that no task has, and what the model itself writes.
+All of it lies in the cache, where `load_dictionaries(model)` finds it; a run that was stopped goes
+on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from circuit_toolkit.cli.output import warn
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.files.cache import cache_folder
+from circuit_toolkit.files.documents import write_text
+
+TEXTS_AT_ONCE = 64  # that the model writes in one go
+OPENINGS = (
+    "Once upon a time", "The", "In the", "When", "My friend", "Yesterday", "One day", "I think",
+    "She said", "He was", "The city of", "In 1", "It was a", "There are many", "According to",
+    "A new study", "How to", "The old man", "The president", "Every morning",
+)  # fmt: skip
+REQUESTS = (
+    "Tell me a short story about two friends.",
+    "Write a letter to a neighbor.",
+    "What happened at the market today?",
+    "Explain how bread is made.",
+    "Describe a family dinner.",
+    "Write a Python function with a docstring.",
+    "Who wrote your favorite book, and what is it about?",
+    "Give me three facts about history.",
+    "Write a dialogue between a teacher and a student.",
+    "Summarize the news of a small town.",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which dictionaries a model gets, and on how much text."""
+
+    saes: tuple[str, ...]
+    transcoders: tuple[str, ...]
+    n_features: int = 2048
+    k: int = 32
+    batch: int = 512
+    passes: int = 6
+    steps: int = 700
+    written: int = 64  # texts that the model writes
+    sentences: int = 12  # beside each of these, which come again and again
+
+
+RECIPES = {
+    "smollm2": Recipe(
+        saes=tuple(f"resid_post {layer}" for layer in (11, 15, 18, 20, 22, 25)),
+        transcoders=tuple(f"mlp_in {layer}" for layer in (5, 10, 15, 19, 22, 26)),
+    )
+}
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Write text, train, and report."""
+    import torch
+
+    from circuit_toolkit.models import load_model
+
+    if args.model not in RECIPES:
+        raise InputError(
+            f"There is no recipe for {args.model!r}, only for {', '.join(RECIPES)}. Train on your "
+            "own texts: ct.train_dictionaries(model, sites, texts, folder=...)."
+        )
+    recipe, folder = RECIPES[args.model], args.folder or cache_folder(args.model)
+    began = time.perf_counter()
+    model = load_model(args.model, dtype=torch.bfloat16)
+    train(model, recipe, folder)
+    warn(f"Trained in {time.perf_counter() - began:.0f} s.")
+
+
+def train(model: Any, recipe: Recipe, folder: Path, progress: bool = True) -> None:
+    """Train the autoencoders of a recipe side by side, then the transcoders."""
+    from circuit_toolkit.dictionaries import train_dictionaries
+
+    texts = written_texts(model, recipe.written, folder, progress)
+    for kind, sites in (("sae", recipe.saes), ("transcoder", recipe.transcoders)):
+        train_dictionaries(
+            model,
+            sites,
+            mixed(model, texts, recipe.sentences),
+            kind,  # pyright: ignore[reportArgumentType]
+            n_features=recipe.n_features,
+            k=recipe.k,
+            steps=recipe.steps,
+            batch=recipe.batch,
+            passes=recipe.passes,
+            rule="batchtopk",
+            precision="bfloat16",
+            folder=folder,
+            checkpoint_every=100,
+            half=True,
+            memory=4e8,
+            progress=progress,
+        )
+
+
+def mixed(model: Any, texts: list[list[int]], each: int) -> Iterator[list[int]]:
+    """Return token ids of what the model wrote and of sentences, in turn; the texts start anew."""
+    from circuit_toolkit.tasks.natural.sentences import sentences
+
+    made = sentences()
+    for text in cycle(texts):
+        yield text
+        for sentence in islice(made, each):
+            yield model.tokenizer(sentence)["input_ids"]
+
+
+def written_texts(model: Any, n: int, folder: Path, progress: bool = True) -> list[list[int]]:
+    """Let the model write n texts, token ids each; parts that are there are read."""
+    from tqdm.auto import tqdm
+
+    found: list[list[int]] = []
+    parts = range(-(-n // TEXTS_AT_ONCE))
+    for part in tqdm(parts, "write text", disable=not progress):
+        path = folder / "text" / f"{part:04d}.json"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(_sampled(model, part)))
+        found += json.loads(path.read_text(encoding="utf-8"))
+    return found[:n]
+
+
+def _sampled(model: Any, seed: int, length: int = 48) -> list[list[int]]:
+    """Sample texts, half of them answers in a chat, the others plain."""
+    import torch
+
+    rng, tokenizer = random.Random(seed), model.tokenizer
+    prompts = []
+    for i in range(TEXTS_AT_ONCE):
+        if i % 2 and tokenizer.chat_template:
+            asked = [{"role": "user", "content": rng.choice(REQUESTS)}]
+            text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+            prompts.append(tokenizer(text, add_special_tokens=False)["input_ids"])
+        else:
+            prompts.append(tokenizer(rng.choice(OPENINGS))["input_ids"])
+    batch = model.tokenize(prompts)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        rows = model.hf.generate(
+            batch.ids,
+            attention_mask=batch.mask,
+            do_sample=True,
+            max_new_tokens=length,
+            pad_token_id=tokenizer.pad_token_id or 0,
+        )
+    texts, end = [], tokenizer.eos_token_id
+    for prompt, row in zip(prompts, rows.tolist(), strict=True):
+        new = row[batch.ids.shape[1] :]
+        new = new[: new.index(end) + 1] if end in new else new
+        texts.append([*prompt, *new])
+    return texts
