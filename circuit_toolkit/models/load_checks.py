@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.models.architectures import Architecture
+from circuit_toolkit.models.devices import plain
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.models.weights import in_block, linear_map
 
@@ -98,10 +99,11 @@ def check_linear_maps(model: Model) -> None:
             hook.remove()
     for (layer, path), (x, y) in sorted(seen.items()):
         module = in_block(model, path, layer)
-        matrix, bias = linear_map(module)
-        off = (x.float() @ matrix.float() + bias.float() - y.float()).abs().max()
-        size = y.float().abs().max() + x.float().abs().max() * matrix.float().abs().max()
-        if not off <= ROUNDING * torch.finfo(y.dtype).eps * size:
+        matrix, bias = linear_map(model, module)
+        eps, x, y = torch.finfo(y.dtype).eps, plain(x, model.device), plain(y, model.device)
+        off = (x @ matrix + bias - y).abs().max()
+        size = y.abs().max() + x.abs().max() * matrix.abs().max()
+        if not off <= ROUNDING * eps * size:
             raise InputError(_wrapped(model, module, path, layer))
 
 

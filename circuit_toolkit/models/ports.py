@@ -3,6 +3,10 @@
 A port is a raw input or output of a module. A trace walks through ports in the order in which
 they are reached and holds nothing but plain reads and the edits that it was given, so that one
 without edits can run on another machine.
+
+The model computes in its own type and where its blocks are; what comes out of a port, and what an
+edit is given, is of full precision and where the model's inputs are. This is the only place that
+goes between the two.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuit_toolkit.models.devices import plain
 from circuit_toolkit.models.model import Batch, Model
 
 Edit = Callable[[Tensor], Tensor]  # an activation -> what replaces it, of the same shape
@@ -61,7 +66,7 @@ def run_ports(
     # Plain lists, since a remote trace sends along all that its body names.
     modules = [attrgetter(path)(model.nn) if path else model.nn for path, _ in ports]
     steps = [
-        (module, port[1], number, list(edits.get(port, [])), port in keep)
+        (module, port[1], number, _at_port(edits.get(port, ()), model.device), port in keep)
         for number, (module, port) in enumerate(zip(modules, ports, strict=True))
     ]
     stop = bool(keep) and ports[-1] != LOGITS_PORT
@@ -70,10 +75,37 @@ def run_ports(
     options = {"logits_to_keep": 1} if last_logits and can else {}
     count, value = skip or (0, None)
     paths = [block_port(model, "", "output", layer)[0] for layer in range(count)]
-    skipped = [(attrgetter(path)(model.nn), value) for path in paths]
+    skipped = [
+        (attrgetter(path)(model.nn), value.to(_device_of(model, path), model.dtype))
+        for path in paths
+        if value is not None
+    ]
     with ONE_RUN, torch.set_grad_enabled(grad), _without_groups(model, ungrouped_at):
         values = _trace(model.nn, inputs, skipped, steps, stop, remote, options)
-    return {port: values[number] for number, port in enumerate(ports) if number in values}
+        return {
+            port: plain(values[number], model.device)
+            for number, port in enumerate(ports)
+            if number in values
+        }
+
+
+def _device_of(model: Model, path: str) -> torch.device:
+    """Return where a module is."""
+    return next(model.hf.get_submodule(path).parameters()).device
+
+
+def _at_port(edits: Sequence[Edit], device: torch.device) -> Edit | None:
+    """Let edits see plain values, and put what the last returns back as the model has it."""
+    if not edits:
+        return None
+
+    def edit(value: Tensor) -> Tensor:
+        new = plain(value, device)
+        for each in edits:
+            new = each(new)
+        return new.to(value)
+
+    return edit
 
 
 @contextmanager
@@ -110,7 +142,7 @@ def _trace(
         values = save({})
         for module, value in skipped:
             module.skip(value)
-        for module, side, number, changes, keep in steps:
+        for module, side, number, edit, keep in steps:
             if side == "pattern":
                 call = module.source.attention_interface_1  # the call; _0 is the lookup
                 heads = call.inputs[0][3]  # values, (B, key-value heads, T, d_head)
@@ -119,9 +151,8 @@ def _trace(
                 value = module.output.logits
             else:
                 value = getattr(module, side)
-            for change in changes:
-                value = change(value)
-            if changes:
+            if edit:
+                value = edit(value)
                 if side == "pattern":
                     shared = value.shape[1] // heads.shape[1]
                     z = value @ heads.repeat_interleave(shared, dim=1)  # (B, H, T, d_head)

@@ -80,7 +80,8 @@ def run(
     dict of Site to Tensor
         Activations of the sites in `read`: shape (B, T, D) in the residual stream; `attn_z`
         (B, T, H, d_head); `head_out` (B, T, H, D); `attn_pattern` (B, H, T, T) from queries to
-        keys; `logits` (B, T, V).
+        keys; `logits` (B, T, V). On the model's device, in float32 if the model is of half
+        precision; so is what `write` is given, and what it returns is rounded to the model's type.
 
     Raises
     ------
@@ -138,8 +139,7 @@ def _value_at(model: Model, site: Site, value: Any) -> Tensor:
 
 
 def _head_out(model: Model, layer: int, z: Tensor) -> Tensor:
-    matrix = output_matrix(model, layer).to(z)
-    return torch.einsum("bthe,hed->bthd", z, matrix)
+    return torch.einsum("bthe,hed->bthd", z, output_matrix(model, layer))
 
 
 def _with_own(model: Model, batch: Batch, write: dict[Site, Edit]) -> dict[Site, Edit]:
@@ -235,8 +235,9 @@ def _of_norm(edit: Edit, model: Model, layer: int) -> tuple[Edit, Edit]:
     norm = in_block(model, row.mlp_norm, layer)
     weight, bias = norm_weight(norm, row)
 
-    def replaced(y: Tensor, new: Tensor) -> Tensor:
-        return (new * weight if bias is None else new * weight + bias).to(y.dtype)
+    def replaced(_: Tensor, new: Tensor) -> Tensor:
+        new = new * weight.to(new)
+        return new if bias is None else new + bias.to(new)
 
     return _handed_on(lambda x: (x, edit(normalised(x, norm, row))), replaced)
 

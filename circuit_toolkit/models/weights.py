@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.architectures import Architecture
+from circuit_toolkit.models.devices import plain
 from circuit_toolkit.models.model import Model
 
 Projection = Literal["queries", "keys", "values"]
@@ -19,7 +20,7 @@ def in_block(model: Model, path: str, layer: int) -> nn.Module:
     return model.hf.get_submodule(model.architecture.in_block(path, layer))
 
 
-def _matrix(module: Any) -> Tensor:
+def _matrix(model: Model, module: Any) -> Tensor:
     """Weight of a linear map, shape (inputs, outputs); GPT-2's Conv1D holds it that way round."""
     weight = module.weight
     if weight.is_meta:
@@ -28,27 +29,27 @@ def _matrix(module: Any) -> Tensor:
             "remote=True. Sites that need weights (head_out, attn_z under folded value biases) "
             "can be read of a model that is loaded here."
         )
-    return (weight.T if isinstance(module, nn.Linear) else weight).detach()
+    return plain((weight.T if isinstance(module, nn.Linear) else weight).detach(), model.device)
 
 
-def linear_map(module: Any) -> tuple[Tensor, Tensor]:
+def linear_map(model: Model, module: Any) -> tuple[Tensor, Tensor]:
     """Return weight (inputs, outputs) and bias (outputs,) of a linear map."""
-    matrix = _matrix(module)
-    return matrix, matrix.new_zeros(
-        matrix.shape[1]
-    ) if module.bias is None else module.bias.detach()
+    matrix = _matrix(model, module)
+    if module.bias is None:
+        return matrix, matrix.new_zeros(matrix.shape[1])
+    return matrix, module.bias.detach().to(matrix)
 
 
 def output_matrix(model: Model, layer: int) -> Tensor:
     """Return W_O, which turns z of each head into what the head adds to the stream."""
-    matrix = _matrix(in_block(model, model.architecture.out_proj, layer))
+    matrix = _matrix(model, in_block(model, model.architecture.out_proj, layer))
     return matrix.unflatten(0, (model.n_heads, model.d_head))
 
 
 def input_matrices(model: Model, layer: int, name: Projection) -> tuple[Tensor, Tensor]:
     """Return W_Q, W_K or W_V, and its bias."""
     row = model.architecture
-    matrix, bias = linear_map(in_block(model, getattr(row, name), layer))  # (D, outputs)
+    matrix, bias = linear_map(model, in_block(model, getattr(row, name), layer))  # (D, outputs)
     third = ("queries", "keys", "values").index(name)
     heads, width = model.n_heads, model.d_head
 
@@ -69,7 +70,7 @@ def value_bias(model: Model, layer: int, *, fold_ln: bool) -> Tensor:
     norm: Any = in_block(model, model.architecture.attn_norm, layer)
     if not fold_ln or getattr(norm, "bias", None) is None:
         return bias
-    return bias + torch.einsum("d,hde->he", norm.bias.detach(), matrices)
+    return bias + torch.einsum("d,hde->he", norm.bias.detach().to(matrices), matrices)
 
 
 def with_heads(y: Tensor, new: Tensor, name: Projection, row: Architecture) -> Tensor:
@@ -95,7 +96,8 @@ def of_every_head(y: Tensor, model: Model) -> Tensor:
 def norm_weight(norm: Any, row: Architecture) -> tuple[Tensor, Tensor | None]:
     """Weight by which a norm multiplies, and its bias, each of shape (D,)."""
     bias = getattr(norm, "bias", None)
-    return norm.weight.detach() + row.norm_offset, None if bias is None else bias.detach()
+    weight = plain(norm.weight.detach()) + row.norm_offset
+    return weight, None if bias is None else plain(bias.detach())
 
 
 def normalised(x: Tensor, norm: Any, row: Architecture) -> Tensor:
@@ -122,7 +124,8 @@ def shared_by_norm(parts: Tensor, total: Tensor, norm: Any, row: Architecture) -
     """
     if row.layer_norm:
         parts = parts - parts.mean(-1, keepdim=True)
-    factor = norm_gain(total, norm, row) * norm_weight(norm, row)[0].float()
+    gain = norm_gain(total, norm, row)
+    factor = gain * norm_weight(norm, row)[0].to(gain)
     return (parts * factor[:, None]).to(parts.dtype)
 
 
@@ -131,10 +134,10 @@ def frozen_norm(x: Tensor, norm: nn.Module, row: Architecture) -> Tensor:
     y = x.float()
     if row.layer_norm:
         y = y - y.mean(-1, keepdim=True)
-    y = y * (norm_gain(x.detach(), norm, row) * norm_weight(norm, row)[0].float())
+    y = y * norm_gain(x.detach(), norm, row) * norm_weight(norm, row)[0].to(y)
     return (y - y.detach()).to(x.dtype) + normed(x, norm).detach()
 
 
 def normed(x: Tensor, norm: nn.Module) -> Tensor:
     """Apply a norm whole, past the hooks by which a trace of the model would see it."""
-    return type(norm).forward(norm, x)
+    return type(norm).forward(norm, x.to(next(norm.parameters(), x))).to(x)

@@ -1,0 +1,11 @@
+"""Where a model is and in which type it computes, and what the mathematics sees of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def plain(x: Tensor, device: torch.device | None = None) -> Tensor:
+    """Return a tensor in float32 if it is of half precision, on a device if one is given."""
+    return x.to(device or x.device, torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,68 @@
+"""Every public method in bfloat16 and float16 gives what it gives in float32, to a few roundings.
+
+A model computes in its own type, what is made of its activations in float32. A rounding is `eps` of
+the type: 2^-7 and 2^-10. What adds up over a model (3 or 6 layers, some ten roundings each) is held
+to 16 of them, as a share of the size of what was found; seen: up to 14, in most rows 1 to 3.
+Effects are small differences of two runs, each as sure as its logits, so they are held to 4
+roundings of the largest logit; seen: up to 2.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from circuit_toolkit.models import LOGITS, run
+from tests.methods.cases import case_of
+from tests.methods.numbers import distances, numbers
+from tests.methods.table import METHODS, begin
+
+CASES = (  # the bundled model in the usual type alone: it is the slowest
+    *((name, dtype) for name in ("llama", "gemma2") for dtype in (torch.bfloat16, torch.float16)),
+    ("demo", torch.bfloat16),
+)
+ROUNDINGS, OF_A_LOGIT = 16, 4
+
+
+@pytest.fixture(scope="module")
+def exact_cases():
+    return {}
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda p: f"{p[0]}-{str(p[1])[6:]}")
+def cases(request, exact_cases):
+    name, dtype = request.param
+    if name not in exact_cases:
+        exact_cases[name] = case_of(name)
+        begin(exact_cases[name])
+    return exact_cases[name], case_of(name, dtype, exact_cases[name].found)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_half_precision_is_near_float32(cases, method):
+    exact, half = cases
+    if method.small and not exact.small:
+        pytest.skip("a run for each edge: on the small models")
+    key = f"found by {method.name}"
+    if key not in exact.found:
+        exact.found[key] = numbers(method.call(exact))
+    share, most = distances(numbers(method.call(half)), exact.found[key])
+    eps = torch.finfo(half.model.dtype).eps
+    if method.unstable and exact.small:
+        return  # it runs, and what it finds is of the right form
+    if method.effects:
+        batch = exact.model.tokenize(exact.task.clean)
+        logits = run(exact.model, batch, [LOGITS], last_logits=True)[LOGITS]
+        assert most <= OF_A_LOGIT * eps * float(logits.abs().max())
+    else:
+        assert share <= ROUNDINGS * eps
+
+
+def test_what_is_read_is_of_full_precision_and_where_inputs_are(cases):
+    half = cases[1]
+    batch = half.model.tokenize(half.task.clean)
+    assert half.model.dtype in (torch.bfloat16, torch.float16)
+    plain = run(half.model, batch, [half.first, LOGITS])
+    assert {value.dtype for value in plain.values()} == {torch.float32}
+    same = run(half.model, batch, [LOGITS], {half.first: torch.clone})
+    assert torch.equal(same[LOGITS], plain[LOGITS]), "writing what was read changes nothing"
