@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.cache import cache_folder
 from circuit_toolkit.files.documents import sha256_of
-from circuit_toolkit.files.folder import replacing
+from circuit_toolkit.files.folder import LOCK, replacing
 
 _VERSION = 1  # of what is written; a new one converts again
 _DONE = "converted.json"
@@ -30,11 +31,15 @@ def converted(file: Path) -> Path:
     folder = cache_folder("gguf", f"{file.stem}-{sha256_of(file)[:16]}-v{_VERSION}")
     if (folder / _DONE).is_file():
         return folder
-    if folder.exists():
-        raise InputError(f"{folder} is damaged. Delete it: it is made again from {file}.")
     try:
-        with replacing(folder) as new:
-            _convert(file, new)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(folder.name + LOCK)):  # another process may convert it now
+            if (folder / _DONE).is_file():
+                return folder
+            if folder.exists():
+                raise InputError(f"{folder} is damaged. Delete it: it is made again from {file}.")
+            with replacing(folder) as new:
+                _convert(file, new)
     except OSError as error:
         raise InputError(
             f"{file} could not be converted into {folder}. Set CIRCUIT_TOOLKIT_CACHE to a folder "
