@@ -148,24 +148,41 @@ def head_curve(
         float(heads_ablated(model, task, set(), kept=kept).mean()) for kept in (False, True)
     )
     expect_better(model, task, "head", full, empty)
-    found: list[tuple[float, float]] = []
-    reached = False
-    sizes = range(1, min(most, len(order)) + 1)
-    for size in tqdm(sizes, "adding heads", disable=not progress, leave=False):
+    found: dict[int, tuple[float, float]] = {}
+
+    def holds(size: int) -> bool:
         kept, rest = (
             heads_ablated(model, task, set(order[:size]), kept=kept).mean()
             for kept in (True, False)
         )
         F, C = ((float(m) - empty) / (full - empty) for m in (kept, rest))
-        found.append((round(F, 4), round(C, 4)))
-        if reached := (goal[0] <= F and goal[1] >= C):
+        found[size] = round(F, 4), round(C, 4)
+        return goal[0] <= F and goal[1] >= C
+
+    largest, before = min(most, len(order)), 0
+    size = largest
+    for coarse in tqdm(_coarse(largest), "adding heads", disable=not progress, leave=False):
+        if holds(coarse):
+            between = (size for size in range(before + 1, coarse) if holds(size))
+            size = next(between, coarse)
             break
+        before = coarse
+    sizes = sorted(found)
     return {
         "unit": "head",
-        "size": len(found),
-        "reached": reached,
-        "sizes": list(range(1, len(found) + 1)),
-        "faithfulness": [F for F, _ in found],
-        "completeness": [C for _, C in found],
+        "size": size,
+        "reached": goal[0] <= found[size][0] and goal[1] >= found[size][1],
+        "sizes": sizes,
+        "faithfulness": [found[size][0] for size in sizes],
+        "completeness": [found[size][1] for size in sizes],
         "n": len(task),
     }
+
+
+def _coarse(largest: int) -> list[int]:
+    """Sizes to try first: 1, 2, 3, 4, 6, 8, 12, 16, ... and the largest."""
+    sizes, size = [1], 2
+    while size <= largest:
+        sizes += [size, size * 3 // 2]
+        size *= 2
+    return sorted({size for size in sizes if size < largest} | {largest})
