@@ -109,4 +109,4 @@ def warm_up(model: Model, task: PromptPairs) -> None:
     """Run gradients and a regression once on few prompts: the clock is to see no first time."""
     few = min(16, len(task.clean))
     eap(model, task, n_prompts=few)
-    randomised_lasso(model, task, n_prompts=few, swap="corrupted", draws=2)
+    randomised_lasso(model, task, n_prompts=few, swap="corrupted", draws=2, confirm=False)

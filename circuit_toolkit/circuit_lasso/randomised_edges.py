@@ -22,6 +22,12 @@ from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import component_circuit
 from circuit_toolkit.circuit_lasso.edge_design import Swap, experiment
+from circuit_toolkit.circuit_lasso.screened_edges import (
+    LARGE,
+    SCREENED,
+    gradient_effects,
+    screened_circuit,
+)
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
@@ -46,6 +52,7 @@ def randomised_lasso(
     swap: Swap = "prompt",
     draws: int | None = None,
     confirm: bool = True,
+    screened: int | None = None,
     operating_point: bool = False,
     seed: int = 0,
     progress: bool = True,
@@ -72,9 +79,14 @@ def randomised_lasso(
     swap : {"prompt", "corrupted"}
         Swap for the output on another prompt of the same length, or on the corrupted prompt.
     draws : int, optional
-        Runs of a prompt; by default as many as make 1,000 runs in all.
+        Runs of a prompt; by default as many as make 1,000 runs in all, or 400 of a large model.
     confirm : bool
         Whether to patch edges one by one.
+    screened : int, optional
+        For large models, with `swap="corrupted"`: how many edges are patched alone, three quarters
+        of them those that lead by gradients (`eap`, mean of absolutes), the others by relevance.
+        Their scores are mean effects; of all other edges what gradients say. 0 for none; by default
+        400 where the model has more than 5,000 edges and edges are confirmed.
     operating_point : bool
         Leave out all edges that are not confirmed.
     seed : int
@@ -108,20 +120,34 @@ def randomised_lasso(
     """
     started, n_prompts = time.perf_counter(), expect_pairs(model, task, n_prompts)
     graph, n = graph_of(model), min(n_prompts or len(task.clean), len(task.clean))
-    draws = whole(-(-1000 // n) if draws is None else draws, "draws", 1)
+    if screened is None:
+        large = len(graph.edges) > LARGE and swap == "corrupted" and confirm
+        screened = SCREENED if large else 0
+    if whole(screened, "screened", 0) and swap != "corrupted":
+        raise InputError(f"screened={screened} needs swap='corrupted', got {swap!r}.")
+    runs = 400 if screened else 1000
+    draws = whole(-(-runs // n) if draws is None else draws, "draws", 1)
     seed, sizes = whole(seed, "seed", 0), dict[str, Any](n_prompts=n_prompts, progress=progress)
     sizes["batch_size"] = batch_size
-    alone = min(50 * len(graph.writers), n * draws) if NECESSITY else 0
+    alone = min(50 * len(graph.writers), n * draws) if NECESSITY and not screened else 0
+    gradients, effects = gradient_effects(model, task, sizes) if screened else (None, None)
     data = experiment(
         model, task, "direct", swap=swap, draws=draws, alone=alone, seed=seed, **sizes
     )
     found = nonnegative_lasso(data.bits, data.responses, allowed=graph.allowed)
     scores = component_relevance(graph, found)[0]
-    if data.alone is not None:
-        weights = component_weights(data.alone, NECESSITY)
+    effects = data.alone if effects is None else effects
+    if effects is not None:
+        weights = component_weights(effects, NECESSITY)
         needed = component_relevance(graph, found * weights[:, None])[0]
         scores = (1 - SPARE) * needed + SPARE * scores
     settings = {"method": "randomised lasso", "swap": swap, "draws": draws, "seed": seed}
+    if gradients is not None:
+        settings |= _told(model, task, n)
+        circuit = screened_circuit(
+            model, task, gradients, scores, screened, settings, sizes, started
+        )
+        return at_operating_point(circuit) if operating_point else circuit
     above = SMALLEST if confirm else None
     sure = (scores > MOST) & dependent(data.bits, data.responses, len(graph.edges))
     circuit = ranked_circuit(model, task, scores, found, settings, started, sizes, above, sure)
@@ -195,8 +221,7 @@ def ranked_circuit(
 ) -> Circuit:
     """Make a circuit of scores; test edges above a score, if one is given; some hold for sure."""
     n = min(sizes["n_prompts"] or len(task.clean), len(task.clean))
-    settings = settings | {"model": model.name, "task": task.name, "n_prompts": n}
-    settings["trained_on"] = trained_on(task, n)
+    settings = settings | _told(model, task, n)
     graph = graph_of(model)
     circuit = component_circuit(graph, scores, settings, weights=weights)
     edges = circuit.edges.copy()
@@ -220,6 +245,12 @@ def ranked_circuit(
         settings |= {"tested": len(found), "confirmed": int(held.sum())}
     settings["seconds"] = time.perf_counter() - started
     return replace(circuit, edges=edges, settings=circuit.settings | settings)
+
+
+def _told(model: Model, task: PromptPairs, n: int) -> dict[str, Any]:
+    """Say of what model, task and prompts a circuit is."""
+    told = {"model": model.name, "task": task.name, "n_prompts": n}
+    return told | {"trained_on": trained_on(task, n)}
 
 
 def at_operating_point(circuit: Circuit) -> Circuit:

@@ -81,10 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         "--metric", choices=["difference", "loss"], default="difference", help="for gradients"
     )
     known.add_argument("--n-prompts", type=int, default=1000, help="of each case, the first ones")
-    task = kinds.add_parser("task", help="on bundled tasks, against exact edge patching")
+    task = kinds.add_parser("task", help="on tasks, against exact edge patching")
     task.add_argument("name", help="ioi, greater_than, agreement, bios; or a,b,c")
-    task.add_argument("--model", default="demo", help="only `demo` has reference circuits")
-    task.add_argument("--n-prompts", type=int, default=64, help="of each task")
+    task.add_argument(
+        "--model", default="demo", help="demo (whose circuits are known), or any other"
+    )
+    task.add_argument("--n-prompts", type=int, help="of each task; by default 64, or 12")
     for each in (known, task):
         each.add_argument("--methods", help="names with commas; by default all")
         each.add_argument("--seed", type=int, default=0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from circuit_toolkit.cli.output import bundled_task, markdown, warn, write, write_json
-from circuit_toolkit.errors import InputError
 
 # Column -> (head, digits)
 COLUMNS = {
@@ -26,6 +26,17 @@ COLUMNS = {
     "seconds": ("s", 2),
     "cpu_seconds": ("CPU s", 2),
 }
+SAMPLED = {  # of a model with too many edges to patch each
+    "ap": "AP",
+    "found": "found",
+    "rank_correlation": "rank r",
+    "kept": "kept",
+    "cpr": "CPR",
+    "cmd": "CMD",
+    "seconds": "s",
+    "cpu_seconds": "CPU s",
+}
+PROMPTS, SAMPLED_PROMPTS = 64, 12
 INTERVALS = ("edge_auroc", "edge_ap", "node_auroc", "shd")
 
 
@@ -34,6 +45,9 @@ def run_bench(args: argparse.Namespace) -> None:
     from circuit_toolkit.benchmark.methods import chosen_methods
     from circuit_toolkit.benchmark.run import Bench, Trial, bench
 
+    if args.kind == "task" and args.model != "demo":
+        _sampled(args)
+        return
     names = args.methods.split(",") if args.methods else None
     methods = chosen_methods(names, exact=args.kind == "known-circuits")
     trials: list[Trial] = list(_cases(args) if args.kind == "known-circuits" else _tasks(args))
@@ -79,16 +93,66 @@ def _tasks(args: argparse.Namespace):
     from circuit_toolkit.models import load_model
     from circuit_toolkit.models.graph import graph_of
 
-    if args.model != "demo":
-        raise InputError(
-            f"Only the bundled model has reference circuits, got model {args.model!r}. In Python "
-            "compare(model, task) needs none, or takes those of edge_patching as its truth."
-        )
     model = load_model("demo")
     for name in args.name.split(","):
-        reference = reference_circuit(name)
-        task = bundled_task(name)(model, n=args.n_prompts, seed=reference.settings["task_seed"])
+        reference, n = reference_circuit(name), args.n_prompts or PROMPTS
+        task = bundled_task(name)(model, n=n, seed=reference.settings["task_seed"])
         yield Trial(name, model, task, truth_of(graph_of(model), reference))
+
+
+def _sampled(args: argparse.Namespace) -> None:
+    """Hold methods against exact patching of some edges, where no circuit is known."""
+    import torch
+
+    from circuit_toolkit.benchmark.methods import chosen_methods, run_methods, warm_up
+    from circuit_toolkit.benchmark.sampled_edges import BEST, sampled_rows
+    from circuit_toolkit.models import load_model
+
+    began, model = time.perf_counter(), load_model(args.model)
+    methods = chosen_methods(args.methods.split(",") if args.methods else list(BEST))
+    methods |= {name: method for name, method in BEST.items() if name in methods}
+    cases, found, n = [], {}, args.n_prompts or SAMPLED_PROMPTS
+    for name in args.name.split(","):
+        task = bundled_task(name)(model, n=n, seed=args.seed)
+        if not cases:
+            warm_up(model, task.subset(2))
+        runs = run_methods(
+            model, task, methods, seed=args.seed, repeats=args.repeats, progress=False
+        )
+        rows, truth = sampled_rows(model, task, runs, seed=args.seed)
+        cases += [{"case": name, **row} for row in rows]
+        found[name] = truth
+        warn(f"{name}: {time.perf_counter() - began:.0f} s with loading")
+    settings: dict[str, Any] = {
+        "model": args.model, "n_prompts": n, "seed": args.seed, "repeats": args.repeats,
+        "threads": torch.get_num_threads(), "truth": found,
+        "seconds": time.perf_counter() - began,
+    }  # fmt: skip
+    if args.json:
+        write_json({"cases": cases, "settings": settings})
+        return
+    heads = ["case", "method", *SAMPLED.values()]
+    lines = ([row["case"], row["method"]] + [_digits(row[key]) for key in SAMPLED] for row in cases)
+    write(*markdown(heads, lines), "", *_sampled_notes(settings))
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else ""
+
+
+def _sampled_notes(settings: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{name}: {truth['patched']} of {truth['edges']} edges patched alone ({truth['at_random']} "
+        f"of them at random), {truth['true']} strongest are true; exact patching on one half of "
+        f"the prompts finds those of the other with AP "
+        f"{truth['ap_of_exact_patching_between_halves']:.3f}."
+        for name, truth in settings["truth"].items()
+    ]
+    return [
+        *lines,
+        f"{settings['threads']} threads, {settings['n_prompts']} prompts, seed {settings['seed']}, "
+        f"{settings['seconds']:.0f} s in all.",
+    ]
 
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:

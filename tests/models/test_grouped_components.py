@@ -15,7 +15,7 @@ import transformers as hf
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, load_model, run
-from circuit_toolkit.models.components import run_components
+from circuit_toolkit.models.components import logits_from, run_components
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.sites import Site
 from tests.families import CONFIGS, PLAIN, PROMPTS, lens_model, random_model, word_tokenizer
@@ -162,6 +162,22 @@ def test_what_is_added_reaches_its_readers_alone(model, batch, readers):
     assert close(got.logits, logits, batch.mask) <= TOL
     plain = run(model, batch, [LOGITS])[LOGITS]
     assert close(got.logits, plain, batch.mask) > 0.01
+
+
+@pytest.mark.parametrize("reader", ["a0.h1", "m0", "a2.h3", "m2", "logits"])
+def test_logits_from_a_slot_on_are_those_of_a_whole_run(model, batch, reader):
+    graph, clean = graph_of(model), run_components(model, batch)
+    torch.manual_seed(2)
+    offset = offsets(graph, {reader: torch.randn(*batch.ids.shape, model.width)})
+    want = run_components(model, batch, offset).logits
+    number = graph.reader(reader)
+    slot = next(i for i, s in enumerate(graph.slots) if s.start <= number < s.stop)
+    added = offset(slot, clean.outputs[:, : graph.n_upstream(slot)])
+    stream = clean.inputs[slot - slot % 2]
+    for last in (False, True):
+        got = logits_from(model, batch, slot, stream, added, last_logits=last)
+        assert got.shape[1] == (1 if last else batch.ids.shape[1])
+        assert close(got, want[:, -got.shape[1] :], batch.mask[:, -got.shape[1] :]) <= TOL
 
 
 def test_own_inputs_are_those_of_transformer_lens_with_ungrouped_heads(model):
