@@ -57,6 +57,8 @@ def given_module(module: Any, remote: bool, options: dict[str, Any]) -> tuple[nn
             f"model it was made from: load_model({module.cfg.model_name!r}); dictionaries that "
             "were trained on it are corrected for what was processed."
         )
+    if hasattr(module, "merge_and_unload"):
+        raise InputError("This module carries an adapter. Pass module.merge_and_unload().")
     if not hasattr(module, "config") or not hasattr(module, "get_submodule"):
         raise InputError(
             f"name must be a name or folder of a model, or a module of transformers with its "

@@ -200,6 +200,30 @@ def test_plain_weights_in_half_precision_are_not(family, dtype):
     load_model(random_model(family).to(dtype), word_tokenizer())
 
 
+def test_the_folder_of_an_adapter_is_merged(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    random_model("llama").save_pretrained(base)
+    for folder in (base, adapter):
+        word_tokenizer().save_pretrained(folder)
+    beneath = hf.AutoModelForCausalLM.from_pretrained(base)
+    config = LoraConfig(
+        target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+    )
+    adapted = get_peft_model(beneath, config).eval()
+    adapted.save_pretrained(adapter)
+    ids = torch.tensor([[1, 5, 9, 3]])
+    with torch.no_grad():
+        merged, expected = load_model(adapter).hf(ids).logits, adapted(ids).logits
+        assert torch.allclose(merged, expected, atol=1e-5)
+        assert not torch.allclose(expected, random_model("llama")(ids).logits, atol=1e-2)
+    with pytest.raises(InputError, match="Pass module.merge_and_unload"):
+        load_model(adapted, word_tokenizer())
+    with pytest.raises(InputError, match="layers.0.self_attn.q_proj .* carries an adapter"):
+        load_model(beneath, word_tokenizer())
+
+
 def test_weights_that_are_no_numbers_are_named():
     module = tiny_hf()
     with torch.no_grad():
