@@ -80,6 +80,14 @@ LOCAL_AND_GLOBAL = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
     "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
 }
+ROPE = {"rope_type": "default", "rope_theta": 1e4}
+FAR = ROPE | {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": WINDOW}
+GRANITE = {  # factors outside of modules
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 2.5,
+}
 CONFIGS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
     "gpt2": lambda: hf.GPT2Config(**COMMON),
     "pythia": lambda: hf.GPTNeoXConfig(**NEOX),
@@ -88,14 +96,49 @@ CONFIGS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
     "mistral": lambda: hf.MistralConfig(**GROUPED, sliding_window=WINDOW),
     "qwen2": lambda: hf.Qwen2Config(**GROUPED),
     "qwen3": lambda: hf.Qwen3Config(**GROUPED, head_dim=12),
+    "phi3": lambda: hf.Phi3Config(**GROUPED),
+    "mixtral": lambda: hf.MixtralConfig(**GROUPED, num_local_experts=4),
+    "gpt-neo": lambda: hf.GPTNeoConfig(
+        **(COMMON | {"num_layers": 3, "num_heads": 4}),
+        attention_types=[[["local", "global", "local"], 1]],
+        window_size=WINDOW,
+    ),
+    "opt": lambda: hf.OPTConfig(**COMMON, ffn_dim=48, word_embed_proj_dim=32),
+    "gemma": lambda: hf.GemmaConfig(**GROUPED, head_dim=12),
     "gemma2": lambda: hf.Gemma2Config(
         **GEMMA, attn_logit_softcapping=3.0, final_logit_softcapping=5.0
     ),
     "gemma3": lambda: hf.Gemma3TextConfig(**GEMMA, rope_parameters=LOCAL_AND_GLOBAL),
 }
+# Families that TransformerLens converts no model of, or wants more of than a random one has.
+UNCONVERTED: dict[str, Callable[[], hf.PreTrainedConfig]] = {
+    "smollm3": lambda: hf.SmolLM3Config(**GROUPED, no_rope_layers=[1, 0, 1]),
+    "granite": lambda: hf.GraniteConfig(**GROUPED, **GRANITE),
+    "olmo2": lambda: hf.Olmo2Config(**GROUPED),
+    "ministral": lambda: hf.MinistralConfig(
+        **GROUPED, sliding_window=WINDOW, layer_types=GEMMA["layer_types"], head_dim=12
+    ),
+    "ministral3": lambda: hf.Ministral3Config(**GROUPED, head_dim=12, rope_parameters=FAR),
+    "qwen3-moe": lambda: hf.Qwen3MoeConfig(
+        **GROUPED, head_dim=12, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2
+    ),
+    "gpt-oss": lambda: hf.GptOssConfig(
+        **GROUPED,
+        head_dim=12,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=WINDOW,
+        layer_types=GEMMA["layer_types"],
+        rope_parameters=ROPE,
+    ),
+}
 REAL = {"stories260k": "models/stories260k", "gpt-nano-sort": "models/gpt-nano-sort"}
 # TransformerLens reads no configuration of Gemma's: a table in its source describes named models.
-TABLES = {"gemma2": "google/gemma-2-2b", "gemma3_text": "google/gemma-3-1b-pt"}
+TABLES = {
+    "gemma": "google/gemma-2b",
+    "gemma2": "google/gemma-2-2b",
+    "gemma3_text": "google/gemma-3-1b-pt",
+}
 CONVERSIONS = {  # config.model_type -> function in transformer_lens.pretrained.weight_conversions
     "gpt2": "gpt2",
     "gpt_neox": "neox",
@@ -103,6 +146,11 @@ CONVERSIONS = {  # config.model_type -> function in transformer_lens.pretrained.
     "mistral": "mistral",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "phi3": "phi3",
+    "mixtral": "mixtral",
+    "gpt_neo": "neo",
+    "opt": "opt",
+    "gemma": "gemma",
     "gemma2": "gemma",
     "gemma3_text": "gemma",
 }
@@ -111,7 +159,7 @@ CONVERSIONS = {  # config.model_type -> function in transformer_lens.pretrained.
 def random_model(family: str) -> hf.PreTrainedModel:
     """Build a model of `CONFIGS` with weights under which every layer matters."""
     torch.manual_seed(0)
-    module = hf.AutoModelForCausalLM.from_config(CONFIGS[family]())
+    module = hf.AutoModelForCausalLM.from_config((CONFIGS | UNCONVERTED)[family]())
     module.config.architectures = [type(module).__name__]  # as a published model has it
     with torch.no_grad():
         for path, parameter in module.named_parameters():
@@ -166,6 +214,12 @@ def describe(module: hf.PreTrainedModel) -> dict[str, Any]:
         "n_ctx": config.max_position_embeddings,
         "d_vocab": config.vocab_size,
         "eps": config.rms_norm_eps,
+    }
+    if config.model_type == "gemma":
+        # The table has the exact GELU, Hugging Face its tanh: 1e-3 at `mlp_out`.
+        ours |= {"rotary_dim": config.head_dim, "act_fn": config.hidden_act}
+        return convert_hf_model_config(TABLES[config.model_type]) | ours
+    ours |= {
         "attn_scale": config.query_pre_attn_scalar**0.5,
         "window_size": config.sliding_window,
         "attn_types": [

@@ -13,7 +13,7 @@ from torch import Tensor
 from circuit_toolkit.dictionaries.dictionary import BY_INPUT, Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
-from circuit_toolkit.models.weights import in_block, norm_weight, output_matrix
+from circuit_toolkit.models.weights import factor_of, in_block, norm_weight, output_matrix
 from circuit_toolkit.sites import Site
 
 STREAM = ("resid_pre", "resid_mid", "resid_post")
@@ -126,7 +126,8 @@ def embedding_rows(model: Model, tokens: Tensor | None = None) -> Tensor:
         raise InputError("The weights of this model are not here: load it without remote=True.")
     if tokens is None:
         tokens = torch.arange(model.d_vocab)
-    return module(tokens.to(model.device)).float()
+    factor = factor_of(model, model.architecture.embed_factor)
+    return factor * module(tokens.to(model.device)).float()
 
 
 @torch.no_grad()
@@ -134,6 +135,7 @@ def unembedding_rows(model: Model, *, final_norm: bool = True) -> Tensor:
     """Return what each logit reads of the last stream."""
     head = model.hf.get_output_embeddings()
     rows = head.weight.detach().float()  # type: ignore[union-attr]
+    rows = rows / factor_of(model, model.architecture.logit_divisor)
     if not final_norm:
         return rows
     row = model.architecture

@@ -219,11 +219,13 @@ def module_site(row: Architecture, path: str) -> Site | None:
     if is_input:
         before = {"": "resid_pre", row.attn_norm: "resid_pre", row.out_proj: "attn_z"}
         if row.parallel is None:
-            before[row.mlp_norm] = "resid_mid"
+            before[row.mlp_norm or row.mlp] = "resid_mid"
         kind = before.get(inside)
     else:
         after = {"": "resid_post", row.attn_out: "attn_out", row.mlp_out: "mlp_out"}
-        if row.attn_out == row.out_proj:  # nothing comes behind the map: the module's own output
+        if row.added_factor:  # the module's own output is not what joins the stream
+            after = {"": "resid_post"}
+        elif row.attn_out == row.out_proj:  # nothing comes behind the map: the module's own output
             after[row.attention] = "attn_out"
         kind = {**after, row.mlp_norm: "mlp_norm"}.get(inside)
     return Site(kind, int(match[1])) if kind else None

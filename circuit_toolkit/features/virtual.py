@@ -154,7 +154,7 @@ def through_head(model: Model, rows: Tensor, layer: int, head: int) -> Tensor:
     return _behind(model, rows, architecture.attn_norm, layer)
 
 
-def _behind(model: Model, rows: Tensor, path: str, layer: int) -> Tensor:
+def _behind(model: Model, rows: Tensor, path: str | None, layer: int) -> Tensor:
     """Return what readers of a norm's output read of its input, its factor left out."""
     norm: Any = in_block(model, path, layer)
     weight, _ = norm_weight(norm, model.architecture)

@@ -22,8 +22,16 @@ ROUNDING = 64.0
 
 def check_paths(module: Any, row: Architecture) -> None:
     """Name the first path of the layout that the module lacks."""
-    settings = {"value_rows", "layer_norm", "norm_offset", "parallel", "bos"}
+    for entry, wanted, otherwise in row.needs:
+        if getattr(module.config, entry, wanted) != wanted:
+            raise InputError(
+                f"{type(module).__name__} with {entry} other than {wanted!r} is not supported: "
+                f"{otherwise}. Use another model of the family."
+            )
+    settings = {"value_rows", "layer_norm", "norm_offset", "parallel", "bos", "sinks", "pairs"}
+    settings |= {"flat", "embed_factor", "added_factor", "logit_divisor", "needs"}
     paths = [each.name for each in fields(row) if each.name not in settings]
+    paths = [name for name in paths if getattr(row, name) is not None]
     whole = {name: getattr(row, name) for name in ("blocks", "embed", "final_norm")}
     inside = {name: row.in_block(getattr(row, name), 0) for name in paths if name not in whole}
     for name, path in {**whole, **inside}.items():

@@ -23,10 +23,15 @@ from torch import Tensor
 
 from circuit_toolkit.models.devices import plain
 from circuit_toolkit.models.model import Batch, Model
+from circuit_toolkit.models.weights import factor_of
 
 Edit = Callable[[Tensor], Tensor]  # an activation -> what replaces it, of the same shape
 Port = tuple[str, str]  # path of a module; "input", "output", "pattern" or "logits"
 LOGITS_PORT = ("", "logits")
+# How a raw value holds the activation: first of a tuple, tokens of (B, T) in one row, without a
+# factor that follows outside of modules.
+Form = tuple[bool, tuple[int, int] | None, float]
+_PLAIN: Form = (False, None, 1.0)
 ONE_RUN = RLock()  # nnsight traces one model at a time: runs of other threads wait
 
 # The ports of a block in the order in which they are reached.
@@ -36,9 +41,11 @@ _ORDER = [
     ("keys", "output"),
     ("values", "output"),
     ("attention", "pattern"),
+    ("pattern", "output"),
     ("out_proj", "input"),
     ("out_proj", "output"),
     ("attn_out", "output"),
+    ("mlp", "input"),
     ("mlp_norm", "input"),
     ("mlp_norm", "output"),
     ("mlp_out", "output"),
@@ -65,21 +72,19 @@ def run_ports(
     ports = _in_order(model, {*edits, *keep})
     # Plain lists, since a remote trace sends along all that its body names.
     modules = [attrgetter(path)(model.nn) if path else model.nn for path, _ in ports]
+    forms = _forms(model, (batch.ids.shape[0], batch.ids.shape[1]))
     steps = [
-        (module, port[1], number, _at_port(edits.get(port, ()), model.device), port in keep)
+        (
+            *(module, port[1], number, _at_port(edits.get(port, ()), model.device), port in keep),
+            *forms.get(port, _PLAIN),
+        )
         for number, (module, port) in enumerate(zip(modules, ports, strict=True))
     ]
     stop = bool(keep) and ports[-1] != LOGITS_PORT
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     can = "logits_to_keep" in signature(model.hf.forward).parameters
     options = {"logits_to_keep": 1} if last_logits and can else {}
-    count, value = skip or (0, None)
-    paths = [block_port(model, "", "output", layer)[0] for layer in range(count)]
-    skipped = [
-        (attrgetter(path)(model.nn), value.to(_device_of(model, path), model.dtype))
-        for path in paths
-        if value is not None
-    ]
+    skipped = [_skipped(model, layer, skip[1]) for layer in range(skip[0])] if skip else []
     with ONE_RUN, torch.set_grad_enabled(grad), _without_groups(model, ungrouped_at):
         values = _trace(model.nn, inputs, skipped, steps, stop, remote, options)
         return {
@@ -87,6 +92,14 @@ def run_ports(
             for number, port in enumerate(ports)
             if number in values
         }
+
+
+def _skipped(model: Model, layer: int, value: Tensor) -> tuple[Any, Any]:
+    """Return a block and what it is to put out without being computed."""
+    path, _ = block_port(model, "", "output", layer)
+    value = value.to(_device_of(model, path), model.dtype)
+    pair = "blocks" in model.architecture.pairs
+    return attrgetter(path)(model.nn), (value, None) if pair else value
 
 
 def _device_of(model: Model, path: str) -> torch.device:
@@ -115,15 +128,35 @@ def _without_groups(model: Model, layers: Collection[int]) -> Iterator[None]:
     for layer in layers:
         path = model.architecture.in_block(model.architecture.attention, layer)
         found.append(model.hf.get_submodule(path))
-    found = [each for each in found if hasattr(each, "num_key_value_groups")]
-    before = [each.num_key_value_groups for each in found]
+    alone = {"num_key_value_groups": 1, "num_key_value_heads": model.n_heads}
+    before = [
+        (each, name, getattr(each, name)) for each in found for name in alone if hasattr(each, name)
+    ]
     try:
-        for each in found:
-            each.num_key_value_groups = 1
+        for each, name, _ in before:
+            setattr(each, name, alone[name])
         yield
     finally:
-        for each, groups in zip(found, before, strict=True):
-            each.num_key_value_groups = groups
+        for each, name, value in before:
+            setattr(each, name, value)
+
+
+def _forms(model: Model, shape: tuple[int, int]) -> dict[Port, Form]:
+    """Return the ports whose raw value is not the activation, (B, T, D), itself."""
+    row = model.architecture
+    added = factor_of(model, row.added_factor)
+    found: dict[Port, Form] = {
+        (row.embed, "output"): (False, None, factor_of(model, row.embed_factor))
+    }
+    for layer in range(model.n_layers):
+        flat = shape if row.flat else None
+        found[block_port(model, "attn_out", "output", layer)] = (False, None, added)
+        for side in ("input", "output") if row.flat else ():
+            found[block_port(model, "mlp_norm", side, layer)] = (False, flat, 1.0)
+        pair = "mlp_out" in row.pairs
+        found[block_port(model, "mlp_out", "output", layer)] = (pair, flat, added)
+        found[block_port(model, "", "output", layer)] = ("blocks" in row.pairs, None, 1.0)
+    return found
 
 
 def _trace(
@@ -142,7 +175,7 @@ def _trace(
         values = save({})
         for module, value in skipped:
             module.skip(value)
-        for module, side, number, edit, keep in steps:
+        for module, side, number, edit, keep, pair, shape, factor in steps:
             if side == "pattern":
                 call = module.source.attention_interface_1  # the call; _0 is the lookup
                 heads = call.inputs[0][3]  # values, (B, key-value heads, T, d_head)
@@ -150,7 +183,10 @@ def _trace(
             elif side == "logits":
                 value = module.output.logits
             else:
-                value = getattr(module, side)
+                whole = getattr(module, side)
+                value = whole[0] if pair else whole
+                value = value.unflatten(0, shape) if shape else value
+                value = value if factor == 1 else value * factor
             if edit:
                 value = edit(value)
                 if side == "pattern":
@@ -160,7 +196,9 @@ def _trace(
                 elif side == "logits":
                     module.output.logits = value
                 else:
-                    setattr(module, side, value)
+                    part = value if factor == 1 else value / factor
+                    part = part.flatten(0, 1) if shape else part
+                    setattr(module, side, (part, *whole[1:]) if pair else part)
             if keep:
                 values[number] = value
         if stop:
@@ -177,7 +215,8 @@ def block_port(model: Model, name: str, side: str, layer: int) -> Port:
 def _in_order(model: Model, ports: set[Port]) -> list[Port]:
     """Sort ports into the order in which a run reaches them."""
     row, layers = model.architecture, range(model.n_layers)
-    blocks = [block_port(model, *place, layer) for layer in layers for place in _ORDER]
+    order = [place for place in _ORDER if not place[0] or getattr(row, place[0]) is not None]
+    blocks = [block_port(model, *place, layer) for layer in layers for place in order]
     last = [(row.final_norm, side) for side in ("input", "output")]
     everything = [(row.embed, "output"), *blocks, *last, LOGITS_PORT]
     return [port for port in dict.fromkeys(everything) if port in ports]

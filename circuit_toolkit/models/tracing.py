@@ -100,6 +100,9 @@ def run(
             "A remote run reads sites other than attn_pattern and writes none. Load the model "
             "here for this: load_model(name)."
         )
+    if model.architecture.mlp_norm is None:  # a change of what the MLP reads is at the same port
+        stream = (site for site in read if site.kind == "resid_mid" and site not in write)
+        write |= dict.fromkeys(stream, lambda x: x)
     written: dict[Site, Tensor] = {}
     edits = _edits(model, {site: _noting(written, site, edit) for site, edit in write.items()})
     keep = {_port_of(model, site) for site in read}
@@ -124,7 +127,12 @@ def _port_of(model: Model, site: Site) -> Port:
         return model.architecture.embed, "output"
     if site == LOGITS:
         return LOGITS_PORT
-    return block_port(model, *_IN_BLOCK[site.kind], site.layer)
+    name, side = _IN_BLOCK[site.kind]
+    if site.kind == "attn_pattern" and model.architecture.pattern is not None:
+        name, side = "pattern", "output"
+    elif name == "mlp_norm" and model.architecture.mlp_norm is None:
+        name, side = "mlp", "input"
+    return block_port(model, name, side, site.layer)
 
 
 def _value_at(model: Model, site: Site, value: Any) -> Tensor:
@@ -132,8 +140,8 @@ def _value_at(model: Model, site: Site, value: Any) -> Tensor:
     if site.kind in ("attn_z", "head_out"):
         z = value.unflatten(-1, (model.n_heads, model.d_head))  # (B, T, H, d_head)
         return z if site.kind == "attn_z" else _head_out(model, site.layer, z)
-    if site.kind == "mlp_in":
-        row = model.architecture
+    row = model.architecture
+    if site.kind == "mlp_in" and row.mlp_norm is not None:
         return normalised(value, in_block(model, row.mlp_norm, site.layer), row)
     return value
 
@@ -152,7 +160,7 @@ def _with_own(model: Model, batch: Batch, write: dict[Site, Edit]) -> dict[Site,
 
 def _noting(written: dict[Site, Tensor], site: Site, edit: Edit) -> Edit:
     """Keep what an edit made, where the port of the site does not show it."""
-    if site.kind not in ("head_out", "mlp_in"):
+    if site.kind not in ("head_out", "mlp_in", "resid_mid"):
         return edit
 
     def noting(x: Tensor) -> Tensor:
@@ -180,9 +188,9 @@ def _edits(model: Model, write: Mapping[Site, Edit]) -> dict[Port, list[Edit]]:
         elif site.kind == "resid_mid":
             # The block adds the old stream to the MLP's output: the difference follows there.
             first, then = _and_difference(edit)
-            at("mlp_norm", "input", layer, first)
+            edits.setdefault(_port_of(model, site), []).append(first)
             at("", "output", layer, then)
-        elif site.kind == "mlp_in":
+        elif site.kind == "mlp_in" and model.architecture.mlp_norm is not None:
             first, then = _of_norm(edit, model, layer)
             at("mlp_norm", "input", layer, first)
             at("mlp_norm", "output", layer, then)

@@ -15,8 +15,14 @@ from circuit_toolkit.models.model import Model
 Projection = Literal["queries", "keys", "values"]
 
 
-def in_block(model: Model, path: str, layer: int) -> nn.Module:
-    """Return a module of a block of the Hugging Face model."""
+def in_block(model: Model, path: str | None, layer: int) -> nn.Module:
+    """Return a module of a block of the Hugging Face model; None is a norm that is not there."""
+    if path is None:
+        raise InputError(
+            f"In {model.name} no norm stands in front of attention and MLP, so what needs the norm "
+            "that is read through cannot be had. Sites of the stream and of attention, and their "
+            "interventions, can."
+        )
     return model.hf.get_submodule(model.architecture.in_block(path, layer))
 
 
@@ -43,7 +49,20 @@ def linear_map(model: Model, module: Any) -> tuple[Tensor, Tensor]:
 def output_matrix(model: Model, layer: int) -> Tensor:
     """Return W_O, which turns z of each head into what the head adds to the stream."""
     matrix = _matrix(model, in_block(model, model.architecture.out_proj, layer))
+    factor = factor_of(model, model.architecture.added_factor)
+    matrix = matrix if factor == 1 else matrix * factor
     return matrix.unflatten(0, (model.n_heads, model.d_head))
+
+
+def output_bias(model: Model, layer: int) -> Tensor:
+    """Return b_O, which attention adds to the stream whatever it reads."""
+    _, bias = linear_map(model, in_block(model, model.architecture.out_proj, layer))
+    return bias * factor_of(model, model.architecture.added_factor)
+
+
+def factor_of(model: Model, entry: str | None) -> float:
+    """Return a factor that the configuration holds, 1 where the family has none."""
+    return 1.0 if entry is None else float(getattr(model.config, entry))
 
 
 def input_matrices(model: Model, layer: int, name: Projection) -> tuple[Tensor, Tensor]:
@@ -55,7 +74,7 @@ def input_matrices(model: Model, layer: int, name: Projection) -> tuple[Tensor, 
 
     def of_heads(x: Tensor) -> Tensor:  # (..., outputs) -> (..., H, d_head)
         if row.value_rows == "thirds":
-            x = x.chunk(3, -1)[third]
+            x = x.split(_parts(x, heads * width), -1)[third]
         if row.value_rows == "interleaved":
             return x.unflatten(-1, (heads, 3, width))[..., third, :]
         x = x.unflatten(-1, (-1, width))
@@ -67,8 +86,13 @@ def input_matrices(model: Model, layer: int, name: Projection) -> tuple[Tensor, 
 def value_bias(model: Model, layer: int, *, fold_ln: bool) -> Tensor:
     """Return b_V: since a pattern sums to 1, every z holds it once."""
     matrices, bias = input_matrices(model, layer, "values")
-    norm: Any = in_block(model, model.architecture.attn_norm, layer)
-    if not fold_ln or getattr(norm, "bias", None) is None:
+    if model.architecture.sinks and bias.any():
+        raise InputError(
+            f"Patterns of {model.name} add up to less than 1, so z does not hold the biases of the "
+            "values once: attention is no linear sum with them. Use methods that run the model."
+        )
+    norm: Any = in_block(model, model.architecture.attn_norm, layer) if fold_ln else None
+    if getattr(norm, "bias", None) is None:
         return bias
     return bias + torch.einsum("d,hde->he", norm.bias.detach().to(matrices), matrices)
 
@@ -79,14 +103,30 @@ def with_heads(y: Tensor, new: Tensor, name: Projection, row: Architecture) -> T
         return new.flatten(-2)
     axis = -2 if row.value_rows == "interleaved" else -3
     shape = (*new.shape[-2:-1], 3, new.shape[-1]) if axis == -2 else (3, *new.shape[-2:])
+    if y.shape[-1] != 3 * new.shape[-2:].numel():
+        y = _in_thirds(y, *new.shape[-2:])
     parts = list(y.unflatten(-1, shape).unbind(axis))  # three of (B, T, H, d_head)
     parts[("queries", "keys", "values").index(name)] = new
     return torch.stack(parts, axis).flatten(-3)
 
 
+def _parts(y: Tensor, queries: int) -> list[int]:
+    """Numbers of queries, keys and values of one map; heads may share the last two."""
+    shared = (y.shape[-1] - queries) // 2
+    return [queries, shared, shared]
+
+
+def _in_thirds(y: Tensor, heads: int, width: int) -> Tensor:
+    """Repeat keys and values that heads share, in the output of a map that makes all three."""
+    parts = [part.unflatten(-1, (-1, width)) for part in y.split(_parts(y, heads * width), -1)]
+    return torch.cat([x.repeat_interleave(heads // x.shape[-2], -2).flatten(-2) for x in parts], -1)
+
+
 def of_every_head(y: Tensor, model: Model) -> Tensor:
     """Repeat keys or values (B, T, groups * d_head) that heads share, for each head its own."""
     groups = y.shape[-1] // model.d_head
+    if model.architecture.value_rows == "thirds" and groups != 3 * model.n_heads:
+        return _in_thirds(y, model.n_heads, model.d_head)
     if model.architecture.value_rows != "own" or groups == model.n_heads:
         return y
     heads = y.unflatten(-1, (groups, -1)).repeat_interleave(model.n_heads // groups, dim=-2)

@@ -21,7 +21,7 @@ from circuit_toolkit.sites import Site
 from tests.families import CONFIGS, PLAIN, PROMPTS, lens_model, random_model, word_tokenizer
 from tests.models.test_components import offsets
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3"]
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "mixtral", "gemma", "gemma2", "gemma3"]
 HEADS, GROUP = 4, 2
 TOL = 1e-5  # float32 through three layers, activations up to 15, sums in another order
 READERS = [["a0.h1"], ["a1.h2", "a1.h3"], ["m1"], ["logits"], ["a0.h0", "m0", "a1.h1", "a2.h3"]]
@@ -241,4 +241,5 @@ def test_a_norm_over_the_keys_of_all_heads_is_refused(model):
 
 def test_families_are_all_that_share_keys_and_values():
     shared = [name for name, make in CONFIGS.items() if hasattr(make(), "num_key_value_heads")]
-    assert shared == FAMILIES
+    fused = "phi3"  # one map of all three: compared with a Llama in test_families
+    assert [name for name in shared if name != fused] == FAMILIES

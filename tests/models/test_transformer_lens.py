@@ -126,7 +126,8 @@ def shifted_kinds(case: Case, processing: str) -> set[str]:
     kinds = {"mlp_norm"} if flags["fold_ln"] else set()
     if flags["center_writing_weights"] and lens.cfg.normalization_type == "LN":
         kinds |= WRITTEN & {site.kind for site in case.sites}
-    if flags["fold_value_biases"] and lens.b_V.any():
+    folded = flags["fold_ln"] and lens.cfg.normalization_type == "LN"  # the norm's bias becomes one
+    if flags["fold_value_biases"] and (lens.b_V.any() or folded):
         kinds |= {"attn_z", "head_out"}
     if flags["center_unembed"] and lens.cfg.output_logits_soft_cap <= 0:
         kinds.add("logits")

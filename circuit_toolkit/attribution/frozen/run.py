@@ -26,6 +26,7 @@ from circuit_toolkit.models.weights import (
     input_matrices,
     norm_gain,
     norm_weight,
+    output_bias,
     output_matrix,
     value_bias,
 )
@@ -90,12 +91,11 @@ def _attention_weights(model: Model, layer: int) -> AttentionWeights:
     values = input_matrices(model, layer, "values")[0].float() * weight.float()[:, None]
     if row.layer_norm:
         values = values - values.mean(1, keepdim=True)  # the norm takes the mean over D away
-    bias: Any = getattr(in_block(model, row.out_proj, layer), "bias", None)
     return AttentionWeights(
         values,
         value_bias(model, layer, fold_ln=True).float(),
         output_matrix(model, layer).float(),
-        values.new_zeros(model.width) if bias is None else bias.detach().float(),
+        output_bias(model, layer).float(),
     )
 
 

@@ -14,7 +14,7 @@ from circuit_toolkit.attribution.frozen.sums import Reading
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.logits import plain_logits
-from circuit_toolkit.models.weights import norm_gain, norm_weight
+from circuit_toolkit.models.weights import factor_of, norm_gain, norm_weight
 from circuit_toolkit.tasks import Task
 
 SHARE, MOST = 0.95, 10  # of probability that the logits of a graph reach, and how many at most
@@ -139,7 +139,8 @@ def target_reading(model: Model, targets: Sequence[Target], last: Tensor, at: in
         constant = constant + torch.stack(
             [_summed(of_logits, each) - sum(each.factors) * of_logits.mean() for each in targets]
         )
-    rows = rows * weight.to(rows)
+    divisor = factor_of(model, row.logit_divisor)
+    rows, constant = rows * weight.to(rows) / divisor, constant / divisor
     if row.layer_norm:
         rows = rows - rows.mean(1, keepdim=True)
     rows = rows * norm_gain(last[0, at], norm, row)
