@@ -256,6 +256,7 @@ def lens_model(
     model.load_and_process_state_dict(
         weights, **flags | {"center_unembed": flags["center_unembed"] and not capped}
     )
+    torch.nn.Module.to(model, dtype)  # experts are float32 whatever the configuration says
     model.set_use_attn_result(True)
     return model.eval().requires_grad_(False)
 

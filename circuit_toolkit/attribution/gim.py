@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from circuit_toolkit.attribution.edges import edge_attributions
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import Average
+from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.architectures import Architecture
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.models.ports import ONE_RUN
@@ -57,7 +58,8 @@ def gim(
     Raises
     ------
     InputError
-        If there are no corrupted prompts of equal length, or an option is unknown.
+        If there are no corrupted prompts of equal length, an option is unknown, or attention of the
+        family is not transformers' plain one (GPT-Neo, gpt-oss).
 
     Notes
     -----
@@ -84,6 +86,11 @@ def modified_gradients(model: Model) -> Iterator[None]:
     from transformers.masking_utils import AttentionMaskInterface, eager_mask
     from transformers.modeling_utils import AttentionInterface
 
+    if model.architecture.pattern is not None or model.architecture.sinks:
+        raise InputError(
+            f"Attention of {model.name} is not transformers' plain one (it is written out, or has "
+            "sinks), so its gradients cannot be replaced by GIM's. Use eap or eap_ig."
+        )
     AttentionInterface.register(_NAME, attention)
     AttentionMaskInterface.register(_NAME, eager_mask)
     with ONE_RUN, ExitStack() as stack:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers as hf
 
+from circuit_toolkit.attribution.gim import modified_gradients
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Conventions, load_model, run, shift
 from circuit_toolkit.models.components import run_components
@@ -299,6 +300,15 @@ def test_what_a_family_cannot_do_is_refused_in_a_line():
     with pytest.raises(InputError, match="no norm stands in front of attention and MLP"):
         shift(olmo, Conventions(fold_ln=True), Site("mlp_norm", 0))
     assert shift(olmo, Conventions(fold_value_biases=True), Site("attn_z", 0)).is_identity
+
+
+@pytest.mark.parametrize("name", ["gpt-neo", "gpt-oss"])
+def test_gradients_of_attention_of_another_kind_are_not_replaced_in_vain(name):
+    model, *_ = case(name)
+    with pytest.raises(InputError, match="cannot be replaced by GIM's"), modified_gradients(model):
+        pass
+    with modified_gradients(case("granite")[0]):
+        pass
 
 
 def test_every_row_has_a_random_model():
