@@ -26,6 +26,8 @@ from circuit_toolkit.patching.feature_runs import SIZE, Bits, FeatureRuns, NewVa
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, row_slices
 
+_MEMORY = 2**30  # bytes that are kept for gradients, about
+
 
 def feature_attribution(
     model: Model,
@@ -40,7 +42,7 @@ def feature_attribution(
     max_features: int = 100,
     max_edges: int | None = 500,
     seed: int = 0,
-    batch_size: int = SIZE,
+    batch_size: int | None = None,
     progress: bool = True,
 ) -> Circuit:
     """Learn a circuit of features from gradients.
@@ -72,8 +74,9 @@ def feature_attribution(
         Keep at most so many.
     seed : int
         Decides which prompt is the other one.
-    batch_size : int
-        Prompts that run at once.
+    batch_size : int, optional
+        Prompts that run at once; by default so many that what is kept for gradients takes about
+        1 GiB, at most 128.
     progress : bool
         Whether to show a progress bar.
 
@@ -90,6 +93,7 @@ def feature_attribution(
     began = time.perf_counter()
     runs = FeatureRuns.of(model, dictionaries, task, value, positions, n_prompts, min_active, seed)
     steps = whole(steps, "steps", 0)
+    batch_size = _at_once(runs) if batch_size is None else whole(batch_size, "batch_size", 1)
     nodes, count = attributed_nodes(runs, steps, batch_size)
     sizes = np.sort(np.concatenate([np.abs(column) for column in nodes.values()]))
     least = sizes[-min(max_features, len(sizes))] if max_features > 0 else np.inf
@@ -212,6 +216,15 @@ def attributed_edges(
     scale = len(runs) * len(points)
     tables = {site: totals[end].T.numpy() / scale for site, end in zip(sites, ends, strict=False)}
     return tables, len(rows) * len(points)
+
+
+def _at_once(runs: FeatureRuns) -> int:
+    """Return how many prompts fit where gradients are taken from the first site on."""
+    model = runs.model
+    inner = getattr(model.hf.config, "intermediate_size", None) or 4 * model.width
+    blocks = model.n_layers - runs.sites[0].layer
+    each = 4 * runs.where.shape[1] * blocks * (12 * model.width + 4 * inner)
+    return max(1, min(SIZE, int(_MEMORY // each)))
 
 
 def _part_of_the_way(runs: FeatureRuns, sites: Sequence[Site], n: int, point: float) -> Bits:

@@ -2,8 +2,9 @@
 
 Every feature of every place has a share that is kept, 0 if it is ablated and 1 as the model has it.
 All shares go from 0 to 1 together, and what a feature gets is the integral of the metric's gradient
-in its share (Sundararajan et al., 2017). So the scores add up to what all of them give, and what
-passes through several sites is shared among these.
+in its share (Sundararajan et al., 2017). So the scores add up to what all of them give, but for
+features of later sites that switch on or off on the way, and what passes through several sites is
+shared among these.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="circuit-toolkit", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="learn, test and draw a circuit of the bundled model")
+    demo = commands.add_parser("demo", help="learn, test and draw a circuit")
     demo.add_argument("--out", type=resolved, default="out", help="folder of the results")
     graph = commands.add_parser("graph", help="draw the attribution graph of a prompt")
     graph.add_argument("prompt", help="a text, up to the word that is asked for")
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     tasks.add_argument("--seed", type=int, default=0)
     tasks.add_argument("--test", action="store_true", help="held-out prompts")
     tasks.add_argument("--chat", action="store_true", help="in the model's chat template")
-    for each in (graph, heads, describe, tasks):
+    for each in (demo, graph, heads, describe, tasks):
         each.add_argument("--model", default="demo", help="demo, a folder, or a name of the hub")
     bench = commands.add_parser("bench", help="run all methods where the circuit is known")
     kinds = bench.add_subparsers(dest="kind", required=True)

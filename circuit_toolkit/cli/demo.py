@@ -1,4 +1,4 @@
-"""`circuit-toolkit demo`: from prompts to a tested circuit of the bundled model, in files."""
+"""`circuit-toolkit demo`: from prompts to a tested circuit, in files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from circuit_toolkit.cli.output import bundled_task, write, write_json
 
 # Two sites: what passes through a site is coded anew there, so each adds features and error.
-SITES = ("resid_post 2", "resid_post 4")
+SITES = ("resid_post 2", "resid_post 4")  # of the bundled model
 
 
 def run_demo(args: argparse.Namespace) -> None:
@@ -39,9 +39,10 @@ def run_demo(args: argparse.Namespace) -> None:
         make = bundled_task(args.task)
         check_folder(args.out)
     with stage("load the model and its dictionaries"):
-        model = load_model("demo")
-        saes = load_dictionaries(model, sites=SITES)
-        task, held_out = make(model, n=256, seed=0), make(model, n=256, seed=1, test=True)
+        model, bundled = load_model(args.model), args.model == "demo"
+        saes = load_dictionaries(model, sites=SITES if bundled else None)
+        n = 256 if bundled else 64
+        task, held_out = make(model, n=n, seed=0), make(model, n=n, seed=1, test=True)
     with stage(f"name the features at {len(saes)} sites by {len(task.texts)} prompts"):
         acts = capture(model, saes, task, progress=not args.json)
         labels = named_features(model, saes, acts)
@@ -58,10 +59,12 @@ def run_demo(args: argparse.Namespace) -> None:
     nodes = circuit.node_table().iloc[:-1].nlargest(8, "score").round(4)
     strongest = circuit.edge_table().query("status == 'confirmed'").head(8).round(4)
     result = {
+        "model": args.model,
         "task": args.task,
         "n_nodes": len(circuit.nodes) - 1,
         "n_edges": len(circuit.edges),
         **{name: found[name] for name in shares},
+        "ceiling": 1 - found["metric_empty"] / found["metric_model"],
         **{f"random_{name}": float(np.mean(found[f"random_{name}"])) for name in shares},
         "edges": {name: edges[name] for name in ("confirmed", "refuted", "untested")},
         "verdict": circuit.verdict,
@@ -108,6 +111,7 @@ def _report(circuit: Any, example: str, result: dict[str, Any]) -> list[str]:
         ),
         "",
         *(f"  {line}" for line in circuit.summary()),
+        f"  All features of these sites together hold {result['ceiling']:.2f} of the metric.",
         "",
         f"Open {result['files']['circuit.html']} in a browser; circuit.json holds the tables.",
     ]

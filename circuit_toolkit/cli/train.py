@@ -17,11 +17,12 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from circuit_toolkit.cli.output import warn
+from circuit_toolkit.cli.output import markdown, warn, write, write_json
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.cache import cache_folder
-from circuit_toolkit.files.documents import write_text
+from circuit_toolkit.files.documents import plain, write_text
 
+JUDGED = 32  # sentences, and prompts of the task
 TEXTS_AT_ONCE = 64  # that the model writes in one go
 OPENINGS = (
     "Once upon a time", "The", "In the", "When", "My friend", "Yesterday", "One day", "I think",
@@ -79,8 +80,10 @@ def run_train(args: argparse.Namespace) -> None:
     recipe, folder = RECIPES[args.model], args.folder or cache_folder(args.model)
     began = time.perf_counter()
     model = load_model(args.model, dtype=torch.bfloat16)
-    train(model, recipe, folder)
-    warn(f"Trained in {time.perf_counter() - began:.0f} s.")
+    train(model, recipe, folder, progress=not args.json)
+    say = write_json if args.json else _say
+    say(quality(load_model(args.model), folder, progress=not args.json))
+    warn(f"{folder} is ready after {time.perf_counter() - began:.0f} s.")
 
 
 def train(model: Any, recipe: Recipe, folder: Path, progress: bool = True) -> None:
@@ -107,6 +110,46 @@ def train(model: Any, recipe: Recipe, folder: Path, progress: bool = True) -> No
             memory=4e8,
             progress=progress,
         )
+
+
+def quality(model: Any, folder: Path, progress: bool = True) -> dict[str, Any]:
+    """Judge what was trained, on sentences and prompts that it was not trained on; keep it there.
+
+    `features_hold` is the share of the metric that goes when all features of the autoencoders, at
+    the positions that the task names, are set to those of the corrupted prompt, and what they leave
+    unexplained is kept.
+    """
+    from circuit_toolkit.dictionaries import check_dictionaries, load_dictionaries
+    from circuit_toolkit.patching.placed_features import PlacedFeatures
+    from circuit_toolkit.tasks import ioi
+    from circuit_toolkit.tasks.natural.sentences import sentences
+
+    path = folder / "quality.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    task = ioi(model, n=JUDGED, seed=1, test=True)
+    text = [*islice(sentences(seed=1), JUDGED), *task.clean]
+    found: dict[str, Any] = {"model": model.name, "task": task.name, "prompts": JUDGED}
+    kinds = {kind: load_dictionaries(model, folder, kind=kind) for kind in ("sae", "transcoder")}
+    rows, said = found["dictionaries"], found["findings"] = {}, {}
+    for known in kinds.values():
+        check = check_dictionaries(model, known, text, task=task, progress=progress)
+        rows |= {str(site): dict(row) for site, row in check.figures.items()}
+        said |= {str(site): list(each) for site, each in check.findings.items() if each}
+    runs = PlacedFeatures.of(model, kinds["sae"], task)
+    full, empty = runs.metric().mean(), runs.metric_with({}).mean()
+    found["features_hold"] = float(1 - empty / full)
+    write_text(path, json.dumps(plain(found, "quality"), indent=1) + "\n")
+    return found
+
+
+def _say(found: dict[str, Any]) -> None:
+    rows = found["dictionaries"]
+    heads = list(next(iter(rows.values())))
+    table = [[site, *(f"{row[name]:.3f}" for name in heads)] for site, row in rows.items()]
+    notes = [f"{site}: {text}" for site, each in found["findings"].items() for text in each]
+    hold = f"All autoencoders together hold {found['features_hold']:.2f} of {found['task']}."
+    write(*markdown(["site", *heads], table), "", *notes, hold)
 
 
 def mixed(model: Any, texts: list[list[int]], each: int) -> Iterator[list[int]]:

@@ -1,6 +1,7 @@
 """From a task to a tested circuit: rank, grow until it holds, draw its edges, test all of it.
 
-Features at places are ranked by randomised runs (`circuit_lasso.placed_lasso`). Nested circuits,
+Features at places are ranked by what they give to the metric between all ablated and none
+(`attribution.placed`), or by randomised runs (`circuit_lasso.placed_lasso`). Nested circuits,
 the best features first, are kept alone and ablated on the same prompts, until one is faithful and
 complete; the smallest such is drawn. Its edges are found by ablating each feature alone, and
 confirmed on other prompts, where the circuit is tested as a whole.
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.arguments import expect, number, whole
+from circuit_toolkit.attribution.placed import integrated_scores
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
-from circuit_toolkit.circuit_lasso.placed_lasso import DRAWS, randomised_scores
+from circuit_toolkit.circuit_lasso.placed_lasso import randomised_scores
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.evidence.confirmed_edges import confirm_edges, judged_losses, shares_lost
@@ -33,6 +35,7 @@ from circuit_toolkit.tasks.task import trained_on
 MARGIN = 0.03  # beyond what is asked, on the prompts where the size is chosen
 GROWTH = 1.4  # from one size to the next
 TRIED, LOOKED = 128, 128  # prompts that choose the size, and that find edges
+LOOKED_AT, CHOOSING, MOST = 32, 3, 0.9  # prompts and steps that choose sites; share of the metric
 
 
 def find_circuit(
@@ -45,11 +48,12 @@ def find_circuit(
     ablation: Ablation | None = None,
     faithfulness: float = 0.8,
     completeness: float = 0.2,
+    max_sites: int | None = None,
     max_features: int = 400,
     max_edges: int = 200,
     labels: Mapping[Site, Sequence[str]] | None = None,
     n_prompts: int = 256,
-    draws: int = DRAWS,
+    draws: int | None = None,
     random_sets: int = 10,
     seed: int = 0,
     progress: bool = True,
@@ -61,8 +65,7 @@ def find_circuit(
     model : Model
         The model.
     dictionaries : dict of Site to Dictionary
-        The sites of the circuit. Few sites make small circuits: what passes through each is coded
-        anew.
+        The sites that the circuit may have, see `max_sites`.
     task : Task
         Prompts to learn on.
     held_out : Task, optional
@@ -77,6 +80,10 @@ def find_circuit(
         The circuit is grown until F of it alone is at least the first, and F of everything else at
         most the second (Marks et al., 2025, arXiv 2403.19647), on training prompts, each by a
         margin of .03.
+    max_sites : int, optional
+        Use at most so many of the sites: those where the fewest features give most of the metric.
+        By default two that are given are both used, and of more the one. Few sites make small
+        circuits, since what passes through each is coded anew.
     max_features : int
         Where no circuit of this size holds, the one of this size is returned.
     max_edges : int
@@ -85,8 +92,9 @@ def find_circuit(
         Names of all features of a site.
     n_prompts : int
         Training prompts, the first ones.
-    draws : int
-        Randomised runs of each.
+    draws : int, optional
+        Rank features by so many randomised runs of each prompt (CircuitLasso); by default by
+        integrated gradients, from all features ablated to none.
     random_sets : int
         Random circuits of the same size to compare with.
     seed : int
@@ -115,13 +123,21 @@ def find_circuit(
     part = with_metric(task).subset(whole(n_prompts, "n_prompts", 1))
     held_out = held_out if held_out is None else with_metric(held_out)
     goal = number(faithfulness, "faithfulness", 0, 1), number(completeness, "completeness", 0, 1)
+    most = (2 if len(known) <= 2 else 1) if max_sites is None else whole(max_sites, "max_sites", 1)
+    if len(known) > most:
+        some = PlacedFeatures.of(model, known, part.subset(LOOKED_AT), positions, ablation)
+        chosen = narrowest(integrated_scores(some, CHOOSING, progress), most)
+        known = {site: known[site] for site in chosen}
     runs = PlacedFeatures.of(model, known, part, positions, ablation)
-    scores = randomised_scores(runs, draws=draws, seed=seed, progress=progress)
+    if draws is None:
+        scores = integrated_scores(runs.subset(TRIED), progress=progress)
+    else:
+        scores = randomised_scores(runs, draws=draws, seed=seed, progress=progress)
     order = ranked(scores, runs.places)[: whole(max_features, "max_features", 1)]
     curve = _curve(runs.subset(TRIED), order, goal, progress)
     nodes = by_place(order[: curve["size"]])
     settings = {
-        "method": "randomised CircuitLasso",
+        "method": "integrated gradients" if draws is None else "randomised CircuitLasso",
         "model": model.name,
         "task": task.name,
         "target": task.metric,
@@ -146,6 +162,20 @@ def find_circuit(
         )
     seconds = round(time.perf_counter() - began, 1)
     return replace(circuit, settings={**circuit.settings, "seconds": seconds})
+
+
+def narrowest(scores: Mapping[Place, np.ndarray], n: int) -> list[Site]:
+    """Return the n sites, in order, where the fewest features give most of what all there give."""
+    by_site: dict[Site, list[np.ndarray]] = {}
+    for (site, _), each in scores.items():
+        by_site.setdefault(site, []).append(each)
+    needed: dict[Site, tuple[float, float]] = {}  # and of equal ones the site that gives most
+    for site, parts in by_site.items():
+        values = np.sort(np.concatenate(parts))[::-1]
+        given = float(values.sum())
+        enough = np.cumsum(values) >= MOST * given
+        needed[site] = float(np.argmax(enough)) if given > 0 else np.inf, -given
+    return sorted(sorted(needed, key=lambda site: needed[site])[:n])
 
 
 def ranked(scores: Mapping[Place, np.ndarray], places: Sequence[Place]) -> list[tuple[Place, int]]:

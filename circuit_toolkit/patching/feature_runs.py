@@ -183,7 +183,11 @@ class FeatureRuns:
         read = [LOGITS] if logits else [self.sites[-1]]
         write = {site: edit_of(site) for site in sites}
         batch, grad = rows_of(self.batch, rows), leaves is not None
-        out = run(self.model, batch, read, write, last_logits=True, grad=grad)
+        start, first = self.sites[0], None
+        blocks = start.layer + (start.kind == "resid_post")
+        if blocks and not self.model.edits:  # what comes before is as it was
+            first = blocks, self.streams[start][rows]
+        out = run(self.model, batch, read, write, last_logits=True, grad=grad, skip=first)
         return found, out[LOGITS] if logits else None
 
     def _owner(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -148,3 +148,17 @@ def test_swapped_and_foreign_arguments_are_refused_with_the_way_out(tiny, two, c
 def test_the_home_folder_is_one(tiny, tiny_folder, monkeypatch):
     monkeypatch.setenv("HOME", str(tiny_folder))
     assert list(load_dictionaries(tiny, "~/sae-1")) == [FIRST]
+
+
+def test_dictionaries_that_are_not_trained_yet_are_one_line_away(tiny, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from circuit_toolkit.dictionaries import load_dictionaries, save_dictionary
+
+    monkeypatch.setenv("CIRCUIT_TOOLKIT_CACHE", str(tmp_path))
+    known = replace(tiny, name="smollm2")
+    with pytest.raises(InputError, match="circuit-toolkit train --model smollm2$"):
+        load_dictionaries(known)
+    sae = random_sae("smollm2", FIRST)
+    save_dictionary(sae, tmp_path / "smollm2" / "sae-first")
+    assert list(load_dictionaries(known)) == [FIRST]
