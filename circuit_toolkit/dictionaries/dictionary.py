@@ -99,7 +99,7 @@ class Dictionary:
         Returns
         -------
         Tensor, shape (..., F)
-            Feature activations, in float32 and not negative.
+            Feature activations, in float32 and not negative, on the device of `x`.
         """
         return self.encode_for_gradients(x)
 
@@ -116,7 +116,7 @@ class Dictionary:
         Tensor, shape (..., F)
         """
         acts = self.sae.encode(self._seen(x))
-        return (acts.to_dense() if acts.is_sparse else acts).float()
+        return (acts.to_dense() if acts.is_sparse else acts).to(x.device, torch.float32)
 
     @torch.no_grad()
     def decode(self, acts: Tensor, x: Tensor | None = None) -> Tensor:
@@ -132,7 +132,7 @@ class Dictionary:
         Returns
         -------
         Tensor, shape (..., *`Model.shape_at(out)`)
-            Reconstruction, float32.
+            Reconstruction, float32, on the device of `acts`.
 
         Raises
         ------
@@ -146,7 +146,7 @@ class Dictionary:
                     "decode(acts, x)."
                 )
             self.sae.run_time_activation_norm_fn_in(self._seen(x))  # what decoding undoes
-        y = self.sae.decode(acts.to(self.sae.W_dec)).float()
+        y = self.sae.decode(acts.to(self.sae.W_dec)).to(acts.device, torch.float32)
         return y.unflatten(-1, self.shape) if self.shape else y
 
     def difference(self, old: Tensor, new: Tensor, x: Tensor | None = None) -> Tensor:
@@ -218,7 +218,7 @@ class Dictionary:
         rebuilt = self.decode(self.encode(x), x)
         skip = getattr(self.sae, "W_skip", None)  # (D_out, D_in)
         if skip is not None:
-            rebuilt = rebuilt + (self._seen(x) @ skip.T).float()
+            rebuilt = rebuilt + (self._seen(x) @ skip.T).to(rebuilt)
         # A shift that does not centre takes nothing from y.
         return self.writes.revert(rebuilt, rebuilt if y is None else y.to(rebuilt))
 

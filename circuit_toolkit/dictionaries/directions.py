@@ -13,6 +13,7 @@ from torch import Tensor
 from circuit_toolkit.dictionaries.dictionary import BY_INPUT, Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
+from circuit_toolkit.models.devices import plain
 from circuit_toolkit.models.weights import factor_of, in_block, norm_weight, output_matrix
 from circuit_toolkit.sites import Site
 
@@ -61,7 +62,7 @@ def encoder_rows(model: Model, dictionary: Dictionary, features: Tensor | None =
         rows = rows * weight.to(rows)
     if is_normed(dictionary) and row.layer_norm:
         rows = rows - rows.mean(1, keepdim=True)
-    return rows * _gain(dictionary)[chosen, None]
+    return (rows * _gain(dictionary)[chosen, None]).to(model.device)
 
 
 @torch.no_grad()
@@ -90,7 +91,8 @@ def encoder_constants(
     seen = reads.apply(at_zero)
     if sae.cfg.apply_b_dec_to_input:
         seen = seen - sae.b_dec.detach().float()
-    return (seen @ weights + sae.b_enc.detach().float()[chosen]) * _gain(dictionary)[chosen]
+    constants = seen @ weights + sae.b_enc.detach().float()[chosen]
+    return (constants * _gain(dictionary)[chosen]).to(model.device)
 
 
 def _gain(dictionary: Dictionary) -> Tensor:
@@ -109,7 +111,7 @@ def decoder_rows(model: Model, dictionary: Dictionary) -> Tensor:
         raise InputError(
             f"{dictionary.name!r} reconstructs {out}, which is not added to the residual stream."
         )
-    rows = dictionary.directions
+    rows = dictionary.directions.to(model.device)
     if dictionary.shape:
         rows = rows.unflatten(-1, dictionary.shape)
     rows = dictionary.writes.revert_difference(rows)
@@ -134,11 +136,11 @@ def embedding_rows(model: Model, tokens: Tensor | None = None) -> Tensor:
 def unembedding_rows(model: Model, *, final_norm: bool = True) -> Tensor:
     """Return what each logit reads of the last stream."""
     head = model.hf.get_output_embeddings()
-    rows = head.weight.detach().float()  # type: ignore[union-attr]
+    rows = plain(head.weight.detach(), model.device)  # type: ignore[union-attr]
     rows = rows / factor_of(model, model.architecture.logit_divisor)
     if not final_norm:
         return rows
     row = model.architecture
     weight, _ = norm_weight(model.hf.get_submodule(row.final_norm), row)
-    rows = rows * weight.float()
+    rows = rows * weight.to(rows)
     return rows - rows.mean(1, keepdim=True) if row.layer_norm else rows

@@ -168,7 +168,7 @@ def shares_lost(
     n); NaN where that mean is 0.
     """
     on_features, on_metric = runs.effects(placed, placed, progress=progress)
-    means = [runs.acts[place][:, units].mean(0).numpy() for place, units in placed.items()]
+    means = [runs.acts[place][:, units].mean(0).cpu().numpy() for place, units in placed.items()]
     whole = np.concatenate([*means, [abs(float(runs.metric().mean()))]])[:, None]
     lost = np.concatenate([on_features, on_metric[:, None]], 1)
     return lost / np.where(whole > 0, whole, np.nan), runs.changed(placed)

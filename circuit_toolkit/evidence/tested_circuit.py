@@ -251,7 +251,7 @@ def _drawn(
     inner = {place: placed[place] for place in runs.places if place in placed}
     lost, changed = shares_lost(runs, inner, progress)
     listed = [(at, unit) for at, units in inner.items() for unit in units.tolist()]
-    means = [runs.acts[place][:, units].mean(0).numpy() for place, units in inner.items()]
+    means = [runs.acts[place][:, units].mean(0).cpu().numpy() for place, units in inner.items()]
     n = len(listed)
     table = new_nodes(
         n,

@@ -118,10 +118,13 @@ def load_model(
     check_paths(module, architecture)
     if wrapped is None:
         module = module.eval().requires_grad_(False)
+        place = {}  # without one, nnsight's pipeline moves a model to the first accelerator
         if not hasattr(module, "hf_device_map"):
             module = module.to(device)
+            place["device"] = module.device
         check_finite(module, label)
-        wrapped = TransformersModel(module, tokenizer=prepared(kept), task="text-generation")
+        given = {"tokenizer": prepared(kept), "task": "text-generation", **place}
+        wrapped = TransformersModel(module, **given)
     model = Model(wrapped, label, architecture)
     if not remote:
         check_linear_maps(model)

@@ -142,7 +142,7 @@ class FeatureRuns:
         """Return the rows that the tokens of some prompts have in `acts` and `deltas`."""
         counts = self.where.sum(1)
         first = counts.cumsum(0) - counts
-        within = torch.cat([torch.arange(k, device=rows.device) for k in counts[rows].tolist()])
+        within = torch.cat([torch.arange(k, device=first.device) for k in counts[rows].tolist()])
         return torch.repeat_interleave(first[rows], counts[rows]) + within
 
     def run(

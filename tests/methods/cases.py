@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -52,24 +53,32 @@ def most_active(acts: ct.Activations, site: Site) -> int:
 
 
 def case_of(
-    name: str, dtype: torch.dtype = torch.float32, found: dict[str, Any] | None = None, **where: Any
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    found: dict[str, Any] | None = None,
+    device: str | torch.device = "cpu",
 ) -> Case:
     """Make the case of the bundled model (`demo`), or of a random model of a family."""
     make = bundled_case if name == "demo" else random_case
-    case = make(name, dtype, **where)
+    case = make(name, dtype, device)
     case.found.update(found or {})
     return case
 
 
-def bundled_case(name: str, dtype: torch.dtype, **where: Any) -> Case:
+def bundled_case(name: str, dtype: torch.dtype, device: str | torch.device) -> Case:
     """Give the bundled model on IOI."""
-    model = ct.load_model(name, dtype=dtype, **where)
+    model = ct.load_model(name, dtype=dtype, device=device)
     saes = ct.load_dictionaries(model, sites=[f"resid_post {layer}" for layer in (1, 3, 5)])
     transcoders = ct.load_dictionaries(model, kind="transcoder")
     return Case(model, saes, transcoders, ct.tasks.ioi(model, n=8))
 
 
-def random_case(family: str, dtype: torch.dtype, **where: Any) -> Case:
+def random_case(
+    family: str,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    place: Callable[[Any], Any] = lambda module: module,
+) -> Case:
     """Give a small random model of a family, and a task that it does."""
     tokenizer, module = word_tokenizer(), random_model(family)
     pairs = [(end, *both) for end in ENDS for both in zip(SUBJECTS, OTHERS, strict=True)]
@@ -85,10 +94,10 @@ def random_case(family: str, dtype: torch.dtype, **where: Any) -> Case:
     )
     subject = {"subject": (-4,) * len(clean)}
     task = ct.Task("easy", clean, corrupted, right, wrong, positions=subject)
-    model = ct.load_model(module.to(dtype), tokenizer, **where)
+    model = ct.load_model(place(module.to(dtype)), tokenizer, device=device)
     layers = range(model.n_layers)
     saes, transcoders = (
-        [bind_dictionary(model, sae, check_model=False) for sae in each]
+        [bind_dictionary(model, sae.to(device), check_model=False) for sae in each]
         for each in (
             [relu_dictionary(model, Site("resid_post", i), Site("resid_post", i)) for i in layers],
             [relu_dictionary(model, Site("mlp_in", i), Site("mlp_out", i)) for i in layers],

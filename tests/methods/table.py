@@ -196,7 +196,7 @@ def _off(case: Case) -> ct.Change:
 
 
 def _outcome(found: Any) -> Numbers:
-    return {"logits": found.logits, "metric": found.metric}
+    return {"logits": found.logits.cpu(), "metric": found.metric.cpu()}
 
 
 def _changed(case: Case) -> Numbers:

@@ -88,14 +88,15 @@ def frozen_weights(
 def _attention_weights(model: Model, layer: int) -> AttentionWeights:
     row = model.architecture
     weight, _ = norm_weight(in_block(model, row.attn_norm, layer), row)
-    values = input_matrices(model, layer, "values")[0].float() * weight.float()[:, None]
+    values = input_matrices(model, layer, "values")[0].float()
+    values = values * weight.to(values)[:, None]
     if row.layer_norm:
         values = values - values.mean(1, keepdim=True)  # the norm takes the mean over D away
     return AttentionWeights(
         values,
         value_bias(model, layer, fold_ln=True).float(),
         output_matrix(model, layer).float(),
-        output_bias(model, layer).float(),
+        output_bias(model, layer).to(values),
     )
 
 
@@ -116,7 +117,7 @@ def _written(model: Model, dictionary: Dictionary) -> Written:
             x = x * weight.to(x)
             x = x if offset is None else x + offset.to(x)
         seen = dictionary.reads.apply(x.float())
-        return dictionary.writes.revert_difference(seen @ matrix.detach().float().T)
+        return dictionary.writes.revert_difference(seen @ matrix.detach().to(seen).T)
 
     fixed = skipped(decoder.new_zeros(1, model.width))  # (1, D)
     skip = skipped(torch.eye(model.width, device=decoder.device)) - fixed
@@ -178,7 +179,8 @@ def frozen_run(
 def _norm_factor(model: Model, norm: nn.Module, x: Tensor) -> Tensor:
     """By what a norm behind a module multiplies what that puts out, weight included."""
     weight, _ = norm_weight(norm, model.architecture)
-    return norm_gain(x, norm, model.architecture) * weight.float()
+    gain = norm_gain(x, norm, model.architecture)
+    return gain * weight.to(gain)
 
 
 def _decomposed(

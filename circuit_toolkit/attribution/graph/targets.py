@@ -132,10 +132,11 @@ def target_reading(model: Model, targets: Sequence[Target], last: Tensor, at: in
     matrix = head.weight.detach()
     mean = matrix.mean(0, dtype=torch.float32)
     rows = torch.stack([_summed(matrix, each) - sum(each.factors) * mean for each in targets])
+    rows = rows.to(model.device)
     weight, bias = norm_weight(norm, row)
     constant = torch.zeros_like(rows[:, 0]) if bias is None else rows @ bias.to(rows)
     if getattr(head, "bias", None) is not None:
-        of_logits = head.bias.detach().float()
+        of_logits = head.bias.detach().to(rows)
         constant = constant + torch.stack(
             [_summed(of_logits, each) - sum(each.factors) * of_logits.mean() for each in targets]
         )
