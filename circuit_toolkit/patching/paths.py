@@ -19,7 +19,7 @@ from circuit_toolkit.arguments import described, expect_known, one_of, whole
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.models.components import Components, Offset, run_components
+from circuit_toolkit.models.components import Components, Offset, logits_from, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Batch, Model, token_mask
 from circuit_toolkit.sites import Site
@@ -31,6 +31,7 @@ from circuit_toolkit.tasks.prompt_pairs import (
     rows_of,
     tokenized_pairs,
 )
+from circuit_toolkit.tasks.task import reads_last_token
 
 PathEnd = str | tuple[Site | str, int]  # `a0.h1`, or the site and the number of a feature
 SenderValue = Literal["corrupted", "zero", "mean"]
@@ -211,7 +212,8 @@ def path_effects(
     -------
     effects : Tensor, shape (n, paths)
         Change of the metric where the receiver sees what the sender is on the corrupted prompt:
-        `path_patching(..., through=<all MLPs>).effect`, at two runs a sender and one a path.
+        `path_patching(..., through=<all MLPs>).effect`, at a run a sender and one a path, the
+        latter from the block of the receiver on.
     change : Tensor, shape (n,)
         Metric of the corrupted prompt minus that of the clean one.
 
@@ -221,7 +223,7 @@ def path_effects(
         If a component does not exist, or there are no corrupted prompts of equal length.
     """
     expect_pairs(model, task)
-    graph = graph_of(model)
+    graph, last = graph_of(model), reads_last_token(task)
     middle = [graph.reader(name) for name in graph.readers if name.startswith("m")]
     ends = [(_end_of(graph, a, {}), _end_of(graph, b, {}, reads=True)) for a, b in paths]
     pairs = tokenized_pairs(model, task, n_prompts)
@@ -229,8 +231,9 @@ def path_effects(
     with torch.no_grad():
         for rows in pairs.batches(batch_size or pairs.fitting(model), progress, "path patching"):
             batch, count = rows_of(pairs.clean, rows), range(rows.start, rows.stop)
-            clean = run_components(model, batch)
-            other = run_components(model, rows_of(pairs.corrupted, rows))
+            clean = run_components(model, batch, last_logits=last)
+            other = run_components(model, rows_of(pairs.corrupted, rows), last_logits=last)
+            usual = _held(model, batch, clean, middle)
             before = task.metric_of(clean.logits, count)
             change[rows] = (task.metric_of(other.logits, count) - before).float().cpu()
             start: _End | None = None
@@ -239,9 +242,12 @@ def path_effects(
                 if start is None or sender.number != start.number:
                     start = sender
                     given = start.difference(clean, start.value(other))
-                    passed = _passed_on(model, batch, clean, start, given, middle)
+                    passed = _held(model, batch, clean, middle, start, given, usual), usual
                 seen = _reaching(end.slot, start, given, middle, passed)
-                after = run_components(model, batch, end.added(seen)).logits
+                added = end.added(seen)(end.slot, clean.outputs)
+                stream = clean.inputs[end.slot - end.slot % 2]  # what the block of the end reads
+                assert added is not None
+                after = logits_from(model, batch, end.slot, stream, added, last_logits=last)
                 found[rows, number] = (task.metric_of(after, count) - before).float().cpu()
     return found, change
 
@@ -257,25 +263,32 @@ def _passed_on(
     """All outputs (B, W, T, D) where the middle alone sees `given`, and where it sees nothing."""
     if not middle:
         return clean.outputs, clean.outputs
-    graph = start.graph
+    usual = _held(model, batch, clean, middle)
+    return _held(model, batch, clean, middle, start, given, usual), usual
 
-    def held(sent: Tensor, usual: Tensor | None) -> Tensor:
-        """Return all outputs of a clean run where only the middle sees `sent`."""
 
-        def offset(slot: int, outputs: Tensor) -> Tensor | None:
-            here = graph.slots[slot]
-            mine = [reader - here.start for reader in middle if here.start <= reader < here.stop]
-            if not mine:
-                return None
-            added = outputs.new_zeros(len(outputs), here.stop - here.start, *outputs.shape[2:])
-            both = outputs, outputs if usual is None else usual
-            added[:, mine] = _reaching(slot, start, sent, middle, both)[:, None]
-            return added
+def _held(
+    model: Model,
+    batch: Batch,
+    clean: Components,
+    middle: Sequence[int],
+    start: _End | None = None,
+    sent: Tensor | None = None,
+    usual: Tensor | None = None,
+) -> Tensor:
+    """Return all outputs of a clean run where only the middle sees `sent`, if that is given."""
+    graph = graph_of(model)
 
-        return run_components(model, batch, offset, base=clean.inputs).outputs
+    def offset(slot: int, outputs: Tensor) -> Tensor | None:
+        here = graph.slots[slot]
+        mine = [reader - here.start for reader in middle if here.start <= reader < here.stop]
+        if not mine or start is None or sent is None or usual is None:
+            return None
+        added = outputs.new_zeros(len(outputs), here.stop - here.start, *outputs.shape[2:])
+        added[:, mine] = _reaching(slot, start, sent, middle, (outputs, usual))[:, None]
+        return added
 
-    usual = held(torch.zeros_like(given), None)
-    return held(given, usual), usual
+    return run_components(model, batch, offset, base=clean.inputs).outputs
 
 
 def _reaching(
