@@ -133,7 +133,7 @@ def quality(model: Any, folder: Path, progress: bool = True) -> dict[str, Any]:
     kinds = {kind: load_dictionaries(model, folder, kind=kind) for kind in ("sae", "transcoder")}
     rows, said = found["dictionaries"], found["findings"] = {}, {}
     for known in kinds.values():
-        check = check_dictionaries(model, known, text, task=task, progress=progress)
+        check = check_dictionaries(model, {**known}, text, task=task, progress=progress)
         rows |= {str(site): dict(row) for site, row in check.figures.items()}
         said |= {str(site): list(each) for site, each in check.findings.items() if each}
     runs = PlacedFeatures.of(model, kinds["sae"], task)

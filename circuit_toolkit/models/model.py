@@ -356,9 +356,8 @@ def token_mask(model: Model, batch: Batch) -> Tensor:
     Tensor of bool, shape (B, T)
     """
     mask = batch.mask.bool()
-    tokenizer = model.tokenizer
-    special: set = {*tokenizer.all_special_ids}
-    special |= {model.bos_id} - {None}
+    tokenizer: Any = model.tokenizer
+    special = {*tokenizer.all_special_ids, model.bos_id} - {None}
     if tokenizer.unk_token_id not in (model.bos_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
         special -= {tokenizer.unk_token_id}
     if not special:
