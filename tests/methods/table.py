@@ -28,13 +28,15 @@ class Method:
     """A public name, and a call of it that returns what is compared.
 
     `effects` are differences of two runs: they are as sure as the logits that they are differences
-    of. `unstable` says why numbers are compared on the bundled model alone. With `small` it runs
-    once for each edge, so on small models alone.
+    of. So are `shares` of the metric, in which the metric is 1. `unstable` says why numbers are
+    compared on the bundled model alone. With `small` it runs once for each edge, so on small
+    models alone.
     """
 
     name: str
     call: Callable[[Case], Any]
     effects: bool = False
+    shares: bool = False
     unstable: str = ""
     small: bool = False
 
@@ -320,7 +322,7 @@ METHODS = (
     Method("steer", _steered),
     Method("find_circuit", lambda case: _nodes(_features(case)), unstable=NEAR),
     Method("find_heads", lambda case: _nodes(_heads(case))),
-    Method("confirm_edges", _edges_tested, unstable=SHARES),
+    Method("confirm_edges", _edges_tested, shares=True, unstable=SHARES),
     Method("confirm_nodes", _nodes_tested),
     Method("evaluate", _evaluated),
     Method("on_prompt", _on_prompt, unstable=SHARES),

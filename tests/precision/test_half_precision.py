@@ -4,7 +4,7 @@ A model computes in its own type, what is made of its activations in float32. A 
 the type: 2^-7 and 2^-10. What adds up over a model (3 or 6 layers, some ten roundings each) is held
 to 16 of them, as a share of the size of what was found; seen: up to 14, in most rows 1 to 3.
 Effects are small differences of two runs, each as sure as its logits, so they are held to 4
-roundings of the largest logit; seen: up to 2.
+roundings of the largest logit, shares of the metric to 4 of 1; seen: up to 2, and .6.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def test_half_precision_is_near_float32(cases, method):
     eps = torch.finfo(half.model.dtype).eps
     if method.unstable and exact.small:
         return  # it runs, and what it finds is of the right form
-    if method.effects:
+    if method.shares:
+        assert most <= OF_A_LOGIT * eps
+    elif method.effects:
         batch = exact.model.tokenize(exact.task.clean)
         logits = run(exact.model, batch, [LOGITS], last_logits=True)[LOGITS]
         assert most <= OF_A_LOGIT * eps * float(logits.abs().max())
