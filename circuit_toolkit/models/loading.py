@@ -10,6 +10,7 @@ import torch
 from circuit_toolkit.arguments import described
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.architectures import Architecture, architecture_of
+from circuit_toolkit.models.devices import best_device
 from circuit_toolkit.models.load_checks import (
     check_beginning,
     check_finite,
@@ -57,7 +58,7 @@ def load_model(
     architecture : Architecture, optional
         Layout of a family that the toolkit does not know.
     device : str or torch.device
-        Where to put it.
+        Where to put it; `"auto"` for CUDA, else MPS, else the CPU: the model's repr says which.
     dtype : torch.dtype
         Precision of the weights of what is loaded by name. Features are float32 in any case.
     device_map : str or dict, optional
@@ -116,6 +117,8 @@ def load_model(
     check_vocabulary(module, kept)
     architecture = architecture or architecture_of(module.config.model_type)
     check_paths(module, architecture)
+    if device == "auto":
+        device = best_device()
     if wrapped is None:
         module = module.eval().requires_grad_(False)
         place = {}  # without one, nnsight's pipeline moves a model to the first accelerator
@@ -123,6 +126,8 @@ def load_model(
             module = module.to(device)
             place["device"] = module.device
         check_finite(module, label)
+        if head := module.get_output_embeddings():
+            head.register_forward_pre_hook(_contiguous)
         given = {"tokenizer": prepared(kept), "task": "text-generation", **place}
         wrapped = TransformersModel(module, **given)
     model = Model(wrapped, label, architecture)
@@ -130,3 +135,12 @@ def load_model(
         check_linear_maps(model)
     check_beginning(model)
     return model
+
+
+def _contiguous(_: torch.nn.Module, args: tuple) -> tuple:
+    """Lay out what the unembedding reads.
+
+    Rows of the last token alone are strided, for which torch's product in bfloat16 on a CPU takes a
+    hundred times as long (2.13: 1.66 s in place of .01 s for 8 prompts of SmolLM2).
+    """
+    return (args[0].contiguous(), *args[1:])

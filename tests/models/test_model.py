@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, OPTConfig, OPTForCausalLM
 
 from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit.errors import InputError, MismatchError
@@ -112,7 +112,7 @@ def test_sites_that_the_model_lacks_are_refused(tiny, site, message):
 
 
 def opt(vocabulary: int = 2000) -> OPTForCausalLM:
-    """A family that is not in the table."""
+    """A model whose layout the tests pass themselves."""
     return OPTForCausalLM(
         OPTConfig(
             vocab_size=vocabulary,
@@ -144,8 +144,9 @@ OPT = Architecture(
 
 
 def test_an_unknown_family_is_refused_and_its_layout_can_be_passed():
-    with pytest.raises(InputError, match=r"No layout is known for model type 'opt'.*gpt2"):
-        load_model(opt(), build_tokenizer())
+    sizes = {"vocab_size": 2000, "hidden_size": 8, "n_layer": 1, "n_head": 2}
+    with pytest.raises(InputError, match=r"No layout is known for model type 'bloom'.*gpt2"):
+        load_model(BloomForCausalLM(BloomConfig(**sizes)), build_tokenizer())
     model = load_model(opt(), build_tokenizer(), architecture=OPT)
     batch = model.tokenize(TEXTS[1:2])
     sites = [Site("resid_pre"), Site("attn_out"), Site("mlp_out"), Site("resid_post")]
