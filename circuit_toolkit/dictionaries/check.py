@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Values = Mapping[Site, Tensor]
 LOW = 0.8  # explained variance below which prompts are run with and without <bos> too
 BETTER = 0.8  # a reading fits better if it leaves less than this share of what is unexplained,
+TYPICAL = 0.5  # explained variance above which a dictionary fits what is not outlying
 GAP = 0.1  # by which two figures that tell of one dictionary disagree
 CLEAR_GAIN = 0.01  # and explains so much more
 _READINGS = (  # what models were commonly loaded with
@@ -174,7 +175,9 @@ def check_dictionaries(
         if row["explained_variance"] < LOW and texts and len(values) == 1:  # at most once
             for bos in (True, False):
                 values[bos] = _values(model, model.tokenize(prompts, bos=bos), each)
-        wrong = [*_oddities(row, dictionary, batch), *_better(model, dictionary, values, row)]
+        wrong = [*_oddities(row, dictionary, batch)]
+        if not _fails_on_outlying_tokens_alone(row):
+            wrong += _better(model, dictionary, values, row)
         figures[dictionary.site], findings[dictionary.site] = row, wrong
     return DictionaryCheck(figures, findings)
 
@@ -188,7 +191,13 @@ def _values(model: Model, batch: Batch, each: Sequence[Dictionary]) -> Values:
 
 def _oddities(row: Mapping[str, float], dictionary: Dictionary, batch: Batch) -> Iterator[str]:
     n_features = dictionary.n_features
-    if row["explained_variance"] < 0:
+    if _fails_on_outlying_tokens_alone(row):
+        yield (
+            f"explained variance {row['explained_variance']:.2f} is that of a few tokens of "
+            f"outlying size, such as the first: of the others {row['explained_typical']:.2f} is "
+            "explained. Training may have left such tokens out, as train_dictionaries does"
+        )
+    elif row["explained_variance"] < 0:
         yield (
             f"explained variance {row['explained_variance']:.2f} is below 0: it reads activations "
             "unlike those that it was trained on"
@@ -206,6 +215,11 @@ def _oddities(row: Mapping[str, float], dictionary: Dictionary, batch: Batch) ->
     trained, length = dictionary.metadata.get("context_size"), int(batch.mask.sum(1).max())
     if trained and length > trained:
         yield f"a prompt has {length} tokens; it was trained on prompts of {trained}"
+
+
+def _fails_on_outlying_tokens_alone(row: Mapping[str, float]) -> bool:
+    """Whether a dictionary fits all tokens but those of outlying size."""
+    return row["explained_variance"] < 0 and row["explained_typical"] > TYPICAL
 
 
 def _disagreements(row: Mapping[str, float]) -> Iterator[str]:

@@ -1,10 +1,12 @@
 """The check tells a dictionary that reads what it was trained on from one that does not."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from circuit_toolkit.dictionaries import check_dictionaries, load_dictionaries
-from circuit_toolkit.dictionaries.check import _disagreements
+from circuit_toolkit.dictionaries.check import _disagreements, _oddities
 from circuit_toolkit.dictionaries.dictionary import under
 from circuit_toolkit.dictionaries.fidelity import (
     ce_recovered,
@@ -14,7 +16,7 @@ from circuit_toolkit.dictionaries.fidelity import (
     splice,
 )
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.models import LOGITS, RAW, Conventions, run, token_mask
+from circuit_toolkit.models import LOGITS, RAW, Batch, Conventions, run, token_mask
 from circuit_toolkit.sites import Site
 from tests.dictionaries.published import FEATURES, about, edit, family_model, fresh, write
 from tests.families import PLAIN, PROMPTS, WORDS
@@ -324,3 +326,13 @@ def test_a_metric_that_contradicts_the_variance_is_named():
     assert "0.50 is cross-entropy recovered" in "\n".join(
         _disagreements({**row, "ce_recovered": 0.5})
     )
+
+
+def test_a_dictionary_that_fails_on_outlying_tokens_alone_is_not_called_foreign():
+    row = {"explained_variance": -5.4, "explained_typical": 0.73, "l0": 9.0, "ce_recovered": 1.0}
+    batch = Batch(torch.ones(1, 3, dtype=torch.long), torch.ones(1, 3, dtype=torch.long))
+    dictionary = SimpleNamespace(n_features=100, metadata={})
+    (said,) = _oddities(row, dictionary, batch)
+    assert "-5.40 is that of a few tokens of outlying size" in said and "0.73 is explained" in said
+    (said,) = _oddities(row | {"explained_typical": 0.2}, dictionary, batch)
+    assert "unlike those that it was trained on" in said
