@@ -10,7 +10,7 @@ import circuit_toolkit as ct
 from circuit_toolkit.benchmark.heads.effects import KINDS, HeadEffects
 from circuit_toolkit.dictionaries import save_dictionary
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
-from circuit_toolkit.models.loading import DEMO_FOLDER
+from circuit_toolkit.models.sources import DEMO_FOLDER
 from circuit_toolkit.weight_lens import WeightLens
 from tests.circuit.made_up import made_up_circuit
 from tests.tiny import TEXTS, random_sae

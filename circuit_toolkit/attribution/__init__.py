@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy(
         "eap": "edges",
         "eap_ig": "edges",
         "feature_attribution": "features",
-        "gim": "gim",
+        "gim": "gradient_interactions",
         "head_scores": "heads",
     },
 )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from circuit_toolkit.arguments import described, whole
 from circuit_toolkit.attribution.edges import attribution_patching, eap, eap_ig
-from circuit_toolkit.attribution.gim import gim
+from circuit_toolkit.attribution.gradient_interactions import gim
 from circuit_toolkit.benchmark.trivial_baselines import empty_circuit, random_circuit
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit_lasso.components import component_lasso
@@ -41,6 +41,8 @@ METHODS: dict[str, Method] = {
     "empty": empty_circuit,
 }
 EXACT = ("edge_patching",)  # takes a run of a prompt for every edge, so only where asked for
+# Not on models that write attention out, such as those of known circuits: only where asked for.
+PLAIN_ATTENTION = ("gim", "gim_absolute")
 BASELINES = ("random", "empty")  # stand in every table
 
 
@@ -57,7 +59,8 @@ def chosen_methods(
 ) -> dict[str, Method]:
     """Look methods up; those that are trivial baselines are always among them."""
     if methods is None:
-        methods = [name for name in METHODS if exact or name not in EXACT]
+        asked = PLAIN_ATTENTION if exact else (*EXACT, *PLAIN_ATTENTION)
+        methods = [name for name in METHODS if name not in asked]
     if isinstance(methods, str):
         methods = [methods]
     if not isinstance(methods, Mapping):

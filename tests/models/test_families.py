@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers as hf
 
-from circuit_toolkit.attribution.gim import modified_gradients
+from circuit_toolkit.attribution.gradient_interactions import modified_gradients
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Conventions, load_model, run, shift
 from circuit_toolkit.models.components import run_components

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.attribution.gim import gim
+from circuit_toolkit.attribution.gradient_interactions import gim
 from circuit_toolkit.circuit.components import edge_scores
 from circuit_toolkit.models import LOGITS, run
 from circuit_toolkit.models.components import run_components

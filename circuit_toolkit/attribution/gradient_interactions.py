@@ -7,6 +7,7 @@ constant factors, and what two inputs multiply into is shared out between them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -22,7 +23,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.architectures import Architecture
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.models.ports import ONE_RUN
-from circuit_toolkit.models.weights import frozen_norm
+from circuit_toolkit.models.weights import frozen_norm, in_block
 from circuit_toolkit.patching.effects import circuit_of_effects
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
@@ -59,7 +60,7 @@ def gim(
     ------
     InputError
         If there are no corrupted prompts of equal length, an option is unknown, or attention of the
-        family is not transformers' plain one (GPT-Neo, gpt-oss).
+        model is not transformers' plain one (GPT-Neo, gpt-oss, known circuits).
 
     Notes
     -----
@@ -86,7 +87,7 @@ def modified_gradients(model: Model) -> Iterator[None]:
     from transformers.masking_utils import AttentionMaskInterface, eager_mask
     from transformers.modeling_utils import AttentionInterface
 
-    if model.architecture.pattern is not None or model.architecture.sinks:
+    if not _attends_plainly(model):
         raise InputError(
             f"Attention of {model.name} is not transformers' plain one (it is written out, or has "
             "sinks), so its gradients cannot be replaced by GIM's. Use eap or eap_ig."
@@ -101,6 +102,13 @@ def modified_gradients(model: Model) -> Iterator[None]:
             hook = partial(_freezing, model.architecture)
             stack.callback(norm.register_forward_hook(hook).remove)
         yield
+
+
+def _attends_plainly(model: Model) -> bool:
+    """Whether attention calls the function that transformers looks up, and adds nothing to it."""
+    row = model.architecture
+    written = inspect.getsource(type(in_block(model, row.attention, 0)).forward)
+    return row.pattern is None and not row.sinks and "attention_interface" in written
 
 
 def _norms_within(model: Model) -> list[nn.Module]:

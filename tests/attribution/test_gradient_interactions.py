@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from circuit_toolkit.attribution.edges import eap, edge_attributions
-from circuit_toolkit.attribution.gim import _norms_within, gim, modified_gradients
+from circuit_toolkit.attribution.gradient_interactions import _norms_within, gim, modified_gradients
 from circuit_toolkit.benchmark.methods import METHODS
 from circuit_toolkit.circuit.components import edge_scores
 from circuit_toolkit.models import LOGITS, load_model, run
