@@ -16,6 +16,7 @@ from circuit_toolkit.dictionaries.fidelity import (
     ce_recovered,
     explained_typical,
     explained_variance,
+    is_inlying,
     metric_with_reconstruction,
     next_token_loss,
 )
@@ -51,9 +52,9 @@ class DictionaryCheck:
     figures : dict of Site to dict
         `explained_variance`, share of the variance over tokens, of what the dictionary was trained
         to reconstruct; `explained_typical`, the same without tokens of outlying norm (4 times the
-        median) and coordinates of outlying variance (20 times); `l0`, active features a token;
-        `silent`, share of features that are active at no token of these prompts; `ce_recovered`,
-        share of the loss of zero ablation that the spliced reconstruction wins back. With a task
+        median) and coordinates of outlying variance (20 times); `l0`, active features a token,
+        and `silent`, share of features that are active at none, both without such tokens;
+        `ce_recovered`, share of the loss of zero ablation that the spliced reconstruction wins back. With a task
         also `metric_kept`, the mean metric with the reconstruction in place at all tokens, what it
         leaves unexplained gone, as a share of the model's.
     findings : dict of Site to list of str
@@ -160,7 +161,7 @@ def check_dictionaries(
     figures, findings = {}, {}
     for dictionary in tqdm(each, "check", disable=not progress, leave=False):
         x, y = values[None][dictionary.site], values[None][dictionary.out]
-        acts = dictionary.encode(x)
+        acts = dictionary.encode(x[is_inlying(x)])  # on huge ones nearly all features are active
         row = {
             "explained_variance": explained_variance(dictionary, x, y),
             "explained_typical": explained_typical(dictionary, x, y),
