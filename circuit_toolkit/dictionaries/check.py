@@ -54,9 +54,9 @@ class DictionaryCheck:
         to reconstruct; `explained_typical`, the same without tokens of outlying norm (4 times the
         median) and coordinates of outlying variance (20 times); `l0`, active features a token,
         and `silent`, share of features that are active at none, both without such tokens;
-        `ce_recovered`, share of the loss of zero ablation that the spliced reconstruction wins back. With a task
-        also `metric_kept`, the mean metric with the reconstruction in place at all tokens, what it
-        leaves unexplained gone, as a share of the model's.
+        `ce_recovered`, share of the loss of zero ablation that the spliced reconstruction wins
+        back. With a task also `metric_kept`, the mean metric with the reconstruction in place at
+        all tokens, what it leaves unexplained gone, as a share of the model's.
     findings : dict of Site to list of str
         What looks wrong, where figures disagree, and what would fit better; empty where nothing
         does.
