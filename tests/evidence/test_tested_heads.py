@@ -12,7 +12,7 @@ from circuit_toolkit.circuit.components import head_circuit, head_nodes
 from circuit_toolkit.circuit.tables import new_edges
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.head_paths import LEAST_SHARE, draw_paths
-from circuit_toolkit.evidence.tested_heads import find_heads
+from circuit_toolkit.evidence.tested_heads import find_heads, head_curve
 from circuit_toolkit.models import load_model
 from circuit_toolkit.patching.paths import path_effects, path_patching
 from tests.families import WORDS, random_model, word_tokenizer
@@ -156,3 +156,26 @@ def test_heads_without_inputs_of_their_own_are_found_without_paths():
     assert best_score(model) == "change towards the answer"
     with pytest.raises(InputError, match="one norm takes the keys of all heads together"):
         path_effects(model, ct.tasks.ioi(ct.load_model("demo"), n=2), [("a0.h0", "a1.h0")])
+
+
+@pytest.mark.parametrize(
+    ("enough", "most", "size", "tried"),
+    [
+        (1, 24, 1, [1]),
+        (5, 24, 5, [1, 2, 3, 4, 5, 6]),  # 6 holds, then the sizes below it
+        (10, 24, 10, [1, 2, 3, 4, 6, 8, 9, 10, 12]),
+        (9, 5, 5, [1, 2, 3, 4, 5]),  # none up to the largest holds
+    ],
+)
+def test_the_smallest_size_that_holds_is_found_by_coarse_steps_then_fine(
+    demo, tasks, monkeypatch, enough, most, size, tried
+):
+    def ablated(model, task, heads, kept=False):
+        holds = len(heads) >= enough
+        return np.array([1.0 if holds == kept else 0.0]) if heads else np.array([float(not kept)])
+
+    monkeypatch.setattr("circuit_toolkit.evidence.tested_heads.heads_ablated", ablated)
+    scores = np.arange(1.0, 49).reshape(6, 8)
+    curve = head_curve(demo, tasks[0], scores, (0.8, 0.2), most)
+    assert (curve["size"], curve["sizes"]) == (size, tried)
+    assert curve["reached"] is (enough <= most)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit.errors import InputError, MismatchError
-from circuit_toolkit.models import ARCHITECTURES, LOGITS, Architecture, load_model, run, token_mask
+from circuit_toolkit.models import ARCHITECTURES, LOGITS, load_model, run, token_mask
 from circuit_toolkit.models.weights import output_matrix
 from circuit_toolkit.sites import Site
 from tests.tiny import LAYERS, TEXTS, WIDTH, tiny_hf
@@ -111,10 +111,15 @@ def test_sites_that_the_model_lacks_are_refused(tiny, site, message):
         tiny.check_site(site)
 
 
-def opt(vocabulary: int = 2000) -> OPTForCausalLM:
-    """A model whose layout the tests pass themselves."""
+class NewConfig(OPTConfig):
+    """A family that is not in the table: OPT under another name."""
+
+    model_type = "new_family"
+
+
+def new_family(vocabulary: int = 2000) -> OPTForCausalLM:
     return OPTForCausalLM(
-        OPTConfig(
+        NewConfig(
             vocab_size=vocabulary,
             hidden_size=8,
             num_hidden_layers=1,
@@ -126,28 +131,13 @@ def opt(vocabulary: int = 2000) -> OPTForCausalLM:
     )
 
 
-OPT = Architecture(
-    blocks="model.decoder.layers",
-    embed="model.decoder.embed_tokens",
-    final_norm="model.decoder.final_layer_norm",
-    attention="self_attn",
-    attn_norm="self_attn_layer_norm",
-    queries="self_attn.q_proj",
-    keys="self_attn.k_proj",
-    values="self_attn.v_proj",
-    out_proj="self_attn.out_proj",
-    attn_out="self_attn.out_proj",
-    mlp_norm="final_layer_norm",
-    mlp_out="fc2",
-    layer_norm=True,
-)
+OPT = ARCHITECTURES["opt"]
 
 
 def test_an_unknown_family_is_refused_and_its_layout_can_be_passed():
-    sizes = {"vocab_size": 2000, "hidden_size": 8, "n_layer": 1, "n_head": 2}
-    with pytest.raises(InputError, match=r"No layout is known for model type 'bloom'.*gpt2"):
-        load_model(BloomForCausalLM(BloomConfig(**sizes)), build_tokenizer())
-    model = load_model(opt(), build_tokenizer(), architecture=OPT)
+    with pytest.raises(InputError, match=r"No layout is known for model type 'new_family'.*gpt2"):
+        load_model(new_family(), build_tokenizer())
+    model = load_model(new_family(), build_tokenizer(), architecture=OPT)
     batch = model.tokenize(TEXTS[1:2])
     sites = [Site("resid_pre"), Site("attn_out"), Site("mlp_out"), Site("resid_post")]
     values = run(model, batch, sites)
@@ -161,14 +151,14 @@ def test_an_unknown_family_is_refused_and_its_layout_can_be_passed():
 def test_a_path_that_is_not_there_is_named(name):
     layout = replace(OPT, **{name: "nowhere"})
     with pytest.raises(MismatchError, match=f"puts {name} at '.*nowhere', which OPTForCausalLM"):
-        load_model(opt(), build_tokenizer(), architecture=layout)
+        load_model(new_family(), build_tokenizer(), architecture=layout)
     with pytest.raises(MismatchError, match="'twins' in the configuration"):
-        load_model(opt(), build_tokenizer(), architecture=replace(OPT, parallel="twins"))
+        load_model(new_family(), build_tokenizer(), architecture=replace(OPT, parallel="twins"))
 
 
 def test_a_layout_of_another_family_is_refused():
     with pytest.raises(MismatchError, match="OPTForCausalLM does not have"):
-        load_model(opt(), build_tokenizer(), architecture=ARCHITECTURES["gpt2"])
+        load_model(new_family(), build_tokenizer(), architecture=ARCHITECTURES["gpt2"])
 
 
 def test_bos_is_there_once_or_not_at_all(tiny):
@@ -238,7 +228,7 @@ def test_precision_and_placement_pass_through(tmp_path, dtype):
 
 def test_model_and_tokenizer_must_belong_together():
     with pytest.raises(MismatchError, match="tokens, the model 100"):
-        load_model(opt(100), build_tokenizer())
+        load_model(new_family(100), build_tokenizer())
     with pytest.raises(InputError, match="needs its tokenizer"):
         load_model(tiny_hf())
 
