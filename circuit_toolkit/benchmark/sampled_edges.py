@@ -1,7 +1,8 @@
 """Methods against exact edge patching where a model has too many edges to patch each of them.
 
 Patched alone are the strongest edges of every method, taken together so that none is favoured, and
-others at random. All methods see the prompts that edges are patched on.
+others at random: on prompts that no method saw, which is the truth, and on those that all saw,
+which is the best that can be asked for.
 """
 
 from __future__ import annotations
@@ -37,65 +38,56 @@ BEST = {
 
 
 @dataclass(frozen=True, eq=False)
-class PatchedEdges:
-    """Edges that were patched alone, by number among those of the graph."""
+class SampledEdges:
+    """Edges to patch alone, by number among those of the graph, and which are there at random."""
 
     graph: Graph
     numbers: np.ndarray
     at_random: np.ndarray
-    effects: np.ndarray
-    seconds: float
-    cpu_seconds: float
 
-    @property
-    def strengths(self) -> np.ndarray:
-        """Mean size of the effect of every patched edge, shape (e,)."""
-        return np.abs(self.effects).mean(0)
-
-    def true(self, size: int = TRUE, prompts: slice = slice(None)) -> np.ndarray:
-        """Return which of the patched edges are the strongest, shape (e,)."""
-        order = np.argsort(-np.abs(self.effects[prompts]).mean(0), kind="stable")
-        return np.isin(np.arange(len(order)), order[:size])
+    def patched(
+        self,
+        model: Model,
+        task: PromptPairs,
+        *,
+        n_prompts: int | None = None,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Return the mean size of the effect of each edge alone, shape (e,)."""
+        sets = [[self.graph.edges[number]] for number in self.numbers.tolist()]
+        effects = patching_effects(model, task, sets, n_prompts=n_prompts, progress=progress)
+        return effects.abs().mean(0).numpy()
 
     def scores(self, circuit: Circuit) -> np.ndarray:
-        """Read the scores of the patched edges off a circuit, shape (e,)."""
+        """Read the scores of the sampled edges off a circuit, shape (e,)."""
         return _flat(self.graph, circuit)[self.numbers]
 
-    def circuit(self, settings: Mapping[str, Any]) -> Circuit:
-        """Return the patched edges as a circuit, all others at 0."""
+    def circuit(self, strengths: np.ndarray, settings: Mapping[str, Any]) -> Circuit:
+        """Return a circuit of the sampled edges, all others at 0."""
         flat = torch.zeros(len(self.graph.edges))
-        flat[self.numbers] = torch.from_numpy(self.strengths).float()
+        flat[self.numbers] = torch.from_numpy(strengths).float()
         scores = torch.zeros(self.graph.allowed.shape)
         scores[self.graph.allowed] = flat
         return component_circuit(self.graph, scores, settings)
 
 
-def patched_edges(
+def sampled_edges(
     model: Model,
-    task: PromptPairs,
     circuits: Mapping[str, Circuit],
     *,
-    n_prompts: int | None = None,
     strongest: int = STRONGEST,
     others: int = OTHERS,
     seed: int = 0,
-    progress: bool = False,
-) -> PatchedEdges:
-    """Patch the strongest edges of every circuit and others at random, each alone."""
+) -> SampledEdges:
+    """Choose the strongest edges of every circuit, and others at random."""
     graph = graph_of(model)
-    rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(graph.edges))[:others]
+    drawn = np.random.default_rng(seed).permutation(len(graph.edges))[:others]
+    chosen = np.sort(drawn)
     for circuit in circuits.values():
         scores = _flat(graph, circuit)
         order = np.argsort(-scores, kind="stable")[:strongest]
         chosen = np.union1d(chosen, order[scores[order] > 0])
-    began, used = time.perf_counter(), time.process_time()
-    sets = [[graph.edges[number]] for number in chosen.tolist()]
-    effects = patching_effects(model, task, sets, n_prompts=n_prompts, progress=progress)
-    took = time.perf_counter() - began, time.process_time() - used
-    rng = np.random.default_rng(seed)
-    at_random = np.isin(chosen, rng.permutation(len(graph.edges))[:others])
-    return PatchedEdges(graph, chosen, at_random, effects.numpy(), *took)
+    return SampledEdges(graph, chosen, np.isin(chosen, drawn))
 
 
 def _flat(graph: Graph, circuit: Circuit) -> np.ndarray:
@@ -104,59 +96,58 @@ def _flat(graph: Graph, circuit: Circuit) -> np.ndarray:
 
 def sampled_rows(
     model: Model,
-    task: PromptPairs,
+    seen: PromptPairs,
+    held_out: PromptPairs,
     runs: Mapping[str, MethodRun],
     *,
-    n_prompts: int | None = None,
     true: int = TRUE,
     seed: int = 0,
     progress: bool = False,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Hold what methods found against exact patching: a row for each, and what was patched.
+    """Hold what methods found on prompts against exact patching on others: a row for each.
 
-    A row has the average precision `ap` for the `true` strongest patched edges, the share `found`
-    of these among the method's own as many strongest, Spearman's `rank_correlation` over edges at
-    random, the share of the metric that the `true` strongest edges keep alone, and CPR and CMD.
+    A row has the average precision `ap` for the `true` strongest edges, the share `found` of these
+    among the method's own as many strongest, Spearman's `rank_correlation` over edges at random,
+    the share of the metric that the `true` strongest edges keep alone, and CPR and CMD. The row of
+    exact patching ranks the sampled edges by the prompts that methods saw: it has no curve.
     """
     circuits = {name: run.circuit for name, run in runs.items() if len(run.circuit.edges)}
     ranked = {name: each for name, each in circuits.items() if name not in BASELINES}
-    patched = patched_edges(model, task, ranked, n_prompts=n_prompts, seed=seed, progress=progress)
-    circuits[EXACT] = patched.circuit({"method": EXACT})
-    sizes = sorted({true, *default_sizes(patched.graph)})
-    kept = kept_edges(model, task, circuits, sizes, n_prompts=n_prompts, progress=progress)
+    edges = sampled_edges(model, ranked, seed=seed)
+    began, used = time.perf_counter(), time.process_time()
+    exact = edges.patched(model, seen, progress=progress)
     cost = {name: (run.seconds, run.cpu_seconds) for name, run in runs.items()}
-    cost[EXACT] = patched.seconds, patched.cpu_seconds
-    mask, rows = patched.true(true), []
+    cost[EXACT] = time.perf_counter() - began, time.process_time() - used
+    circuits[EXACT] = edges.circuit(exact, {"method": EXACT})
+    truth = edges.patched(model, held_out, progress=progress)
+    mask = np.isin(np.arange(len(truth)), np.argsort(-truth, kind="stable")[:true])
+    sizes = sorted({true, *default_sizes(edges.graph)})
+    kept = kept_edges(model, held_out, circuits, sizes, progress=progress)
+    rows = []
     for name, circuit in circuits.items():
-        scores = patched.scores(circuit)
+        scores = edges.scores(circuit)
         row = {"method": name, "ap": average_precision(mask, scores)}
         row["found"] = float(mask[np.argsort(-scores, kind="stable")[:true]].mean())
-        row["rank_correlation"] = _spearman(patched, scores)
+        row["rank_correlation"] = _spearman(truth[edges.at_random], scores[edges.at_random])
         row["kept"] = float(kept.shares(name).mean(0)[sizes.index(true)])
-        row["cpr"], row["cmd"] = kept.areas(name)
+        row["cpr"], row["cmd"] = (float("nan"),) * 2 if name == EXACT else kept.areas(name)
         row["seconds"], row["cpu_seconds"] = cost[name]
         rows.append(row)
-    half = slice(0, None, 2), slice(1, None, 2)
-    between = average_precision(
-        patched.true(true, half[0]), np.abs(patched.effects[half[1]]).mean(0)
-    )
     return rows, {
-        "patched": len(patched.numbers),
-        "at_random": int(patched.at_random.sum()),
-        "edges": len(patched.graph.edges),
+        "patched": len(edges.numbers),
+        "at_random": int(edges.at_random.sum()),
+        "edges": len(edges.graph.edges),
         "true": true,
-        "ap_of_exact_patching_between_halves": between,
         "sizes": sizes,
-        "curves": {name: kept.shares(name).mean(0).tolist() for name in circuits},
+        "curves": {name: kept.shares(name).mean(0).tolist() for name in circuits if name != EXACT},
         "metric_clean": float(kept.clean.mean()),
         "metric_corrupted": float(kept.corrupted.mean()),
     }
 
 
-def _spearman(patched: PatchedEdges, scores: np.ndarray) -> float:
+def _spearman(truth: np.ndarray, scores: np.ndarray) -> float:
     from scipy.stats import rankdata
 
-    both = patched.strengths[patched.at_random], scores[patched.at_random]
-    if min(np.ptp(each) for each in both) == 0:
+    if min(np.ptp(each) for each in (truth, scores)) == 0:
         return float("nan")
-    return float(np.corrcoef(*map(rankdata, both))[0, 1])
+    return float(np.corrcoef(*map(rankdata, (truth, scores)))[0, 1])

@@ -113,13 +113,14 @@ def _sampled(args: argparse.Namespace) -> None:
     methods |= {name: method for name, method in BEST.items() if name in methods}
     cases, found, n = [], {}, args.n_prompts or SAMPLED_PROMPTS
     for name in args.name.split(","):
-        task = bundled_task(name)(model, n=n, seed=args.seed)
+        task = bundled_task(name)(model, n=2 * n, seed=args.seed)
+        seen, held_out = task.subset(n), task.select(range(n, 2 * n))
         if not cases:
             warm_up(model, task.subset(2))
         runs = run_methods(
-            model, task, methods, seed=args.seed, repeats=args.repeats, progress=False
+            model, seen, methods, seed=args.seed, repeats=args.repeats, progress=False
         )
-        rows, truth = sampled_rows(model, task, runs, seed=args.seed)
+        rows, truth = sampled_rows(model, seen, held_out, runs, seed=args.seed)
         cases += [{"case": name, **row} for row in rows]
         found[name] = truth
         warn(f"{name}: {time.perf_counter() - began:.0f} s with loading")
@@ -143,15 +144,14 @@ def _digits(value: float) -> str:
 def _sampled_notes(settings: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{name}: {truth['patched']} of {truth['edges']} edges patched alone ({truth['at_random']} "
-        f"of them at random), {truth['true']} strongest are true; exact patching on one half of "
-        f"the prompts finds those of the other with AP "
-        f"{truth['ap_of_exact_patching_between_halves']:.3f}."
+        f"of them at random); the {truth['true']} strongest on held-out prompts are true. "
+        f"edge_patching ranks them by the prompts that methods saw: the best to be asked for."
         for name, truth in settings["truth"].items()
     ]
     return [
         *lines,
-        f"{settings['threads']} threads, {settings['n_prompts']} prompts, seed {settings['seed']}, "
-        f"{settings['seconds']:.0f} s in all.",
+        f"{settings['threads']} threads, {settings['n_prompts']} prompts seen and as many held out, "
+        f"seed {settings['seed']}, {settings['seconds']:.0f} s in all.",
     ]
 
 
