@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from circuit_toolkit.activations.capture_plan import (
     plan_capture,
 )
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.models import LOGITS, Model
+from circuit_toolkit.models import LOGITS, Batch, Model
 
+MOST = 2**31  # bytes of a batch of several prompts; the same everywhere, so that roundings are
 CGROUP = Path("/sys/fs/cgroup")
 COPIES = 5  # of dense features that encoding holds at a time; measured for top-k
 
@@ -86,13 +88,16 @@ def estimate_capture(
     source = plan_capture(model, dictionaries, prompts, positions, bos, remote, batch_size)
     n, batch_size = len(source.prompts), source.batch_size
     tokens, padded, largest = 0, 0, 0
-    starts = range(0, n, batch_size)
+    starts, most = range(0, n, batch_size), 1
     for start in tqdm(starts, desc="estimate", unit="batch", disable=not progress, leave=False):
-        batch = source.tokenize(range(start, min(start + batch_size, n)))
-        tokens += int(batch.mask.sum())
-        padded += batch.ids.numel()
-        largest = max(largest, batch_bytes(source, *batch.ids.shape))
-    probe = range(0, n, -(-n // batch_size))  # at most a batch
+        for here, batch in pieces(source, range(start, min(start + batch_size, n))):
+            tokens += int(batch.mask.sum())
+            padded += batch.ids.numel()
+            largest, most = (
+                max(largest, batch_bytes(source, *batch.ids.shape)),
+                max(most, len(here)),
+            )
+    probe = range(0, n, -(-n // most))  # at most a batch
     batch = source.tokenize(probe)
     source.activations(probe, batch)  # the first run of a process takes longer
     began = time.perf_counter()
@@ -129,6 +134,25 @@ def batch_bytes(source: CapturePlan, prompts: int, length: int) -> int:
     )
 
 
+def fitting(source: CapturePlan, prompts: int, length: int) -> int:
+    """Halve a number of prompts until they fit into one run."""
+    while prompts > 1 and batch_bytes(source, prompts, length) > MOST:
+        prompts = -(-prompts // 2)
+    return prompts
+
+
+def pieces(source: CapturePlan, rows: range) -> Iterator[tuple[range, Batch]]:
+    """Tokenize a batch, in as many pieces as memory asks for."""
+    batch = source.tokenize(rows)
+    size = fitting(source, *batch.ids.shape)
+    if size == len(rows):
+        yield rows, batch
+        return
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield part, source.tokenize(part)
+
+
 def refuse_batch(source: CapturePlan, prompts: int, length: int) -> None:
     """Refuse a batch for which there is no memory."""
     # A far model's values come to this machine, so that they are counted here too.
@@ -149,7 +173,8 @@ def refuse_rest(
     rest = np.array([len(prompt) for prompt in source.prompts[done.start :]])  # in any unit
     first = rest[: len(done)]
     longest = math.ceil(length * rest.max() / first.max())
-    refuse_batch(source, len(done), min(longest, source.model.context))
+    longest = min(longest, source.model.context)
+    refuse_batch(source, fitting(source, len(done), longest), longest)
     share = rest.sum() / first.sum() if source.positions == "all" else len(rest) / len(first)
     if store is None:
         twice = max(map(bytes_of, part.features.values()))  # while parts are joined

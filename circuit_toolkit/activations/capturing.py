@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from circuit_toolkit.activations.activations import Activations, joined
-from circuit_toolkit.activations.budget import refuse_batch, refuse_rest
+from circuit_toolkit.activations.budget import pieces, refuse_batch, refuse_rest
 from circuit_toolkit.activations.capture_plan import CapturePlan, Encoders, Prompts, plan_capture
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.activations.store.fingerprints import inputs_of
@@ -88,7 +88,7 @@ def capture(
         outlying norms, and those inside packed texts. By default none does but one that a prompt
         ends with.
     batch_size : int
-        Prompts in one trace.
+        Prompts in one trace; fewer where they would take more than 2 GiB.
     store : path, optional
         Folder to write to, for activations that outgrow memory; `~` is the home folder. Where one
         is there, capture goes on with it, if the inputs are the same: prompts, dictionaries, and
@@ -134,13 +134,12 @@ def _parts(
     """Activations of some prompts, batch by batch; the first one shows what the rest will take."""
     parts = []
     for start in rows[:: source.batch_size]:
-        here = range(start, min(start + source.batch_size, rows.stop))
-        batch = source.tokenize(here)
-        refuse_batch(source, *batch.ids.shape)
-        parts.append(source.activations(here, batch))
-        if begins and len(parts) == 1:
-            refuse_rest(source, parts[0], here, batch.ids.shape[1], store)
-        bar.update(len(here))
+        for here, batch in pieces(source, range(start, min(start + source.batch_size, rows.stop))):
+            refuse_batch(source, *batch.ids.shape)
+            parts.append(source.activations(here, batch))
+            if begins and len(parts) == 1:
+                refuse_rest(source, parts[0], here, batch.ids.shape[1], store)
+            bar.update(len(here))
     return parts
 
 

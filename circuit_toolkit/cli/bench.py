@@ -150,8 +150,8 @@ def _sampled_notes(settings: Mapping[str, Any]) -> list[str]:
     ]
     return [
         *lines,
-        f"{settings['threads']} threads, {settings['n_prompts']} prompts seen and as many held out, "
-        f"seed {settings['seed']}, {settings['seconds']:.0f} s in all.",
+        f"{settings['threads']} threads, {settings['n_prompts']} prompts seen and as many held "
+        f"out, seed {settings['seed']}, {settings['seconds']:.0f} s in all.",
     ]
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -254,3 +255,25 @@ def test_a_gpu_has_memory_of_its_own():
     held = torch.zeros(2**28, dtype=torch.uint8, device="cuda")
     after = available_memory(torch.device("cuda"))
     assert before - after == pytest.approx(held.numel(), rel=0.2)
+
+
+def test_a_batch_of_too_many_bytes_runs_in_pieces(
+    tiny, tiny_saes, texts, batches, monkeypatch, tmp_path
+):
+    whole = capture(tiny, tiny_saes, texts, batch_size=64, progress=False)
+    source = plan_capture(tiny, tiny_saes, texts, "all", False, False)
+    longest = source.tokenize(range(64)).ids.shape[1]
+    monkeypatch.setattr(budget, "MOST", batch_bytes(source, 20, longest))
+    del batches[:]
+    said = estimate_capture(tiny, tiny_saes, texts, batch_size=64)
+    assert said.batch <= budget.MOST
+    assert batches == [range(0, 64, 4)] * 2  # 16 fit, which is 64 halved twice
+    del batches[:]
+    parts = capture(tiny, tiny_saes, texts, batch_size=64, progress=False)
+    assert batches == [range(start, start + 16) for start in range(0, 64, 16)]
+    store = capture(tiny, tiny_saes, texts, batch_size=64, store=tmp_path, progress=False)
+    assert len(list(store.shards())) == 1
+    for site in whole.sites:  # float32, padded to other lengths
+        difference = abs(whole.features[site] - parts.features[site]).max()
+        assert difference <= 1e-5 * abs(whole.features[site]).max()
+    assert np.array_equal(whole.groups, parts.groups) and whole.tokens == parts.tokens
