@@ -17,6 +17,7 @@ from circuit_toolkit.sites import Site
 
 Positions = str | Sequence[str]
 MEAN = -1  # the position of a row that is of no one token, such as a mean over a prompt
+OUTLYING = 20  # times the median: so much activation a token has as an attention sink alone
 TOKEN_BYTES = 64  # of a token as text in memory: a short str and the pointer to it
 
 
@@ -245,6 +246,35 @@ class Activations:
 
         return save_activations(self, folder)
 
+    def inlying(self, site: Site | str) -> np.ndarray:
+        """Return which tokens are of usual size: at the others nearly all features are active.
+
+        The first token of a prompt is an attention sink in many models, with a norm a hundred times
+        that of others. Norms are not held, so the sum of a token's activations decides: an outlying
+        one is above 20 times the median of the tokens at which any feature is active. On SmolLM2
+        the first token's is 600 to 2,500 times the median, that of no other above 7 times.
+
+        Parameters
+        ----------
+        site : Site or str
+            Where.
+
+        Returns
+        -------
+        ndarray of bool, shape (rows,)
+            All true where rows are not tokens but means, or one token a prompt.
+
+        Raises
+        ------
+        InputError
+            If the site was not captured.
+        """
+        size = np.asarray(abs(self._matrix(site)).sum(axis=1)).ravel()
+        active = np.sort(size[size > 0])
+        if self.settings.get("positions", "all") != "all" or not len(active):
+            return np.ones(len(size), bool)
+        return size <= OUTLYING * active[(len(active) - 1) // 2]  # of two the lower one
+
     def means(self) -> dict[Site, np.ndarray]:
         """Average every feature over the rows.
 
@@ -297,7 +327,8 @@ class Activations:
         feature : int
             Which feature.
         n : int
-            At most so many; no text twice, and none that does not activate it.
+            At most so many; no text twice, and none that does not activate it. Tokens of outlying
+            size do not count, see `inlying`.
 
         Returns
         -------
@@ -311,8 +342,9 @@ class Activations:
         """
         n, column = whole(n, "n", 0), self._column(site, feature).tocoo()
         found: dict[str, int] = {}
-        sizes = np.asarray(column.data, dtype=float)
-        for row in column.row[np.argsort(-sizes, kind="stable")]:
+        counts = self.inlying(site)[column.row]
+        rows, sizes = column.row[counts], np.asarray(column.data, dtype=float)[counts]
+        for row in rows[np.argsort(-sizes, kind="stable")]:
             if len(found) == n:
                 break
             prompt = int(self.prompt[row])
@@ -321,11 +353,15 @@ class Activations:
 
     def _column(self, site: Site | str, feature: int) -> sp.csr_array:
         """One feature on all rows, shape (rows, 1)."""
-        site = Site.parse(site)
-        expect_known(site.short, [each.short for each in self.sites], f"{site} was not captured")
-        matrix = self.features[site]
+        matrix = self._matrix(site)
         width = matrix.shape[1]  # type: ignore[misc]  # scipy's stub says it may be None
         return matrix[:, [_below(feature, "feature", width)]]
+
+    def _matrix(self, site: Site | str) -> sp.csr_array:
+        """All features of a site, shape (rows, F)."""
+        site = Site.parse(site)
+        expect_known(site.short, [each.short for each in self.sites], f"{site} was not captured")
+        return self.features[site]
 
 
 def bytes_of(matrix: sp.csr_array) -> int:

@@ -178,4 +178,5 @@ def by_word(path: Path, shard: Listed, settings: Listed) -> Activations:
         position=np.arange(len(vocabulary)),
         tokens=[list(vocabulary)],
         groups=np.zeros(1, int),
+        settings={"positions": "words"},
     )

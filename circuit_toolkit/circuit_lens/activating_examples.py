@@ -40,7 +40,7 @@ def strongest_examples(
     acts: Activations | ActivationStore | None = None,
     progress: bool = False,
 ) -> ActivatingExamples:
-    """Find the strongest token of a feature in every prompt in which it is active."""
+    """Find the strongest token, of usual size, of a feature in every prompt where it is active."""
     site = dictionary.site
     if acts is None:
         own: Mapping[Site, Dictionary] = {site: dictionary}
@@ -58,6 +58,7 @@ def strongest_examples(
             raise MismatchError(f"acts hold nothing of {site}: capture with its dictionary.")
         column = part.features[site][:, [index]].tocoo()
         kept = (column.data > 0) & (part.position[column.row] < min(CONTEXT, model.context))
+        kept &= part.inlying(site)[column.row]
         row, value = column.row[kept], column.data[kept]
         prompt, position = part.prompt[row], part.position[row]
         order = np.lexsort((position, -value, prompt))

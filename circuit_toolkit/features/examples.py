@@ -41,7 +41,8 @@ class FeatureExamples:
     feature : int
         Which.
     n_tokens, n_prompts : int
-        What was looked at; beginning-of-sequence tokens are not counted.
+        What was looked at; neither beginning-of-sequence tokens nor those of outlying size, such as
+        an attention sink, are counted, see `Activations.inlying`.
     n_fired_tokens, n_fired_prompts : int
         Where it is not zero.
     maximum : float
@@ -93,17 +94,16 @@ class FeatureExamples:
         return plain(asdict(self) | shares | others, "examples")
 
 
-def token_rows(part: Activations) -> np.ndarray:
-    """Return which rows are tokens that count: all but the beginning of the sequence."""
+def token_rows(part: Activations, *sites: Site) -> np.ndarray:
+    """Return which rows are tokens that count: not a beginning, nor of outlying size at a site."""
     captured = part.settings.get("positions", "all")
     if captured != "all" or (part.position == MEAN).any():
         raise InputError(
             f"These activations hold positions={captured!r}, not every token: "
             "capture(..., positions='all')."
         )
-    if part.settings.get("bos"):
-        return np.flatnonzero(part.position > 0)
-    return np.arange(len(part.position))
+    counted = part.position > 0 if part.settings.get("bos") else np.ones(len(part.position), bool)
+    return np.flatnonzero(np.logical_and.reduce([counted, *map(part.inlying, sites)]))
 
 
 def feature_examples(
@@ -154,7 +154,7 @@ def feature_examples(
     n_tokens = n_prompts = n_fired = 0
     for number, part in enumerate(acts.shards()):
         values, prompts, _ = _column(part, site, feature)
-        n_tokens += len(token_rows(part))
+        n_tokens += len(token_rows(part, site))
         n_prompts += part.n_prompts
         active.append(values)
         strongest = np.zeros(part.n_prompts)
@@ -189,7 +189,7 @@ def feature_examples(
 
 def _column(part: Activations, site: Site, feature: int) -> tuple[np.ndarray, ...]:
     """Where a feature is above zero on tokens that count: values, prompts, positions."""
-    rows, matrix = token_rows(part), part.features[site]
+    rows, matrix = token_rows(part, site), part.features[site]
     assert matrix.shape is not None
     if not 0 <= feature < matrix.shape[1]:
         raise InputError(f"{site} has features 0 to {matrix.shape[1] - 1}, got {feature}.")

@@ -50,8 +50,8 @@ def expected_attributions(
         Direct weights; the pairs in it are those that are weighed. Strong co-activity of a pair
         that is not among them goes unseen: for chosen features keep all, `top=None`.
     acts : Activations or ActivationStore
-        Captured with `positions="all"`, read shard by shard. Neither padding nor
-        beginning-of-sequence tokens count.
+        Captured with `positions="all"`, read shard by shard. Neither padding, beginning-of-sequence
+        tokens nor those of outlying size at one of the sites count, see `Activations.inlying`.
     kind : {"era", "twera"}
         Which.
 
@@ -104,7 +104,7 @@ def co_activity(weights: VirtualWeights, acts: Activations | ActivationStore) ->
     ]
     sums = CoActivity(0, *(np.zeros(len(rows)) for _ in range(3)))
     for part in acts.shards():
-        counted = token_rows(part)
+        counted = token_rows(part, *wanted)
         sums.n_tokens += len(counted)
         columns = {site: sp.csc_array(part.features[site][counted]) for site in wanted}
         for source, target, index in pairs:

@@ -17,7 +17,7 @@ from circuit_toolkit.dictionaries.directions import decoder_rows, unembedding_ro
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
-from circuit_toolkit.features.descriptions.words import spelled
+from circuit_toolkit.features.descriptions.words import spelled, unspaced
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.special_tokens import is_said
 from circuit_toolkit.sites import Site
@@ -28,6 +28,9 @@ PROMPTS = 5  # in which a context word must be: of fewer a correlation says litt
 
 def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dict[Site, list[str]]:
     """Name every feature by the words that carry most of its activation.
+
+    Tokens of outlying size, such as an attention sink, at which nearly all features are active, are
+    left out, see `Activations.inlying`.
 
     Parameters
     ----------
@@ -84,12 +87,17 @@ def activating_words(acts: Any, n_words: int = 3) -> dict[Site, list[list[tuple[
 
 
 def sums_by_word(part: Activations, vocabulary: dict[str, int]) -> dict[Site, sp.csr_array]:
-    """Sum activations over equal tokens."""
-    words = [part.tokens[p][t] for p, t in zip(part.prompt, part.position, strict=True)]
-    index = [vocabulary.setdefault(word, len(vocabulary)) for word in words]
-    entries = np.ones(len(words), np.float32), (index, np.arange(len(words)))
-    of_word = sp.csr_array(entries, shape=(len(vocabulary), len(words)))
-    return {site: sp.csr_array(of_word @ matrix) for site, matrix in part.features.items()}
+    """Sum activations over equal words, tokens of outlying size left out."""
+    places = zip(part.prompt, part.position, strict=True)
+    words = [unspaced(part.tokens[prompt][position]) for prompt, position in places]
+    index = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in words], int)
+    sums = {}
+    for site, matrix in part.features.items():
+        rows = np.flatnonzero(part.inlying(site))
+        entries = np.ones(len(rows), np.float32), (index[rows], np.arange(len(rows)))
+        of_word = sp.csr_array(entries, shape=(len(vocabulary), len(rows)))
+        sums[site] = sp.csr_array(of_word @ matrix[rows])
+    return sums
 
 
 def described_labels(
@@ -191,7 +199,7 @@ def context_words(
         raise InputError("Context needs one row a prompt: acts.pooled('last').")
     rows = np.repeat(np.arange(acts.n_prompts), [len(words) for words in acts.tokens])
     vocabulary, columns = np.unique(
-        [word for words in acts.tokens for word in words], return_inverse=True
+        [unspaced(word) for words in acts.tokens for word in words], return_inverse=True
     )
     present = np.zeros((acts.n_prompts, len(vocabulary)))
     present[rows, columns] = 1

@@ -121,8 +121,10 @@ def activated_by(
     found = []
     for site, values in single_token_activations(model, dictionaries, token).items():
         active = np.flatnonzero(values)
-        largest = acts.features[site].max(axis=0).toarray().ravel()[active]
-        active_in = np.asarray((acts.features[site][places] > 0).sum(axis=0)).ravel()[active]
+        usual = acts.inlying(site)
+        largest = acts.features[site][np.flatnonzero(usual)].max(axis=0).toarray().ravel()[active]
+        here = acts.features[site][[place for place in places if usual[place]]]
+        active_in = np.asarray((here > 0).sum(axis=0)).ravel()[active]
         columns = values[active].tolist(), largest.tolist(), active_in.tolist()
         found += [Activated(site, *each) for each in zip(active.tolist(), *columns, strict=True)]
     found.sort(key=lambda each: (-each.share, each.site, each.index))
@@ -164,15 +166,15 @@ def list_described(
         if words
     ]
     active = [
-        (count, site, i)
+        (share, site, i)
         for site in (() if described else sites)
-        for i, count in enumerate(np.diff(acts.features[site].tocsc().indptr).tolist())
-        if count
+        for i, share in enumerate(_densities(acts, site))
+        if share
     ]
     active.sort(key=lambda row: -row[0])
     lines = [(_line(*row), row[0]) for row in described[:MOST]]
-    for count, site, i in active[:MOST]:
-        name, share = f"{site.short}/{i}", count / len(acts.prompt)
+    for share, site, i in active[:MOST]:
+        name = f"{site.short}/{i}"
         lines.append((_line(name, labels[site][i], f"active on {share:.1%} of tokens"), name))
     rows = [row for row in coverage if row["site"] in {str(site) for site in shown}]
     total = sum(row["features"] for row in rows)
@@ -188,6 +190,12 @@ def list_described(
         "most": MOST,
     }
     return Listed(lines, render("panels/templates/described.html", **said))
+
+
+def _densities(acts: Activations, site: Site) -> list[float]:
+    """Return the share of tokens, of usual size, on which each feature is active."""
+    usual = acts.features[site][np.flatnonzero(acts.inlying(site))]
+    return (np.asarray((usual > 0).sum(axis=0)).ravel() / usual.shape[0]).tolist()
 
 
 def _line(*parts: str) -> str:

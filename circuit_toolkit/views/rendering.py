@@ -35,8 +35,7 @@ def environment() -> Environment:
     )
     made.globals |= {"colours": colours, "script": script, "stylesheet": stylesheet}
     made.globals |= {"vis_network": vis_network}
-    made.filters |= {"token": token, "drawable": drawable, "feature": feature}
-    made.filters |= {"spelled": lambda word: spelled(word.strip() or word)}
+    made.filters |= {"token": token, "drawable": drawable, "feature": feature, "spelled": spelled}
     made.tests |= {"spaced": lambda text: text[:1].isspace()}
     return made
 

@@ -141,3 +141,43 @@ def test_its_bytes_are_counted(acts):
 def test_it_prints_its_size(acts):
     assert repr(acts) == "Activations(8 rows of 4 prompts at resid_post 0)"
     assert MEAN not in acts.position
+
+
+def test_a_token_of_outlying_size_is_told_by_the_sum_of_its_activations(acts):
+    """Sums are 1, 5, 5, 2, 9, 1, 1, 8, of which the lower middle one is 2: from 40 on it shows."""
+    assert acts.inlying(SITE).all()
+    for size, usual in ((40, True), (41, False)):
+        values = VALUES.copy()
+        values[2] = [size - 5, 5, 0]  # the 5 was the fifth in order, so the middle stays
+        loud = replace(acts, features={SITE: sp.csr_array(values)})
+        assert loud.inlying(str(SITE)).tolist() == [True, True, usual, *[True] * 5]
+        assert loud.examples(SITE, 0, 1) == [1 if usual else 2]  # else the 9 of the third prompt
+
+
+def test_the_sign_and_silent_tokens_do_not_matter_to_the_usual_size(acts):
+    values = np.zeros((8, 3), np.float32)
+    assert replace(acts, features={SITE: sp.csr_array(values)}).inlying(SITE).all()
+    values[0], values[1], values[2, 0] = -100, 100, 1  # 300, 300, 1, and five that are silent
+    values[3, 0] = values[4, 0] = 1
+    loud = replace(acts, features={SITE: sp.csr_array(values)})
+    assert loud.inlying(SITE).tolist() == [False, False, *[True] * 6]
+
+
+def test_a_sink_that_is_half_of_a_prompt_is_outlying():
+    values = sp.csr_array(np.array([[900.0, 900], [0, 3]]))
+    two = Activations({SITE: values}, np.zeros(2, int), np.arange(2), [["The", "cat"]], np.zeros(1))
+    assert two.inlying(SITE).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("positions", ["last", "mean"])
+def test_rows_that_are_not_all_tokens_are_of_usual_size(acts, positions):
+    values = VALUES.copy()
+    values[2] = 1000
+    loud = replace(acts, features={SITE: sp.csr_array(values)})
+    assert not loud.inlying(SITE).all()
+    assert loud.pooled(positions).inlying(SITE).all()
+
+
+def test_a_site_that_was_not_captured_has_no_sizes(acts):
+    with pytest.raises(InputError, match="was not captured"):
+        acts.inlying("mlp_in 3")

@@ -12,11 +12,15 @@ import psutil
 import pytest
 
 from circuit_toolkit.activations.capturing import capture
+from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.circuit_lasso import cluster, regressions
+from circuit_toolkit.circuit_lasso.cluster import OnWorkers
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.features.labels import activating_words, feature_labels, labels_of_words
 from circuit_toolkit.regression import ConvergenceWarning, LassoPath
 from circuit_toolkit.tasks import BUNDLED
+from tests.sinks import with_sinks, without_first
 
 dask = pytest.importorskip("dask.distributed", reason="needs Dask: the extra `scale`")
 TOL = 1e-10  # sums in another order differ in the last digits, and so do the solutions
@@ -282,3 +286,11 @@ def test_where_dask_is_not_installed_the_extra_is_named(store, task, monkeypatch
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     with pytest.raises(InputError, match=r"pip install 'circuit_toolkit\[scale\]'"):
         ESTIMATOR.fit(store, task, client=object())
+
+
+def test_words_summed_on_workers_name_what_they_name_here(store, client, tmp_path):
+    """Sinks are left out once, and no word after that for being frequent."""
+    loud = with_sinks(store.load())
+    far = ActivationStore.open(loud.save(tmp_path / "loud"))
+    found = labels_of_words(activating_words(OnWorkers(client, far, progress=False)))
+    assert found == feature_labels(loud) == feature_labels(without_first(store.load()))

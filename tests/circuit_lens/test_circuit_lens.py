@@ -10,6 +10,7 @@ import pytest
 
 import circuit_toolkit as ct
 from circuit_toolkit.circuit_lens import CircuitLens
+from circuit_toolkit.circuit_lens.activating_examples import strongest_examples
 from circuit_toolkit.circuit_lens.clusters import cluster_sentence
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.features.descriptions.explainer import Explainer
@@ -18,6 +19,7 @@ from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens import WeightLens
 from tests.circuit_lens.bundled import FEATURE, LENS
 from tests.dictionaries.published import about, family_model, write
+from tests.sinks import with_sinks, without_first
 from tests.tiny import TEXTS
 
 
@@ -337,3 +339,18 @@ def test_objects_of_another_kind_are_refused(demo, demo_transcoders, texts, acts
     found = LENS.analyse(demo, named, texts[:60], (np.int64(2), np.int64(6)), progress=False)
     assert found.feature == FEATURE
     assert CircuitLens(np.int64(5)).n_examples == 5
+
+
+def test_a_sink_is_no_activating_example(demo, demo_transcoders):
+    site = Site("mlp_in", 2)
+    some = {site: demo_transcoders[site]}
+    texts = ["the boys near the cabinet", "Anna went to the store", "Mary met John", "the dog"]
+    acts = ct.capture(demo, some, texts, progress=False)
+    bare = without_first(acts)
+    feature = int(np.argmax(bare.features[site].sum(0)))
+    found, expected = (
+        strongest_examples(demo, texts, some[site], feature, each)
+        for each in (with_sinks(acts), bare)
+    )
+    for ours, theirs in zip(vars(found).values(), vars(expected).values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -11,6 +11,7 @@ from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.examples import feature_examples
 from circuit_toolkit.sites import Site
+from tests.sinks import with_sinks, without_first
 
 SITE = Site("mlp_in", 0)
 
@@ -107,3 +108,15 @@ def test_what_cannot_be_is_refused():
         feature_examples(acts.pooled("last"), SITE, 0)
     with pytest.raises(InputError, match="n must be at least 0"):
         feature_examples(acts, SITE, 0, n=-1)
+
+
+def test_sinks_are_no_examples_and_do_not_count(demo, demo_transcoders):
+    some = {SITE: demo_transcoders[SITE]}
+    texts = ["the boys near the cabinet", "Anna went to the store", "Mary met John", "the dog"]
+    acts = ct.capture(demo, some, texts, progress=False)
+    loud, bare = with_sinks(acts), without_first(acts)
+    for feature in np.argsort(-bare.features[SITE].sum(0))[:5].tolist():
+        found = feature_examples(loud, SITE, feature).to_dict()
+        assert found == feature_examples(bare, SITE, feature).to_dict()
+        assert found["maximum"] < 1000 and found["n_tokens"] == len(acts.prompt) - len(texts)
+        assert loud.examples(SITE, feature) == bare.examples(SITE, feature)

@@ -15,6 +15,7 @@ from circuit_toolkit.features.expected import co_activity, expected_attributions
 from circuit_toolkit.features.virtual import virtual_weights
 from circuit_toolkit.features.weight_table import WEIGHT, VirtualWeights
 from circuit_toolkit.sites import Site
+from tests.sinks import with_sinks, without_first
 
 A, B = Site("mlp_in", 0), Site("mlp_in", 1)
 LENGTHS = (5, 3, 7, 4)
@@ -159,3 +160,16 @@ def test_what_cannot_be_is_refused():
     elsewhere = replace(weights, sites=(A, Site("mlp_in", 5)))
     with pytest.raises(InputError, match="blocks.5.ln2.hook_normalized was not captured"):
         expected_attributions(elsewhere, acts)
+
+
+def test_sinks_do_not_count():
+    x, y = random_acts()
+    weights, acts = all_pairs(6, 5, 0.5), made(x, y)
+    loud, bare = with_sinks(acts), without_first(acts)
+    one_site = replace(loud, features={**acts.features, A: loud.features[A]})
+    assert co_activity(weights, loud).n_tokens == len(x) - len(LENGTHS)
+    for kind in ("era", "twera"):
+        expected = of(weights, bare, kind, (6, 5))
+        np.testing.assert_array_equal(of(weights, loud, kind, (6, 5)), expected)
+        # what is a sink at one of the sites counts at neither
+        np.testing.assert_array_equal(of(weights, one_site, kind, (6, 5)), expected)

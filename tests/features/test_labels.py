@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from circuit_toolkit import tasks
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.errors import InputError
@@ -20,6 +21,7 @@ from circuit_toolkit.features.descriptions.words import spelled
 from circuit_toolkit.features.labels import LEAST, activating_words, context_words
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import ioi
+from tests.sinks import with_sinks, without_first
 from tests.tiny import FEATURES, LAYERS, tiny_hf
 
 SITE = Site("resid_post", 0)
@@ -236,3 +238,37 @@ def test_objects_of_another_kind_are_refused(tiny, tiny_saes, acts):
         described_labels(acts, feature_labels(acts))
     by_name = {str(site): each for site, each in tiny_saes.items()}
     assert named_features(tiny, by_name, acts) == named_features(tiny, tiny_saes, acts)
+
+
+def test_sinks_name_nothing(acts):
+    loud, bare = with_sinks(acts), without_first(acts)
+    assert feature_labels(loud) == feature_labels(bare) != feature_labels(acts)
+    first = {words[1] for words in acts.tokens}  # behind <bos>
+    rest = {word for words in acts.tokens for word in words[2:]}
+    named = {
+        word
+        for names in feature_labels(loud).values()
+        for name in names
+        for word in name.split(", ")
+    }
+    assert first - rest and not named & (first - rest)
+
+
+def test_no_token_of_the_bundled_model_is_outlying(demo, demo_saes, demo_transcoders):
+    """Its largest sum of activations is 9 times the median, so its names are what they were."""
+    for task in (tasks.ioi, tasks.docstring, tasks.agreement):
+        for dictionaries in (demo_saes, demo_transcoders):
+            found = capture(demo, dictionaries, task(demo, n=20), progress=False)
+            assert all(found.inlying(site).all() for site in found.sites)
+
+
+def test_a_word_is_one_with_and_without_its_space():
+    values = np.array([[4.0, 0], [3, 1], [2, 0], [0, 2]], np.float32)
+    hand = Activations(
+        features={SITE: sp.csr_array(values)},
+        prompt=np.zeros(4, int),
+        position=np.arange(4),
+        tokens=[[" to", "On", " On", "\n"]],
+        groups=np.zeros(1, int),
+    )
+    assert feature_labels(hand)[SITE] == ["On, to", "“↵”, On"]

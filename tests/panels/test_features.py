@@ -18,6 +18,7 @@ from circuit_toolkit.panels.feature_search import activated_by, list_activated
 from circuit_toolkit.panels.features import explore_features
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.rendering import render
+from tests.sinks import with_sinks, without_first
 
 
 @pytest.fixture(scope="module")
@@ -300,3 +301,13 @@ def test_what_the_user_can_mend_is_said_in_the_panel(panel, demo_saes, texts, de
         explore_features(panel.model, {}, ["x"])
     with pytest.raises(InputError, match="of other dictionaries .384 features at mlp_in 0"):
         explore_features(panel.model, demo_saes, texts[:2], descriptions=described)
+
+
+def test_sinks_count_for_no_feature_of_the_list(panel):
+    def shares(acts):
+        return feature_search._densities(acts, Site("mlp_in", 3))
+
+    assert shares(with_sinks(panel.acts)) == shares(without_first(panel.acts))
+    loud = with_sinks(panel.acts)
+    found = activated_by(panel.model, panel.dictionaries, loud, panel.model.token_id("Mary"))
+    assert found.features and all(each.largest < 1000 for each in found.features)

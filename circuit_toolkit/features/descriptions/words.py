@@ -38,8 +38,14 @@ def grouped_words(tokens: Iterable[str], language: str | None = "en") -> list[st
     return list(kept.values()) or list(dict.fromkeys(tokens))
 
 
+def unspaced(token: str) -> str:
+    """Return a token without the space that many tokenizers put before a word."""
+    return token.strip() or token
+
+
 def spelled(word: str) -> str:
     """Write a word so that it can be told apart in a list: signs stand in quotes."""
+    word = unspaced(word)
     return word if any(map(str.isalnum, word)) else f"“{word.replace(chr(10), '↵')}”"
 
 
