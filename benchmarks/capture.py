@@ -1,8 +1,9 @@
-"""What reading 12 layers at batch 32 costs beside plain forward hooks that keep the same tensors.
+"""What reading all layers at batch 32 costs beside plain forward hooks that keep the same tensors.
 
-A random model of GPT-2 small's shape (12 layers, width 768; a small vocabulary, since neither way
-runs the head: both stop after the last block). The two ways take turns in one process, on the
-same tokens and with the same threads. Prints a table for RESULTS.md; fails above the budget.
+`python -m benchmarks.capture [MODEL]`: by default a random model of GPT-2 small's shape (12 layers,
+width 768; a small vocabulary, since neither way runs the head: both stop after the last block), or
+a model that `load_model` finds, on IOI prompts. The two ways take turns in one process, on the same
+tokens and with the same threads. Prints a table for RESULTS.md; fails above the budget.
 """
 
 import statistics
@@ -15,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit.models import Batch, Model, load_model, run
 from circuit_toolkit.sites import Site
+from circuit_toolkit.tasks import ioi
 
 BUDGET = 1.1
 PROMPTS, TOKENS, REPEATS = 32, 16, 7
@@ -36,7 +38,7 @@ def build() -> Model:
 @torch.no_grad()
 def plain_hooks(model: Model, batch: Batch) -> list[torch.Tensor]:
     """Output of every block (B, T, D), by hooks of torch alone."""
-    blocks, kept = model.hf.transformer.h, []
+    blocks, kept = model.hf.get_submodule(model.architecture.blocks), []
 
     def keep(module, inputs, output):
         kept.append(output)
@@ -45,7 +47,8 @@ def plain_hooks(model: Model, batch: Batch) -> list[torch.Tensor]:
 
     handles = [block.register_forward_hook(keep) for block in blocks]
     try:
-        model.hf(input_ids=batch.ids, attention_mask=batch.mask)
+        at = (batch.mask.cumsum(1) - 1).clamp(min=0)
+        model.hf(input_ids=batch.ids, attention_mask=batch.mask, position_ids=at)
     except Enough:
         pass
     finally:
@@ -68,12 +71,16 @@ def ratio(seconds: dict[str, list[float]], name: str) -> float:
 
 def main() -> int:
     """Measure and print a table for RESULTS.md."""
-    model = build()
-    ids = torch.randint(3, len(model.tokenizer), (PROMPTS, TOKENS))
-    batch = Batch(ids, torch.ones_like(ids))
+    if sys.argv[1:]:
+        model = load_model(sys.argv[1])
+        batch = model.tokenize(ioi(model, n=PROMPTS, seed=0).clean)
+    else:
+        model = build()
+        ids = torch.randint(3, len(model.tokenizer), (PROMPTS, TOKENS))
+        batch = Batch(ids, torch.ones_like(ids))
     ways = {"plain hooks": plain_hooks, "run": by_run}
     first, second = (way(model, batch) for way in ways.values())  # these warm up, too
-    assert len(first) == 12 and all(map(torch.equal, first, second)), "not the same tensors"
+    assert len(first) == model.n_layers and all(map(torch.equal, first, second)), "not the same"
     wall = {name: [] for name in ways}
     cpu = {name: [] for name in ways}  # of all threads: other work on the machine adds nothing
     for turn in range(REPEATS):
@@ -82,7 +89,8 @@ def main() -> int:
             ways[name](model, batch)
             wall[name].append(time.perf_counter() - began)
             cpu[name].append(time.process_time() - used)
-    print(f"| {len(first)} x resid_post, {PROMPTS} x {TOKENS} tokens | s | ratio | CPU s | ratio |")
+    shape = " x ".join(map(str, batch.ids.shape))
+    print(f"| {len(first)} x resid_post, {shape} tokens | s | ratio | CPU s | ratio |")
     print("|---|---|---|---|---|")
     for name in ways:
         row = [statistics.median(wall[name]), ratio(wall, name)]
