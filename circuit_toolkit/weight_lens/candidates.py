@@ -29,10 +29,18 @@ def _embeddings(model: Model) -> Iterator[Tensor]:
 
 
 def token_candidates(
-    model: Model, rows: Tensor, limits: Thresholds, low: bool = True
+    model: Model,
+    rows: Tensor,
+    limits: Thresholds,
+    low: bool = True,
+    inputs: Tensor | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the tokens whose embeddings an encoder reads far more, or less, than those of others."""
-    return _over_tokens(rows, partial(_embeddings, model), model, limits, low, is_read(model))
+    """Find the tokens that an encoder reads far more, or less, than others, by embedding if None.
+
+    What stands for the tokens, `inputs`, has a row for each, (V, D).
+    """
+    pieces = partial(_embeddings, model) if inputs is None else lambda: [inputs]
+    return _over_tokens(rows, pieces, model, limits, low, is_read(model))
 
 
 def output_candidates(

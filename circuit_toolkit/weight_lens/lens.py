@@ -13,9 +13,9 @@ import numpy as np
 from torch import Tensor
 
 from circuit_toolkit.activations.store.writer import versions
-from circuit_toolkit.arguments import settings_alone, whole
+from circuit_toolkit.arguments import one_of, settings_alone, whole
 from circuit_toolkit.dictionaries import Dictionary
-from circuit_toolkit.dictionaries.directions import encoder_rows, unembedding_rows
+from circuit_toolkit.dictionaries.directions import encoder_rows, stream_of, unembedding_rows
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
@@ -28,19 +28,28 @@ from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens.one_site import null_generator, tables_of
 from circuit_toolkit.weight_lens.progress import Progress, inputs_of, progress_in
-from circuit_toolkit.weight_lens.single_token import alone_at, first_token, single_token_pass
+from circuit_toolkit.weight_lens.single_token import (
+    LAYER_0,
+    alone_at,
+    first_layer_rows,
+    first_token,
+    single_token_pass,
+)
 from circuit_toolkit.weight_lens.thresholds import Thresholds, reach, thresholds_for
+
+INPUTS = ("embedding", "first_layer")  # what may stand for a token
 
 
 @dataclass(frozen=True)
 class WeightLens:
     """Describe features by the tokens that their weights single out, and that alone switch them on.
 
-    A token stands out for a feature if its embedding's product with the encoder row is an outlier;
-    it is a part of the description if it activates the feature when it is run alone. Special
-    tokens, such as padding, which are no text, never are; among the tokens that a feature promotes
-    is the end of a text, which is said. A feature whose encoder singles out features of earlier
-    layers inherits those of their tokens that activate it, each tested alone.
+    A token stands out for a feature if the product of its embedding, or of what the first layer
+    makes of it (`inputs`), with the encoder row is an outlier; it is a part of the description if
+    it activates the feature when it is run alone. Special tokens, such as padding, which are no
+    text, never are; among the tokens that a feature promotes is the end of a text, which is said. A
+    feature whose encoder singles out features of earlier layers inherits those of their tokens that
+    activate it, each tested alone.
 
     Parameters
     ----------
@@ -56,6 +65,11 @@ class WeightLens:
         Median and median absolute deviation, or mean and standard deviation.
     upstream : {"first", "all"}, optional
         Whose descriptions are inherited. The code takes the first layer's alone for GPT-2.
+    inputs : {"embedding", "first_layer"}, optional
+        What stands for a token: its embedding, as published, or the stream behind the first layer
+        when the token runs alone, at norm 1. The first MLP rewrites tokens, so that features of
+        later layers hardly read embeddings; the published method inherits from features of the
+        first layer. By default the embedding where one of these is described, else the latter.
     slack : float
         How far below the thresholds `FeatureDescriptions.at` may go. More is more memory.
     n_permuted : int
@@ -84,6 +98,7 @@ class WeightLens:
     pool_features: int | Literal["all"] | None = None
     robust: bool | None = None
     upstream: Literal["first", "all"] | None = None
+    inputs: Literal["embedding", "first_layer"] | None = None
     slack: float = 1.0
     n_permuted: int = 512
     seed: int = 0
@@ -98,6 +113,8 @@ class WeightLens:
             if getattr(self, name) != "all":
                 object.__setattr__(self, name, found[name])
         check_language(self.language)
+        if self.inputs is not None:
+            one_of(self.inputs, "inputs", *INPUTS)
 
     @property
     def own(self) -> dict[str, Any]:
@@ -105,6 +122,11 @@ class WeightLens:
         names = ("theta_token", "theta_feature", "pool_tokens", "pool_features")
         values = {name: getattr(self, name) for name in (*names, "robust", "upstream")}
         return {name: value for name, value in values.items() if value is not None}
+
+    def _inputs(self, model: Model, dictionaries: Mapping[Site, Dictionary]) -> str:
+        """Return what stands for tokens; the dictionaries are in order of computation."""
+        first = stream_of(model, next(iter(dictionaries.values())))
+        return self.inputs or INPUTS[first >= LAYER_0]
 
     def _thresholds(self, model_type: str) -> Thresholds:
         return thresholds_for(self.preset, self.own, self.slack, model_type)
@@ -124,6 +146,7 @@ class WeightLens:
             **asdict(limits),
             "floors": {"theta_token": limits.floor_token, "theta_feature": limits.floor_feature},
             "own": self.own,
+            "inputs": self._inputs(model, dictionaries),
             "largest_group": dict(groups),
             "dictionaries": {str(site): each.name for site, each in dictionaries.items()},
             "begins_with": first_token(model, dictionaries),
@@ -148,7 +171,8 @@ class WeightLens:
 
         One pass of every token alone serves all dictionaries; all else are products of matrices.
         Products are made for a block of features and the whole vocabulary at a time, so that
-        z-scores, medians and pools are exact and memory is bounded: 1.3 GB beside the weights.
+        z-scores, medians and pools are exact and memory is bounded: 1.3 GB beside the weights, and
+        with `inputs="first_layer"` as much as the embedding takes in float32.
 
         Parameters
         ----------
@@ -234,10 +258,13 @@ class WeightLens:
         from tqdm.auto import tqdm
 
         @cache  # made when the first dictionary needs it: not at all where all is done
-        def shared() -> tuple[Any, Tensor]:
+        def shared() -> tuple[Any, Tensor, Tensor | None]:
             folder = None if store is None else resolved(store) / f"single_tokens_{len(order)}"
             acts = single_token_pass(model, order, folder, progress)
-            return acts, unembedding_rows(model, final_norm=False)
+            rows = unembedding_rows(model, final_norm=False)
+            if self._inputs(model, order) == "embedding":
+                return acts, rows, None
+            return acts, rows, first_layer_rows(model, first_token(model, order))
 
         n_tokens = model.d_vocab
         widths = {site: each.n_features for site, each in order.items()}
@@ -246,10 +273,10 @@ class WeightLens:
         for site in tqdm(order, desc="describe", unit="site", disable=not progress, leave=False):
             table = done.read(site, widths, n_tokens)
             if table is None:
-                acts, unembedding = shared()
+                acts, unembedding, inputs = shared()
                 alone, rng = alone_at(acts, site), null_generator(self.seed, site)
-                inputs = limits, alone, unembedding, found, rng, self.n_permuted
-                table = tables_of(model, site, order, *inputs)
+                given = limits, alone, unembedding, inputs, found, rng, self.n_permuted
+                table = tables_of(model, site, order, *given)
                 done.write(site, table)
             tables[site] = table
             floors = limits.floor_token, limits.floor_feature

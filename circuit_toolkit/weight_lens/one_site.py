@@ -29,6 +29,7 @@ from circuit_toolkit.weight_lens.candidates import (
     token_candidates,
     upstream_candidates,
 )
+from circuit_toolkit.weight_lens.single_token import LAYER_0
 from circuit_toolkit.weight_lens.thresholds import Thresholds
 
 
@@ -39,6 +40,7 @@ def tables_of(
     limits: Thresholds,
     alone: sp.csr_array,
     unembedding: Tensor,
+    inputs: Tensor | None,
     earlier: Sequence[Described],
     rng: np.random.Generator,
     n_permuted: int,
@@ -48,7 +50,9 @@ def tables_of(
     place = stream_of(model, dictionary)
     sources = [each for each in dictionaries.values() if each.out < place]
     rows = encoder_rows(model, dictionary)
-    tokens, embedding_total = token_candidates(model, rows, limits)
+    if place < LAYER_0:
+        inputs = None  # the first layer has not run yet
+    tokens, embedding_total = token_candidates(model, rows, limits, inputs=inputs)
     links, upstream_total = upstream_candidates(model, rows, sources, limits)
     shape = (len(rows), model.d_vocab)
     came = handed_down(links, limits.floor_feature, earlier, limits.upstream, shape)
@@ -58,7 +62,7 @@ def tables_of(
     null, null_links = np.empty(0, NULL), np.empty(0, NULL_LINK)
     if len(drawn):
         permuted = permuted_rows(rows, drawn, int(rng.integers(2**31)))
-        found, _ = token_candidates(model, permuted, limits, low=False)
+        found, _ = token_candidates(model, permuted, limits, False, inputs)
         feature = drawn[found["feature"]]
         solo = looked_up(alone, feature, found["token"])
         null = table_of_columns(NULL, feature=feature, z=found["z"], solo=solo)

@@ -1,4 +1,4 @@
-"""What every token of the vocabulary does to features when it is run alone."""
+"""What every token of the vocabulary does to the stream and to features when it is run alone."""
 
 from __future__ import annotations
 
@@ -8,22 +8,43 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
+from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.arguments import whole
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
+from circuit_toolkit.dictionaries.fidelity import OUTLYING
 from circuit_toolkit.dictionaries.given import as_dictionaries
-from circuit_toolkit.models import Model
+from circuit_toolkit.models import Model, run
+from circuit_toolkit.models.special_tokens import is_read
 from circuit_toolkit.sites import Site
 
 BATCH = 512  # prompts of two tokens in one trace
+LAYER_0 = Site("resid_post", 0)
 
 
 def first_token(model: Model, dictionaries: Mapping[Site, Dictionary]) -> int | None:
-    """Return the token that comes before the one that is tested."""
-    return None if shared_bos(dictionaries) is False else model.bos_id
+    """Return the token that comes before the one that is tested.
+
+    Where the first token is an attention sink, one comes before whatever the dictionaries say.
+    """
+    if shared_bos(dictionaries) is False and not _first_is_sink(model):
+        return None
+    return model.bos_id
+
+
+def _first_is_sink(model: Model, n: int = 64) -> bool:
+    """Return whether the first token of a text, whatever it is, has an outlying norm."""
+    known = np.flatnonzero(is_read(model))
+    some = known[np.linspace(0, len(known) - 1, n, dtype=int)]
+    batch = model.tokenize(np.stack([some, some[::-1]], 1).tolist())
+    middle = Site("resid_post", model.n_layers // 2)
+    norm = run(model, batch, [middle])[middle].float().norm(dim=-1)  # (B, 2)
+    first, second = norm.median(0).values.tolist()
+    return first > OUTLYING * second
 
 
 def single_token_pass(
@@ -47,6 +68,17 @@ def single_token_pass(
         progress=progress,
         **options,
     )
+
+
+def first_layer_rows(model: Model, begin: int | None) -> Tensor:
+    """Return what the first layer makes of every token alone: streams of norm 1, (V, D)."""
+    before = [] if begin is None else [begin]
+    parts = []
+    for tokens in torch.arange(model.d_vocab).split(BATCH):
+        batch = model.tokenize([[*before, token] for token in tokens.tolist()])
+        x = run(model, batch, [LAYER_0])[LAYER_0][:, -1].float()
+        parts.append(x / x.norm(dim=1, keepdim=True))
+    return torch.cat(parts)
 
 
 def alone_at(acts: Activations | ActivationStore, site: Site) -> sp.csr_array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,25 +48,28 @@ def z_of(values):
     return (values - values.mean()) / values.std(ddof=1)
 
 
-def slow(model, dictionaries, theta_token, theta_feature, begin):
+def slow(model, dictionaries, theta_token, theta_feature, begin, inputs="embedding"):
     """Descriptions token by token and feature by feature, from the released code's steps."""
     n_tokens = model.hf.config.vocab_size
-    solo, embedding = {}, []
+    solo, embedding, behind = {}, [], []
     for token in range(n_tokens):
         ids = torch.tensor([[begin, token] if begin is not None else [token]])
         sites = [*dictionaries, Site("embed")]
         out = run(model, Batch(ids, torch.ones_like(ids)), sites)
         embedding.append(out[Site("embed")][0, -1])
+        stream = model.hf(ids, output_hidden_states=True).hidden_states[1][0, -1]
+        behind.append(stream / stream.norm())
         for site, each in dictionaries.items():
             solo[site, token] = each.encode(out[site][0, -1])
-    embedding = torch.stack(embedding)
+    embedding, behind = torch.stack(embedding), torch.stack(behind)
     found = {}
     for number, (site, each) in enumerate(dictionaries.items()):
         rows = each.sae.W_enc.detach().T
         if model.architecture.layer_norm and site.kind == "mlp_in":
             rows = rows - rows.mean(1, keepdim=True)
         for i in range(each.n_features):
-            e = (embedding @ rows[i]).numpy()
+            early = inputs == "embedding" or (site.layer == 0 and site.kind == "mlp_in")
+            e = ((embedding if early else behind) @ rows[i]).detach().numpy()
             own = [t for t in range(n_tokens) if z_of(e)[t] > theta_token]
             own = [t for t in own if t not in model.tokenizer.all_special_ids]
             active = {t for t in range(n_tokens) if solo[site, t][i] > 0}
@@ -84,11 +89,12 @@ def slow(model, dictionaries, theta_token, theta_feature, begin):
     return found
 
 
+@pytest.mark.parametrize("inputs", ["embedding", "first_layer"])
 @pytest.mark.parametrize("name", ["gpt2", "pythia", "llama", "gemma2"])
-def test_every_family_agrees_with_the_slow_loop(name, tmp_path):
+def test_every_family_agrees_with_the_slow_loop(name, inputs, tmp_path):
     model, transcoders = family(name, tmp_path)
-    found = LENS.describe(model, transcoders, progress=False)
-    expected = slow(model, transcoders, 1.5, 1.8, model.bos_id)
+    found = replace(LENS, inputs=inputs).describe(model, transcoders, progress=False)
+    expected = slow(model, transcoders, 1.5, 1.8, model.bos_id, inputs)
     inherited = 0
     for (site, i), truth in expected.items():
         record = found.of(site, i)
@@ -109,8 +115,8 @@ def test_every_family_agrees_with_the_slow_loop(name, tmp_path):
 def test_autoencoders_of_the_stream_are_marked_as_such(tmp_path):
     model, saes = family("llama", tmp_path, "resid_post", "jumprelu")
     found = LENS.describe(model, saes, progress=False)
-    assert set(found.table()["kind"]) == {"sae"}
-    expected = slow(model, saes, 1.5, 1.8, model.bos_id)
+    assert set(found.table()["kind"]) == {"sae"} and found.settings["inputs"] == "first_layer"
+    expected = slow(model, saes, 1.5, 1.8, model.bos_id, "first_layer")
     for (site, i), truth in expected.items():
         record = found.of(site, i)
         assert record["feature"]["kind"] == "sae"
@@ -125,6 +131,38 @@ def test_tokens_begin_as_the_dictionaries_want(tmp_path):
     for (site, i), truth in expected.items():
         assert {row["id"] for row in found.of(site, i)["description"]} == truth["description"]
     assert found.settings["begins_with"] is None
+
+
+def test_behind_a_sink_a_token_is_tested_whatever_the_dictionaries_want(tmp_path):
+    model, transcoders = family("gpt2", tmp_path, prepend_bos=False)
+    assert first_token(model, transcoders) is None
+    with torch.no_grad():
+        model.hf.transformer.wpe.weight[0] *= 1e4
+    assert first_token(model, transcoders) == model.bos_id
+
+
+def test_embeddings_stand_for_tokens_where_features_of_the_first_layer_are_described(still):
+    layers = random_transcoders(still)
+    later = {site: each for site, each in layers.items() if site.layer}
+    lens = WeightLens("paper", theta_token=3.0)
+    for given, inputs in ((layers, "embedding"), (later, "first_layer")):
+        assert lens.describe(still, given, progress=False).settings["inputs"] == inputs
+    same = replace(lens, inputs="embedding").describe(still, later, progress=False)
+    assert same.settings["inputs"] == "embedding"
+    with pytest.raises(InputError, match="inputs must be"):
+        WeightLens(inputs="layer 0")
+
+
+def test_what_the_first_layer_makes_of_tokens_is_what_later_features_read(demo, demo_transcoders):
+    """Beyond layer 0 embeddings single out no more words than permuted encoders do."""
+    later = {site: each for site, each in demo_transcoders.items() if site.layer in (1, 2, 3)}
+    share = {}
+    for inputs in ("embedding", "first_layer"):
+        found = WeightLens("paper", inputs=inputs).describe(demo, later, progress=False)
+        table = found.coverage()
+        share[inputs] = table["own"].mean(), table["null_own"].mean()
+    assert share["embedding"][0] < 0.02 and share["first_layer"][1] < 0.01
+    assert share["first_layer"][0] > 0.08  # .11 of 1,152 features
 
 
 def test_a_batch_of_tokens_gives_what_each_gives_alone(demo, demo_transcoders):

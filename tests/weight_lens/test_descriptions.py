@@ -132,6 +132,12 @@ def test_a_saved_file_holds_everything(found, tmp_path, ending):
     assert sorted(each.name for each in tmp_path.iterdir()) == [f"copy.{ending}", path.name]
 
 
+def test_a_file_of_before_tells_that_it_is_by_embeddings(found, tmp_path):
+    settings = {name: value for name, value in found.settings.items() if name != "inputs"}
+    path = replace(found, settings=settings).save(tmp_path / "old.json")
+    assert FeatureDescriptions.load(path).settings == {**settings, "inputs": "embedding"}
+
+
 @pytest.mark.parametrize("ending", ["parquet", "json"])
 def test_damaged_files_are_refused(found, tmp_path, ending):
     path = found.save(tmp_path / f"features.{ending}")

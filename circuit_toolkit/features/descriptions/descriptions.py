@@ -358,5 +358,7 @@ class FeatureDescriptions(DescriptionData):
             `WeightLens` writes.
         """
         fields = load_descriptions(resolved(path))
+        if isinstance(fields["settings"], dict):
+            fields["settings"].setdefault("inputs", "embedding")  # the first files do not say it
         check_settings(fields["settings"], resolved(path))
         return cls(**fields)
