@@ -7,8 +7,9 @@ trained on. Prints rows for RESULTS.md.
 
 `words`: by what stands for a token, share of features with a token of their own that passes the
 test, beside that of permuted encoders; and whether what the weights say is what activates the
-feature on the prompts: one of the words is among the five on which it is strongest, beside words
-dealt out anew within the layer. Then features, drawn at random, for a reader to judge.
+feature on the prompts: of features that have a word that is there, how many have one among the five
+on which they are strongest, beside words dealt out anew within the layer. Then features, drawn at
+random, for a reader to judge: those above, and one of a layer with no word that is in the prompts.
 `circuits`: by how much sums of contributions miss activations, as a share of them.
 `graph`: the attribution graph of one IOI prompt.
 """
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit.features.descriptions.words import unspaced
+from circuit_toolkit.features.descriptions.words import spelled, unspaced
 
 TASKS, PROMPTS = ("ioi", "docstring", "agreement"), 100
 STRONGEST, OFTEN, SHOWN = 5, 20, 2  # words compared; tokens where a feature is active; a layer
@@ -44,17 +45,25 @@ def strongest_words(acts, site, feature):
     return list(dict.fromkeys(words))[:STRONGEST]
 
 
+def lower(words):
+    """Return words as a set, in lower case."""
+    return {unspaced(word).lower() for word in words}
+
+
 def agreement(acts, site, words):
-    """Return how often a word is among the strongest, by chance, and of how many features."""
+    """Return how often a word is among the strongest, by chance; the features, and the others."""
+    there = lower(word for tokens in acts.tokens for word in tokens)
     usual = acts.features[site][np.flatnonzero(acts.inlying(site))]
     often = np.asarray((usual > 0).sum(0)).ravel() >= OFTEN
-    known = [i for i in np.flatnonzero(often) if words[i]]
-    found = {i: {word.lower() for word in strongest_words(acts, site, i)} for i in known}
-    said = {i: {word.lower() for word in words[i]} for i in known}
-    met = np.array([[bool(said[i] & found[j]) for j in known] for i in known])  # (words, found)
-    if not len(known):
-        return [np.nan, np.nan, known]
-    return [met.diagonal().mean(), (met.sum() - met.trace()) / max(1, met.size - len(met)), known]
+    named = [i for i in np.flatnonzero(often).tolist() if words[i]]
+    known = [i for i in named if lower(words[i]) & there]
+    found = {i: lower(strongest_words(acts, site, i)) for i in known}
+    met = np.array([[bool(lower(words[i]) & found[j]) for j in known] for i in known])
+    others = [i for i in named if i not in found]
+    if len(known) < 2:
+        return np.nan, np.nan, known, others
+    n = len(known)
+    return met.diagonal().mean(), (met.sum() - met.trace()) / (n * n - n), known, others
 
 
 def words(model, transcoders, texts):
@@ -63,27 +72,23 @@ def words(model, transcoders, texts):
     print("| tokens by | layer | described | own | by chance | compared | agree | shuffled |")
     print("|---|---|---|---|---|---|---|---|")
     for inputs in ("embedding", "first_layer"):
-        began = time.process_time()
+        began, shown = time.process_time(), []
         found = ct.WeightLens(inputs=inputs).describe(model, transcoders, progress=False)
-        spent, shown = time.process_time() - began, []
+        spent = time.process_time() - began
         for (_, row), site in zip(found.coverage().iterrows(), transcoders, strict=True):
-            agree, chance, known = agreement(acts, site, found.words_of(site))
+            agree, chance, known, others = agreement(acts, site, found.words_of(site))
             shares = " | ".join(f"{row[name]:.3f}" for name in ("validated", "own", "null_own"))
-            print(
-                f"| {inputs} | {site.layer} | {shares} | {len(known)} | {agree:.2f} "
-                f"| {chance:.2f} |",
-                flush=True,
-            )
-            draw = np.random.default_rng(site.layer).permutation(known)[:SHOWN]
+            compared = f"{len(known)} | {agree:.2f} | {chance:.2f}"
+            print(f"| {inputs} | {site.layer} | {shares} | {compared} |", flush=True)
+            rng = np.random.default_rng(site.layer)
+            draw = [*rng.permutation(known)[:SHOWN], *rng.permutation(others)[:1]]
             shown += [(site, int(i)) for i in draw]
         print(f"\n{inputs}: {spent:.0f} CPU s\n")
-    print("| feature | words by weights | strongest on prompts | agree |\n|---|---|---|---|")
+    print("| feature | words by weights | strongest on prompts |\n|---|---|---|")
     for site, i in shown:
         said, there = found.words_of(site)[i], strongest_words(acts, site, i)
-        agree = bool({x.lower() for x in said} & {x.lower() for x in there})
-        said = ", ".join(f"`{word}`" for word in said[:STRONGEST])
-        there = ", ".join(f"`{word}`" for word in there)
-        print(f"| {site.layer}/{i} | {said} | {there} | {'yes' if agree else 'no'} |")
+        pair = (", ".join(f"`{spelled(x)}`" for x in each[:STRONGEST]) for each in (said, there))
+        print(f"| {site.layer}/{i} | {' | '.join(pair)} |")
 
 
 def circuits(model, transcoders, texts):
