@@ -85,6 +85,8 @@ def _by_site(drawing: Drawing) -> dict[str, Any]:
             name = shorten(node["name"] or TARGET, 40)
             if circuit.settings.get("scope") == "prompt" and node["activation"]:
                 name += f" = {node['activation']:+.1f}"
+            if len(name) > wide["maximum"] / LETTER:  # lines break at spaces, else inside a word
+                name = name.replace("_", " ")
             node |= {"shape": "box", "label": name, "ink": PAPER, "widthConstraint": wide}
         elif node["kind"] == GROUP:
             node |= _box_of_group(node, place.pitch - 20)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.sites import Site
 from circuit_toolkit.views.colours import NAMED, NEGATIVE, POSITIVE, site_colours
 from circuit_toolkit.views.graph.header import shorten
 from circuit_toolkit.views.graph.scene import scene_of
@@ -99,6 +100,17 @@ def test_a_position_is_said_where_there_are_several_and_the_label_does_not():
     drawn = scene_of(Circuit(nodes, circuit.edges))["nodes"]
     number = f"#{nodes['index'][3]} @last"
     assert [node["label"] for node in drawn[:4]] == ["a @S2", "S2", "b @last", number]
+
+
+@pytest.mark.parametrize("name", ["logit_difference", "a"])
+def test_a_target_that_takes_two_lines_breaks_between_words(name):
+    for n, broken in ((11, True), (1, False)):  # columns are narrow, and wide
+        circuit = made_up_circuit(n, n, [Site("resid_post", layer) for layer in range(n)])
+        nodes = circuit.nodes.copy()
+        nodes["label"][-1] = name
+        drawn = scene_of(Circuit(nodes, circuit.edges))["nodes"][-1]
+        assert drawn["label"] == (name.replace("_", " ") if broken else name)
+        assert drawn["name"] == name
 
 
 @pytest.mark.parametrize("letters", [1, 2, 5, 12, 30])
