@@ -25,6 +25,7 @@ from circuit_toolkit.benchmark.heads.comparison import differences, head_agreeme
 from circuit_toolkit.benchmark.heads.reference import known_heads
 from circuit_toolkit.benchmark.metrics import roc_auc
 from circuit_toolkit.evidence.tested_heads import head_curve
+from circuit_toolkit.head_codes import head_positions
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.patching.effects import edges_out_of, patching_effects
 
@@ -39,10 +40,11 @@ def task_of(model, name):
     return ct.tasks.BUNDLED[name](model, n=N, seed=SEED)
 
 
-def captured(model, task):
-    """Head outputs at the last token, and their mean over tokens as published."""
-    last = ct.capture(model, "head_out", task, "last", progress=False)
-    return last, ct.capture(model, "head_out", task, "mean", bos=True, progress=False)
+def captured(model, task, where=None):
+    """Head outputs at the positions of the task, and their mean over tokens as published."""
+    where = where or head_positions(task)
+    named = ct.capture(model, "head_out", task, where, progress=False)
+    return named, ct.capture(model, "head_out", task, "mean", bos=True, progress=False)
 
 
 def published(name, **options):
@@ -62,13 +64,13 @@ def side_by_side(model, names):
     heads = [f"a{layer}.h{head}" for layer, head in np.ndindex(shape)]
     for name in names:
         task, known = task_of(model, name), known_heads(model, name)
-        last, means = captured(model, task)
-        _, default = timed(lambda a=last, t=task: ct.HeadCodes().fit(a, t))
+        named, means = captured(model, task)
+        _, default = timed(lambda a=named, t=task: ct.HeadCodes().fit(a, t))
         rows, pairs = {}, {}
         for label, codes, acts in (
-            ("head codes", ct.HeadCodes(n_seeds=SEEDS), last),
+            ("head codes", ct.HeadCodes(n_seeds=SEEDS), named),
             ("head codes, published", published(name), means),
-            ("untrained autoencoder", ct.HeadCodes(n_seeds=SEEDS, steps=0), last),
+            ("untrained autoencoder", ct.HeadCodes(n_seeds=SEEDS, steps=0), named),
         ):
             fit, seconds = timed(lambda c=codes, a=acts, t=task: c.fit(a, t))
             rows[label] = fit.per_seed, default if label == "head codes" else seconds
@@ -76,7 +78,7 @@ def side_by_side(model, names):
                 rows["published pairs"] = fit.heads_in_pairs, seconds
             if label != "untrained autoencoder":
                 pairs[label] = pair_auc(fit, known.edges)
-        outputs = head_outputs(last, model.n_heads)
+        outputs = head_outputs(named, model.n_heads)
         (whole, each), seconds = timed(lambda x=outputs: differences(x))
         rows["difference of means"], rows["difference of pairs"] = (whole, 0.0), (each, seconds)
         rows["change towards the answer"] = timed(
@@ -116,13 +118,13 @@ def circuits(model, names):
     for name in names:
         make = ct.tasks.BUNDLED[name]
         task, held_out = make(model, n=64, seed=0), make(model, n=64, seed=1, test=True)
-        last = ct.capture(model, "head_out", task, "last", progress=False)
-        outputs = head_outputs(last, model.n_heads)
+        named = ct.capture(model, "head_out", task, head_positions(task), progress=False)
+        outputs = head_outputs(named, model.n_heads)
         ways = {
             ATTRIBUTION: ct.head_scores(model, task, ATTRIBUTION, progress=False),
             TOWARDS: ct.head_scores(model, task, TOWARDS, progress=False),
-            "head codes": ct.HeadCodes().fit(last, task).scores,
-            "untrained autoencoder": ct.HeadCodes(steps=0).fit(last, task).scores,
+            "head codes": ct.HeadCodes().fit(named, task).scores,
+            "untrained autoencoder": ct.HeadCodes(steps=0).fit(named, task).scores,
             "difference of pairs": differences(outputs)[1],
         }
         for way, scores in ways.items():
@@ -161,15 +163,15 @@ def sensitivity(model, names):
         task = task_of(model, name)
         other = task_of(model, UNRELATED[name])
         unrelated = replace(task, corrupted=other.clean)
-        ready[name] = task, captured(model, task), unrelated, captured(model, unrelated)
+        ready[name] = task, captured(model, task), unrelated, captured(model, unrelated, "last")
 
     def cell(name, task, acts, options):
         truth = known_heads(model, name).mask.ravel()
-        last, means = acts
+        named, means = acts
         found = []
         for codes, x in (
             (published(name, **(base | options)), means),
-            (ct.HeadCodes(**(base | options)), last),
+            (ct.HeadCodes(**(base | options)), named),
         ):
             fit = codes.fit(x, task)
             found.append(np.mean([roc_auc(truth, one.ravel()) for one in fit.per_seed]))

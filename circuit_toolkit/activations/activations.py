@@ -127,10 +127,7 @@ class Activations:
         one = isinstance(positions, str)
         return replace(
             self,
-            features={
-                site: sp.csr_array(sp.hstack([pool @ matrix for pool in pools]), dtype=np.float32)
-                for site, matrix in self.features.items()
-            },
+            features={site: beside(pools, matrix) for site, matrix in self.features.items()},
             prompt=np.arange(self.n_prompts),
             position=self.places(positions) if one else np.full(self.n_prompts, MEAN),
             settings={**self.settings, "positions": positions},
@@ -362,6 +359,11 @@ class Activations:
         site = Site.parse(site)
         expect_known(site.short, [each.short for each in self.sites], f"{site} was not captured")
         return self.features[site]
+
+
+def beside(pools: Sequence[sp.csr_array], matrix: sp.csr_array) -> sp.csr_array:
+    """Put side by side what each pool makes of the rows."""
+    return sp.csr_array(sp.hstack([pool @ matrix for pool in pools]), dtype=np.float32)
 
 
 def bytes_of(matrix: sp.csr_array) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from circuit_toolkit.activations.activations import TOKEN_BYTES, Activations, bytes_of
+from circuit_toolkit.activations.activations import TOKEN_BYTES, Activations, Positions, bytes_of
 from circuit_toolkit.activations.capture_plan import (
     DENSE,
     CapturePlan,
@@ -54,7 +54,7 @@ def estimate_capture(
     model: Model,
     dictionaries: Encoders,
     prompts: Prompts,
-    positions: str = "all",
+    positions: Positions = "all",
     *,
     bos: bool = False,
     batch_size: int = 128,

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from torch import Tensor
 
-from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.activations import Activations, Positions, beside
 from circuit_toolkit.arguments import as_prompts, expect, one_of, whole
 from circuit_toolkit.dictionaries import Coordinates, Dictionary, coordinates, shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -32,7 +32,7 @@ class CapturePlan:
     prompts: list
     task: Task | None
     dictionaries: Mapping[Site, Dictionary | Coordinates]
-    positions: str
+    positions: Positions
     bos: bool
     remote: bool | str
     batch_size: int
@@ -91,12 +91,13 @@ class CapturePlan:
             settings={**self.settings, "positions": "all"},
             **self._of_prompts(np.array(rows), np.array([*map(len, words)]), scores),
         )
-        pool = None if self.positions == "all" else tokens.pooling(self.positions)
+        several = [self.positions] if isinstance(self.positions, str) else self.positions
+        pools = [] if self.positions == "all" else [tokens.pooling(each) for each in several]
         features = {}
         for site, dictionary in self.dictionaries.items():
             value = values.pop(site)  # let go of: raw values are most of what a batch needs
             acts = _sparse(dictionary, value[mask.to(value.device)])
-            features[site] = acts if pool is None else sp.csr_array(pool @ acts, dtype=np.float32)
+            features[site] = beside(pools, acts) if pools else acts
             del value
         return replace(tokens.pooled(self.positions), features=features)
 
@@ -118,7 +119,7 @@ def plan_capture(
     model: Model,
     encoders: Encoders,
     prompts: Prompts,
-    positions: str,
+    positions: Positions,
     bos: bool,
     remote: bool | str,
     batch_size: int = 128,
@@ -128,8 +129,12 @@ def plan_capture(
     chosen = _encoders(model, encoders)
     given = as_prompts(prompts)
     task = None if isinstance(given, list) else given
-    known = ["all", "mean", "last", *(task.positions if task else [])]
-    one_of(positions, "positions", *known)
+    known = ["mean", "last", *(task.positions if task else [])]
+    if isinstance(positions, list | tuple) and positions:
+        for each in (positions := list(positions)):
+            one_of(each, "positions", *known)
+    else:
+        one_of(positions, "positions", "all", *known)
     _begins(chosen)
     texts, size = list(task.texts) if task else given, whole(batch_size, "batch_size", 1)
     return CapturePlan(model, texts, task, chosen, positions, bos, remote, size)

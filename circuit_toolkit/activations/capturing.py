@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, overload
 
-from circuit_toolkit.activations.activations import Activations, joined
+from circuit_toolkit.activations.activations import Activations, Positions, joined
 from circuit_toolkit.activations.budget import pieces, refuse_batch, refuse_rest
 from circuit_toolkit.activations.capture_plan import CapturePlan, Encoders, Prompts, plan_capture
 from circuit_toolkit.activations.store import ActivationStore
@@ -25,7 +25,7 @@ def capture(
     model: Model,
     dictionaries: Encoders,
     prompts: Prompts,
-    positions: str = "all",
+    positions: Positions = "all",
     *,
     bos: bool = False,
     batch_size: int = 128,
@@ -41,7 +41,7 @@ def capture(
     model: Model,
     dictionaries: Encoders,
     prompts: Prompts,
-    positions: str = "all",
+    positions: Positions = "all",
     *,
     bos: bool = False,
     batch_size: int = 128,
@@ -56,7 +56,7 @@ def capture(
     model: Model,
     dictionaries: Encoders,
     prompts: Prompts,
-    positions: str = "all",
+    positions: Positions = "all",
     *,
     bos: bool = False,
     batch_size: int = 128,
@@ -80,9 +80,10 @@ def capture(
         `"head_out"`, or a list of sites.
     prompts : Task or iterable of str or of token ids
         What to run. A task gives its clean prompts, then its corrupted prompts, and its metric.
-    positions : str
+    positions : str or list of str
         `all` tokens as rows (from which every other choice can be read later), their `mean`
-        (taken after encoding), the `last`, or a position that the task names.
+        (taken after encoding), the `last`, or a position that the task names. Of several, a row has
+        the features at the first of them, then those at the second, and so on.
     bos : bool
         Whether special tokens make rows too: that of the beginning, whose activations have
         outlying norms, and those inside packed texts. By default none does but one that a prompt

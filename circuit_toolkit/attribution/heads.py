@@ -50,7 +50,8 @@ def head_scores(
         output; or the change of what it writes at all tokens times the gradient of the metric
         (Nanda, 2023), the mean of absolute values over prompts.
     acts : Activations, optional
-        `capture(model, "head_out", task, "last")`, where it is there already.
+        `capture(model, "head_out", task, "last")`, where it is there already; of several
+        positions the first is taken.
     progress : bool
         Whether to show a progress bar.
 
@@ -101,14 +102,17 @@ def best_score(model: Model) -> HeadScore:
 
 
 def head_outputs(acts: Activations, n_heads: int) -> np.ndarray:
-    """Return what heads write, as a LayerNorm sees it."""
+    """Return what heads write at each position, as a LayerNorm sees it, (n, P, L, H, D)."""
+    where = acts.settings["positions"]
+    several = 1 if isinstance(where, str) else len(where)
     layers = [x.toarray() for x in acts.features.values()]
-    outputs = np.stack([x.reshape(len(x), n_heads, -1) for x in layers], 1)
-    return outputs - outputs.mean(3, keepdims=True)
+    outputs = np.stack([x.reshape(len(x), several, n_heads, -1) for x in layers], 2)
+    return outputs - outputs.mean(4, keepdims=True)
 
 
 def towards_answer(model: Model, task: Task, outputs: np.ndarray) -> np.ndarray | None:
-    """Return what share of a head's output is a change towards the answer."""
+    """Return the share of an output, at the first position, that changes towards the answer."""
+    outputs = outputs[:, 0]
     head = model.hf.get_output_embeddings()
     rows = getattr(head, "weight", None)
     if task.metric is None or rows is None or rows.shape[1] != outputs.shape[3]:

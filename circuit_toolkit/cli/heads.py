@@ -85,8 +85,10 @@ def _alone(model: Any, task: Any, codes: Any, _: Any) -> tuple[Any, Any, dict[st
     """Scores where no truth is known."""
     from circuit_toolkit.activations.capturing import capture
     from circuit_toolkit.attribution.heads import HEAD_SCORES, head_scores
+    from circuit_toolkit.head_codes import head_positions
 
-    acts = capture(model, "head_out", task, codes.positions, progress=False)
+    where = codes.positions or head_positions(task)
+    acts = capture(model, "head_out", task, where, progress=False)
     scores = {}
     for by in HEAD_SCORES:
         try:

@@ -5,10 +5,11 @@ Language Models", 2024, arXiv 2405.12522. No intervention and no gradient of the
 `HeadCodes.published()` does what their code does; the defaults differ where it matters, and each
 difference is an option.
 
-What carries the information is the pair of a prompt and its corrupted prompt, at the token where
-the answer is said: the same autoencoder untrained ranks the heads of the bundled model as well, and
-so does the plain difference of a pair's outputs (`compare_heads`). Codes say besides which states
-of a head are new. A head that acts at earlier tokens alone is not seen at the last.
+What carries the information is the pair of a prompt and its corrupted prompt, at the tokens where
+the task happens: the same autoencoder untrained ranks heads about as well, and so does the plain
+difference of a pair's outputs (`compare_heads`). Codes say besides which states of a head are new.
+A head that acts at other tokens alone is not seen: on SmolLM2 and IOI most heads act where the
+second name stands, and what is read at the last token alone ranks no better than at random codes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.activations import Activations, Positions
 from circuit_toolkit.arguments import expect, one_of, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.autoencoder import CodeAutoencoders, train_autoencoders
@@ -31,6 +32,11 @@ from circuit_toolkit.tasks.task import Task
 
 HeadScore = Literal["change", "unique"]
 _PAIRS_AT_ONCE = 64  # prompts that are encoded at a time, with every seed
+
+
+def head_positions(task: Task) -> list[str]:
+    """Return the last token and every position that a task names: where its heads act."""
+    return ["last", *task.positions]
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,11 @@ class HeadCodes:
         Codes.
     l1 : float
         Weight of the sparsity term; published: 0.02, and 0.05 for docstrings.
-    positions : str
+    positions : str or sequence of str, optional
         What stands for a prompt: the output at the `last` token (where the next word is said), the
-        `mean` over tokens (published), or at a position that the task names.
+        `mean` over tokens (published), at a position that the task names, or at several of these,
+        one after the other. By default what the activations were captured at; of all tokens, the
+        last and every one that the task names.
     score : {"change", "unique"}
         `change` (ours): how far the codes move what a head writes when a prompt is exchanged for
         its corrupted prompt, the mean over pairs of the norm of the difference of reconstructions,
@@ -74,7 +82,8 @@ class HeadCodes:
     >>> import circuit_toolkit as ct
     >>> model = ct.load_model("demo")
     >>> task = ct.tasks.greater_than(model, n=40)
-    >>> acts = ct.capture(model, "head_out", task, positions="last", progress=False)
+    >>> where = ["last", *task.positions]
+    >>> acts = ct.capture(model, "head_out", task, where, progress=False)
     >>> fit = ct.HeadCodes(n_seeds=1, steps=50).fit(acts, task)
     >>> fit.scores.shape
     (6, 8)
@@ -82,7 +91,7 @@ class HeadCodes:
 
     n_features: int = 200
     l1: float = 0.02
-    positions: str = "last"
+    positions: Positions | None = None
     score: HeadScore = "change"
     n_train: int = 10
     held_out: bool = True
@@ -144,7 +153,7 @@ class HeadCodes:
         whole(self.n_seeds, "n_seeds", 1)
         if self.n_count is not None:
             whole(self.n_count, "n_count", 1)
-        outputs, layers = self._outputs(acts, task)  # (prompts, heads, D)
+        outputs, layers, where = self._outputs(acts, task)
         pairs = len(outputs) // 2
         rng = np.random.default_rng(self.seed)
         drawn = [rng.permutation(len(outputs))[: self.n_train] for _ in range(self.n_seeds)]
@@ -185,14 +194,15 @@ class HeadCodes:
             settings={
                 "method": "head codes",
                 **asdict(self),
+                "positions": where,
                 "target": task.metric,
                 **{key: acts.settings.get(key) for key in ("model", "task", "bos", "trained_on")},
                 "n_prompts": len(outputs),
             },
         )
 
-    def _outputs(self, acts: Activations, task: Task) -> tuple[Tensor, list[int]]:
-        """Head outputs of all prompts (prompts, heads, D), and the layers that they are of."""
+    def _outputs(self, acts: Activations, task: Task) -> tuple[Tensor, list[int], Positions]:
+        """Return outputs of all prompts (prompts, heads, positions * D), layers and positions."""
         expect(acts, "acts", "Activations")
         expect(task, "task", "Task")
         shapes: Mapping[str, Any] = acts.settings.get("shapes", {})
@@ -200,7 +210,7 @@ class HeadCodes:
             kinds = ", ".join(dict.fromkeys(site.kind for site in acts.sites))
             raise InputError(
                 f"Head codes read what heads write, not {kinds}: "
-                "capture(model, 'head_out', task, positions='last')."
+                "capture(model, 'head_out', task, ['last', *task.positions])."
             )
         if acts.settings.get("task") != task.name or acts.n_prompts != len(task.texts):
             raise InputError(
@@ -212,12 +222,17 @@ class HeadCodes:
             raise InputError(
                 f"Task {task.name!r} has no corrupted prompts, which are the negatives here."
             )
-        rows = acts.pooled(self.positions)
+        rows = acts if self.positions is None else acts.pooled(self.positions)
+        if rows.settings.get("positions", "all") == "all":
+            rows = acts.pooled(head_positions(task))
         found = []
         for site, matrix in rows.features.items():
-            x = torch.from_numpy(matrix.toarray()).unflatten(1, tuple(shapes[str(site)]))
-            found.append(x - x.mean(2, keepdim=True))  # which a LayerNorm does not see
-        return torch.cat(found, 1), [site.layer for site in rows.sites]
+            # One position after the other, each of them (H, D).
+            x = torch.from_numpy(matrix.toarray()).unflatten(1, (-1, *shapes[str(site)]))
+            x = x - x.mean(3, keepdim=True)  # which a LayerNorm does not see
+            found.append(x.transpose(1, 2).flatten(2))  # (prompts, H, positions * D)
+        layers = [site.layer for site in rows.sites]
+        return torch.cat(found, 1), layers, rows.settings["positions"]
 
     def _encoded(self, coders: CodeAutoencoders, outputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Codes (S, prompts, heads), and how far pairs are apart (S, b, heads)."""

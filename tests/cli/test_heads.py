@@ -32,7 +32,7 @@ def test_json_holds_scores_and_what_they_are_measured_by(capsys):
     # The means over seeds are those of the same fit made here.
     model = ct.load_model("demo")
     task = ct.tasks.agreement(model, n=16, seed=0)
-    acts = ct.capture(model, "head_out", task, "last", progress=False)
+    acts = ct.capture(model, "head_out", task, ["last", *task.positions], progress=False)
     fit = ct.HeadCodes(n_seeds=2).fit(acts, task)
     towards = ct.head_scores(model, task, progress=False)
     for row in result["heads"]:

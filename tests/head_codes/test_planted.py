@@ -121,7 +121,8 @@ def test_the_planted_heads_are_what_the_task_needs(planted, task):
 )
 def test_the_planted_heads_are_recovered(planted, task, codes):
     bos = codes.positions == "mean"
-    acts = ct.capture(planted, "head_out", task, codes.positions, bos=bos, progress=False)
+    where = codes.positions or ["last", *task.positions]
+    acts = ct.capture(planted, "head_out", task, where, bos=bos, progress=False)
     fit = codes.fit(acts, task)
     truth = mask((LAYERS, HEADS), PLANTED).ravel()
     assert roc_auc(truth, fit.scores.ravel()) == 1.0
@@ -204,7 +205,14 @@ def test_the_induction_model_shows_its_two_heads(induction, repeats):
 def test_a_head_is_seen_only_where_it_acts(induction, repeats):
     # The head that looks one token back acts behind the first A, the other at the last token.
     acts = ct.capture(induction, "head_out", repeats, progress=False)
-    last = HeadCodes(n_features=40, n_seeds=2).fit(acts, repeats).scores
-    after = HeadCodes(n_features=40, n_seeds=2, positions="after").fit(acts, repeats).scores
+    small: dict = {"n_features": 40, "n_seeds": 2}
+    last = HeadCodes(positions="last", **small).fit(acts, repeats).scores
+    after = HeadCodes(positions="after", **small).fit(acts, repeats).scores
     assert last[0, 0] < 1e-3 * last[1, 0]
     assert after[0, 0] > 0.1 * after[1, 0]
+    # Of all tokens, the last and those that the task names are taken: both are seen.
+    both = HeadCodes(**small).fit(acts, repeats)
+    assert both.settings["positions"] == ["last", "after"]
+    assert both.predict(n_heads=2).nodes["label"].tolist()[:-1] == ["a0.h0", "a1.h0"]
+    same = ct.capture(induction, "head_out", repeats, ["last", "after"], progress=False)
+    np.testing.assert_allclose(HeadCodes(**small).fit(same, repeats).scores, both.scores, rtol=1e-5)

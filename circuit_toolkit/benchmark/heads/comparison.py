@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.activations.activations import Activations, Positions
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.arguments import described, expect, is_a
 from circuit_toolkit.attribution.heads import (
@@ -25,7 +25,7 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import edge_scores
 from circuit_toolkit.display import draw
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
+from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit, head_positions
 from circuit_toolkit.models.graph import Graph
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import activation_patching
@@ -171,8 +171,9 @@ def compare_heads(
     codes = HeadCodes() if codes is None else codes
     expect(codes, "codes", "HeadCodes")
     published = HeadCodes.published(l1=codes.l1, n_seeds=codes.n_seeds, seed=codes.seed)
-    acts = capture(model, "head_out", task, codes.positions, bos=bos, progress=progress)
-    means = capture(model, "head_out", task, published.positions, bos=True, progress=progress)
+    where: Positions = codes.positions or head_positions(task)
+    acts = capture(model, "head_out", task, where, bos=bos, progress=progress)
+    means = capture(model, "head_out", task, "mean", bos=True, progress=progress)
     outputs = head_outputs(acts, model.n_heads)
     fits: dict[str, HeadCodesFit] = {}
 
@@ -242,8 +243,9 @@ def _fitted(
 def differences(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how far heads are apart on prompts and on corrupted prompts."""
     b = len(outputs) // 2
-    moved = outputs[:b] - outputs[b:]
-    return np.linalg.norm(moved.mean(0), axis=2), np.linalg.norm(moved, axis=3).mean(0)
+    moved = outputs[:b] - outputs[b:]  # (b, P, L, H, D)
+    mean = np.square(moved.mean(0)).sum((0, 3))
+    return np.sqrt(mean), np.sqrt(np.square(moved).sum((1, 4))).mean(0)
 
 
 def _as_truth(truth: Any, shape: tuple[int, int]) -> np.ndarray:
