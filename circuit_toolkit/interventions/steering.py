@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TOP = 5  # tokens of each run in the table of top tokens
-_NEAR = 0.05  # share by which a feature's activation may differ from the circuit's
+_NEAR = (
+    0.05  # by which activations may differ from the circuit's, as a share of the token's largest
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +288,8 @@ def _activations(circuit: Circuit, nodes: np.ndarray, acts: Mapping[Site, Tensor
             )
         here = float(of_site[int(position), index])
         is_known = there and "corrupted" not in circuit.settings  # else it is a difference
-        if is_known and abs(here - there) > _NEAR * abs(there):
+        largest = max(abs(there), float(of_site[int(position)].abs().max()))
+        if is_known and abs(here - there) > _NEAR * largest:
             raise MismatchError(
                 f"Feature {index} of {site} has activation {here:.3g} at token {position}, in the "
                 f"circuit {there:.3g}: are model and dictionaries the circuit's?"

@@ -329,6 +329,19 @@ def test_circuits_that_are_not_of_this_prompt_and_model_are_refused(demo, graph,
         quick(demo, changed_settings(graph, directions=None), {"early": 0})
 
 
+def test_a_weak_feature_may_be_off_by_a_rounding_of_the_strong_ones(demo, graph):
+    nodes = graph.nodes.copy()
+    weak, strong = sorted(features_of(graph)[1:3], key=lambda each: each[-1])  # of the last token
+    row = graph.ids().index(weak[0])
+    for share, refused in ((0.04, False), (0.06, True)):
+        nodes["activation"][row] = weak[-1] + share * strong[-1]
+        if refused:
+            with pytest.raises(MismatchError, match="has activation"):
+                quick(demo, replace(graph, nodes=nodes), {"early": 0})
+        else:
+            quick(demo, replace(graph, nodes=nodes), {"early": 0})
+
+
 @pytest.mark.parametrize("direction", [[[10**6], [1.0]], [["a"], [1.0]], [[1, 2], [1.0]], 3])
 def test_directions_that_are_none_are_refused(demo, graph, direction):
     odd = changed_settings(graph, directions=[direction, graph.settings["directions"][1]])
