@@ -15,6 +15,7 @@ from circuit_toolkit.errors import InputError
 
 FLOOR = 0.02  # smallest response that rows are weighted by, in means of the response
 TOLERANCE = 1e-4  # of the optimality conditions, in units of the largest correlation
+TOGETHER = 16  # responses with matrices of their own that are solved at once: these fit a cache
 
 
 def nonnegative_lasso(
@@ -32,20 +33,31 @@ def nonnegative_lasso(
             "and (p, q)."
         )
     Y, mean, mask = _prepared(p, Y, allowed)
-    x_mean, y_mean = X.mean(0), Y.mean(0)
-    pull = (X.T @ (Y - y_mean)).T / n  # (q, p); centring Y is enough
-    B = _solve(_covariance(X), pull, mask.T, Y.new_zeros(q, p)).T
-    expected = X @ B + (y_mean - x_mean @ B) if rounds > 1 else Y
-    for _ in range(rounds - 1):
+    B = Y.new_zeros(p, q)
+    for start in range(0, q, TOGETHER):
+        some = slice(start, start + TOGETHER)
+        used = mask[:, some].any(1).nonzero().flatten()
+        if len(used):
+            B[used, some] = _fitted(X[:, used], Y[:, some], mask[used, some], rounds)
+    return B * mean
+
+
+def _fitted(X: Tensor, Y: Tensor, mask: Tensor, rounds: int) -> Tensor:
+    """Fit responses (n, q) to X (n, p), rows weighted alike and then by what was expected."""
+    weights = Y.new_full((len(Y), 1), 1 / len(Y))
+    B = Y.new_zeros(X.shape[1], Y.shape[1])
+    for _ in range(rounds):
+        x_mean, y_mean = weights.T @ X, (weights * Y).sum(0)  # (q or 1, p), (q,)
+        if _is_wide(X):  # then the matrix A itself is smaller than A'A
+            G = (X - x_mean[:, None]) * weights.T[..., None].sqrt()  # (q or 1, n, p)
+        else:
+            G = torch.stack([(X * w[:, None]).T @ X for w in weights.T])  # (q or 1, p, p)
+            G -= x_mean[:, :, None] * x_mean[:, None]
+        B = _solve(G, (weights * (Y - y_mean)).T @ X, mask.T, B.T).T
+        expected = X @ B + (y_mean - (x_mean * B.T).sum(1))
         weights = (expected.clamp(min=0) + FLOOR) ** -2
         weights = weights / weights.sum(0)  # (n, q), each column sums to 1
-        x_mean, y_mean = weights.T @ X, (weights * Y).sum(0)  # (q, p), (q,)
-        pull = (weights * (Y - y_mean)).T @ X
-        gram = torch.stack([(X * w[:, None]).T @ X for w in weights.T])  # (q, p, p)
-        gram -= x_mean[:, :, None] * x_mean[:, None]
-        B = _solve(gram, pull, mask.T, B.T).T
-        expected = X @ B + (y_mean - (x_mean * B.T).sum(1))
-    return B * mean
+    return B
 
 
 def _prepared(p: int, Y: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,18 +67,17 @@ def _prepared(p: int, Y: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor
     return Y / mean, mean, mask
 
 
-def _covariance(X: Tensor) -> Tensor:
-    """Return the covariance of the columns as one matrix for all responses, (1, p, p)."""
-    mean = X.mean(0)
-    return (X.T @ X / len(X) - mean[:, None] * mean)[None]
+def _is_wide(A: Tensor) -> bool:
+    return A.shape[-2] < A.shape[-1]
 
 
 def _solve(gram: Tensor, pull: Tensor, mask: Tensor, start: Tensor) -> Tensor:
-    """Minimise b G b / 2 - c b over b >= 0 by accelerated projected gradients."""
-    scale = gram.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()  # (q or 1, p)
+    """Minimise b G b / 2 - c b over b >= 0 by accelerated projected gradients; a wide G is A."""
+    wide = _is_wide(gram)
+    scale = gram.norm(dim=1) if wide else gram.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
     live = mask & (scale > 1e-6)
     inverse = torch.where(scale > 1e-6, 1 / scale.clamp(min=1e-6), 0.0)
-    G = gram * inverse[:, :, None] * inverse[:, None]
+    G = gram * inverse[:, None] * (1 if wide else inverse[:, :, None])
     c = pull * inverse * live
     top = c.amax(1, keepdim=True).clamp(min=0)
     step = 1 / (1.1 * _largest_eigenvalue(G))[:, None]
@@ -88,13 +99,16 @@ def _solve(gram: Tensor, pull: Tensor, mask: Tensor, start: Tensor) -> Tensor:
 
 
 def _times(G: Tensor, z: Tensor) -> Tensor:
-    """Multiply (q or 1, p, p) symmetric with (q, p) -> (q, p)."""
-    return z @ G[0] if len(G) == 1 else torch.bmm(G, z[..., None])[..., 0]
+    """Multiply G, or A'A of a wide A, (q or 1, n or p, p), with (q, p) -> (q, p)."""
+    if len(G) == 1:
+        return (z @ G[0].T) @ G[0] if _is_wide(G) else z @ G[0]
+    y = torch.bmm(G, z[..., None])
+    return (torch.bmm(G.mT, y) if _is_wide(G) else y)[..., 0]
 
 
 def _largest_eigenvalue(G: Tensor) -> Tensor:
     """Largest eigenvalue of each matrix, (q, p, p) -> (q,), by power iteration."""
-    v = torch.ones_like(G[:, 0])
+    v = torch.ones_like(G[:, 0])  # (q or 1, p)
     size = G.new_ones(len(G))
     for _ in range(20):
         v = _times(G, v)

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import nnls
 
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.regression.solvers.nonnegative import nonnegative_lasso
+from circuit_toolkit.regression.solvers.nonnegative import TOGETHER, nonnegative_lasso
 
 
 def swaps(n, effects, rho=0.3, seed=0):
@@ -70,3 +70,23 @@ def test_shapes_and_settings_are_checked():
     X, Y = swaps(20, torch.tensor([1.0, 1.0]))
     with pytest.raises(InputError, match="must have shapes"):
         nonnegative_lasso(X, Y[1:])
+
+
+def test_responses_are_solved_by_themselves_whatever_is_beside_them():
+    n, p, q = 30, 50, TOGETHER + 3  # more sources than rows, and more responses than go together
+    rng = torch.Generator().manual_seed(0)
+    X = (torch.rand(n, p, generator=rng) < 0.5).float()
+    Y = X[:, :q] + 0.5 * X[:, 1 : q + 1] + torch.rand(n, q, generator=rng)
+    allowed = torch.arange(p)[:, None] <= torch.arange(q) + 1
+    for rounds in (1, 5):
+        B = nonnegative_lasso(X, Y, allowed=allowed, rounds=rounds)
+        assert not B[~allowed].any()
+        for j in range(q):
+            only = nonnegative_lasso(X[:, : j + 2], Y[:, [j]], rounds=rounds)[:, 0]
+            np.testing.assert_allclose(B[: j + 2, j], only, atol=1e-3)
+    centred = (X - X.mean(0)).double().numpy(), (Y - Y.mean(0)).double().numpy()
+    wide = nonnegative_lasso(X, Y, rounds=1).double().numpy()
+    for j in range(q):  # with more sources than rows what is fitted is unique, coefficients are not
+        least = nnls(centred[0], centred[1][:, j])[1] ** 2
+        found = ((centred[1][:, j] - centred[0] @ wide[:, j]) ** 2).sum()
+        assert found <= least + 1e-3 * (centred[1][:, j] ** 2).sum()
