@@ -44,10 +44,12 @@ def far(request, near):
     torch.__future__.set_overwrite_module_params_on_conversion(before)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", METHODS, ids=str)
 def test_a_method_runs_on_another_device(near, far, method):
-    found = numbers(method.call(far))
-    assert distances(found, numbers(method.call(near)))[0] <= ROUNDING
+    found, key = numbers(method.call(far)), f"found by {method}"
+    if key not in near.found:
+        near.found[key] = numbers(method.call(near))
+    assert distances(found, near.found[key])[0] <= ROUNDING
 
 
 def test_the_pretend_device_refuses_what_a_real_one_refuses():

@@ -17,7 +17,7 @@ def cases():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", METHODS, ids=str)
 def test_a_method_runs_on_a_gpu(request, method):
     near, far = request.getfixturevalue("cases")
     share, _ = distances(numbers(method.call(far)), numbers(method.call(near)))

@@ -39,6 +39,11 @@ class Case:
         return next(iter(self.saes))
 
     @property
+    def first_transcoder(self) -> dict[Site, Dictionary]:
+        """For what runs every token of the vocabulary through the layers below."""
+        return dict([next(iter(self.transcoders.items()))])
+
+    @property
     def unit(self) -> int:
         """The feature of the first site that is active on most prompts."""
         return most_active(self.found.get("acts", self.acts), self.first)

@@ -7,7 +7,9 @@ device against the CPU. A public name that takes a model has a row, or a place i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ Numbers = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Method:
-    """A public name, and a call of it that returns what is compared.
+    """A public name, and a call of it that returns what is compared; `how` tells two calls apart.
 
     `effects` are differences of two runs: they are as sure as the logits that they are differences
     of. So are `shares` of the metric, in which the metric is 1. `unstable` says why numbers are
@@ -39,11 +41,26 @@ class Method:
     shares: bool = False
     unstable: str = ""
     small: bool = False
+    how: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.how}".strip()
 
 
 def _features(case: Case) -> ct.Circuit:
     sizes = {"n_prompts": 8, "max_features": 10, "max_edges": 10, "draws": 2, "random_sets": 2}
     return ct.find_circuit(case.model, case.saes, case.task, **sizes, **QUIET)
+
+
+def _tested(case: Case) -> Numbers:
+    sizes = {"max_sites": 2, "max_features": 10, "max_edges": 4, "random_sets": 2}
+    held_out = case.task.select([2, 3, 4, 5])
+    return _nodes(ct.find_circuit(case.model, case.saes, case.task, held_out, **sizes, **QUIET))
+
+
+def _tested_heads(case: Case) -> Numbers:
+    sizes = {"max_heads": 4, "random_sets": 2, "by": "change towards the answer"}
+    return _nodes(ct.find_heads(case.model, case.task, case.task.select([2, 3]), **sizes, **QUIET))
 
 
 def _heads(case: Case) -> ct.Circuit:
@@ -52,8 +69,10 @@ def _heads(case: Case) -> ct.Circuit:
 
 
 def _graph(case: Case) -> ct.Circuit:
-    prompt = case.task.select([0])
-    return ct.attribution_graph(case.model, case.transcoders, prompt, max_features=100, **QUIET)
+    """All of it: which of two like nodes pruning leaves out turns on a rounding."""
+    prompt, most = case.task.select([0]), None if case.small else 100
+    options = {"max_features": most, "node_share": 1, "edge_share": 1, **QUIET}
+    return ct.attribution_graph(case.model, case.transcoders, prompt, **options)
 
 
 def _nodes(circuit: ct.Circuit) -> Numbers:
@@ -91,7 +110,7 @@ def _lens(case: Case) -> Numbers:
     site = list(case.transcoders)[-1]
     acts = ct.capture(case.model, case.transcoders, case.task, **QUIET)
     unit = case.found.setdefault("lens", most_active(acts, site))
-    lens = ct.CircuitLens(n_examples=6)
+    lens = ct.CircuitLens(n_examples=24)
     found = lens.analyse(case.model, case.transcoders, case.task, (site, unit), acts=acts, **QUIET)
     return {"activation": np.sort(found.table["activation"])}
 
@@ -102,8 +121,10 @@ def _card(case: Case) -> Numbers:
     return {"logits": [each["value"] for each in card.logits["promoted"]]}
 
 
-def _described(case: Case) -> Numbers:
-    found = ct.WeightLens("robust", n_permuted=16).describe(case.model, case.transcoders, **QUIET)
+def _described(case: Case, preset: Any = "robust") -> Numbers:
+    lens = ct.WeightLens(preset, n_permuted=16)
+    found = lens.describe(case.model, case.first_transcoder, **QUIET)
+    found.coverage()
     return {str(site): each.embedding_total for site, each in found.tables.items()}
 
 
@@ -124,6 +145,17 @@ def _steered(case: Case) -> Numbers:
     return {"before": found.logits_before, "after": found.logits_after}
 
 
+def _written(case: Case) -> Numbers:
+    graph = case.found["graph"]
+    features = graph.nodes["kind"] == "feature"
+    graph = graph.group("two", np.array(graph.ids())[features][:2])
+    with TemporaryDirectory() as folder:
+        graph.to_csv(Path(folder) / "tables")
+        graph.to_graphml(Path(folder) / "graph.graphml")
+        again = ct.Circuit.from_neuronpedia(graph.to_neuronpedia(Path(folder) / "graph.json"))
+    return {"nodes": [len(again.nodes)], "edges": [len(graph.supernode_edges())]}
+
+
 def _codes() -> ct.HeadCodes:
     return ct.HeadCodes(n_features=8, steps=4, n_seeds=1, n_train=4)
 
@@ -133,10 +165,17 @@ def _coded(case: Case) -> Numbers:
     return {"moved": _codes().fit(acts, case.task).moved}
 
 
-def _trained(case: Case) -> Numbers:
+def _trained(case: Case, site: Site | None = None, kind: Any = "sae") -> Numbers:
+    site = site or case.first
     sizes = {"n_features": 16, "k": 4, "steps": 4, "batch": 16, "context": 8}
-    found = ct.train_dictionaries(case.model, [case.first], case.task.texts, **sizes, **QUIET)
-    return {"decoder": found[case.first].directions}
+    sizes |= {"learning_rate": 1e-3}  # Adam's first steps are of this size, however small a slope
+    texts, sizes = case.task.texts, {**sizes, **QUIET}
+    found = ct.train_dictionaries(case.model, [site], texts, kind, **sizes)
+    return {"decoder": found[site].directions}
+
+
+def _trained_transcoder(case: Case) -> Numbers:
+    return _trained(case, next(iter(case.transcoders)), "transcoder")
 
 
 def _fitted(case: Case) -> Numbers:
@@ -145,14 +184,40 @@ def _fitted(case: Case) -> Numbers:
     return _nodes(fit.circuit(0.5))
 
 
+def _observed(case: Case) -> Numbers:
+    with TemporaryDirectory() as folder:
+        store = ct.capture(case.model, case.saes, case.task, store=Path(folder) / "acts", **QUIET)
+        lasso = ct.CircuitLasso(design="observational", min_active=2)
+        replace(lasso, adaptive=True).fit(store, case.task, **QUIET).circuit(0.5)
+        return _nodes(lasso.fit(store, case.task, **QUIET).circuit(0.9))
+
+
+def _captured(case: Case) -> Numbers:
+    return {**case.acts.features, "metric": case.acts.metric}
+
+
+def _stored(case: Case) -> Numbers:
+    with TemporaryDirectory() as folder:
+        store = ct.capture(case.model, case.saes, case.task, store=Path(folder) / "acts", **QUIET)
+        (acts,) = store.shards()
+        return {**acts.features, "metric": acts.metric}
+
+
+def _explored_task(case: Case) -> Numbers:
+    lasso = ct.CircuitLasso(min_active=2, draws=2)
+    panel = ct.explore(case.model, case.saes, case.task, estimator=lasso)
+    panel.test()
+    return _nodes(panel.circuit)
+
+
 def _explored(case: Case) -> Numbers:
-    panel = ct.explore(case.model, case.transcoders, case.task.clean[0])
+    panel = ct.explore(case.model, case.transcoders, case.task.select([0]))
     panel.test()
     return _nodes(panel.whole)
 
 
 def _explored_features(case: Case) -> Numbers:
-    described = weight_lens.WeightLens("robust").describe(case.model, case.transcoders, **QUIET)
+    described = ct.WeightLens("robust").describe(case.model, case.first_transcoder, **QUIET)
     given = case.model, case.transcoders, case.task
     panel = ct.explore_features(*given, descriptions=described, **QUIET)
     return {"maximum": panel.card.examples.maximum}
@@ -193,6 +258,12 @@ def _patched_feature(case: Case) -> Numbers:
     return {"effect": found.effect, "logits": found.logits}
 
 
+def _path(case: Case) -> Numbers:
+    ends, last = ("a0.h1", "logits"), case.model.n_layers - 1
+    found = ct.path_patching(case.model, case.task, *ends, through=[f"m{last}"], **QUIET)
+    return {"effect": found.effect, "logits": found.logits}
+
+
 def _off(case: Case) -> ct.Change:
     return ct.zero(case.first, features=[case.unit])
 
@@ -204,6 +275,15 @@ def _outcome(found: Any) -> Numbers:
 def _changed(case: Case) -> Numbers:
     changes = [_off(case), ct.resample(list(case.saes)[1], features=range(8))]
     return _outcome(ct.intervene(case.model, case.task, changes, dictionaries=case.saes, **QUIET))
+
+
+def _changed_components(case: Case) -> Numbers:
+    changes = [
+        ct.zero("attn_z 1", heads=[0]),
+        ct.resample("head_out 0", heads=[1]),
+        ct.scale("mlp_out 1", 0.5),
+    ]
+    return _outcome(ct.intervene(case.model, case.task, changes, **QUIET))
 
 
 def _each_changed(case: Case) -> Numbers:
@@ -287,16 +367,20 @@ def _alone(case: Case) -> Numbers:
 
 NEAR = "which nodes are taken turns on scores that are nearly equal"
 SHARES = "shares of effects that are near 0 in a random model"
+FEW = "a lasso with more features than prompts"
 DRAWN = {"draws": 16, "confirm": False}
 METHODS = (
     Method("models.run", _read),
     Method("check_dictionaries", _checked),
     Method("train_dictionaries", _trained),
-    Method("capture", lambda case: {**case.acts.features, "metric": case.acts.metric}),
+    Method("train_dictionaries", _trained_transcoder, how="of an MLP"),
+    Method("capture", _captured),
+    Method("capture", _stored, how="in a store"),
     Method("estimate_capture", _estimated),
     Method("Task.performance", lambda case: {"metric": case.task.performance(case.model).metric}),
     Method("Task.solved_by", lambda case: {"n": len(case.task.solved_by(case.model))}),
-    Method("CircuitLasso.fit", _fitted, unstable="a lasso with more features than prompts"),
+    Method("CircuitLasso.fit", _fitted, unstable=FEW),
+    Method("CircuitLasso.fit", _observed, unstable=FEW, how="observational, on a store"),
     Method("randomised_lasso", _edges_scored(ct.randomised_lasso, **DRAWN)),
     Method("edge_lasso", _edges_scored(ct.edge_lasso, **DRAWN), unstable="fewer draws than edges"),
     Method("component_lasso", _edges_scored(ct.component_lasso), small=True),
@@ -311,17 +395,22 @@ METHODS = (
     Method("activation_patching", _edges_scored(ct.activation_patching), effects=True),
     Method("edge_patching", _edges_scored(ct.edge_patching), effects=True, small=True),
     Method("path_patching", _patched_feature, effects=True),
+    Method("path_patching", _path, effects=True, how="of a head"),
     Method("WeightLens.describe", _described),
+    Method("WeightLens.describe", lambda case: _described(case, "paper"), how="as published"),
     Method("CircuitLens.analyse", _lens),
     Method("feature_card", _card),
     Method("virtual_weights", _weights),
     Method("intervene", _changed),
+    Method("intervene", _changed_components, how="with heads and sites"),
     Method("intervene_each", _each_changed),
     Method("intervened", _held_changed),
     Method("generate", _generated),
     Method("steer", _steered),
     Method("find_circuit", lambda case: _nodes(_features(case)), unstable=NEAR),
+    Method("find_circuit", _tested, unstable=NEAR, how="and test it"),
     Method("find_heads", lambda case: _nodes(_heads(case))),
+    Method("find_heads", _tested_heads, unstable=NEAR, how="without gradients, and test them"),
     Method("confirm_edges", _edges_tested, shares=True, unstable=SHARES),
     Method("confirm_nodes", _nodes_tested),
     Method("evaluate", _evaluated),
@@ -330,7 +419,9 @@ METHODS = (
     Method("compare", _compared),
     Method("compare_heads", _compared_heads),
     Method("generalise", _generalised, unstable="an accuracy on 24 texts"),
+    Method("attribution_graph", _written, how="written and read"),
     Method("explore", _explored),
+    Method("explore", _explored_task, unstable=FEW, how="a task"),
     Method("explore_features", _explored_features),
     Method("explore_heads", _explored_heads),
     Method("evidence.draw_paths", _paths),
