@@ -32,8 +32,8 @@ class HeadCodesFit:
     per_seed : ndarray, shape (S, L, H)
         Score of every head with every seed.
     codes : ndarray of int, shape (S, 2b, L, H)
-        Code of every head on every prompt: b positives, then their b negatives. The number
-        `n_features` where no code is active.
+        Code of every head on every prompt, of several positions at the first: b positives, then
+        their b negatives. The number `n_features` where no code is active.
     moved : ndarray, shape (S, b, L, H)
         How far the codes move what a head writes from a prompt to its corrupted prompt.
     counted : ndarray of bool, shape (S, b)

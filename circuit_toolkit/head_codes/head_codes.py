@@ -8,8 +8,8 @@ difference is an option.
 What carries the information is the pair of a prompt and its corrupted prompt, at the tokens where
 the task happens: the same autoencoder untrained ranks heads about as well, and so does the plain
 difference of a pair's outputs (`compare_heads`). Codes say besides which states of a head are new.
-A head that acts at other tokens alone is not seen: on SmolLM2 and IOI most heads act where the
-second name stands, and what is read at the last token alone ranks no better than at random codes.
+A head that acts at other tokens alone is not seen: on SmolLM2 and IOI many heads act where the
+first name comes again, and not at the last token.
 """
 
 from __future__ import annotations
@@ -35,7 +35,18 @@ _PAIRS_AT_ONCE = 64  # prompts that are encoded at a time, with every seed
 
 
 def head_positions(task: Task) -> list[str]:
-    """Return the last token and every position that a task names: where its heads act."""
+    """Return the last token and every position that a task names: where its heads may act.
+
+    Parameters
+    ----------
+    task : Task
+        The task.
+
+    Returns
+    -------
+    list of str
+        Positions for `capture(model, "head_out", task, positions)`.
+    """
     return ["last", *task.positions]
 
 
@@ -48,7 +59,8 @@ class HeadCodes:
     n_features : int
         Codes.
     l1 : float
-        Weight of the sparsity term; published: 0.02, and 0.05 for docstrings.
+        Weight of the sparsity term; published: 0.02, and 0.05 for docstrings, which drops much of
+        what tells a prompt from its corrupted prompt.
     positions : str or sequence of str, optional
         What stands for a prompt: the output at the `last` token (where the next word is said), the
         `mean` over tokens (published), at a position that the task names, or at several of these,
@@ -56,8 +68,9 @@ class HeadCodes:
         last and every one that the task names.
     score : {"change", "unique"}
         `change` (ours): how far the codes move what a head writes when a prompt is exchanged for
-        its corrupted prompt, the mean over pairs of the norm of the difference of reconstructions,
-        in units of the residual stream. `unique` (published): how many codes only positives use.
+        its corrupted prompt, the mean over pairs of the norm of the difference of reconstructions
+        at all positions, in units of the residual stream. `unique` (published): how many codes only
+        positives use.
     n_train : int
         Prompts that the autoencoder is trained on, drawn from positives and negatives.
     held_out : bool
@@ -90,7 +103,7 @@ class HeadCodes:
     """
 
     n_features: int = 200
-    l1: float = 0.02
+    l1: float = 0.002
     positions: Positions | None = None
     score: HeadScore = "change"
     n_train: int = 10
@@ -117,6 +130,7 @@ class HeadCodes:
         HeadCodes
         """
         published: dict[str, Any] = {
+            "l1": 0.02,
             "positions": "mean",
             "score": "unique",
             "held_out": False,
@@ -153,7 +167,7 @@ class HeadCodes:
         whole(self.n_seeds, "n_seeds", 1)
         if self.n_count is not None:
             whole(self.n_count, "n_count", 1)
-        outputs, layers, where = self._outputs(acts, task)
+        outputs, layers, where = self._outputs(acts, task)  # (prompts, positions, heads, D)
         pairs = len(outputs) // 2
         rng = np.random.default_rng(self.seed)
         drawn = [rng.permutation(len(outputs))[: self.n_train] for _ in range(self.n_seeds)]
@@ -168,7 +182,7 @@ class HeadCodes:
                 "Use a larger task, or a smaller n_train."
             )
         coders = train_autoencoders(
-            torch.stack([outputs[rows].flatten(0, 1) for rows in drawn]),
+            torch.stack([outputs[rows].flatten(0, 2) for rows in drawn]),
             n_features=self.n_features,
             l1=self.l1,
             steps=self.steps,
@@ -182,12 +196,13 @@ class HeadCodes:
             if self.score == "change":
                 scores.append(moved[mask].mean(0))
             else:
-                scores.append(unique_codes(code[:pairs][mask], code[pairs:][mask]))
+                each = code.swapaxes(0, 1)  # a position each
+                scores.append(sum(unique_codes(x[:pairs][mask], x[pairs:][mask]) for x in each))
         shape = (self.n_seeds, len(layers), -1)
         return HeadCodesFit(
             layers=tuple(layers),
             per_seed=np.stack(scores).reshape(shape),
-            codes=codes.reshape(self.n_seeds, len(outputs), len(layers), -1),
+            codes=codes[:, :, 0].reshape(self.n_seeds, len(outputs), len(layers), -1),
             moved=change.reshape(self.n_seeds, pairs, len(layers), -1),
             counted=counted,
             coders=coders,
@@ -202,7 +217,7 @@ class HeadCodes:
         )
 
     def _outputs(self, acts: Activations, task: Task) -> tuple[Tensor, list[int], Positions]:
-        """Return outputs of all prompts (prompts, heads, positions * D), layers and positions."""
+        """Return outputs of all prompts (prompts, positions, heads, D), layers and positions."""
         expect(acts, "acts", "Activations")
         expect(task, "task", "Task")
         shapes: Mapping[str, Any] = acts.settings.get("shapes", {})
@@ -227,23 +242,22 @@ class HeadCodes:
             rows = acts.pooled(head_positions(task))
         found = []
         for site, matrix in rows.features.items():
-            # One position after the other, each of them (H, D).
             x = torch.from_numpy(matrix.toarray()).unflatten(1, (-1, *shapes[str(site)]))
-            x = x - x.mean(3, keepdim=True)  # which a LayerNorm does not see
-            found.append(x.transpose(1, 2).flatten(2))  # (prompts, H, positions * D)
+            found.append(x - x.mean(3, keepdim=True))  # which a LayerNorm does not see
         layers = [site.layer for site in rows.sites]
-        return torch.cat(found, 1), layers, rows.settings["positions"]
+        return torch.cat(found, 2), layers, rows.settings["positions"]
 
     def _encoded(self, coders: CodeAutoencoders, outputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Codes (S, prompts, heads), and how far pairs are apart (S, b, heads)."""
-        pairs, heads = len(outputs) // 2, outputs.shape[1]
+        """Codes (S, prompts, positions, heads), and how far pairs are apart (S, b, heads)."""
+        pairs, shape = len(outputs) // 2, outputs.shape[1:3]
         codes, change = [], []
         for start in range(0, pairs, _PAIRS_AT_ONCE):
             stop = min(start + _PAIRS_AT_ONCE, pairs)
             both = outputs[[*range(start, stop), *range(pairs + start, pairs + stop)]]
-            active = coders.encode(both.flatten(0, 1)[None]).unflatten(1, (2, stop - start, heads))
+            active = coders.encode(both.flatten(0, 2)[None])
+            active = active.unflatten(1, (2, stop - start, *shape))
             codes.append(discrete_codes(active, own_code_for_none=self.own_code_for_none))
-            moved = (active[:, 0] - active[:, 1]).flatten(1, 2) @ coders.decoder
-            change.append(moved.norm(dim=2).unflatten(1, (stop - start, heads)).numpy())
-        each = np.concatenate(codes, 2)  # (S, 2, b, heads)
-        return each.reshape(len(each), 2 * pairs, heads), np.concatenate(change, 1)
+            moved = (active[:, 0] - active[:, 1]).flatten(1, 3) @ coders.decoder
+            change.append(moved.unflatten(1, (stop - start, *shape)).norm(dim=(2, 4)).numpy())
+        each = np.concatenate(codes, 2)  # (S, 2, b, positions, heads)
+        return each.reshape(len(each), 2 * pairs, *shape), np.concatenate(change, 1)

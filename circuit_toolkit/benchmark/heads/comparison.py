@@ -170,7 +170,7 @@ def compare_heads(
     truth = _as_truth(truth, shape)
     codes = HeadCodes() if codes is None else codes
     expect(codes, "codes", "HeadCodes")
-    published = HeadCodes.published(l1=codes.l1, n_seeds=codes.n_seeds, seed=codes.seed)
+    published = HeadCodes.published(n_seeds=codes.n_seeds, seed=codes.seed)
     where: Positions = codes.positions or head_positions(task)
     acts = capture(model, "head_out", task, where, bos=bos, progress=progress)
     means = capture(model, "head_out", task, "mean", bos=True, progress=progress)
