@@ -147,9 +147,14 @@ def _outputs(
 def _directions(x: Tensor) -> Tensor:
     """Principal directions (D, k) of rows (n, D) with more than a millionth of the variance."""
     x = x.double() - x.double().mean(0)
-    values, vectors = torch.linalg.eigh(x.T @ x)  # ascending
+    wide = len(x) < x.shape[1]  # a vocabulary is too wide for the matrix of its own products
+    values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)  # ascending
     k = max(1, min(_DIRECTIONS, int((values > 1e-6 * values[-1]).sum())))
-    return vectors[:, -k:]
+    chosen = vectors[:, -k:]
+    if not wide:
+        return chosen
+    found = x.T @ chosen
+    return found / found.norm(dim=0).clamp(min=torch.finfo(torch.double).tiny)
 
 
 def _strengths(graph: Graph, X: np.ndarray, part: np.ndarray, strength: float) -> np.ndarray:

@@ -181,9 +181,12 @@ def outcome_at_places(
 
 
 def share_kept(rows: np.ndarray) -> float:
-    """F from metrics (n, 3): of a circuit, of the model, and with everything ablated."""
+    """F from metrics (n, 3): of a circuit, of the model, and with everything ablated.
+
+    NaN where nothing is lost; if one draw of prompts is so, no interval can be told.
+    """
     mine, full, empty = rows.mean(0)
-    return float((mine - empty) / (full - empty))
+    return float((mine - empty) / (full - empty)) if full != empty else float("nan")
 
 
 def with_metric(task: Any) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,15 +47,17 @@ def bootstrap(
     if len(values) == 1:  # nothing else can be drawn
         return Interval(value, value, value)
     fast = statistic is np.mean and values.ndim == 1
-    found = scipy.stats.bootstrap(
-        (values if fast else np.arange(len(values)),),
-        np.mean if fast else lambda rows: statistic(values[rows]),
-        n_resamples=draws,
-        vectorized=fast,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)  # NaN says it
+        found = scipy.stats.bootstrap(
+            (values if fast else np.arange(len(values)),),
+            np.mean if fast else lambda rows: statistic(values[rows]),
+            n_resamples=draws,
+            vectorized=fast,
+            confidence_level=level,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
     return Interval(value, float(found.low), float(found.high))
 
 

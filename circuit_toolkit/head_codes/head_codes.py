@@ -31,6 +31,7 @@ from circuit_toolkit.head_codes.fit import HeadCodesFit
 from circuit_toolkit.tasks.task import Task
 
 HeadScore = Literal["change", "unique"]
+_ROUNDING = 1e-4  # of the largest output: what other padding changes
 _PAIRS_AT_ONCE = 64  # prompts that are encoded at a time, with every seed
 
 
@@ -245,7 +246,7 @@ class HeadCodes:
             x = torch.from_numpy(matrix.toarray()).unflatten(1, (-1, *shapes[str(site)]))
             found.append(x - x.mean(3, keepdim=True))  # which a LayerNorm does not see
         layers = [site.layer for site in rows.sites]
-        return torch.cat(found, 2), layers, rows.settings["positions"]
+        return _changing(torch.cat(found, 2)), layers, rows.settings["positions"]
 
     def _encoded(self, coders: CodeAutoencoders, outputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Codes (S, prompts, positions, heads), and how far pairs are apart (S, b, heads)."""
@@ -261,3 +262,12 @@ class HeadCodes:
             change.append(moved.unflatten(1, (stop - start, *shape)).norm(dim=(2, 4)).numpy())
         each = np.concatenate(codes, 2)  # (S, 2, b, positions, heads)
         return each.reshape(len(each), 2 * pairs, *shape), np.concatenate(change, 1)
+
+
+def _changing(outputs: Tensor) -> Tensor:
+    """Leave out positions, but the first, at which no pair differs: before what was corrupted."""
+    pairs = len(outputs) // 2
+    moved = (outputs[:pairs] - outputs[pairs:]).abs().amax((0, 2, 3))
+    kept = moved > _ROUNDING * outputs.abs().max()
+    kept[0] = True
+    return outputs[:, kept]

@@ -16,6 +16,8 @@ from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence import evaluate, random_features
+from circuit_toolkit.evidence.evaluation import share_kept
+from circuit_toolkit.evidence.intervals import bootstrap
 from circuit_toolkit.head_codes.fit import head_nodes
 from circuit_toolkit.interventions import intervene, put, resample
 from circuit_toolkit.models.graph import graph_of
@@ -384,3 +386,9 @@ def test_edges_between_components_have_the_same_shares_and_keys(tiny, pairs):
     assert [found["completeness"], *found["random_completeness"]] == pytest.approx([0, 0])
     with pytest.raises(InputError, match="is empty: it has no edges"):
         evaluate(component_circuit(graph, np.zeros(graph.allowed.shape), {}), tiny, None, pairs)
+
+
+def test_where_some_draws_lose_nothing_no_interval_is_told():
+    kept = np.array([[3.0, 4.0, 2.0], [1.0, 1.0, 1.0]])  # on the second prompt nothing is ablated
+    found = bootstrap(kept, share_kept)
+    assert found.value == pytest.approx(0.5) and np.isnan([found.low, found.high]).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -214,5 +216,11 @@ def test_a_head_is_seen_only_where_it_acts(induction, repeats):
     both = HeadCodes(**small).fit(acts, repeats)
     assert both.settings["positions"] == ["last", "after"]
     assert both.predict(n_heads=2).nodes["label"].tolist()[:-1] == ["a0.h0", "a1.h0"]
+    # What stands before the change is no news: with it codes are trained on the same rows.
+    first = HeadCodes(positions=["last", "after", "first"], **small)
+    named = {**repeats.positions, "first": tuple(-8 for _ in repeats.clean)}
+    task = replace(repeats, positions=named)
+    more = first.fit(ct.capture(induction, "head_out", task, progress=False), task)
+    np.testing.assert_allclose(more.scores, both.scores, rtol=1e-5)
     same = ct.capture(induction, "head_out", repeats, ["last", "after"], progress=False)
     np.testing.assert_allclose(HeadCodes(**small).fit(same, repeats).scores, both.scores, rtol=1e-5)
