@@ -39,7 +39,7 @@ test: $(INSTALLED) ## lint, types, tests, docstring examples, notebooks, browser
 		tests circuit_toolkit notebooks
 
 real-test: $(REAL) ## tests and the notebook that need the weights of real models
-	@$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=900 --durations=10 \
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist=loadfile --nbmake --nbmake-timeout=900 --durations=10 \
 		tests/real $(REAL_NOTEBOOK)
 
 lab: $(INSTALLED) ## open the quickstart in JupyterLab
