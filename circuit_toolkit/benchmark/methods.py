@@ -111,5 +111,6 @@ def run_methods(
 def warm_up(model: Model, task: PromptPairs) -> None:
     """Run gradients and a regression once on few prompts: the clock is to see no first time."""
     few = min(16, len(task.clean))
-    eap(model, task, n_prompts=few)
-    randomised_lasso(model, task, n_prompts=few, swap="corrupted", draws=2, confirm=False)
+    quiet = {"n_prompts": few, "progress": False}
+    eap(model, task, **quiet)
+    randomised_lasso(model, task, swap="corrupted", draws=2, confirm=False, **quiet)
