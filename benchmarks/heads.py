@@ -25,7 +25,6 @@ from circuit_toolkit.benchmark.heads.comparison import differences, head_agreeme
 from circuit_toolkit.benchmark.heads.reference import known_heads
 from circuit_toolkit.benchmark.metrics import roc_auc
 from circuit_toolkit.evidence.tested_heads import head_curve
-from circuit_toolkit.head_codes import head_positions
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.patching.effects import edges_out_of, patching_effects
 
@@ -42,7 +41,7 @@ def task_of(model, name):
 
 def captured(model, task, where=None):
     """Head outputs at the positions of the task, and their mean over tokens as published."""
-    where = where or head_positions(task)
+    where = where or ct.HeadCodes().positions_of(task)
     named = ct.capture(model, "head_out", task, where, progress=False)
     return named, ct.capture(model, "head_out", task, "mean", bos=True, progress=False)
 
@@ -118,7 +117,7 @@ def circuits(model, names):
     for name in names:
         make = ct.tasks.BUNDLED[name]
         task, held_out = make(model, n=64, seed=0), make(model, n=64, seed=1, test=True)
-        named = ct.capture(model, "head_out", task, head_positions(task), progress=False)
+        named, _ = captured(model, task)
         outputs = head_outputs(named, model.n_heads)
         ways = {
             ATTRIBUTION: ct.head_scores(model, task, ATTRIBUTION, progress=False),

@@ -17,7 +17,7 @@ from circuit_toolkit.sites import Site
 
 Positions = str | Sequence[str]
 MEAN = -1  # the position of a row that is of no one token, such as a mean over a prompt
-OUTLYING = 20  # times the median: so much activation a token has as an attention sink alone
+SINK = 20  # times the median: so much activation a token has as an attention sink alone
 TOKEN_BYTES = 64  # of a token as text in memory: a short str and the pointer to it
 
 
@@ -270,7 +270,7 @@ class Activations:
         active = np.sort(size[size > 0])
         if self.settings.get("positions", "all") != "all" or not len(active):
             return np.ones(len(size), bool)
-        return size <= OUTLYING * active[(len(active) - 1) // 2]  # of two the lower one
+        return size <= SINK * active[(len(active) - 1) // 2]  # of two the lower one
 
     def means(self) -> dict[Site, np.ndarray]:
         """Average every feature over the rows.

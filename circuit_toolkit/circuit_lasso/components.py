@@ -145,16 +145,12 @@ def _outputs(
 
 
 def _directions(x: Tensor) -> Tensor:
-    """Principal directions (D, k) of rows (n, D) with more than a millionth of the variance."""
+    """Principal directions (D, k) of (n, D) with above a millionth of its variance; any length."""
     x = x.double() - x.double().mean(0)
     wide = len(x) < x.shape[1]  # a vocabulary is too wide for the matrix of its own products
     values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)  # ascending
     k = max(1, min(_DIRECTIONS, int((values > 1e-6 * values[-1]).sum())))
-    chosen = vectors[:, -k:]
-    if not wide:
-        return chosen
-    found = x.T @ chosen
-    return found / found.norm(dim=0).clamp(min=torch.finfo(torch.double).tiny)
+    return x.T @ vectors[:, -k:] if wide else vectors[:, -k:]
 
 
 def _strengths(graph: Graph, X: np.ndarray, part: np.ndarray, strength: float) -> np.ndarray:

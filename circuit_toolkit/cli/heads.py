@@ -85,9 +85,8 @@ def _alone(model: Any, task: Any, codes: Any, _: Any) -> tuple[Any, Any, dict[st
     """Scores where no truth is known."""
     from circuit_toolkit.activations.capturing import capture
     from circuit_toolkit.attribution.heads import HEAD_SCORES, head_scores
-    from circuit_toolkit.head_codes import head_positions
 
-    where = codes.positions or head_positions(task)
+    where = codes.positions_of(task)
     acts = capture(model, "head_out", task, where, progress=False)
     scores = {}
     for by in HEAD_SCORES:

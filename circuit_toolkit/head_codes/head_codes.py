@@ -35,22 +35,6 @@ _ROUNDING = 1e-4  # of the largest output: what other padding changes
 _PAIRS_AT_ONCE = 64  # prompts that are encoded at a time, with every seed
 
 
-def head_positions(task: Task) -> list[str]:
-    """Return the last token and every position that a task names: where its heads may act.
-
-    Parameters
-    ----------
-    task : Task
-        The task.
-
-    Returns
-    -------
-    list of str
-        Positions for `capture(model, "head_out", task, positions)`.
-    """
-    return ["last", *task.positions]
-
-
 @dataclass(frozen=True)
 class HeadCodes:
     """Score attention heads by the codes of a small sparse autoencoder on their outputs.
@@ -96,9 +80,9 @@ class HeadCodes:
     >>> import circuit_toolkit as ct
     >>> model = ct.load_model("demo")
     >>> task = ct.tasks.greater_than(model, n=40)
-    >>> where = ["last", *task.positions]
-    >>> acts = ct.capture(model, "head_out", task, where, progress=False)
-    >>> fit = ct.HeadCodes(n_seeds=1, steps=50).fit(acts, task)
+    >>> codes = ct.HeadCodes(n_seeds=1, steps=50)
+    >>> where = codes.positions_of(task)
+    >>> fit = codes.fit(ct.capture(model, "head_out", task, where, progress=False), task)
     >>> fit.scores.shape
     (6, 8)
     """
@@ -142,6 +126,22 @@ class HeadCodes:
             "reference": True,
         }
         return cls(**(published | options))
+
+    def positions_of(self, task: Task) -> Positions:
+        """Return where heads of a task are read: by default wherever they are known to act.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+
+        Returns
+        -------
+        str or list of str
+            `positions`, or the last token and every position that the task names; for
+            `capture(model, "head_out", task, positions)`.
+        """
+        return ["last", *task.positions] if self.positions is None else self.positions
 
     def fit(self, acts: Activations, task: Task) -> HeadCodesFit:
         """Train the autoencoders and score the heads.
@@ -240,7 +240,7 @@ class HeadCodes:
             )
         rows = acts if self.positions is None else acts.pooled(self.positions)
         if rows.settings.get("positions", "all") == "all":
-            rows = acts.pooled(head_positions(task))
+            rows = acts.pooled(self.positions_of(task))
         found = []
         for site, matrix in rows.features.items():
             x = torch.from_numpy(matrix.toarray()).unflatten(1, (-1, *shapes[str(site)]))

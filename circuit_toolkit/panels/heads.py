@@ -20,7 +20,7 @@ from circuit_toolkit.circuit.components import head_circuit
 from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence import confirm_edges, draw_paths
-from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit, head_positions
+from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
 from circuit_toolkit.interventions.changes import resample
 from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model, run
@@ -110,7 +110,7 @@ class HeadExplorer(CircuitPanel):
         with self._busy("running the prompts, forwards and backwards, and training the codes …"):
             if self._captured is None or self._captured[0].name != name:
                 task = self._prompts(n=self.n)
-                where = self.codes.positions or head_positions(task)
+                where = self.codes.positions_of(task)
                 acts = capture(self.model, "head_out", task, where, progress=False)
                 self._captured = task, acts
             task, acts = self._captured

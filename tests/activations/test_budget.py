@@ -277,3 +277,14 @@ def test_a_batch_of_too_many_bytes_runs_in_pieces(
         difference = abs(whole.features[site] - parts.features[site]).max()
         assert difference <= 1e-5 * abs(whole.features[site]).max()
     assert np.array_equal(whole.groups, parts.groups) and whole.tokens == parts.tokens
+
+
+def test_longer_prompts_that_run_in_pieces_are_not_refused(
+    tiny, tiny_saes, texts, batches, monkeypatch, available
+):
+    source = plan_capture(tiny, tiny_saes, texts, "last", False, False)
+    longest = source.tokenize(range(64)).ids.shape[1]
+    monkeypatch.setattr(budget, "MOST", batch_bytes(source, 10, longest))
+    available(memory=int(1.3 * budget.MOST))  # 16 of the longest would take 1.6 times it
+    capture(tiny, tiny_saes, texts, "last", batch_size=16, progress=False)
+    assert batches[0] == range(16) and batches[-1] == range(56, 64)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from circuit_toolkit.circuit.components import edge_scores
-from circuit_toolkit.circuit_lasso.components import component_lasso
+from circuit_toolkit.circuit_lasso.components import _directions, component_lasso
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import graph_of
@@ -100,3 +100,13 @@ def test_strengths_are_those_of_scikit_learns_lasso(tiny):
 def test_wrong_arguments_are_refused(tiny, arguments, message):
     with pytest.raises(InputError, match=message):
         component_lasso(**({"model": tiny, "task": TwoTokens()} | arguments))
+
+
+@pytest.mark.parametrize("shape", [(9, 40), (40, 9)])
+def test_directions_are_principal_whether_rows_or_columns_are_more(shape):
+    x = torch.randn(shape, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    along = (x - x.mean(0)) @ _directions(x)
+    U = torch.linalg.svd(x - x.mean(0), full_matrices=False)[0][:, : along.shape[1]]
+    # Each column is a left singular vector, the least first, but for its length and sign.
+    cosines = (along / along.norm(dim=0) * U.flip(1)).sum(0).abs()
+    torch.testing.assert_close(cosines, torch.ones_like(cosines), rtol=0, atol=1e-10)

@@ -11,6 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import circuit_toolkit as ct
 from benchmarks.demo.head_effects import head_effects
+from circuit_toolkit.attribution.heads import head_outputs
+from circuit_toolkit.benchmark.heads.comparison import differences
 from circuit_toolkit.benchmark.metrics import roc_auc
 from circuit_toolkit.head_codes import HeadCodes
 from circuit_toolkit.models import Model, load_model
@@ -123,7 +125,7 @@ def test_the_planted_heads_are_what_the_task_needs(planted, task):
 )
 def test_the_planted_heads_are_recovered(planted, task, codes):
     bos = codes.positions == "mean"
-    where = codes.positions or ["last", *task.positions]
+    where = codes.positions_of(task)
     acts = ct.capture(planted, "head_out", task, where, bos=bos, progress=False)
     fit = codes.fit(acts, task)
     truth = mask((LAYERS, HEADS), PLANTED).ravel()
@@ -224,3 +226,26 @@ def test_a_head_is_seen_only_where_it_acts(induction, repeats):
     np.testing.assert_allclose(more.scores, both.scores, rtol=1e-5)
     same = ct.capture(induction, "head_out", repeats, ["last", "after"], progress=False)
     np.testing.assert_allclose(HeadCodes(**small).fit(same, repeats).scores, both.scores, rtol=1e-5)
+
+
+def test_differences_and_unique_codes_count_every_position(induction, repeats):
+    where = ["last", "after"]
+    acts = ct.capture(induction, "head_out", repeats, where, progress=False)
+    outputs, n = head_outputs(acts, 4), len(repeats)
+    assert outputs.shape[:4] == (2 * n, 2, 2, 4)
+    each = [
+        head_outputs(ct.capture(induction, "head_out", repeats, at, progress=False), 4)[:, 0]
+        for at in where
+    ]
+    for position, values in enumerate(each):
+        np.testing.assert_allclose(outputs[:, position], values, atol=1e-6)
+    moved = np.stack([x[:n] - x[n:] for x in each])  # (positions, n, L, H, D)
+    norm = np.sqrt(np.square(moved).sum((0, 4)))
+    np.testing.assert_allclose(differences(outputs)[1], norm.mean(0), rtol=1e-5)
+    whole = np.sqrt(np.square(moved.mean(1)).sum((0, 3)))
+    np.testing.assert_allclose(differences(outputs)[0], whole, rtol=1e-5)
+    # The head that looks one token back has new states at "after" alone.
+    codes = HeadCodes(n_features=40, n_seeds=2, score="unique")
+    last = replace(codes, positions="last")
+    everywhere = ct.capture(induction, "head_out", repeats, progress=False)
+    assert codes.fit(acts, repeats).scores[0, 0] > last.fit(everywhere, repeats).scores[0, 0] == 0

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 import circuit_toolkit as ct
+from circuit_toolkit.models import LOGITS, run
+
+OF_A_LOGIT = 4  # roundings of the largest logit, or of the metric, for what is a difference of runs
 
 
 def numbers(found: Any) -> dict[str, Any]:
@@ -52,3 +56,24 @@ def distances(found: Mapping[str, Any], exact: Mapping[str, Any]) -> tuple[float
             shares.append(np.linalg.norm(off) / max(np.linalg.norm(there[real]), 1e-12))
             most.append(np.abs(off).max())
     return float(max(shares)), float(max(most))
+
+
+def assert_near(
+    method: Any,
+    found: Mapping[str, Any],
+    exact: Mapping[str, Any],
+    case: Any,
+    dtype: torch.dtype,
+    roundings: int,
+) -> None:
+    """Hold what a row of the table found in half precision to what it found in float32."""
+    share, most = distances(found, exact)
+    eps = torch.finfo(dtype).eps
+    if method.shares:
+        assert most <= OF_A_LOGIT * eps
+    elif method.effects:
+        batch = case.model.tokenize(case.task.clean)
+        logits = run(case.model, batch, [LOGITS], last_logits=True)[LOGITS]
+        assert most <= OF_A_LOGIT * eps * float(logits.abs().max())
+    else:
+        assert share <= roundings * eps

@@ -16,7 +16,7 @@ import torch
 
 from circuit_toolkit.models import LOGITS, run
 from tests.methods.cases import case_of
-from tests.methods.numbers import distances, numbers
+from tests.methods.numbers import assert_near, distances, numbers
 from tests.methods.table import METHODS, begin
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")
@@ -24,7 +24,7 @@ CASES = (
     *((name, torch.bfloat16) for name in (*FAMILIES, "demo")),
     *((name, torch.float16) for name in ("llama", "gemma2")),
 )
-ROUNDINGS, OF_A_LOGIT = 16, 4
+ROUNDINGS = 16
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +49,11 @@ def test_half_precision_is_near_float32(cases, method):
     key = f"found by {method}"
     if key not in exact.found:
         exact.found[key] = numbers(method.call(exact))
-    share, most = distances(numbers(method.call(half)), exact.found[key])
-    eps = torch.finfo(half.model.dtype).eps
+    found = numbers(method.call(half))
     if method.unstable and exact.small:
-        return  # it runs, and what it finds is of the right form
-    if method.shares:
-        assert most <= OF_A_LOGIT * eps
-    elif method.effects:
-        batch = exact.model.tokenize(exact.task.clean)
-        logits = run(exact.model, batch, [LOGITS], last_logits=True)[LOGITS]
-        assert most <= OF_A_LOGIT * eps * float(logits.abs().max())
+        distances(found, exact.found[key])  # it runs, and what it finds is of the right form
     else:
-        assert share <= ROUNDINGS * eps
+        assert_near(method, found, exact.found[key], exact, half.model.dtype, ROUNDINGS)
 
 
 def test_what_is_read_is_of_full_precision_and_where_inputs_are(cases):

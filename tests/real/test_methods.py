@@ -11,14 +11,14 @@ import torch
 
 import circuit_toolkit as ct
 from circuit_toolkit.dictionaries import bind_dictionary
-from circuit_toolkit.models import LOGITS, run
+from circuit_toolkit.models import run
 from circuit_toolkit.sites import Site
 from tests.methods.cases import Case
-from tests.methods.numbers import distances, numbers
+from tests.methods.numbers import assert_near, distances, numbers
 from tests.methods.table import METHODS, begin
 from tests.real.conftest import real_model
 
-ROUNDINGS, OF_A_LOGIT = 32, 4
+ROUNDINGS = 32
 NOUNS = (("key", "keys"), ("dog", "dogs"), ("book", "books"), ("tree", "trees"))
 ENDS = ("near the door", "in the old house", "by the river", "of the city")
 LEFT_OUT = {  # a run for each of 301 components or 44,371 edges: tests/real/test_components.py
@@ -78,13 +78,8 @@ def test_a_method_runs_on_a_real_model_in_both_precisions(cases, method):
     found = numbers(method.call(half))
     if str(method) in SLOW:
         return
-    share, most = distances(found, numbers(method.call(exact)))
-    eps = torch.finfo(torch.bfloat16).eps
+    want = numbers(method.call(exact))
     if method.unstable or method.name in NOT_UNIQUE:
-        return  # it runs, and what it finds is of the right form
-    if method.effects:
-        batch = exact.model.tokenize(exact.task.clean)
-        logits = run(exact.model, batch, [LOGITS], last_logits=True)[LOGITS]
-        assert most <= OF_A_LOGIT * eps * float(logits.abs().max())
+        distances(found, want)  # it runs, and what it finds is of the right form
     else:
-        assert share <= ROUNDINGS * eps
+        assert_near(method, found, want, exact, torch.bfloat16, ROUNDINGS)

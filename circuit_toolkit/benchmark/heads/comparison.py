@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.activations.activations import Activations, Positions
+from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.arguments import described, expect, is_a
 from circuit_toolkit.attribution.heads import (
@@ -25,7 +25,7 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import edge_scores
 from circuit_toolkit.display import draw
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit, head_positions
+from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
 from circuit_toolkit.models.graph import Graph
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import activation_patching
@@ -171,7 +171,7 @@ def compare_heads(
     codes = HeadCodes() if codes is None else codes
     expect(codes, "codes", "HeadCodes")
     published = HeadCodes.published(n_seeds=codes.n_seeds, seed=codes.seed)
-    where: Positions = codes.positions or head_positions(task)
+    where = codes.positions_of(task)
     acts = capture(model, "head_out", task, where, bos=bos, progress=progress)
     means = capture(model, "head_out", task, "mean", bos=True, progress=progress)
     outputs = head_outputs(acts, model.n_heads)
