@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from circuit_toolkit.arguments import expect_known, one_of, whole
+from circuit_toolkit.arguments import described, expect_known, one_of, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
@@ -118,18 +118,20 @@ class Activations:
         InputError
             If the rows are not tokens any more, or the task does not name the position.
         """
-        if not isinstance(positions, str):
-            positions = list(positions)
+        several = several_of(positions)
+        positions = positions if isinstance(positions, str) else several
         if positions == self.settings.get("positions", "all"):
             return self
-        several = [positions] if isinstance(positions, str) else positions
         pools = [self.pooling(each) for each in several]
-        one = isinstance(positions, str)
         return replace(
             self,
             features={site: beside(pools, matrix) for site, matrix in self.features.items()},
             prompt=np.arange(self.n_prompts),
-            position=self.places(positions) if one else np.full(self.n_prompts, MEAN),
+            position=(
+                self.places(positions)
+                if isinstance(positions, str)
+                else np.full(self.n_prompts, MEAN)
+            ),
             settings={**self.settings, "positions": positions},
         )
 
@@ -359,6 +361,17 @@ class Activations:
         site = Site.parse(site)
         expect_known(site.short, [each.short for each in self.sites], f"{site} was not captured")
         return self.features[site]
+
+
+def several_of(positions: Positions) -> list[str]:
+    """Return one or several positions as a list; refuse what is neither."""
+    found = [positions] if isinstance(positions, str) else positions
+    if not isinstance(found, list | tuple) or not found:
+        raise InputError(
+            f"positions must be the name of a position, such as 'last', or a list of some, got "
+            f"{described(positions)}."
+        )
+    return list(found)
 
 
 def beside(pools: Sequence[sp.csr_array], matrix: sp.csr_array) -> sp.csr_array:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from torch import Tensor
 
-from circuit_toolkit.activations.activations import Activations, Positions, beside
+from circuit_toolkit.activations.activations import Activations, Positions, beside, several_of
 from circuit_toolkit.arguments import as_prompts, expect, one_of, whole
 from circuit_toolkit.dictionaries import Coordinates, Dictionary, coordinates, shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -91,8 +91,8 @@ class CapturePlan:
             settings={**self.settings, "positions": "all"},
             **self._of_prompts(np.array(rows), np.array([*map(len, words)]), scores),
         )
-        several = [self.positions] if isinstance(self.positions, str) else self.positions
-        pools = [] if self.positions == "all" else [tokens.pooling(each) for each in several]
+        several = [] if self.positions == "all" else several_of(self.positions)
+        pools = [tokens.pooling(each) for each in several]
         features = {}
         for site, dictionary in self.dictionaries.items():
             value = values.pop(site)  # let go of: raw values are most of what a batch needs
@@ -130,14 +130,13 @@ def plan_capture(
     given = as_prompts(prompts)
     task = None if isinstance(given, list) else given
     known = ["mean", "last", *(task.positions if task else [])]
-    if isinstance(positions, list | tuple) and positions:
-        for each in (positions := list(positions)):
-            one_of(each, "positions", *known)
-    else:
-        one_of(positions, "positions", "all", *known)
+    several, one = several_of(positions), isinstance(positions, str)
+    for each in several:
+        one_of(each, "positions", *(["all"] if one else []), *known)
     _begins(chosen)
     texts, size = list(task.texts) if task else given, whole(batch_size, "batch_size", 1)
-    return CapturePlan(model, texts, task, chosen, positions, bos, remote, size)
+    where = positions if one else several
+    return CapturePlan(model, texts, task, chosen, where, bos, remote, size)
 
 
 def _encoders(model: Model, given: Any) -> Mapping[Site, Dictionary | Coordinates]:

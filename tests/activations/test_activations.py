@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from circuit_toolkit import capture
 from circuit_toolkit.activations.activations import MEAN, TOKEN_BYTES, Activations, joined
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 from tests.same import assert_same
+from tests.tiny import TEXTS
 
 SITE = Site("resid_post", 0)
 TOKENS = [["<bos>", "a", "b"], ["<bos>", "c"], ["<bos>", "a", "b"], ["<bos>", "d", "d", "e"]]
@@ -181,3 +183,14 @@ def test_rows_that_are_not_all_tokens_are_of_usual_size(acts, positions):
 def test_a_site_that_was_not_captured_has_no_sizes(acts):
     with pytest.raises(InputError, match="was not captured"):
         acts.inlying("mlp_in 3")
+
+
+@pytest.mark.parametrize("positions", [7, [], None])
+def test_positions_are_one_or_several(tiny, tiny_saes, positions):
+    acts = capture(tiny, tiny_saes, TEXTS, progress=False)
+    for verb in (
+        acts.pooled,
+        lambda where: capture(tiny, tiny_saes, TEXTS, where, progress=False),
+    ):
+        with pytest.raises(InputError, match="'last', or a list of some, got"):
+            verb(positions)
