@@ -35,6 +35,8 @@ class Activations:
         Which of its tokens, counted from 0; -1 for a mean over its tokens, or for several.
     tokens : list of list of str
         The tokens of every prompt as text.
+    texts : list of str, optional
+        The prompts as they were given.
     groups : ndarray of int, shape (prompts,)
         Prompts that belong together, such as a prompt and its corrupted prompt, share a number.
     metric : ndarray of float, shape (prompts,), optional
@@ -64,6 +66,7 @@ class Activations:
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     named: Mapping[str, np.ndarray] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    texts: list[str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse tables that do not go together."""
@@ -71,7 +74,7 @@ class Activations:
         for site, matrix in self.features.items():
             if len(matrix.indptr) != rows + 1:
                 raise InputError(f"{site} has {len(matrix.indptr) - 1} rows, expected {rows}.")
-        for name in ("groups", "metric", "directions"):
+        for name in ("groups", "metric", "directions", "texts"):
             values, n = getattr(self, name), len(self.tokens)
             if values is not None and len(values) != n:
                 raise InputError(f"{name} has {len(values)} entries for {n} prompts.")
@@ -201,7 +204,8 @@ class Activations:
         """
         rows = np.flatnonzero((self.prompt >= start) & (self.prompt < stop))
         prompts = slice(start, stop)
-        columns = {name: getattr(self, name) for name in ("groups", "metric", "directions")}
+        names = ("groups", "metric", "directions", "texts")
+        columns = {name: getattr(self, name) for name in names}
         return replace(
             self,
             features={site: sp.csr_array(matrix[rows]) for site, matrix in self.features.items()},
@@ -273,6 +277,29 @@ class Activations:
         if self.settings.get("positions", "all") != "all" or not len(active):
             return np.ones(len(size), bool)
         return size <= SINK * active[(len(active) - 1) // 2]  # of two the lower one
+
+    def text(self, prompt: int) -> str:
+        """Return a prompt as it was given, or where that is not known, its tokens put together.
+
+        Parameters
+        ----------
+        prompt : int
+            Number of the prompt.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        InputError
+            If there is no such prompt.
+        """
+        prompt = _below(prompt, "prompt", self.n_prompts)
+        if self.texts is not None:
+            return self.texts[prompt]
+        words = self.tokens[prompt]
+        return ("" if any(word[:1] == " " for word in words) else " ").join(words)
 
     def means(self) -> dict[Site, np.ndarray]:
         """Average every feature over the rows.
@@ -412,6 +439,8 @@ def joined(parts: list[Activations]) -> Activations:
         **{name: table(name) for name in ("labels", "named")},
         "settings": parts[0].settings,
     }
+    if all(part.texts is not None for part in parts):
+        tables["texts"] = [text for part in parts for text in part.texts or ()]
     columns = {site: [part.features[site] for part in parts] for site in parts[0].features}
     parts.clear()
     features = {site: sp.csr_array(sp.vstack(columns.pop(site))) for site in list(columns)}

@@ -88,6 +88,7 @@ class CapturePlan:
             prompt=prompt,
             position=place - padding[prompt],
             tokens=words,
+            texts=[self._text(row) for row in rows],
             settings={**self.settings, "positions": "all"},
             **self._of_prompts(np.array(rows), np.array([*map(len, words)]), scores),
         )
@@ -100,6 +101,11 @@ class CapturePlan:
             features[site] = beside(pools, acts) if pools else acts
             del value
         return replace(tokens.pooled(self.positions), features=features)
+
+    def _text(self, row: int) -> str:
+        """Return a prompt as it was given; of token ids the text that they make."""
+        given = self.prompts[row]
+        return given if isinstance(given, str) else str(self.model.tokenizer.decode(given))
 
     def _of_prompts(self, rows: np.ndarray, lengths: np.ndarray, logits: Tensor | None) -> dict:
         """Return what is known of each prompt of a batch, most of it by the task."""

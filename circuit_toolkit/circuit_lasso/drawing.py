@@ -195,7 +195,7 @@ def _settings(fit: LassoFit, k: int, prompt: int | None) -> dict[str, Any]:
     settings = {**fit.settings, "strength": float(fit.strengths[k])}
     settings |= {"level": "features", "scope": "dataset" if prompt is None else "prompt"}
     if prompt is not None:
-        settings["prompt"] = " ".join(fit.rows.tokens[prompt])
+        settings["prompt"] = fit.rows.text(prompt)
     return settings
 
 

@@ -190,7 +190,7 @@ class CircuitLens(LensSettings):
         ]
         elements.insert(1, "element", names)
         outputs = pd.concat([each.outputs for each in passes])
-        decoded = [str(model.tokenizer.decode([int(token)])) for token in outputs["token"]]
+        decoded = [model.word(int(token)) for token in outputs["token"]]
         return FeatureCircuits(
             chosen.name,
             self,

@@ -217,7 +217,7 @@ def _without_start(analysis: Mapping[str, Any] | None, model: Model) -> dict[str
     """Take the beginning of a sequence as silent in examples of clusters, as in other texts."""
     if analysis is None:
         return None
-    start = "" if model.bos_id is None else str(model.tokenizer.decode([model.bos_id]))
+    start = "" if model.bos_id is None else model.word(model.bos_id)
 
     def shown(example: Mapping[str, Any]) -> dict[str, Any]:
         values = list(example["values"])
@@ -262,7 +262,7 @@ def _logit_effects(
     def tokens(best: Any) -> list[dict[str, Any]]:
         ids, values = said[best.indices].tolist(), best.values.tolist()
         return [
-            {"id": i, "token": str(model.tokenizer.decode([i])), "value": value}
+            {"id": i, "token": model.word(i), "value": value}
             for i, value in zip(ids, values, strict=True)
         ]
 

@@ -192,13 +192,20 @@ def circuit_prompt(model: Model, circuit: Circuit) -> tuple[Batch, int]:
         raise MismatchError(f"The circuit is of {name!r}, the model is {model.name!r}.")
     batch = model.tokenize([ids])
     words, tokens = model.words(batch)[0], settings.get("tokens")
-    if isinstance(tokens, list) and [str(word) for word in tokens] != words:
+    if isinstance(tokens, list) and not _same_words(model, ids, words, tokens):
         raise MismatchError(
             f"The circuit's tokens are other words in {model.name!r}: is it of another model?"
         )
     at = settings.get("position", -1)
     at = at if isinstance(at, int) else -1
     return batch, at % len(ids)
+
+
+def _same_words(model: Model, ids: Sequence[int], words: Sequence[str], given: Sequence) -> bool:
+    """Whether a circuit's tokens are these words, as we or as other tools write them."""
+    plain = [str(model.tokenizer.decode([token])) for token in ids]
+    pairs = zip(words, plain, map(str, given), strict=False)
+    return len(given) == len(words) and all(word in (ours, bare) for ours, bare, word in pairs)
 
 
 def _rows(circuit: Circuit, changes: Any) -> dict[int, tuple[How, float]]:
@@ -391,7 +398,7 @@ def _top_tokens(model: Model, logits: Tensor) -> pd.DataFrame:
     p = logits.softmax(1)
     ids = p.topk(min(_TOP, p.shape[1])).indices.flatten().unique()
     ids = ids[p[1, ids].argsort(descending=True)]
-    words = [str(model.tokenizer.decode([token])) for token in ids.tolist()]
+    words = [model.word(token) for token in ids.tolist()]
     chances = {"before": p[0, ids].tolist(), "after": p[1, ids].tolist()}
     return pd.DataFrame({"token": words, "id": ids.tolist(), **chances})
 

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from circuit_toolkit.arguments import as_prompts
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.architectures import Architecture
+from circuit_toolkit.models.token_texts import token_text
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -305,11 +306,29 @@ class Model:
         Returns
         -------
         list of list of str
+            As `word` names each.
         """
         return [
-            [str(self.tokenizer.decode([token])) for token in ids[mask.bool()].tolist()]
+            [self.word(token) for token in ids[mask.bool()].tolist()]
             for ids, mask in zip(batch.ids, batch.mask, strict=True)
         ]
+
+    def word(self, token: int) -> str:
+        """Return a token as readable text, by which it differs from other tokens.
+
+        Parameters
+        ----------
+        token : int
+            Of the vocabulary.
+
+        Returns
+        -------
+        str
+            As it stands in a text, with the space that it begins with, which Llama's tokenizer
+            leaves out of a token alone. Bytes that are no character by themselves are written as
+            `<0xE2>`.
+        """
+        return token_text(self.tokenizer, token)
 
     def token_id(self, word: str) -> int:
         """Return the id of a word that is one token.

@@ -79,7 +79,7 @@ def token_named(model: Model, text: str) -> int:
         pass
     shown = repr(text if len(text) <= 40 else f"{text[:39]}…")
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    parts = [str(model.tokenizer.decode([i])) for i in ids if i != model.tokenizer.unk_token_id]
+    parts = [model.word(i) for i in ids if i != model.tokenizer.unk_token_id]
     near = list(_variants(model, text.strip()))
     if near:
         hint = f"; did you mean {_either(near)}?"
@@ -114,7 +114,7 @@ def activated_by(
     model: Model, dictionaries: Mapping[Site, Dictionary], acts: Activations, token: int
 ) -> OfToken:
     """Run one token alone, and return the features that it activates."""
-    word = str(model.tokenizer.decode([token]))
+    word = model.word(token)
     begin = first_token(model, dictionaries)
     rows = zip(acts.prompt.tolist(), acts.position.tolist(), strict=True)
     places = [i for i, (p, t) in enumerate(rows) if acts.tokens[p][t] == word]
@@ -128,7 +128,7 @@ def activated_by(
         columns = values[active].tolist(), largest.tolist(), active_in.tolist()
         found += [Activated(site, *each) for each in zip(active.tolist(), *columns, strict=True)]
     found.sort(key=lambda each: (-each.share, each.site, each.index))
-    before = "" if begin is None else str(model.tokenizer.decode([begin]))
+    before = "" if begin is None else model.word(begin)
     return OfToken(word, before, len(places), found)
 
 

@@ -111,7 +111,7 @@ def _own(model: Model, prompt: str, ids: tuple[Any, Any], trusted: bool) -> Pair
         for token in side:
             if not 0 <= token < len(model.tokenizer):
                 return f"{token} is no token, there are {len(model.tokenizer)}"
-            word = str(model.tokenizer.decode([token]))
+            word = model.word(token)
             if not trusted and not _says(prompt, word.strip()):
                 return f"{token} is {word!r}, which is not in the prompt"
         sides.append(side)

@@ -312,4 +312,4 @@ def _strings(model: Model, tables: Mapping[Site, SiteTables]) -> dict[int, str]:
     ids = [table.tokens["token"] for table in tables.values()]
     ids += [table.outputs["token"] for table in tables.values()]
     ids += [table.inherited["token"] for table in tables.values()]
-    return {int(i): str(model.tokenizer.decode([i])) for i in np.unique(np.concatenate(ids))}
+    return {int(i): model.word(int(i)) for i in np.unique(np.concatenate(ids))}

@@ -194,3 +194,23 @@ def test_positions_are_one_or_several(tiny, tiny_saes, positions):
     ):
         with pytest.raises(InputError, match="'last', or a list of some, got"):
             verb(positions)
+
+
+def test_a_prompt_stands_as_it_was_given(tiny, tiny_saes, tmp_path):
+    texts = ["the boys  near the cabinet", "Anna went to the store"]
+    acts = capture(tiny, tiny_saes, texts, progress=False)
+    assert [acts.text(i) for i in range(2)] == texts
+    assert acts.part(1, 2).text(0) == acts.pooled("last").text(1) == texts[1]
+    stored = capture(tiny, tiny_saes, texts, store=tmp_path / "store", batch_size=1, progress=False)
+    assert stored.load().texts == texts
+    ids = [tiny.tokenizer(text)["input_ids"] for text in texts]
+    assert "boys near" in capture(tiny, tiny_saes, ids, progress=False).text(0)
+
+
+def test_without_its_text_a_prompt_is_its_tokens_put_together(acts):
+    bare = replace(acts, texts=None)
+    assert bare.text(0) == " ".join(acts.tokens[0])
+    spaced = replace(bare, tokens=[["The", " cat", "s"]] * acts.n_prompts)
+    assert spaced.text(0) == "The cats"
+    with pytest.raises(InputError, match="no prompt 99999"):
+        acts.text(99999)

@@ -49,6 +49,8 @@ def packed(acts: Activations) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "named": list(acts.named),  # a file keeps its arrays in another order
         "features": widths(acts),
     }
+    if acts.texts is not None:
+        words["texts"] = acts.texts
     return {name: np.ascontiguousarray(values) for name, values in arrays.items()}, words
 
 
@@ -70,6 +72,7 @@ def unpacked(
         labels={name: np.array(values) for name, values in words["labels"].items()},
         named={name: arrays[f"named.{name}"] for name in words["named"]},
         settings=dict(settings),
+        texts=words.get("texts"),
     )
     _check(acts)
     return acts
@@ -136,6 +139,11 @@ def _check(acts: Activations) -> None:
         and all(isinstance(words, list) for words in acts.tokens)
         and all(isinstance(word, str) for words in acts.tokens for word in words),
         "tokens must be lists of texts",
+    )
+    require(
+        acts.texts is None
+        or (isinstance(acts.texts, list) and all(isinstance(text, str) for text in acts.texts)),
+        "the prompts must be texts",
     )
     lengths = np.array([len(words) for words in acts.tokens], dtype=int)
     _check_whole("prompt", acts.prompt, rows, 0, n)

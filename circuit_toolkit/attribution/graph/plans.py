@@ -87,7 +87,7 @@ def plan_of_prompt(
     settings = {
         "scope": "prompt",
         "prompt": _text(model, prompt, ids),
-        "tokens": [str(model.tokenizer.decode([i])) for i in ids.tolist()],
+        "tokens": [model.word(i) for i in ids.tolist()],
         "token_ids": ids.tolist(),
         **(settings or {}),
     }

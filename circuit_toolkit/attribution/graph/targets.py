@@ -87,7 +87,7 @@ def _token(model: Model, given: Any) -> Target:
             f"A target is a token (a text, or a number from 0 to {size - 1}), a list of them, or "
             f"a direction such as {{' Mary': 1, ' John': -1}}: got {described(given)}."
         )
-    said = str(model.tokenizer.decode([token]))
+    said = model.word(token)
     return Target(said.strip() or repr(said), [token], [1.0])
 
 
