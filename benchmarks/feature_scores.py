@@ -23,7 +23,8 @@ from benchmarks.descriptions.scores import feature_scores
 from benchmarks.descriptions.steering import steer
 from benchmarks.descriptions.token_lists import neutral_templates
 from circuit_toolkit.demo.grammar import Grammar
-from circuit_toolkit.features.labels import LEAST, activating_words, promoted_words
+from circuit_toolkit.features.labels import promoted_words
+from circuit_toolkit.features.word_shares import LEAST, activating_words
 from circuit_toolkit.weight_lens import WeightLens
 
 TEXTS, OTHER = 3000, 3000

@@ -18,7 +18,7 @@ from circuit_toolkit.activations.store.shards import read_shard, shard_name
 from circuit_toolkit.activations.store.store import ActivationStore
 from circuit_toolkit.activations.store.writer import KIND
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.features.labels import sums_by_word
+from circuit_toolkit.features.word_shares import sums_by_word
 from circuit_toolkit.sites import Site
 
 Listed = Mapping[str, Any]  # of a manifest

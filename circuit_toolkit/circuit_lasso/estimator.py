@@ -27,7 +27,7 @@ from circuit_toolkit.circuit_lasso.regressions import LEFT_OUT, Here, Regression
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.features.labels import activating_words, labels_of_words
+from circuit_toolkit.features.word_shares import word_shares
 from circuit_toolkit.models import Model
 from circuit_toolkit.patching.placed_features import PlacedFeatures
 from circuit_toolkit.regression import fold_labels, held_out_rows
@@ -194,7 +194,7 @@ class CircuitLasso:
         name, y, is_label = _target(rows, target)
         if labels is None:
             pooled = acts.settings.get("positions") == "mean"
-            labels = {} if pooled else labels_of_words(activating_words(run))
+            labels = {} if pooled else word_shares(run).labels()
         fold = self._folds(rows.groups, y if is_label else None)
         if is_label:  # a label is of the clean prompt: its corrupted one may be of another class
             fold[np.setdiff1d(np.arange(len(y)), first_of(rows.groups))] = LEFT_OUT

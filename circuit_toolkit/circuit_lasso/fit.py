@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.names import told_apart
 from circuit_toolkit.circuit_lasso import fit_file
 from circuit_toolkit.circuit_lasso.drawing import by_effect, by_relevance
 from circuit_toolkit.errors import InputError
@@ -326,6 +327,7 @@ class LassoFit:
         fit = self.settings.get("held_out_fit", "accuracy" if is_label else "r2")
         return replace(
             drawn,
+            nodes=told_apart(drawn.nodes),
             settings={**drawn.settings, "chosen_by": chosen_by},
             evidence={"fit": {f"held_out_{fit}": float(self.held_out[k])}},
         )

@@ -103,11 +103,16 @@ def _gain(dictionary: Dictionary) -> Tensor:
     return rows.new_ones(len(rows))
 
 
+def can_promote(dictionary: Dictionary) -> bool:
+    """Whether what a dictionary reconstructs is added to the residual stream."""
+    return dictionary.out.kind in _WRITERS
+
+
 @torch.no_grad()
 def decoder_rows(model: Model, dictionary: Dictionary) -> Tensor:
     """Return what one unit of each feature adds to the residual stream."""
     out = dictionary.out
-    if out.kind not in _WRITERS:
+    if not can_promote(dictionary):
         raise InputError(
             f"{dictionary.name!r} reconstructs {out}, which is not added to the residual stream."
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from circuit_toolkit.arguments import described, expect, expect_known, number, whole
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.names import told_apart
 from circuit_toolkit.circuit.tables import TARGET, TOKEN, new_edges, new_nodes
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -264,7 +265,7 @@ def _tables(
         low=weight,
         high=weight,
     )
-    return nodes, edges
+    return told_apart(nodes), edges
 
 
 def _words(
@@ -290,7 +291,7 @@ def _words(
 
 
 def _said(model: Model, token: int) -> str:
-    return str(model.tokenizer.decode([token])).strip()
+    return model.word(token).strip()
 
 
 def _name(model: Model, task: Task) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.attribution.placed import integrated_scores
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.names import told_apart
 from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.circuit_lasso.placed_lasso import randomised_scores
 from circuit_toolkit.dictionaries import Dictionary
@@ -276,4 +277,4 @@ def _drawn(
     rows += [(s, n, w) for s, w in zip(ends, direct["weight"], strict=True) if np.isfinite(w)]
     source, target, weight = zip(*rows, strict=True) if rows else ((), (), ())
     edges = new_edges(len(rows), source=source, target=target, weight=weight, score=np.abs(weight))
-    return Circuit(nodes, edges, dict(settings))
+    return Circuit(told_apart(nodes), edges, dict(settings))

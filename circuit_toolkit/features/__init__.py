@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy(
         "feature_card": "card",
         "feature_examples": "examples",
         "feature_labels": "labels",
+        "how_to_read": "legend",
         "named_features": "labels",
         "promoted_words": "labels",
         "virtual_weights": "virtual",

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
-from circuit_toolkit.activations.activations import MEAN, Activations, Positions
+from circuit_toolkit.activations.activations import Activations, Positions
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.dictionaries import Dictionary
-from circuit_toolkit.dictionaries.directions import decoder_rows, unembedding_rows
+from circuit_toolkit.dictionaries.directions import can_promote, decoder_rows, unembedding_rows
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.features.descriptions.words import spelled, unspaced
+from circuit_toolkit.features.word_shares import heavy, label_of, sharing, word_shares
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.special_tokens import is_said
 from circuit_toolkit.sites import Site
 
-LEAST = 1 / 20  # share of a feature's activation from which a word is named
 PROMPTS = 5  # in which a context word must be: of fewer a correlation says little
+CORRELATION = 0.2  # from which a context word is named
+SURE = 4.0  # standard errors of a correlation, or deviations of a promoted word
+WITHIN, ARROW = " … ", " ⇒ "  # behind context words, before promoted words
 
 
 def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dict[Site, list[str]]:
     """Name every feature by the words that carry most of its activation.
+
+    Features of a site that would have the same name are told apart by what is special to each: its
+    words are weighed against those of the others, by their part in the Kullback-Leibler divergence,
+    p log(p / q), where p is a word's share of the activation and q the mean of its shares in the
+    others. The heaviest word stays, and one or two follow of which it has twice as much as these.
 
     Tokens of outlying size, such as an attention sink, at which nearly all features are active, are
     left out, see `Activations.inlying`.
@@ -38,7 +44,7 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
         Captured with `positions="all"`.
     n_words : int
         At most so many words; one with under a twentieth of the activation is left out, unless
-        all are.
+        all are; one that tells features apart, with under a hundredth.
 
     Returns
     -------
@@ -52,52 +58,7 @@ def feature_labels(acts: Activations | ActivationStore, n_words: int = 3) -> dic
         If the rows are not tokens.
     """
     expect(acts, "acts", "Activations", "ActivationStore")
-    return labels_of_words(activating_words(acts, whole(n_words, "n_words", 0)))
-
-
-def labels_of_words(
-    words: Mapping[Site, Sequence[Sequence[tuple[str, float]]]],
-) -> dict[Site, list[str]]:
-    """Return the labels of what `activating_words` found."""
-    return {site: [_label(each) for each in those] for site, those in words.items()}
-
-
-def activating_words(acts: Any, n_words: int = 3) -> dict[Site, list[list[tuple[str, float]]]]:
-    """Return which words carry most of the activation of every feature."""
-    vocabulary: dict[str, int] = {}  # in order of first use
-    mass: dict[Site, sp.csr_array] = {}  # (words, F)
-    for part in acts.shards():
-        if (part.position == MEAN).any():
-            raise InputError("Labels need the tokens: capture(..., positions='all').")
-        for site, added in sums_by_word(part, vocabulary).items():
-            if site in mass:
-                mass[site].resize(added.shape)
-                added = sp.csr_array(mass[site] + added)
-            mass[site] = added
-    known = np.array(list(vocabulary))
-    order = np.argsort(known)  # words of equal weight stand in the order of the alphabet
-    words = {}
-    for site, found in mass.items():
-        by_feature = sp.csc_array(found[order])
-        words[site] = [
-            _heaviest(known[order], by_feature.indices[a:b], by_feature.data[a:b], n_words)
-            for a, b in zip(by_feature.indptr[:-1], by_feature.indptr[1:], strict=True)
-        ]
-    return words
-
-
-def sums_by_word(part: Activations, vocabulary: dict[str, int]) -> dict[Site, sp.csr_array]:
-    """Sum activations over equal words, tokens of outlying size left out."""
-    places = zip(part.prompt, part.position, strict=True)
-    words = [unspaced(part.tokens[prompt][position]) for prompt, position in places]
-    index = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in words], int)
-    sums = {}
-    for site, matrix in part.features.items():
-        rows = np.flatnonzero(part.inlying(site))
-        entries = np.ones(len(rows), np.float32), (index[rows], np.arange(len(rows)))
-        of_word = sp.csr_array(entries, shape=(len(vocabulary), len(rows)))
-        sums[site] = sp.csr_array(of_word @ matrix[rows])
-    return sums
+    return word_shares(acts).labels(whole(n_words, "n_words", 0))
 
 
 def described_labels(
@@ -126,26 +87,6 @@ def described_labels(
         ]
         for site, those in names.items()
     }
-
-
-def _heaviest(
-    vocabulary: np.ndarray, rows: np.ndarray, mass: np.ndarray, n: int
-) -> list[tuple[str, float]]:
-    order = np.argsort(-mass, kind="stable")[:n]
-    total = mass.sum() or 1.0  # a matrix may hold zeros
-    return [(str(vocabulary[rows[i]]), float(mass[i] / total)) for i in order]
-
-
-def _named(words: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Return the words that a label names: those that carry enough, or all where none does."""
-    return [pair for pair in words if pair[1] >= LEAST] or list(words)
-
-
-def _label(words: Sequence[tuple[str, float]]) -> str:
-    """Join words; "…" says that they carry less than half of the activation."""
-    named = _named(words)
-    more = ["…"] if named and sum(share for _, share in named) < 0.5 else []
-    return ", ".join([*(spelled(word) for word, _ in named), *more])
 
 
 def promoted_words(
@@ -186,7 +127,7 @@ def promoted_words(
     best = effects[:, tokens.to(effects.device)].topk(n_words, dim=1)
     ids = tokens[best.indices.cpu()]
     return [
-        [str(model.tokenizer.decode([t])) for t, z in zip(*each, strict=True) if z >= min_z]
+        [model.word(t) for t, z in zip(*each, strict=True) if z >= min_z]
         for each in zip(ids.tolist(), best.values.tolist(), strict=True)
     ]
 
@@ -195,6 +136,14 @@ def context_words(
     acts: Activations, site: Site, n_words: int = 3, min_correlation: float = 0.2
 ) -> list[list[str]]:
     """Return which words of a prompt go with a feature's activation, whatever it fires on."""
+    return [
+        [word for word, correlation in words if correlation >= min_correlation]
+        for words in _context(acts, site, n_words)
+    ]
+
+
+def _context(acts: Activations, site: Site, n_words: int = 3) -> list[list[tuple[str, float]]]:
+    """Return the words of a prompt that go best with each feature, and their correlation."""
     if len(acts.prompt) != acts.n_prompts:
         raise InputError("Context needs one row a prompt: acts.pooled('last').")
     rows = np.repeat(np.arange(acts.n_prompts), [len(words) for words in acts.tokens])
@@ -210,7 +159,7 @@ def context_words(
     correlation = np.divide(covariance, scale, out=np.zeros(scale.shape), where=scale > 1e-12)
     best = np.argsort(-correlation, axis=0)[:n_words]  # (n_words, F)
     return [
-        [str(vocabulary[w]) for w in best[:, f] if correlation[w, f] >= min_correlation]
+        [(str(vocabulary[w]), float(correlation[w, f])) for w in best[:, f]]
         for f in range(fired.shape[1])
     ]
 
@@ -223,6 +172,10 @@ def named_features(
     promoted_from: float = 0.5,
 ) -> dict[Site, list[str]]:
     """Name features by the context and the words on which they fire, and by what they promote.
+
+    Features of a site that would have the same name are told apart as in `feature_labels`, and
+    where that is not enough, by weaker context (correlations beyond four standard errors), then by
+    what they promote at any depth. `how_to_read` explains the names in a circuit.
 
     Parameters
     ----------
@@ -248,20 +201,57 @@ def named_features(
     dictionaries = as_dictionaries(model, dictionaries)
     expect(acts, "acts", "Activations", "ActivationStore")
     promoted_from = number(promoted_from, "promoted_from", 0, 1)
-    activating = activating_words(acts)
-    labels = labels_of_words(activating)
+    shares = word_shares(acts)
+    activating, labels = shares.heaviest(3), shares.labels()
     rows = acts.pooled(positions if isinstance(positions, str) else positions[-1])
+    weak = min(CORRELATION, SURE / np.sqrt(rows.n_prompts))
     for site, names in labels.items():
-        for i, words in enumerate(context_words(rows, site)):
-            fires = _named(activating[site][i])
-            if others := [spelled(word) for word in words if word not in dict(fires)]:
-                names[i] = f"{', '.join(others)} … {_label(fires[:2])}"
-        late = site.kind == "resid_post" and (site.layer + 1) / model.n_layers > promoted_from
-        if not late:
-            continue
+        context = _context(rows, site)
+        for i, words in enumerate(context):
+            names[i] = _in_context(words, CORRELATION, activating[site][i], names[i])
         live = np.unique(acts.features[site].indices)
-        promoted = promoted_words(model, dictionaries[site], live, min_z=4.0)
-        for i, words in zip(live, promoted, strict=True):
-            if words:
-                names[i] = f"{names[i]} ⇒ {', '.join(map(spelled, words))}".lstrip()
+        if site.kind == "resid_post" and (site.layer + 1) / model.n_layers > promoted_from:
+            for i, said in _promoted(model, dictionaries[site], live).items():
+                names[i] = f"{names[i]}{said}".lstrip()
+
+        def with_weak_context(i: int, words=context, fires=activating[site], names=names) -> str:
+            start, arrow, said = names[i].partition(ARROW)
+            return _in_context(words[i], weak, fires[i], start) + arrow + said
+
+        _rename(names, with_weak_context)
+        if unclear := [i for rows_ in sharing(names) for i in rows_ if ARROW not in names[i]]:
+            said = _promoted(model, dictionaries[site], np.array(unclear))
+            _rename(names, lambda i, names=names, said=said: names[i] + said.get(i, ""))
     return labels
+
+
+def _rename(names: list[str], better: Callable[[int], str]) -> None:
+    """Give features that share a name a better one, where no other has that."""
+    taken = {*names}
+    for features in sharing(names):
+        for i in features:
+            if (name := better(i)) not in taken:
+                names[i] = name
+                taken.add(name)
+
+
+def _in_context(
+    words: Sequence[tuple[str, float]],
+    least: float,
+    activating: Sequence[tuple[str, float]],
+    alone: str,
+) -> str:
+    """Return where a feature fires, behind the words that go with it; without such, `alone`."""
+    fires = heavy(activating)
+    others = [spelled(word) for word, r in words if r >= least and word not in dict(fires)]
+    return f"{', '.join(others)}{WITHIN}{label_of(fires[:2])}" if others else alone
+
+
+def _promoted(model: Model, dictionary: Dictionary, features: np.ndarray) -> dict[int, str]:
+    """Return what is added to the names of features that promote words, if they can."""
+    if not can_promote(dictionary):
+        return {}
+    found = promoted_words(model, dictionary, features, min_z=SURE)
+    words = [list(dict.fromkeys(map(spelled, each))) for each in found]
+    pairs = zip(features.tolist(), words, strict=True)
+    return {i: f"{ARROW}{', '.join(said)}" for i, said in pairs if said}

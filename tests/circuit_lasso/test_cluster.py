@@ -17,7 +17,8 @@ from circuit_toolkit.circuit_lasso import cluster, regressions
 from circuit_toolkit.circuit_lasso.cluster import OnWorkers
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.errors import FileFormatError, InputError
-from circuit_toolkit.features.labels import activating_words, feature_labels, labels_of_words
+from circuit_toolkit.features.labels import feature_labels
+from circuit_toolkit.features.word_shares import word_shares
 from circuit_toolkit.regression import ConvergenceWarning, LassoPath
 from circuit_toolkit.tasks import BUNDLED
 from tests.sinks import with_sinks, without_first
@@ -292,5 +293,5 @@ def test_words_summed_on_workers_name_what_they_name_here(store, client, tmp_pat
     """Sinks are left out once, and no word after that for being frequent."""
     loud = with_sinks(store.load())
     far = ActivationStore.open(loud.save(tmp_path / "loud"))
-    found = labels_of_words(activating_words(OnWorkers(client, far, progress=False)))
+    found = word_shares(OnWorkers(client, far, progress=False)).labels()
     assert found == feature_labels(loud) == feature_labels(without_first(store.load()))

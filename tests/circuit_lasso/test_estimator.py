@@ -205,7 +205,7 @@ def test_tables_hold_raw_features_means_and_labels(tiny_acts, tiny_fit):
     for node in circuit.nodes[:-1]:
         site = Site.parse(str(node["site"]))
         assert node["activation"] == pytest.approx(means[site][node["index"]], rel=1e-5)
-        assert node["label"] == tiny_fit.labels[site][node["index"]]
+        assert node["label"].startswith(tiny_fit.labels[site][node["index"]])
     assert (circuit.nodes["label"] != "").mean() > 0.5
     explained = (tiny_acts.metric * tiny_acts.directions).mean()
     assert circuit.nodes["activation"][-1] == pytest.approx(explained, rel=1e-4)
@@ -230,7 +230,7 @@ def test_the_circuit_of_a_prompt_has_only_what_fires_there(tiny_acts, tiny_fit):
             assert node["activation"] == pytest.approx(value[node["index"]], rel=1e-5)
             assert node["activation"] > 0
         assert circuit.settings["scope"] == "prompt"
-        assert circuit.settings["prompt"] == " ".join(tiny_acts.tokens[prompt])
+        assert circuit.settings["prompt"] == tiny_acts.texts[prompt]
         explained = tiny_acts.metric[prompt] * tiny_acts.directions[prompt]
         assert circuit.nodes["activation"][-1] == pytest.approx(explained, rel=1e-4)
     assert tiny_fit.circuit(0.1).settings["scope"] == "dataset"
@@ -576,7 +576,7 @@ def test_weights_are_applied_to_other_prompts(tiny, tiny_saes, tiny_task, tiny_a
         assert one.ids() == two.ids() and drawn(one) == drawn(two)
         np.testing.assert_allclose(one.edges["score"], two.edges["score"], rtol=1e-3, atol=1e-5)
     own = moved.circuit(0.1, prompt=3)
-    assert own.settings["prompt"] == "<bos> the boys near the cabinet"
+    assert own.settings["prompt"] == TEXTS[1] == "the boys near the cabinet"
     assert own.nodes["activation"][-1] == 0  # no metric without a task
     with pytest.raises(InputError, match="they are 0 to 3"):
         moved.circuit(0.1, prompt=4)

@@ -15,6 +15,7 @@ from circuit_toolkit.attribution.graph.pruning import graph_scores, pruned
 from circuit_toolkit.attribution.graph.sums import GraphSum
 from circuit_toolkit.attribution.graph.targets import Targets
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.names import told_apart
 from circuit_toolkit.circuit.tables import TARGET, TOKEN, new_edges
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -208,7 +209,7 @@ def _circuit(
         if (site, index) in where:
             activations.setdefault(f"{site}/{index}", {})[position] = round(value, 4)
     return Circuit(
-        nodes,
+        told_apart(nodes),
         new_edges(
             len(source),
             source=rank[source],

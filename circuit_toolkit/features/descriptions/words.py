@@ -11,6 +11,7 @@ from circuit_toolkit.errors import InputError
 
 ALIKE = 0.85  # words that are so alike are one; the ratio of difflib
 ALIKE_PUNCTUATION = 0.6
+_SHOWN = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
 def check_language(language: str | None) -> None:
@@ -45,8 +46,18 @@ def unspaced(token: str) -> str:
 
 def spelled(word: str) -> str:
     """Write a word so that it can be told apart in a list: signs stand in quotes."""
-    word = unspaced(word)
-    return word if any(map(str.isalnum, word)) else f"“{word.replace(chr(10), '↵')}”"
+    word = visible(unspaced(word))
+    return word if any(map(str.isalnum, word)) else f"“{word}”"
+
+
+def visible(text: str) -> str:
+    """Write a text so that what does not print is seen: ↵, ⇥, ␣ for spaces alone, else U+200B."""
+    if text and not text.strip(" "):
+        return "␣" * len(text)
+    return "".join(
+        _SHOWN.get(each) or (each if each.isprintable() else f"⟨U+{ord(each):04X}⟩")
+        for each in text
+    )
 
 
 @lru_cache(maxsize=2**18)

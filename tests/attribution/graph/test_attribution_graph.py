@@ -226,7 +226,9 @@ def test_labels(demo, demo_transcoders, task):
     found = drawn(demo, demo_transcoders, task.clean[0], labels=names)
     for node in found.nodes[found.nodes["kind"] == "feature"]:
         site = Site.parse(node["site"])
-        assert node["label"] == (f"{site.short} {node['index']}" if site.layer < 3 else "")
+        name, _, place = node["label"].partition(" @")  # said where it is active at several tokens
+        assert name == (f"{site.short} {node['index']}" if site.layer < 3 else "")
+        assert place in ("", node["position"])
 
 
 @pytest.mark.parametrize(
