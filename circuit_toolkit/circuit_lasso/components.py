@@ -154,8 +154,10 @@ def _directions(x: Tensor) -> Tensor:
 
 
 def _strengths(graph: Graph, X: np.ndarray, part: np.ndarray, strength: float) -> np.ndarray:
-    """Strength of every edge; each reader takes its part of one Gram matrix."""
-    W, gram = len(graph.writers), X.T @ X / len(X)
+    """Strength of every edge, from regressions of what each reader writes."""
+    W, (n, p) = len(graph.writers), X.shape
+    if n > p:  # fewer rows of the same products
+        X = np.asarray(np.linalg.qr(X, mode="r"))
     found = np.zeros(tuple(graph.allowed.shape))
     for slot, readers in enumerate(graph.slots):
         upstream, heads = graph.n_upstream(slot), slot % 2 == 0 and slot < 2 * graph.n_layers
@@ -165,8 +167,8 @@ def _strengths(graph: Graph, X: np.ndarray, part: np.ndarray, strength: float) -
         first = 2 * W if last else readers.start + 1  # reader j is writer j + 1
         count = readers.stop - readers.start
         targets = np.flatnonzero((part >= first) & (part < first + count))
-        C = gram[np.ix_(sources, targets)]
-        B = lasso_at(gram[np.ix_(sources, sources)], C, strength * np.abs(C).max(0))
+        x, y = X[:, sources], X[:, targets]
+        B = lasso_at(x, y, strength * np.abs(x.T @ y / len(X)).max(0))
         into = (part[targets][:, None] - first == np.arange(count)).astype(float)
         out_of = (part[sources] % W == np.arange(upstream)[:, None]).astype(float)
         found[:upstream, readers] = np.sqrt(out_of @ np.square(B) @ into)

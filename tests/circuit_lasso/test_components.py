@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from circuit_toolkit.circuit.components import edge_scores
-from circuit_toolkit.circuit_lasso.components import _directions, component_lasso
+from circuit_toolkit.circuit_lasso.components import (
+    _directions,
+    _outputs,
+    _strengths,
+    component_lasso,
+)
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.components import run_components
 from circuit_toolkit.models.graph import graph_of
@@ -83,6 +88,17 @@ def test_strengths_are_those_of_scikit_learns_lasso(tiny):
     np.testing.assert_allclose(got[:5, graph.reader("m0")], norms, rtol=1e-3, atol=1e-4)
     assert max(norms) > 0.2
     assert (edges["weight"] == edges["score"]).all()
+
+
+def test_rows_that_are_there_several_times_change_nothing(tiny):
+    """More rows than columns are solved on as many rows as columns."""
+    graph = graph_of(tiny)
+    X, part = _outputs(tiny, TwoTokens(), graph, None, None, progress=False)
+    assert len(X) < X.shape[1]
+    again = np.tile(X, (1 + X.shape[1] // len(X), 1))
+    found = [_strengths(graph, each, part, 0.1) for each in (X, again)]
+    # Both are certified to 1e-7 of the penalty.
+    np.testing.assert_allclose(*found, atol=1e-5)
 
 
 @pytest.mark.parametrize(

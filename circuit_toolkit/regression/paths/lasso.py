@@ -19,6 +19,7 @@ from circuit_toolkit.regression.settings import (
     check_weights,
 )
 from circuit_toolkit.regression.solvers.all_targets import Penalty, Start, solve
+from circuit_toolkit.regression.solvers.working_sets import on_working_sets
 from circuit_toolkit.regression.statistics.gram import GramStatistics
 
 
@@ -286,16 +287,15 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def lasso_at(
-    G: np.ndarray, C: np.ndarray, alphas: np.ndarray, *, max_iter: int = 2000
+    X: np.ndarray, Y: np.ndarray, alphas: np.ndarray, *, max_iter: int = 2000
 ) -> np.ndarray:
-    """Solve the lasso of every target at its own penalty, from second moments in any units.
+    """Solve the lasso of every target at its own penalty, (p, q), on columns as they are.
 
-    Minimises `tr(B' G B) / 2 - tr(C' B) + alpha_j |b_j|_1` with G (p, p) of the sources and C
-    (p, q) of sources with targets: for where many Gram matrices are parts of one.
+    Minimises `mean((y - X b)^2) / 2 + alpha |b|_1` with X (n, p) and y a column of Y (n, q), also
+    where sources are many more than rows.
     """
-    zero_x, zero_y = np.zeros(len(G)), np.zeros(C.shape[1])
-    G = np.ascontiguousarray(G, float)
-    stats = GramStatistics(1, zero_x, zero_y, G, C, zero_y, zero_x.astype(int))
-    penalty = Penalty(np.ones((len(G), 1)))
-    path = _fit(stats, np.asarray(alphas, float)[None], penalty, 1e-8, max_iter)
-    return path.coefficients[0].toarray()
+    tol = 1e-8
+    B, kkt, top = on_working_sets(X, Y, alphas, tol, max_iter)
+    worst = (kkt / np.where(top > 0, top, 1)).max(initial=0)
+    warn_of(kkt <= tol * top, "lasso solutions", f"violation {worst:.1e} of alpha_max", tol)
+    return B
