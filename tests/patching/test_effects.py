@@ -117,6 +117,22 @@ def test_a_circuit_holds_every_edge_alone(tiny, graph):
     assert weight[edge] == pytest.approx(mean, abs=TOL)
 
 
+def test_some_edges_are_as_they_are_among_all(tiny, graph):
+    edges = [("a0.h1", "m2"), ("embed", "logits"), ["m0", "a1.h2"]]
+    every, some = (
+        edge_scores(edge_patching(tiny, TwoTokens(), edges=each), graph) for each in (None, edges)
+    )
+    at = tuple(np.array([(graph.writer(a), graph.reader(b)) for a, b in edges]).T)
+    assert np.abs(some[at] - every[at]).max() <= TOL and (every[at] > 10 * TOL).all()
+    assert np.count_nonzero(some) == 3
+
+
+@pytest.mark.parametrize("edges", ["a0.h1", [("m0", "m1", "m2")], [("m0", 1)], 3])
+def test_edges_that_are_no_pairs_of_names_are_refused(tiny, edges):
+    with pytest.raises(InputError, match="pairs of names of components"):
+        edge_patching(tiny, TwoTokens(), edges=edges)
+
+
 def test_change_is_the_tasks_own(tiny):
     measured = patching_effects(tiny, TwoTokens(), SETS)
     changed = patching_effects(tiny, TwoTokens(), SETS, response="change", n_prompts=3)
