@@ -30,6 +30,10 @@ def main(argv: list[str] | None = None) -> int:
     except (ToolkitError, OSError) as error:
         warn(f"circuit-toolkit: {' '.join(str(error).split())}")
         return 1
+    except KeyboardInterrupt:
+        hint = " Run it again to go on." if args.command == "train" else ""
+        warn(f"circuit-toolkit: {args.command} was interrupted.{hint}")
+        return 130  # as a shell says it
     return 0
 
 
