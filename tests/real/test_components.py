@@ -45,9 +45,73 @@ def test_gradients_find_the_strongest_edges(smollm2):
     assert effects[0] > 0.05 and effects[0] > 20 * effects[1]
 
 
-def test_half_precision_is_near(smollm2):
+@pytest.fixture(scope="module")
+def half(smollm2):
+    return ct.load_model("smollm2", dtype=torch.bfloat16)
+
+
+def head_out(model, batch, layer, head):
+    """What a head adds to the stream, (B, T, D), by a plain hook on its output map."""
+    seen, attention = [], model.hf.model.layers[layer].self_attn
+    some = slice(head * model.d_head, (head + 1) * model.d_head)
+    hook = attention.o_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.hf(batch.ids, attention_mask=batch.mask.long())
+    hook.remove()
+    return seen[0][..., some] @ attention.o_proj.weight[:, some].T
+
+
+def test_edges_of_choice_are_patched_as_plain_hooks_do(smollm2, half):
+    """Each reader takes the stream through its norm alone: there a hook reaches nobody else."""
+    task, module = ct.tasks.ioi(smollm2, n=2, seed=0), smollm2.hf.model
+    edges = {
+        ("a17.h1", "m20"): module.layers[20].post_attention_layernorm,
+        ("a17.h1", "logits"): module.norm,
+        ("a25.h1", "logits"): module.norm,
+    }
+    pairs, want = tokenized_pairs(smollm2, task), {}
+    with torch.no_grad():
+        for (writer, reader), norm in edges.items():
+            place = [int(part) for part in writer[1:].split(".h")]
+            here, there = (head_out(smollm2, b, *place) for b in (pairs.clean, pairs.corrupted))
+            logits = []
+            for given in (0 * here, there - here):
+                hook = norm.register_forward_pre_hook(lambda _, args, x=given: args[0] + x)
+                batch = pairs.clean
+                logits.append(smollm2.hf(batch.ids, attention_mask=batch.mask.long()).logits)
+                hook.remove()
+            before, after = (task.metric_of(each, range(2)) for each in logits)
+            want[writer, reader] = float((after - before).mean())
+    largest = max(map(abs, want.values()))
+    assert largest > 0.1
+    for model, tolerance in ((smollm2, 1e-3), (half, 0.25)):  # differences of logits around 20
+        found = ct.edge_patching(model, task, edges=edges, progress=False)
+        names = found.nodes["label"]
+        got = {(names[e["source"]], names[e["target"]]): e["weight"] for e in found.edges}
+        got = {(a, "logits" if b == "ioi" else b): weight for (a, b), weight in got.items()}
+        assert got.keys() == want.keys()
+        for edge, effect in want.items():
+            assert abs(got[edge] - effect) <= tolerance * max(largest, 1), edge
+
+
+def test_components_are_patched_as_sites_are(smollm2, half):
+    """A run each of 301 components, one of which is then swapped where it is written."""
+    task = ct.tasks.ioi(smollm2, n=1, seed=0)
+    found = ct.activation_patching(smollm2, task, progress=False)
+    scores = dict(zip(found.nodes["label"], found.nodes["score"], strict=True))
+    strongest = max((name for name in scores if ".h" in name), key=scores.__getitem__)
+    layer, head = (int(part) for part in strongest[1:].split(".h"))
+    swap = ct.resample(f"head_out {layer}", heads=[head])
+    for model, tolerance in ((smollm2, 1e-3), (half, 0.25)):
+        before = task.performance(model).metric
+        after = ct.intervene(model, task, [swap], progress=False).metric
+        assert abs(float(after[0]) - float(before[0])) == pytest.approx(
+            scores[strongest], abs=tolerance
+        )
+    assert scores[strongest] > 0.3
+
+
+def test_half_precision_is_near(smollm2, half):
     task = ct.tasks.ioi(smollm2, n=2, seed=0)
-    half = ct.load_model("smollm2", dtype=torch.bfloat16)
     graph = graph_of(smollm2)
     want, got = (edge_scores(ct.eap(m, task, progress=False), graph) for m in (smollm2, half))
     strongest = np.argsort(-want, axis=None)[:100]
