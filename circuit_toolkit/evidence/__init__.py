@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy(
         "faithfulness": "curves",
         "find_circuit": "tested_circuit",
         "find_heads": "tested_heads",
+        "heads_effect": "head_effect",
         "on_prompt": "own_prompt",
         "random_features": "evaluation",
     },

@@ -57,18 +57,27 @@ def draw_paths(
         If the circuit is not of heads, or the heads of the model have no inputs of their own.
     """
     expect(circuit, "circuit", "Circuit")
+    pairs = possible_paths(circuit)
+    shares = path_shares(circuit, model, task, pairs, n_prompts, progress)
+    return with_paths(circuit, pairs, shares.mean(1))
+
+
+def possible_paths(circuit: Circuit) -> list[tuple[int, int]]:
+    """Return rows of heads and of what they may reach: later heads and the target."""
     kinds = circuit.nodes["kind"].tolist()
     if len(kinds) < 2 or set(kinds[:-1]) != {"head"} or kinds[-1] != TARGET:
         raise InputError("This needs a circuit of heads with one target.")
     layers = [Site.parse(site).layer for site in circuit.nodes["site"][:-1].tolist()]
-    pairs = [
+    return [
         (a, b)
         for a, layer in enumerate(layers)
-        for b, later in enumerate([*layers, model.n_layers])
+        for b, later in enumerate([*layers, np.inf])
         if layer < later
     ]
-    shares = path_shares(circuit, model, task, pairs, n_prompts, progress)
-    weights = shares.mean(1)
+
+
+def with_paths(circuit: Circuit, pairs: Sequence[tuple[int, int]], weights: np.ndarray) -> Circuit:
+    """Replace the edges of a circuit by those paths that carry at least 1 % of the change."""
     drawn = [i for i in np.argsort(-abs(weights), kind="stable") if abs(weights[i]) >= LEAST_SHARE]
     source, target = np.array([pairs[i] for i in drawn], int).reshape(-1, 2).T
     edges = new_edges(
