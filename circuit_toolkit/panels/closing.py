@@ -12,9 +12,11 @@ def closed(panel: w.Box, *held: str) -> None:
     """Close every widget of a panel, and delete what it holds under these names."""
     for widget in [*_within(panel, set())]:
         widget.unobserve_all()
-        w.Widget.close(widget)
+        w.Widget.close(widget) if widget is panel else widget.close()
     for name in held:
-        if name in vars(panel):
+        if panel.has_trait(name):
+            setattr(panel, name, None)
+        elif name in vars(panel):
             delattr(panel, name)
 
 

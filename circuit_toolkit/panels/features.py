@@ -20,6 +20,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.card import FeatureCard, feature_card
 from circuit_toolkit.features.labels import described_labels, feature_labels
 from circuit_toolkit.models import Model
+from circuit_toolkit.panels.closing import closed
 from circuit_toolkit.panels.feature_search import (
     Listed,
     OfToken,
@@ -270,6 +271,11 @@ class FeatureExplorer(Panel):
         self._say("", self._clustered)
         if self.card.circuit_lens:
             self._fill(self._clustered, "clusters.html", found=self.card.circuit_lens)
+
+    def close(self) -> None:
+        """Close all widgets of the panel, and let go of what it captured."""
+        held = ("acts", "card", "circuits", "descriptions", "_described", "_analysed", "_alone")
+        closed(self, *held, "_active", "_labels", "_coverage", "prompts")
 
 
 def _short(name: str) -> str:

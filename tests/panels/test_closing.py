@@ -1,0 +1,68 @@
+"""Panels that are closed leave nothing behind: no widget, no capture, no memory."""
+
+import gc
+import resource
+import weakref
+from pathlib import Path
+
+import pytest
+from ipywidgets.widgets import widget
+
+import circuit_toolkit as ct
+from circuit_toolkit.head_codes import HeadCodes
+from circuit_toolkit.panels.features import explore_features
+from circuit_toolkit.panels.heads import explore_heads
+
+PANELS = 50
+
+
+@pytest.fixture(scope="module")
+def heads(tiny):
+    task = ct.tasks.ioi(tiny, n=8)
+    codes = HeadCodes(n_features=8, n_seeds=1, steps=2, n_train=4)
+    return lambda: explore_heads(tiny, task, codes=codes)
+
+
+@pytest.fixture(scope="module")
+def features(demo, demo_transcoders):
+    few = dict(list(demo_transcoders.items())[:2])
+    described = ct.WeightLens("paper").describe(demo, few, progress=False)
+    texts = ["Anna went to the store", "the boys near the cabinet"] * 4
+    return lambda: explore_features(demo, few, texts, descriptions=described, progress=False)
+
+
+def widgets() -> int:
+    return len(widget._instances)
+
+
+def memory() -> int:
+    """Pages that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("kind", ["heads", "features"])
+def test_fifty_panels_opened_and_closed_leave_nothing(kind, request):
+    """Memory within 5 %, as what Python and its libraries keep for later is not all given back."""
+    make = request.getfixturevalue(kind)
+    make().close()  # what is made once
+    gc.collect()
+    before, used = widgets(), memory()
+    kept, seen = [], []
+    for _ in range(PANELS):
+        panel = make()
+        seen.append(weakref.ref(panel.acts if kind == "features" else panel.fit))
+        assert widgets() > before + 30
+        panel.close()
+        kept.append(panel)  # as a notebook's `Out` does
+        assert widgets() == before
+    gc.collect()
+    assert not any(each() is not None for each in seen), "a capture is alive"
+    assert memory() < 1.05 * used
+
+
+@pytest.mark.parametrize("kind", ["heads", "features"])
+def test_closing_twice_is_closing_once(kind, request):
+    panel = request.getfixturevalue(kind)()
+    panel.close()
+    panel.close()
+    assert kind[:-1].capitalize() in repr(panel)
