@@ -1,4 +1,4 @@
-"""Time and most memory of each step on a real model, and what `estimate_capture` said of it.
+"""Time and most memory of each step on a real model, and what `estimate_capture` says of it.
 
 `python -m benchmarks.real_steps [MODEL] [STEP ...]`: every step in a process of its own, on IOI;
 needs the package of the model, and for features its dictionaries (`make real`). Prints rows for
@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -23,17 +24,31 @@ def load(model) -> str:
     return f"{model.n_layers} layers"
 
 
-def capture(model) -> str:
-    """Capture features of six sites, after an estimate."""
-    saes, task = ct.load_dictionaries(model), ct.tasks.ioi(model, n=2 * PROMPTS, seed=0)
-    said = ct.estimate_capture(model, saes, task, batch_size=32, **QUIET)
-    before, used = peak(), time.perf_counter()
-    acts = ct.capture(model, saes, task, batch_size=32, **QUIET)
-    took, more = time.perf_counter() - used, peak() - before
+def capture(model, kind="sae", batch_size=32) -> str:
+    """Capture features of six sites, then estimate that; two prompts before, to warm up."""
+    saes = ct.load_dictionaries(model, kind=kind)
+    task = ct.tasks.ioi(model, n=4 * batch_size, seed=0)
+    ct.capture(model, saes, task.subset(2), **QUIET)
+    Path("/proc/self/clear_refs").write_text("5")  # the most memory so far is that of now
+    before, began, used = held("VmRSS"), time.perf_counter(), time.process_time()
+    acts = ct.capture(model, saes, task, batch_size=batch_size, **QUIET)
+    took, used = time.perf_counter() - began, time.process_time() - used
+    more = held("VmHWM") - before
+    said = ct.estimate_capture(model, saes, task, batch_size=batch_size, **QUIET)
     return (
-        f"{len(acts.prompt)} rows of {len(saes)} sites; estimated {said.seconds:.1f} s and "
-        f"{said.memory / 2**30:.2f} GiB, took {took:.1f} s and at most {more:.2f} GiB more"
+        f"{len(acts.prompt)} rows of {len(saes)} sites; took {took:.1f} s ({used:.1f} of the CPU) "
+        f"and {more:.3f} GiB, estimated {said.seconds:.1f} s and {said.memory / 2**30:.3f} GiB"
     )
+
+
+def capture_many(model) -> str:
+    """Capture with 128 prompts in a batch."""
+    return capture(model, batch_size=128)
+
+
+def capture_mlps(model) -> str:
+    """Capture features of six MLPs."""
+    return capture(model, "transcoder", batch_size=64)
 
 
 def find_circuit(model) -> str:
@@ -96,10 +111,25 @@ def describe(model) -> str:
 STEPS = {
     each.__name__: each
     for each in (
-        *(load, capture, find_circuit, lasso, feature_attribution, find_heads),
+        *(
+            load,
+            capture,
+            capture_many,
+            capture_mlps,
+            find_circuit,
+            lasso,
+            feature_attribution,
+            find_heads,
+        ),
         *(edge_attribution, edge_attribution_ig, gim, graph, describe),
     )
 }
+
+
+def held(field: str) -> float:
+    """Return memory of this process (VmRSS) or the most since it was last set (VmHWM), in GiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**20
 
 
 def peak() -> float:

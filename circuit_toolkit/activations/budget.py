@@ -28,6 +28,9 @@ from circuit_toolkit.models import LOGITS, Batch, Model
 MOST = 2**31  # bytes of a batch of several prompts; the same everywhere, so that roundings are
 CGROUP = Path("/sys/fs/cgroup")
 COPIES = 5  # of dense features that encoding holds at a time; measured for top-k
+KEPT = (
+    1.25  # of a batch: what an allocator keeps of tensors that were freed (benchmarks.real_steps)
+)
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,8 @@ def batch_bytes(source: CapturePlan, prompts: int, length: int) -> int:
     values = each * width * (sum(shapes.values()) + 16 * model.width)
     values += (width + 4) * prompts * logits
     dense = max(min(each * d.n_features, DENSE) for d in source.dictionaries.values())
-    return (
-        values + 8 * each * max(shapes[site] for site in source.dictionaries) + 4 * COPIES * dense
-    )
+    encoding = 8 * each * max(shapes[site] for site in source.dictionaries) + 4 * COPIES * dense
+    return round(KEPT * (values + encoding))
 
 
 def fitting(source: CapturePlan, prompts: int, length: int) -> int:
