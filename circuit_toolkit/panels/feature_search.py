@@ -1,4 +1,4 @@
-"""What the panel of features lists: features of a layer that have a description, or of a token."""
+"""What the panel of features lists: features of a layer, of a token, or of a sentence."""
 
 from __future__ import annotations
 
@@ -16,16 +16,33 @@ from circuit_toolkit.views.rendering import render
 from circuit_toolkit.weight_lens import FeatureDescriptions, single_token_activations
 from circuit_toolkit.weight_lens.single_token import first_token
 
-MOST = 200  # features in the list: a dictionary may have many thousands
-
 Labels = Mapping[Site, Sequence[str]]
 
 
-class Listed(NamedTuple):
-    """What is listed: lines, each with the name of its feature, and a caption."""
+class Entry(NamedTuple):
+    """A feature in the list."""
 
-    lines: list[tuple[str, str]]
+    name: str
+    label: str
+    what: str = ""  # of it here
+
+    @property
+    def line(self) -> str:
+        """All of it."""
+        return " · ".join(part for part in self if part)
+
+
+class Listed(NamedTuple):
+    """What is listed, and a caption."""
+
+    entries: list[Entry]
     said: str  # from a template
+
+    def about(self, text: str) -> Listed:
+        """Keep features whose label or name has a text in it, whatever its capitals."""
+        wanted = text.strip().lower()
+        kept = [e for e in self.entries if wanted in e.label.lower() or wanted in e.name]
+        return Listed(kept, self.said)
 
 
 class Activated(NamedTuple):
@@ -135,8 +152,8 @@ def activated_by(
 def list_activated(found: OfToken, site: Site | None, labels: Labels) -> Listed:
     """List what a token activates."""
     these = [each for each in found.features if site in (None, each.site)]
-    lines = []
-    for each in these[:MOST]:
+    entries = []
+    for each in these:
         name = f"{each.site.short}/{each.index}"
         if each.largest > 0:
             strength = f"{each.share:.0%} of the largest in these prompts"
@@ -144,10 +161,9 @@ def list_activated(found: OfToken, site: Site | None, labels: Labels) -> Listed:
             strength = f"{each.alone:.2g}, never active in these prompts"
         if found.places and each.largest > 0:
             strength += f", active on {each.active} of {found.places} {found.word!r} there"
-        lines.append((_line(name, labels[each.site][each.index], strength), name))
-    where = site.short if site else "all layers"
-    said = {"found": found, "n": len(these), "where": where, "most": MOST}
-    return Listed(lines, render("panels/templates/of_token.html", **said))
+        entries.append(Entry(name, labels[each.site][each.index], strength))
+    said = {"found": found, "n": len(these), "where": site.short if site else "all layers"}
+    return Listed(entries, render("panels/templates/of_token.html", **said))
 
 
 def list_described(
@@ -157,25 +173,30 @@ def list_described(
     acts: Activations,
     labels: Labels,
 ) -> Listed:
-    """List the features of some layers that have a description; without any, the active ones."""
+    """List all features of some layers: those that have a description, then the most active."""
     shown = [site for site in sites if site in descriptions.shown]
+    words = {site: descriptions.words_of(site) for site in shown}
     described = [
-        (f"{site.short}/{i}", ", ".join(words))
-        for site in shown
-        for i, words in enumerate(descriptions.words_of(site))
-        if words
+        Entry(f"{site.short}/{i}", ", ".join(each))
+        for site, of_site in words.items()
+        for i, each in enumerate(of_site)
+        if each
     ]
-    active = [
+    others = [
         (share, site, i)
-        for site in (() if described else sites)
+        for site in sites
         for i, share in enumerate(_densities(acts, site))
-        if share
+        if site not in words or not words[site][i]
     ]
-    active.sort(key=lambda row: -row[0])
-    lines = [(_line(*row), row[0]) for row in described[:MOST]]
-    for share, site, i in active[:MOST]:
-        name = f"{site.short}/{i}"
-        lines.append((_line(name, labels[site][i], f"active on {share:.1%} of tokens"), name))
+    others.sort(key=lambda row: -row[0])
+    entries = described + [
+        Entry(
+            f"{site.short}/{i}",
+            labels[site][i],
+            f"active on {share:.1%} of tokens" if share else "never active in these prompts",
+        )
+        for share, site, i in others
+    ]
     rows = [row for row in coverage if row["site"] in {str(site) for site in shown}]
     total = sum(row["features"] for row in rows)
     said = {
@@ -186,17 +207,12 @@ def list_described(
         # NaN where it was left out
         "chance": sum(row["null_own"] * row["features"] for row in rows) / max(total, 1),
         "preset": descriptions.settings["preset"],
-        "listed": len(described) or len(active),
-        "most": MOST,
+        "others": len(others),
     }
-    return Listed(lines, render("panels/templates/described.html", **said))
+    return Listed(entries, render("panels/templates/described.html", **said))
 
 
 def _densities(acts: Activations, site: Site) -> list[float]:
     """Return the share of tokens, of usual size, on which each feature is active."""
     usual = acts.features[site][np.flatnonzero(acts.inlying(site))]
     return (np.asarray((usual > 0).sum(axis=0)).ravel() / usual.shape[0]).tolist()
-
-
-def _line(*parts: str) -> str:
-    return " · ".join(part for part in parts if part)

@@ -97,6 +97,6 @@ def slider(given: Range, value: float) -> Any:
         "max": max(most, value),
         "step": step,
     }
-    made = control(kind, given.text, label="88px", width="272px", tooltip=given.means, **ends)
+    made = control(kind, given.text, label="108px", width="292px", tooltip=given.means, **ends)
     made.continuous_update, made.layout.flex = False, "0 0 auto"
     return made

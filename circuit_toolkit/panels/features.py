@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.dictionaries.names import feature_at
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.card import FeatureCard, feature_card
+from circuit_toolkit.features.descriptions.words import visible
 from circuit_toolkit.features.labels import described_labels, feature_labels
 from circuit_toolkit.models import Model
 from circuit_toolkit.panels.closing import closed
@@ -36,13 +38,21 @@ from circuit_toolkit.panels.feature_sliders import (
     circuit_sliders,
     word_sliders,
 )
-from circuit_toolkit.panels.panel import Panel, check_objects, cluster_button, control, row
+from circuit_toolkit.panels.panel import Panel, button, check_objects, cluster_button, control, row
+from circuit_toolkit.panels.sentence_search import (
+    OfSentence,
+    activated_on,
+    largest_in,
+    list_on_sentence,
+)
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
-from circuit_toolkit.views.card.html import card_html
+from circuit_toolkit.views.card.html import card_html, highlighted_text_html
 from circuit_toolkit.weight_lens import FeatureDescriptions, WeightLens
 
 _ALL = ""  # the choice of all layers: a menu takes None for no choice
+PAGE = 100  # features in the list at a time
+LIVE = 0.3  # s: a sentence that takes no longer is run at every letter
 
 
 class FeatureExplorer(Panel):
@@ -70,16 +80,22 @@ class FeatureExplorer(Panel):
         self.card: FeatureCard
         self._analysed: dict[str, FeatureCircuits] = {}
         self._alone: dict[int, OfToken] = {}
+        self._largest = largest_in(self.acts)
+        self._sentence: OfSentence | None = None
+        self._listing, self._page = Listed([], ""), 0
         self._caption = ""  # of the list
         self._take(descriptions)
         self._make_controls()
         wrap = w.Layout(flex_flow="row wrap")
         super().__init__(
             [
-                w.HBox([self._site, self._search, self._go], layout=wrap),
-                row("Words", self._words),
+                w.HBox([self._search, self._site, self._filter, self._go], layout=wrap),
+                self._token,
                 self._status,
                 self._found,
+                w.HBox([self._before, self._pages, self._after], layout=wrap),
+                self._shown,
+                row("Words", self._words),
                 w.HBox([self._analyse, self._clustered], layout=wrap),
                 row("Examples", self._examples),
                 row("Clusters", self._clusters),
@@ -101,17 +117,37 @@ class FeatureExplorer(Panel):
         )
         text = {"flex": "1 1 220px", "max_width": "320px"}
         self._search = w.Text(
-            placeholder="a token: which features does it activate?",
-            tooltip="Runs the token alone, and lists the features that it activates",
+            description="Text",
+            placeholder="a sentence or a token: which features does it activate?",
+            tooltip="Runs a sentence, or a token alone, and lists the features that it activates",
             continuous_update=False,
-            layout=text,
+            style={"description_width": "initial"},
+            layout={"flex": "1 1 420px", "max_width": "640px"},
+        )
+        self._filter = w.Text(
+            description="Label",
+            placeholder="has in it …",
+            tooltip="Lists features whose label or name has this in it",
+            style={"description_width": "initial"},
+            layout={"flex": "0 1 200px"},
         )
         self._go = w.Text(
-            placeholder="a feature by name: mlp_in 3/17",
+            description="Feature",
+            placeholder="mlp_in 3/17",
             tooltip="The feature of the card; type another, such as mlp_in 3/17, and press Enter",
             continuous_update=False,
+            style={"description_width": "initial"},
             layout=text,
         )
+        self._token = w.ToggleButtons(
+            options=[("all tokens", -1)],
+            description="At",
+            style={"button_width": "auto", "description_width": "24px"},
+            layout={"display": "none"},
+        )
+        self._before = button("Previous", "chevron-left", "The page before")
+        self._after = button("Next", "chevron-right", "The next page")
+        self._pages, self._shown = w.Label(), w.HTML()
         self._words = word_sliders(self._described.settings)
         self._status, self._clustered, self._card = w.HTML(), w.HTML(), w.HTML()
         self._found = w.Select(options=[], rows=8, layout={"width": "98%", "max_width": "900px"})
@@ -121,6 +157,10 @@ class FeatureExplorer(Panel):
         self._hear(self._site, lambda _: self._pick())
         self._hear(self._search, self._look_up)
         self._hear(self._go, lambda change: self._name(change.new))
+        self._hear(self._filter, lambda _: self._pick())
+        self._hear(self._token, lambda _: self._pick())
+        for each, step in ((self._before, -1), (self._after, 1)):
+            each.on_click(lambda _, step=step: self._guarded(self._turn, step))
         self._hear(self._found, lambda change: self._choose(change.new))
         for slider in self._words.values():
             self._hear(slider, lambda _: self._rethreshold())
@@ -154,6 +194,9 @@ class FeatureExplorer(Panel):
     def _listed(self) -> Listed:
         """Return what belongs in the list: what a token activates, or what has a description."""
         site = Site.parse(str(self._site.value)) if self._site.value else None
+        if self._sentence is not None:
+            token: int | None = self._token.value if self._token.value >= 0 else None  # pyright: ignore
+            return list_on_sentence(self._sentence, site, token, self._labels)
         if self._search.value.strip():
             token = token_named(self.model, self._search.value)
             if token not in self._alone:  # one run a token, whatever the sliders do
@@ -166,13 +209,31 @@ class FeatureExplorer(Panel):
     def _list(self) -> None:
         """Fill the list anew; nothing of the last one stays if that cannot be done."""
         self._offer(Listed([], ""))
-        self._offer(self._listed())
+        self._offer(self._listed().about(self._filter.value))
 
     def _offer(self, listed: Listed) -> None:
-        self._caption = listed.said
+        """List features from the first page on, or from that with the selected one."""
+        self._caption, self._listing = listed.said, listed
+        names = [each.name for each in listed.entries]
+        name = _short(self.selected) if self.selected else ""
+        self._page = names.index(name) // PAGE if name in names else 0
+        self._fill_page()
+
+    def _fill_page(self) -> None:
+        entries, first = self._listing.entries, self._page * PAGE
+        part = entries[first : first + PAGE]
         with self._quietly():
-            self._found.options = listed.lines
+            self._found.options = [(each.line, each.name) for each in part]
+        end = first + len(part)
+        self._pages.value = f"{first + 1:,} to {end:,} of {len(entries):,}" if part else "none"
+        self._before.disabled, self._after.disabled = first == 0, end == len(entries)
         self._mark()
+
+    def _turn(self, step: int) -> None:
+        """Go a page on or back: the buttons."""
+        last = max(len(self._listing.entries) - 1, 0) // PAGE
+        self._page = min(max(self._page + step, 0), last)
+        self._fill_page()
 
     def _mark(self) -> bool:
         """Mark the selected feature in the list; tell whether it is there."""
@@ -181,12 +242,20 @@ class FeatureExplorer(Panel):
         with self._quietly():
             self._found.value = name if there else None
             self._go.value = name
+        self._highlight()
         if self._caption:
             missing = "" if there else name
             self._fill(self._status, "listed.html", said=self._caption, missing=missing)
         else:
             self._say("")
         return there
+
+    def _highlight(self) -> None:
+        """Show where in the sentence the selected feature is active."""
+        self._shown.value = ""
+        if self._sentence is not None and self.selected:
+            values = self._sentence.activations(*feature_at(self.selected, self.dictionaries))
+            self._shown.value = highlighted_text_html(self._sentence.words, values)
 
     def _pick(self) -> None:
         """List, and show the first; a panel that has nothing to list shows what it can."""
@@ -198,11 +267,32 @@ class FeatureExplorer(Panel):
             self._choose(f"{self._site.value or next(iter(self.dictionaries))}/0")
 
     def _look_up(self, change: Any) -> None:
-        """List what a token activates: a first one in all layers, which the menu narrows."""
+        """List what a text activates: a first one in all layers, which the menu narrows."""
         if not change.old.strip():
             with self._quietly():
                 self._site.value = _ALL
+        self._offer(Listed([], ""))
+        self._run(change.new)
         self._pick()
+
+    def _run(self, text: str) -> None:
+        """Run a sentence, at every letter where that is fast; one token alone is no sentence."""
+        self._sentence = None
+        with self._quietly():
+            self._token.options, self._token.value = [("all tokens", -1)], -1
+        self._token.layout.display = "none"
+        if not _is_sentence(self.model, text):
+            return
+        began = time.perf_counter()
+        found = activated_on(self.model, self.dictionaries, text, self._largest)
+        self._search.continuous_update = time.perf_counter() - began < LIVE
+        places = found.acts.position.tolist()
+        words = [(visible(found.words[at].strip(" ") or " "), at) for at in places]
+        with self._quietly():
+            self._token.options = [("all tokens", -1), *words]
+            self._token.value = -1
+        self._token.layout.display = ""
+        self._sentence = found
 
     def _name(self, text: str) -> None:
         if text.strip():
@@ -240,9 +330,13 @@ class FeatureExplorer(Panel):
         """Let list, menu and box show the feature of the card."""
         if self._mark() or not self.selected:
             return
+        if _short(self.selected) in {each.name for each in self._listing.entries}:
+            self._offer(self._listing)  # on another page
+            return
         with self._quietly():  # it is of another list: go to its layer
-            self._search.value = ""
+            self._search.value = self._filter.value = ""
             self._site.value = self.selected.rpartition("/")[0]
+        self._run("")
         self._list()
 
     def _draw(self) -> None:
@@ -275,7 +369,16 @@ class FeatureExplorer(Panel):
     def close(self) -> None:
         """Close all widgets of the panel, and let go of what it captured."""
         held = ("acts", "card", "circuits", "descriptions", "_described", "_analysed", "_alone")
-        closed(self, *held, "_active", "_labels", "_coverage", "prompts")
+        more = ("_active", "_labels", "_coverage", "_largest", "_sentence", "_listing", "prompts")
+        closed(self, *held, *more)
+
+
+def _is_sentence(model: Model, text: str) -> bool:
+    """Whether a text is more than one token; one that has words the model does not know too."""
+    if len(text.split()) > 1:
+        return True
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return len(ids) > 1 and model.tokenizer.unk_token_id not in ids  # pyright: ignore
 
 
 def _short(name: str) -> str:
@@ -292,7 +395,10 @@ def explore_features(
     lens: CircuitLens | None = None,
     progress: bool = True,
 ) -> FeatureExplorer:
-    """Open the panel of features: find one by layer, token or name, and read its card.
+    """Open the panel of features: find one by layer, text, label or name, and read its card.
+
+    A sentence that is typed is run at once: all features that it activates are listed, at any of
+    its tokens or at one. Without a text all features of the layer are listed.
 
     Parameters
     ----------

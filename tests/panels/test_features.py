@@ -47,7 +47,7 @@ def panel(shared):
         for name, slider in sliders.items():
             slider.value = settings[name]
     shared._analysed.clear()
-    shared._search.value = ""
+    shared._search.value = shared._filter.value = ""
     shared._site.value = str(Site("mlp_in", 0))
     shared._pick()
     return shared
@@ -68,6 +68,11 @@ def said(line) -> str:
 
 
 def names(panel) -> list[str]:
+    """What is listed, on all pages."""
+    return [each.name for each in panel._listing.entries]
+
+
+def on_page(panel) -> list[str]:
     return [name for _, name in panel._found.options]
 
 
@@ -78,12 +83,16 @@ def shown_at(panel, name: str) -> None:
     assert panel.selected == panel.card.name == whole and whole in panel._card.value
     assert panel._go.value == name
     assert panel._site.value in ("", str(Site.parse(site)))
-    assert panel._found.value == (name if name in names(panel) else None)
+    assert panel._found.value == (name if name in on_page(panel) else None)
+    assert (name in names(panel)) == (name in on_page(panel)), "its page is shown"
 
 
 def test_it_opens_on_a_described_feature_of_the_first_layer(panel):
-    described = panel.descriptions.coverage()["validated"].iloc[0] * 384
-    assert len(names(panel)) == round(described) > 50
+    described = round(panel.descriptions.coverage()["validated"].iloc[0] * 384)
+    assert len(names(panel)) == len({*names(panel)}) == 384 > described > 50
+    words = panel.descriptions.words_of(Site("mlp_in", 0))
+    first = [int(name.rpartition("/")[2]) for name in names(panel)[: described + 1]]
+    assert [bool(words[i]) for i in first] == [True] * described + [False]
     shown_at(panel, names(panel)[0])
     assert panel.card.weight_lens["validated"]
 
@@ -99,7 +108,7 @@ def test_the_caption_counts_own_tokens_against_chance_and_inherited_ones_apart(p
         f"{len(table)} of 384 features of mlp_in 5 have a description that holds in the running "
         f"model (WeightLens, preset 'paper'): {own} ({own / 384:.1%}) by tokens of their own, "
         f"where chance gives {chance:.1%}; {len(table) - own} only by tokens inherited from "
-        "earlier layers"
+        f"earlier layers; the {384 - len(table)} others follow, the most often active first"
     )
 
 
@@ -138,7 +147,7 @@ def test_a_token_is_looked_up_by_what_it_activates(panel):
     alone = {s: d.encode(run(model, batch, [s])[s])[0, -1].numpy() for s, d in dictionaries.items()}
     panel._search.value = ":"
     assert panel._site.value == "", "a first token is looked up in all layers"
-    assert len(names(panel)) == min(200, sum(int((a > 0).sum()) for a in alone.values()))
+    assert len(names(panel)) == sum(int((a > 0).sum()) for a in alone.values())
     places = [
         i
         for i, (p, t) in enumerate(zip(panel.acts.prompt, panel.acts.position, strict=True))
@@ -146,7 +155,7 @@ def test_a_token_is_looked_up_by_what_it_activates(panel):
     ]
     assert places
     shares = []
-    for text, name in panel._found.options:
+    for text, name in ((each.line, each.name) for each in panel._listing.entries):
         site, index = name.rpartition("/")[::2]
         column = panel.acts.features[Site.parse(site)][:, [int(index)]].toarray()[:, 0]
         value = alone[Site.parse(site)][int(index)]
@@ -163,15 +172,103 @@ def test_a_token_is_looked_up_by_what_it_activates(panel):
     shown_at(panel, names(panel)[0])
 
 
+TEXT = "Anna went to the store"
+
+
+def test_a_sentence_lists_what_it_activates_at_any_of_its_tokens(panel):
+    """Against encoding what a plain run gives."""
+    panel._search.value = TEXT
+    model, dictionaries = panel.model, panel.dictionaries
+    batch = model.tokenize([TEXT])
+    values = {
+        s: d.encode(run(model, batch, [s])[s])[0, 1:].numpy() for s, d in dictionaries.items()
+    }
+    assert len(names(panel)) == sum(int((v > 0).any(0).sum()) for v in values.values()) > 100
+    words, shares = model.words(batch)[0][1:], []
+    for name, label, what in panel._listing.entries:
+        site, index = name.rpartition("/")[::2]
+        column = values[Site.parse(site)][:, int(index)]
+        most = panel.acts.features[Site.parse(site)][:, [int(index)]].max()
+        assert label == panel._labels[Site.parse(site)][int(index)]
+        assert f"on “{words[column.argmax()]}”" in what and f"{column.max():.2g} on" in what
+        assert ("never there" in what) == (not most)
+        assert (f"on {(column > 0).sum()} tokens" in what) == ((column > 0).sum() > 1)
+        shares.append(column.max() / most if most else -1)
+    assert np.all(np.diff(shares) <= 1e-5)
+    assert [word for word, _ in panel._token.options] == ["all tokens", *words]
+    assert panel._token.layout.display == "" and "Anna" in said(panel._shown)
+    shown_at(panel, names(panel)[0])
+
+
+def test_one_token_of_a_sentence_and_one_layer_narrow_the_list(panel):
+    panel._search.value = TEXT
+    every = {*names(panel)}
+    panel._token.value = 3  # "to", behind <bos> Anna went
+    assert {*names(panel)} < every and "At to this sentence activates" in said(panel._status)
+    assert all("on “to”" in each.what for each in panel._listing.entries)
+    panel._site.value = str(Site("mlp_in", 2))
+    assert {name.partition("/")[0] for name in names(panel)} == {"mlp_in 2"}
+    panel._search.value = "Mary"
+    assert panel._sentence is None and panel._token.layout.display == "none"
+    assert not panel._shown.value and "alone" in said(panel._status)
+
+
+def test_a_sentence_is_run_once_and_at_every_letter_where_that_is_fast(panel, monkeypatch):
+    panel._search.value = TEXT
+    assert panel._search.continuous_update
+    monkeypatch.setattr(ports, "_trace", None)  # a run would fail
+    panel._token.value = 2
+    panel._site.value = str(Site("mlp_in", 1))
+    panel._filter.value = "an"
+    monkeypatch.undo()
+    monkeypatch.setattr("circuit_toolkit.panels.features.LIVE", 0.0)
+    panel._search.value = f"{TEXT}."
+    assert not panel._search.continuous_update, "where it is not, Enter runs it"
+    assert said(panel._shown).strip().endswith("store ."), "the same feature, the new sentence"
+
+
+def test_features_are_found_by_what_is_in_their_labels(panel):
+    panel._site.value = ""
+    panel._filter.value = "THE"
+    assert names(panel) and all("the" in each.label.lower() for each in panel._listing.entries)
+    every = [(site, i) for site, each in panel._labels.items() for i, name in enumerate(each)
+             if "the" in name.lower()]  # fmt: skip
+    assert len(names(panel)) >= len(every) > 3
+    panel._filter.value = "no label has this"
+    assert not names(panel) and panel._pages.value == "none"
+
+
+def test_every_feature_is_on_some_page(panel):
+    panel._site.value = ""
+    every = sum(each.n_features for each in panel.dictionaries.values())
+    seen, pages = set(), 0
+    panel._page = 0
+    panel._fill_page()
+    assert panel._before.disabled and panel._pages.value == f"1 to 100 of {every:,}"
+    while True:
+        seen |= {*on_page(panel)}
+        pages += 1
+        if panel._after.disabled:
+            break
+        panel._after.click()
+    assert len(seen) == every == 6 * 384 and pages == -(-every // 100)
+    panel._before.click()
+    assert not panel._after.disabled
+    name = names(panel)[250]
+    panel._go.value = name
+    assert panel._pages.value.startswith("201 to 300"), "the page of the feature"
+    shown_at(panel, name)
+
+
 def test_a_share_may_exceed_what_the_texts_hold(panel, texts):
     few = ct.capture(panel.model, panel.dictionaries, texts[:3], progress=False)
     found = activated_by(panel.model, panel.dictionaries, few, panel.model.token_id("Mary"))
     first = found.features[0]
     largest = few.features[first.site][:, [first.index]].max()
     assert first.alone > largest > 0
-    lines, caption = list_activated(found, None, panel._labels)
-    assert f"{first.alone / largest:.0%} of the largest in these prompts" in lines[0][0]
-    assert "<b>Mary</b> does not occur" in caption and "on 0 of 0" not in lines[0][0]
+    entries, caption = list_activated(found, None, panel._labels)
+    assert f"{first.alone / largest:.0%} of the largest in these prompts" in entries[0].line
+    assert "<b>Mary</b> does not occur" in caption and "on 0 of 0" not in entries[0].line
 
 
 def test_menu_list_and_box_follow_the_card(panel):
@@ -183,11 +280,10 @@ def test_menu_list_and_box_follow_the_card(panel):
     panel._found.value = names(panel)[2]
     panel._go.value = names(panel)[0]  # as before: the box had followed, so this is a change
     shown_at(panel, names(panel)[0])
-    missing = "mlp_in 3/59"
+    other = "mlp_in 3/59"
     panel._go.value = "3/59"
-    shown_at(panel, missing)
+    shown_at(panel, other)
     assert panel._search.value == "" and panel._site.value == str(Site("mlp_in", 3))
-    assert f"{missing}, shown below, is not in the list" in said(panel._status)
     panel.selected = "mlp_in 1/226"
     shown_at(panel, "mlp_in 1/226")
 
@@ -255,7 +351,9 @@ def test_a_panel_without_descriptions_or_chance_still_shows_cards(demo, demo_tra
     assert "preset 'code'" in said(other._status) and "chance" not in said(other._status)
     other._words["theta_token"].value = other._words["theta_token"].max
     other._site.value = str(Site("mlp_in", 3))
-    assert "mlp_in 3 was not described. Listed are those that are active" in said(other._status)
+    assert "mlp_in 3 was not described. Listed are all, the most often active" in said(
+        other._status
+    )
     active = np.diff(other.acts.features[Site("mlp_in", 3)].tocsc().indptr)
     assert names(other)[0] == f"mlp_in 3/{active.argmax()}"
     shown_at(other, names(other)[0])
@@ -289,12 +387,12 @@ def test_what_the_user_can_mend_is_said_in_the_panel(panel, demo_saes, texts, de
     assert "have a description" in said(panel._status)
     for typed, expected in {
         "mary": "demo has no token 'mary'; did you mean 'Mary'?",
-        "Mary Anna": "'Mary Anna' is 2 tokens for demo; look up one token: 'Mary' or 'Anna'?",
+        "Mary Frodo": "demo does not know 'Frodo' in 'Mary Frodo'",
         "y" * 300: "yyy…'; look up another.",
     }.items():
         panel._search.value = typed
         assert expected in said(panel._status)
-        assert not panel._found.options and len(said(panel._status)) < 120
+        assert not panel._found.options and len(said(panel._status)) < 140
     with pytest.raises(InputError, match="features 0 to 383, got 384"):
         panel.selected = "mlp_in 0/384"
     with pytest.raises(InputError, match="No dictionaries were given"):
