@@ -20,6 +20,7 @@ import numpy as np
 from circuit_toolkit.arguments import expect, number, whole
 from circuit_toolkit.attribution.placed import integrated_scores
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.evidence import NECESSARY, SUFFICIENT
 from circuit_toolkit.circuit.names import told_apart
 from circuit_toolkit.circuit.tables import TARGET, new_edges, new_nodes
 from circuit_toolkit.circuit_lasso.placed_lasso import randomised_scores
@@ -47,8 +48,8 @@ def find_circuit(
     *,
     positions: str | Sequence[str] | None = None,
     ablation: Ablation | None = None,
-    faithfulness: float = 0.8,
-    completeness: float = 0.2,
+    faithfulness: float = SUFFICIENT,
+    completeness: float = NECESSARY,
     max_sites: int | None = None,
     max_features: int = 400,
     max_edges: int = 200,

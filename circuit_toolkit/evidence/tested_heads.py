@@ -23,6 +23,7 @@ from circuit_toolkit.attribution.heads import (
 )
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import head_circuit
+from circuit_toolkit.circuit.evidence import NECESSARY, SUFFICIENT
 from circuit_toolkit.evidence.confirmed_edges import confirm_edges
 from circuit_toolkit.evidence.evaluation import (
     evaluate,
@@ -42,8 +43,8 @@ def find_heads(
     held_out: Task | None = None,
     *,
     by: HeadScore | None = None,
-    faithfulness: float = 0.8,
-    completeness: float = 0.2,
+    faithfulness: float = SUFFICIENT,
+    completeness: float = NECESSARY,
     max_heads: int = 24,
     n_prompts: int = 64,
     random_sets: int = 10,

@@ -162,8 +162,8 @@ RANDOM = {"random_faithfulness": [0.1, 0.2], "random_completeness": [0.9, 0.8]}
     ("ablation", "verdict", "tone"),
     [
         ({"faithfulness": 0.8, "completeness": 0.1}, "sufficient and necessary", "good"),
-        ({"faithfulness": 0.7, "completeness": 0.31}, "sufficient, not necessary", "warning"),
-        ({"faithfulness": 0.69, "completeness": 0.3}, "necessary, not sufficient", "warning"),
+        ({"faithfulness": 0.8, "completeness": 0.21}, "sufficient, not necessary", "warning"),
+        ({"faithfulness": 0.79, "completeness": 0.2}, "necessary, not sufficient", "warning"),
         ({"faithfulness": 0.1, "completeness": 0.9}, "neither sufficient nor necessary", "error"),
         (
             {"faithfulness": 0.8, "completeness": 0.1, "random_faithfulness": [0.85]},
