@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.models.hub import at_once
 from circuit_toolkit.sites import Site
 
 _LAYER = re.compile(r"(?:blocks\.|layers?[_.]?|\bl)(\d+)")  # in the ids of sae_lens's registry
@@ -140,7 +141,8 @@ def _from_hub(release: str, sae_id: str, device: str) -> Any:
 def _reaching(release: str, sae_id: str) -> Iterator[None]:
     """Refuse with what to do where the hub cannot be reached."""
     try:
-        yield
+        with at_once():
+            yield
     except (OSError, ValueError, KeyError) as error:
         cause = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(

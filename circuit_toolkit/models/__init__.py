@@ -2,6 +2,7 @@
 
 from circuit_toolkit.models.architectures import ARCHITECTURES, Architecture
 from circuit_toolkit.models.conventions import RAW, Conventions, Shift, shift
+from circuit_toolkit.models.hub import out_of_reach
 from circuit_toolkit.models.loading import load_model
 from circuit_toolkit.models.model import Batch, Model, token_mask
 from circuit_toolkit.models.tracing import LOGITS, run
@@ -16,6 +17,7 @@ __all__ = [
     "Model",
     "Shift",
     "load_model",
+    "out_of_reach",
     "run",
     "shift",
     "token_mask",

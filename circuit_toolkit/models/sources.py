@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from circuit_toolkit.arguments import described
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models.gguf import converted
+from circuit_toolkit.models.hub import at_once
 from circuit_toolkit.models.packaged import PACKAGED, packaged_file
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "model"
@@ -43,7 +45,9 @@ def layout_of(name: str, tokenizer: Any, options: dict[str, Any]) -> tuple[Any, 
     source = _source(name, None, place)
     tokenizer = prepared(tokenizer or _loaded(source, "AutoTokenizer", place))
     try:
-        return TransformersModel(source, tokenizer=tokenizer, task="text-generation"), tokenizer
+        with at_once():
+            made = TransformersModel(source, tokenizer=tokenizer, task="text-generation")
+        return made, tokenizer
     except (OSError, ValueError) as error:
         raise InputError(f"No layout could be read of {source!r}. Cause: {error}") from error
 
@@ -136,7 +140,8 @@ def _downloaded(name: str, file: str, place: dict[str, Any]) -> Path:
 
     kept = {key: value for key, value in place.items() if key != "trust_remote_code"}
     try:
-        return Path(hf_hub_download(name, file, **kept))
+        with at_once():
+            return Path(hf_hub_download(name, file, **kept))
     except (OSError, ValueError) as error:
         raise InputError(
             f"There is no folder {name!r} with a file {file}, and none on the Hugging Face hub "
@@ -165,7 +170,8 @@ def _loaded(source: str, what: str, options: dict[str, Any]) -> Any:
     if quiet:
         logging.disable_progress_bar()
     try:
-        return getattr(transformers, what).from_pretrained(source, **options)
+        with nullcontext() if os.path.exists(source) else at_once():
+            return getattr(transformers, what).from_pretrained(source, **options)
     except TypeError as error:
         raise InputError(
             f"An option is none that from_pretrained of transformers knows: {', '.join(options)}. "

@@ -6,6 +6,7 @@ import os
 import tomllib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from circuit_toolkit.arguments import described, expect, expect_known, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
+from circuit_toolkit.models.hub import at_once
 from circuit_toolkit.tasks.tokens import encode
 
 T = TypeVar("T")
@@ -126,7 +128,8 @@ def _dataset(name: str, data: Any, config: str | None, split: str) -> Any:
             if any((Path(path) / file).is_file() for file in saved):
                 data = datasets.load_from_disk(path)
             else:
-                data = datasets.load_dataset(path, config, split=split)
+                with nullcontext() if Path(path).exists() else at_once():
+                    data = datasets.load_dataset(path, config, split=split)
         # Unknown names, splits and configurations, and all that happens without a network.
         except (OSError, ValueError, DatasetsError) as error:
             cause = str(error).split("\n")[0][:200]
