@@ -352,6 +352,11 @@ def _paths(case: Case) -> ct.Circuit:
     return evidence.draw_paths(circuit, case.model, case.task, n_prompts=4, **QUIET)
 
 
+def _without_heads(case: Case) -> Numbers:
+    found = evidence.heads_effect(case.model, case.task, [(1, 0)], n_prompts=4, random_sets=2)
+    return {"before": found.before, "after": found.after, "random": found.random}
+
+
 def _named(case: Case) -> Numbers:
     return {"n": len(features.named_features(case.model, case.saes, case.acts)[case.first])}
 
@@ -425,6 +430,7 @@ METHODS = (
     Method("explore_features", _explored_features),
     Method("explore_heads", _explored_heads),
     Method("evidence.draw_paths", _paths),
+    Method("evidence.heads_effect", _without_heads),
     Method("features.named_features", _named),
     Method("features.promoted_words", _promoted),
     Method("weight_lens.single_token_activations", _alone),

@@ -105,7 +105,7 @@ const drawPatterns = (box, { words, heads, more }) => {
 
 export default {
   render({ model, el }) {
-    const root = el.appendChild(make("div", "ct-heads"));
+    const root = el.appendChild(make("div", "ct-heads ct-panel"));
     const left = root.appendChild(make("div", "ct-head-left"));
     const map = left.appendChild(make("div", "ct-head-map"));
     map.setAttribute("role", "grid");
