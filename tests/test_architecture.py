@@ -17,7 +17,7 @@ PACKAGE = Path(circuit_toolkit.__file__).parent
 # between rooms. The front door, `__init__`, stands on top and may import everything.
 FLOORS = [
     {"errors", "display", "lazy"},
-    {"arguments"},
+    {"arguments", "progress"},
     {"files", "sites", "demo", "regression"},
     {"models"},
     {"dictionaries", "tasks", "circuit"},

@@ -18,6 +18,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.files.folder import ResumableFolder
 from circuit_toolkit.models import Model
+from circuit_toolkit.progress import Bar
 
 
 @overload
@@ -118,11 +119,9 @@ def capture(
     FileFormatError
         If what is there of the store is damaged.
     """
-    from tqdm.auto import tqdm
-
     source = plan_capture(model, dictionaries, prompts, positions, bos, remote, batch_size)
     n = len(source.prompts)
-    with tqdm(total=n, desc="capture", unit="prompt", disable=not progress, leave=False) as bar:
+    with Bar(total=n, label="capture", unit="prompt", shown=progress) as bar:
         if store is None:
             return joined(_parts(source, range(n), bar))
         size = source.batch_size if shard_size is None else whole(shard_size, "shard_size", 1)

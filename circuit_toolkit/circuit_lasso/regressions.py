@@ -20,6 +20,7 @@ import scipy.sparse as sp
 
 from circuit_toolkit.activations.activations import Activations, Positions
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.regression import (
     ConvergenceWarning,
     GramStatistics,
@@ -142,9 +143,7 @@ class Here:
 
     def watched(self, sites: list[Site]) -> Iterable[Site]:
         """Return the sites, with a bar."""
-        from tqdm.auto import tqdm
-
-        return tqdm(sites, "fitting", disable=not self.progress, leave=False)
+        return Bar(sites, "fitting", shown=self.progress)
 
 
 def fit_all(

@@ -27,6 +27,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.weight_table import WEIGHT, VirtualWeights
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.weights import in_block, input_matrices, norm_weight, output_matrix
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 
 ChosenFeatures = Mapping[Site, Sequence[int] | np.ndarray]
@@ -87,8 +88,6 @@ def virtual_weights(
     >>> weights
     VirtualWeights(6 rows at 6 sites: direct)
     """
-    from tqdm.auto import tqdm
-
     one_of(through, "through", "direct", "heads", "both")
     if top is not None:
         top = whole(top, "top", 1)
@@ -98,7 +97,7 @@ def virtual_weights(
     sites = tuple(sorted(dictionaries))
     kinds = ("direct", *(f"a{layer}.h{head}" for layer, head in _heads(model)))
     found = [np.empty(0, WEIGHT)]
-    bar = tqdm(reading.items(), "virtual weights", disable=not progress, leave=False)
+    bar = Bar(reading.items(), "virtual weights", shown=progress)
     for target, (chosen, encoder) in bar:
         place = stream_of(model, dictionaries[target])
         earlier = {s: rows for s, (_, rows) in writing.items() if dictionaries[s].out < place}

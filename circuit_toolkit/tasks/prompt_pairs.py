@@ -13,6 +13,7 @@ from circuit_toolkit.arguments import expect, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.models.model import Batch, Model, Prompt
+from circuit_toolkit.progress import Bar
 
 
 @runtime_checkable
@@ -76,10 +77,8 @@ class TokenPairs:
 
 def row_slices(n: int, size: int, progress: bool = False, label: str = "") -> Iterator[slice]:
     """Go through n rows, so many at once, with a progress bar if wanted."""
-    from tqdm.auto import tqdm
-
     size = whole(size, "batch_size", 1)
-    for start in tqdm(range(0, n, size), label, disable=not progress, leave=False):
+    for start in Bar(range(0, n, size), label, shown=progress):
         yield slice(start, min(start + size, n))
 
 

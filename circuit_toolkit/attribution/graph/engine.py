@@ -28,6 +28,7 @@ from circuit_toolkit.attribution.graph.targets import (
 from circuit_toolkit.circuit.tables import TARGET, new_nodes
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.models import Batch, Model
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 
 RANKINGS = 16  # of the features that are left, at most
@@ -123,10 +124,8 @@ def _fill(
     progress: bool,
 ) -> None:
     """Add rows of features, those of the largest influence first where there is a limit."""
-    from tqdm.auto import tqdm
-
     left, done = active, 0
-    with tqdm(total=limit, desc="attribution", disable=not progress, leave=False) as bar:
+    with Bar(total=limit, label="attribution", shown=progress) as bar:
         while n := min(max(ROWS, limit // RANKINGS), limit - done):
             if limit < len(active):
                 best = np.argsort(-rows.influence(weights)[left], kind="stable")[:n]

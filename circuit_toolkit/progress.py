@@ -1,0 +1,70 @@
+"""How far long work is: a bar where one is wanted, and a panel that listens and may stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from circuit_toolkit.errors import ToolkitError
+
+Report = Callable[[str, int, int], None]  # what is done, how many steps are, and how many of all
+_REPORT: ContextVar[Report | None] = ContextVar("report", default=None)
+
+
+class Stopped(ToolkitError):
+    """Long work was stopped by who asked for it."""
+
+
+@contextmanager
+def reported(report: Report) -> Iterator[None]:
+    """Tell of each step in this thread; what the report raises ends the work, such as `Stopped`."""
+    token = _REPORT.set(report)
+    try:
+        yield
+    finally:
+        _REPORT.reset(token)
+
+
+class Bar:
+    """A progress bar that is shown or not, over items or by `update`; a listener hears of each."""
+
+    def __init__(
+        self,
+        items: Iterable[Any] | None = None,
+        label: str = "",
+        *,
+        shown: bool,
+        total: int | None = None,
+        **options: Any,
+    ) -> None:
+        from tqdm.auto import tqdm
+
+        self.items = () if items is None else items
+        self.total = len(self.items) if total is None else total  # pyright: ignore
+        self.label, self.done, self._report = label, 0, _REPORT.get()
+        self._bar = tqdm(total=self.total, desc=label, disable=not shown, leave=False, **options)
+
+    def __enter__(self) -> Bar:
+        """Begin: whoever listens hears of it."""
+        self.update(0)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the items, one step each."""
+        with self:
+            for item in self.items:
+                yield item
+                self.update()
+
+    def update(self, n: int = 1) -> None:
+        """Say that so many more steps are done."""
+        self.done += n
+        self._bar.update(n)
+        if self._report is not None:
+            self._report(self.label, self.done, self.total)
