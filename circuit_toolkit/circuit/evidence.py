@@ -12,6 +12,9 @@ OF_WHOLE = ("attribution",)  # evidence that is of the graph before all pruning
 # What holds: of a circuit alone, and of everything but it; circuits are grown until they do, and
 # verdicts ask no less. Then what the dictionaries must keep.
 SUFFICIENT, NECESSARY, HELD = 0.8, 0.2, 0.5
+# Of single features: how many times the change by random ones, and which rank correlation with
+# the graph; and the held-out R² below which a fit explains nothing.
+AS_RANDOM, AGREES, LEAST_FIT = 2, 0.5, 0.05
 
 
 def evidence_lines(evidence: dict[str, Any]) -> list[str]:
@@ -94,6 +97,48 @@ def tone_of(evidence: dict[str, Any]) -> str:
     verdict = verdict_of(evidence)
     tones = {UNTESTED: "quiet", "neither": "error", "not": "warning"}
     return next((tone for word, tone in tones.items() if word in verdict), "good")
+
+
+def verdict_line(evidence: dict[str, Any], size: int) -> tuple[str, str]:
+    """Return the tone of all evidence, and one sentence on how a circuit of some size fared.
+
+    Nothing is `good` that was not tested, or fared no better than random features.
+    """
+    if not size:
+        return "error", "Empty: no feature is left. Choose a weaker strength or a larger size."
+    found, ablated = evidence.get("interventions") or {}, evidence.get("ablation") or {}
+    edges, fit = evidence.get("edges") or {}, evidence.get("fit") or {}
+    if (verdict := verdict_of(evidence)) != UNTESTED:
+        text = f"{verdict[0].upper()}{verdict[1:]}: alone it keeps {_two(ablated['faithfulness'])}"
+        if (chance := _mean(ablated.get("random_faithfulness"))) is not None:
+            text += f" of the metric (random features {_two(chance)})"
+        text += f", all else keeps {_two(ablated['completeness'])}"
+        if edges.get("confirmed") is not None:
+            text += f"; edges: {edges['confirmed']} confirmed, {edges['refuted']} refuted"
+        return tone_of(evidence), f"{text}."
+    if found.get("mean_change") is not None:
+        change, chance = found["mean_change"], found.get("random_change")
+        text = f"its {found.get('n')} strongest features change the target by {_two(change)} each"
+        if chance is None:
+            return "warning", f"Not compared: {text}, no others are active at their tokens."
+        text += f", others at their tokens by {_two(chance)}"
+        agree = found.get("rank_correlation")
+        text += "" if agree is None else f"; rank correlation with the graph {_two(agree)}"
+        if change <= chance:
+            return "error", f"Refuted: {text}."
+        good = change >= AS_RANDOM * chance and (agree or 0) >= AGREES
+        return ("good", f"Holds: {text}.") if good else ("warning", f"Holds in part: {text}.")
+    graph = evidence.get("attribution") or {}
+    if (replaced := graph.get("replacement")) is not None:
+        text = (
+            f"Untested. Features carry {_two(replaced)} of the graph's influence, errors the rest."
+        )
+        return ("quiet" if replaced >= HELD else "warning"), text
+    if (r2 := fit.get("held_out_r2")) is not None:
+        if r2 < LEAST_FIT:
+            return "error", f"Explains nothing on held-out prompts: R² {_two(r2)}."
+        return "quiet", f"Untested by ablation. Held-out R² {_two(r2)}."
+    return "quiet", "Untested: no evidence yet."
 
 
 def _edges_line(edges: dict[str, Any]) -> str:
