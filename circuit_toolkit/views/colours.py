@@ -8,22 +8,41 @@ INK = "#1f2933"
 TEXT = "#323f4b"
 MUTED = "#52606d"
 QUIET = "#616e7c"
-FAINT = "#7b8794"
+FAINT = "#66727f"
 GREY = "#9aa5b1"
 RULE = "#d5dae0"
 WASH = "#eef1f4"
 BAND = "#f6f8fa"
 PAPER = "#ffffff"
 POSITIVE, NEGATIVE = "#2b6cb0", "#dd6b20"  # blue and orange differ to colour-blind eyes too
+NEGATIVE_INK = "#b4500f"  # for text, which wants more contrast
 TEAL, TEAL_INK, TEAL_RULE, TEAL_WASH = "#21918c", "#12504d", "#9fd6cf", "#d8efed"
 GOOD, GOOD_WASH = "#14573c", "#e6f4ee"
 WARNING, WARNING_WASH = "#7a4b00", "#fdf0d5"
 ERROR, ERROR_WASH = "#b3261e", "#fbe6e4"
 RING = "#f2b705"  # round a node that is selected
+BUTTON, BUTTON_OVER, BUTTON_INK = "#1f6f6b", "#175754", "#fffffe"  # of what to do next
 GOLD, SLATE = "#c9a227", "#66788a"
 
 # By name, for a style sheet (`var(--ct-teal-ink)`) and a script (`COLOURS.TEAL_INK`).
 NAMED = {name: value for name, value in globals().items() if name.isupper()}
+# Where JupyterLab has its own: surfaces, borders and text follow its theme.
+OF_JUPYTER = {
+    "PAPER": "--jp-layout-color0",
+    "BAND": "--jp-layout-color1",
+    "WASH": "--jp-layout-color2",
+    "RULE": "--jp-border-color2",
+    "INK": "--jp-content-font-color1",
+    "TEXT": "--jp-content-font-color1",
+}
+DARK = {  # in a dark theme; contrast of text at least 4.5, of lines 3
+    **{"INK": "#e8ecf0", "TEXT": "#dfe4e9", "MUTED": "#b4bec8", "QUIET": "#a9b4bf"},
+    **{"FAINT": "#a3aeb9", "GREY": "#8b96a3", "RULE": "#4a535c", "WASH": "#2d3339"},
+    **{"BAND": "#1d2125", "PAPER": "#111111", "POSITIVE": "#7ab8f5", "NEGATIVE": "#f5a05a"},
+    **{"TEAL": "#4cc2bb", "TEAL_INK": "#b6ece7", "TEAL_RULE": "#2f7d78", "TEAL_WASH": "#123f3c"},
+    **{"GOOD": "#8fd6b4", "GOOD_WASH": "#12352a", "WARNING": "#f2c879", "WARNING_WASH": "#40300f"},
+    **{"ERROR": "#ff9c94", "ERROR_WASH": "#4a1d1a", "RING": "#ffd54a", "NEGATIVE_INK": "#f5a05a"},
+}
 
 # From dark to light and from violet to green, even to colour-blind eyes (after viridis, whose
 # yellow end is too pale on white): early sites are dark.

@@ -48,9 +48,19 @@ def script(*names: str) -> Markup:
 
 @cache
 def stylesheet(name: str) -> Markup:
-    """Read a style sheet of the package, with the colours that it names."""
-    named = [f"--ct-{k.lower().replace('_', '-')}: {v};" for k, v in colours.NAMED.items()]
-    return Markup(f"{ROOTS} {{ {' '.join(named)} }}\n{_read(name)}")
+    """Read a style sheet of the package, with the colours that it names, by JupyterLab's theme."""
+    light, dark = (
+        " ".join(_named(each, colour) for each, colour in theme.items())
+        for theme in (colours.NAMED, colours.DARK)
+    )
+    in_dark = f'[data-jp-theme-light="false"] :is({ROOTS})'
+    return Markup(f"{ROOTS} {{ {light} }}\n{in_dark} {{ {dark} }}\n{_read(name)}")
+
+
+def _named(name: str, colour: str) -> str:
+    """Define a colour for a style sheet: JupyterLab's where it has one."""
+    own = colours.OF_JUPYTER.get(name)
+    return f"--ct-{name.lower().replace('_', '-')}: {f'var({own}, {colour})' if own else colour};"
 
 
 @cache

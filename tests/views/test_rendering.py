@@ -62,7 +62,7 @@ def test_tokens_of_a_prompt_stay_text(attack):
 
 def test_what_the_package_ships_is_not_escaped():
     assert "=>" in script("views/static/graph.js") and "&gt;" not in script("views/static/graph.js")
-    assert re.search(r"--ct-ink: #\w{6};", stylesheet("views/static/card.css"))
+    assert re.search(r"--ct-teal: #\w{6};", stylesheet("views/static/card.css"))
     assert render("panels/templates/note.html", text="<b>", kind="plain") == (
         '<div class="ct-note ct-plain">&lt;b&gt;</div>'
     )

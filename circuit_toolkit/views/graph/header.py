@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.evidence import tone_of
-from circuit_toolkit.circuit.tables import TARGET
+from circuit_toolkit.circuit.evidence import verdict_line
+from circuit_toolkit.circuit.tables import TARGET, TOKEN
 
 LONGEST = 64  # letters of a prompt
 
@@ -28,12 +30,18 @@ def header(circuit: Circuit) -> dict[str, Any]:
         "title": _title(circuit),
         "size": what.rpartition(", target")[0],
         "evidence": evidence,
-        "tone": tone_of(circuit.evidence),
+        "tone": verdict(circuit)[0],
         # a circuit of one prompt holds the activations of that prompt
         "activation": f"{'mean ' * (settings.get('scope') == 'dataset')}activation",
         "score": "influence" if attributed else "score",
         "settings": [[key, shorten(value, 40)] for key, value in told.items()],
     }
+
+
+def verdict(circuit: Circuit) -> tuple[str, str]:
+    """Return how a circuit fared, as a tone and in a sentence."""
+    inner = ~np.isin(circuit.nodes["kind"], (TARGET, TOKEN))
+    return verdict_line(circuit.evidence, int(inner.sum()))
 
 
 _NAMED = ("trained_on", "answers", "target")  # are told elsewhere, or are numbers

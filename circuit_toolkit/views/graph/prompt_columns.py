@@ -1,15 +1,17 @@
-"""The columns of a prompt's picture: a token each, as wide as what stands above it.
+"""The columns of an upward picture: a token each, or a named position, as wide as what it carries.
 
 Long runs of tokens with nothing above them are left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circuit_toolkit.circuit.tables import TOKEN
+from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.tables import TARGET, TOKEN
 from circuit_toolkit.views.graph.drawing import Drawing
 
 SIDE = 44.0  # px to the left, for the names of layers
@@ -18,7 +20,52 @@ LONGEST = 12  # letters of a word
 RUN = 3  # tokens with nothing above them that are shown side by side
 TURNED = 22.0  # px of width for a word that stands upright
 STEP = 8.0  # px by which columns are widened in turn
-Cell = tuple[int, int]  # token, row
+Cell = tuple[int, int]  # column, row
+POOLED = {"": "all tokens", "mean": "mean of tokens"}  # what positions that are no place are called
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """What stands side by side below an upward picture, and where positions are there."""
+
+    words: list[str]  # tokens of a prompt, or names of positions
+    at: dict[str, int]  # position of a node -> number of the word
+    end: int  # below the targets
+    one_prompt: bool
+
+    def of(self, position: str) -> int:
+        """Return the word below a position; what has no place of its own is read at the end."""
+        return self.at.get(position, self.end)
+
+
+def places_in_prompt(tokens: Sequence[str], at: Mapping[str, int], end: int = -1) -> Places:
+    """Return the tokens of a prompt, with named positions at the numbers that they have there."""
+    n = len(tokens)
+    numbers = {str(i): i for i in range(n)}
+    named = {name: where % n for name, where in at.items() if -n <= where < n}
+    return Places([*tokens], numbers | named, min(max(end + n if end < 0 else end, 0), n - 1), True)
+
+
+def named_places(circuit: Circuit) -> Places:
+    """Return the named positions of a circuit of many prompts, the last token at the end."""
+    inner = circuit.nodes["position"][circuit.nodes["kind"] != TARGET].tolist()
+    given = circuit.settings.get("positions")
+    order: list[str] = [*(given if isinstance(given, list) else ()), *inner]
+    names = sorted(dict.fromkeys(order), key=lambda name: name == "last") or ["last"]
+    words: list[str] = [POOLED.get(name, name) for name in names]
+    return Places(words, {name: i for i, name in enumerate(names)}, len(names) - 1, False)
+
+
+def places_of(circuit: Circuit) -> Places | None:
+    """Return the tokens of a circuit of one prompt; None where some node has no place in it."""
+    settings, nodes = circuit.settings, circuit.nodes
+    tokens, position = settings.get("tokens"), settings.get("position")
+    if settings.get("scope") != "prompt" or not isinstance(tokens, list) or not tokens:
+        return None
+    inner = nodes["position"][nodes["kind"] != TARGET].tolist()
+    if not all(at.isdecimal() and int(at) < len(tokens) for at in inner):
+        return None
+    return places_in_prompt(tokens, {}, position if isinstance(position, int) else -1)
 
 
 @dataclass(frozen=True)
@@ -32,13 +79,13 @@ class Column:
     left: float = 0.0
 
 
-def words_below(drawing: Drawing) -> list[str]:
+def words_below(drawing: Drawing, places: Places) -> list[str]:
     """Return what is written below each column: the words of its nodes, else that of the prompt."""
-    words = [word_of(str(word)) for word in drawing.circuit.settings["tokens"]]
+    words = [word_of(str(word)) if places.one_prompt else word for word in places.words]
     found: dict[int, list[str]] = {}
     nodes = drawing.nodes[drawing.nodes["kind"] == TOKEN]
     for position, label in nodes[["position", "label"]].tolist():
-        found.setdefault(int(position), []).append(word_of(label))
+        found.setdefault(places.of(position), []).append(word_of(label))
     return [" / ".join(found.get(i, [word])) for i, word in enumerate(words)]
 
 

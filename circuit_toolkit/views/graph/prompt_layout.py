@@ -1,9 +1,9 @@
-"""Where the nodes of a prompt's attribution graph stand: tokens side by side, layers upwards."""
+"""Where nodes stand in an upward picture: tokens or positions side by side, layers upwards."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from circuit_toolkit.views.graph.prompt_columns import (
     SIDE,
     Cell,
     Column,
+    Places,
     chip_width,
     columns_of,
     lines_of,
@@ -47,16 +48,6 @@ class PromptLayout:
     height: float
 
 
-def is_one_prompt(drawing: Drawing) -> bool:
-    """Tell whether all nodes have their place in a prompt whose tokens are known."""
-    settings, nodes = drawing.circuit.settings, drawing.circuit.nodes
-    tokens = settings.get("tokens")
-    if settings.get("scope") != "prompt" or not isinstance(tokens, list) or not tokens:
-        return False
-    inner = nodes["position"][nodes["kind"] != TARGET].tolist()
-    return all(at.isdecimal() and int(at) < len(tokens) for at in inner)
-
-
 def without_idle_words(drawing: Drawing) -> Drawing:
     """Leave out words that nothing reads: they are written below, but are no nodes."""
     keep = drawing.nodes["kind"] != TOKEN  # (n,)
@@ -70,19 +61,21 @@ def without_idle_words(drawing: Drawing) -> Drawing:
     return replace(drawing, ids=ids, rows=rows, **tables)
 
 
-def laid_out_by_token(drawing: Drawing) -> PromptLayout:
+def laid_out_by_token(
+    drawing: Drawing, places: Places, widths: Sequence[float] = WIDTHS
+) -> PromptLayout:
     """Place the nodes above their tokens, by layer from the bottom up."""
     kinds, labels = drawing.nodes["kind"].tolist(), drawing.nodes["label"].tolist()
-    end = _end(drawing.circuit.settings)
-    token = _tokens(drawing, end)  # (n,)
+    token = column_of_nodes(drawing, places)  # (n,)
     row, names = _rows(drawing)  # (n,) and the name of each row
     need = np.array([*map(_wanted, kinds, labels)])  # (n,) px
     ends = [i for i, kind in enumerate(kinds) if kind == TARGET]
     cells = _together(token, row, [i for i, k in enumerate(kinds) if k not in (TOKEN, TARGET)])
     needs = {cell: need[nodes] for cell, nodes in cells.items()}
-    words = words_below(drawing)
-    for most in WIDTHS:
-        columns = columns_of(words, set(token.tolist()), needs, most)
+    words = words_below(drawing, places)
+    shown = set(token.tolist()) | ({places.end} if places.one_prompt else {*range(len(words))})
+    for most in widths:
+        columns = columns_of(words, shown, needs, most)
         width = columns[-1].left + columns[-1].width
         at = {column.first: column for column in columns}
         lines = {cell: lines_of(each, at[cell[0]].width) for cell, each in needs.items()}
@@ -111,7 +104,7 @@ def laid_out_by_token(drawing: Drawing) -> PromptLayout:
     for (t, _), nodes in _together(token, row, np.flatnonzero(row == 0).tolist()).items():
         chips = [DOT if at[t].turned else chip_width(word_of(labels[i])) for i in nodes]
         x[nodes] += _side_by_side(np.array(chips))  # two words: of a clean and a corrupted prompt
-    middle = at[end].left + at[end].width / 2
+    middle = at[places.end].left + at[places.end].width / 2
     for k in range(tall[-1]):
         line = ends[k :: tall[-1]]
         half = need[line].sum() / 2
@@ -143,17 +136,9 @@ def _wanted(kind: str, label: str) -> float:
     return WANTED.get(kind, 44.0)
 
 
-def _end(settings: dict[str, Any]) -> int:
-    """Return the token above which the targets stand."""
-    n, position = len(settings["tokens"]), settings.get("position")
-    at = position if isinstance(position, int) else -1
-    return min(max(at + n if at < 0 else at, 0), n - 1)
-
-
-def _tokens(drawing: Drawing, end: int) -> np.ndarray:
+def column_of_nodes(drawing: Drawing, places: Places) -> np.ndarray:
     """Return the token above which each node stands (n,)."""
-    given = drawing.circuit.nodes["position"].tolist()
-    place = np.array([int(at) if at.isdecimal() else end for at in given])
+    place = np.array([places.of(at) for at in drawing.circuit.nodes["position"].tolist()])
     return np.array([int(place[rows].mean() + 0.5) for rows in drawing.rows])
 
 

@@ -27,14 +27,14 @@ from circuit_toolkit.views.colours import (
 from circuit_toolkit.views.graph.drawing import GROUP, Drawing, drawing_of
 from circuit_toolkit.views.graph.header import header, shorten
 from circuit_toolkit.views.graph.layout import laid_out
-from circuit_toolkit.views.graph.prompt_columns import LETTER, word_of, words_below
-from circuit_toolkit.views.graph.prompt_layout import (
-    WORDS,
-    PromptLayout,
-    is_one_prompt,
-    laid_out_by_token,
-    without_idle_words,
+from circuit_toolkit.views.graph.prompt_columns import (
+    LETTER,
+    places_of,
+    word_of,
+    words_below,
 )
+from circuit_toolkit.views.graph.prompt_layout import WORDS, PromptLayout, without_idle_words
+from circuit_toolkit.views.graph.steady import Steady
 
 READABLE = {"max_features": 70, "max_edges": 250}  # what can be read at a glance
 RADIUS = (5.0, 15.0)  # px
@@ -45,11 +45,13 @@ TURN = 9.0  # px from the dot of a word to the word, where it stands upright
 SHAPES = {"resid": "dot", "embed": "dot", "attn": "diamond", "head": "diamond", "mlp": "square"}
 
 
-def scene_of(circuit: Circuit) -> dict[str, Any]:
-    """Return what to draw for a circuit."""
+def scene_of(circuit: Circuit, steady: Steady | None = None) -> dict[str, Any]:
+    """Return what to draw for a circuit: upwards if it is of one prompt, or what is `steady`."""
     drawing = drawing_of(circuit)
-    by_token = is_one_prompt(drawing)
-    picture = _by_token(without_idle_words(drawing)) if by_token else _by_site(drawing)
+    if steady is None and (places := places_of(circuit)):
+        steady = Steady(places)
+    by_token = steady is not None
+    picture = _by_token(without_idle_words(drawing), steady) if steady else _by_site(drawing)
     told = header(circuit)
     if drawing.left_out:
         told["size"] += f", of which the {len(drawing.edges)} strongest are drawn"
@@ -71,7 +73,7 @@ def _by_site(drawing: Drawing) -> dict[str, Any]:
     several = len({*positions} - {""}) > 1
     labels = drawing.nodes["label"].tolist()
     ends = [
-        f" @{at}" if at and several and at != label else ""
+        f" @{at}" if at and several and at != label and not label.endswith(f"@{at}") else ""
         for at, label in zip(positions, labels, strict=True)
     ]
     nodes = _nodes(drawing, place.x, place.y, RADIUS)
@@ -99,15 +101,17 @@ def _by_site(drawing: Drawing) -> dict[str, Any]:
     }
 
 
-def _by_token(drawing: Drawing) -> dict[str, Any]:
+def _by_token(drawing: Drawing, steady: Steady) -> dict[str, Any]:
     """Draw a column for each token, and the layers upwards."""
-    settings, place = drawing.circuit.settings, laid_out_by_token(drawing)
-    tokens, below = settings["tokens"], words_below(drawing)
+    settings, place, places = drawing.circuit.settings, steady.lay_out(drawing), steady.places
+    tokens, below = places.words, words_below(drawing, places)
     active = settings.get("activations") or {}
     colours = [MUTED, *site_colours(len(place.rows) - 2), INK]
-    nodes = _nodes(drawing, place.x, place.y, SMALL)
+    nodes = _nodes(drawing, place.x, place.y, SMALL, upwards=True)
     chances, upright = _chances(drawing), {each.first for each in place.columns if each.turned}
-    boxed = {int(node["position"]) for node in nodes if node["kind"] == TOKEN} - upright
+    for node in nodes:
+        node["at"] = places.of(node["position"])
+    boxed = {node["at"] for node in nodes if node["kind"] == TOKEN} - upright
     for i, node in enumerate(nodes):
         row, room = int(place.row[i]), float(place.room[i])
         name = word_of(node["name"]) if node["kind"] == TOKEN else node["name"]
@@ -116,7 +120,7 @@ def _by_token(drawing: Drawing) -> dict[str, Any]:
         if node["kind"] == TOKEN:
             box = {"shape": "box", "color": WASH, "border": RULE, "ink": INK}
             dot = {"shape": "dot", "color": GREY, "label": " ", "size": 4.0}  # its word is below
-            node |= dot if int(node["position"]) in upright else box
+            node |= dot if node["at"] in upright else box
         elif node["kind"] == TARGET:
             name = shorten(node["name"] or TARGET, 40) + chances.get(i, "")
             node |= {"shape": "box", "label": name, "ink": PAPER}
@@ -149,6 +153,7 @@ def _by_token(drawing: Drawing) -> dict[str, Any]:
         "bands": bands,
         "words": words,
         "tokens": tokens,
+        "one_prompt": places.one_prompt,
         "spaced": not any(" " in token for token in tokens),  # words, rather than parts of a text
         "width": round(place.width, 1),
         "height": round(place.height, 1),
@@ -156,11 +161,17 @@ def _by_token(drawing: Drawing) -> dict[str, Any]:
 
 
 def _nodes(
-    drawing: Drawing, x: np.ndarray, y: np.ndarray, radius: tuple[float, float]
+    drawing: Drawing,
+    x: np.ndarray,
+    y: np.ndarray,
+    radius: tuple[float, float],
+    upwards: bool = False,
 ) -> list[dict[str, Any]]:
     """Return what is told of each node, with its place and its size."""
     circuit, ids = drawing.circuit, drawing.circuit.ids()
-    size = radius[0] + (radius[1] - radius[0]) * np.sqrt(_share(_importance(drawing)))  # by area
+    size = radius[0] + (radius[1] - radius[0]) * np.sqrt(
+        _share(_importance(drawing, upwards))
+    )  # by area
     nodes = []
     for i, (kind, site, position, index, activation, score, label) in enumerate(
         drawing.nodes.tolist()
@@ -247,12 +258,12 @@ def _edges(edges: np.ndarray, aside: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def _importance(drawing: Drawing) -> np.ndarray:
+def _importance(drawing: Drawing, upwards: bool) -> np.ndarray:
     """Score of the nodes (n,), or where a method gave none, the size of the activation."""
     score = drawing.nodes["score"]
     found = score if score[:-1].any() else np.abs(drawing.nodes["activation"])
     boxes = np.isin(drawing.nodes["kind"], (GROUP, TARGET, TOKEN))  # have no radius
-    return np.where(boxes & is_one_prompt(drawing), 0, found)
+    return np.where(boxes & upwards, 0, found)
 
 
 def _share(values: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
-// Draws one circuit (views/graph/scene.py) with vis-network. The page and the widget share this
-// file; COLOURS stands before it, from views/colours.py.
+// Draws one circuit (views/graph/scene.py) with vis-network. The page and the widgets share this
+// file; COLOURS (views/colours.py) and theme.js stand before it.
 // All text goes through textContent or the canvas, so a label can never become markup.
 
 const FONT = 'Inter, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif';
-const FADED = 0.07, BEND = 0.45, LEGIBLE = 0.65, HALO = `${COLOURS.PAPER}eb`;
+const FADED = 0.07, BEND = 0.45, LEGIBLE = 0.65, FADE = 160;  // ms in which nodes come and go
+const UNTESTED = 0.6;  // of its width: a thin line
 
 const OPTIONS = {
   physics: false,
@@ -11,7 +12,7 @@ const OPTIONS = {
   interaction: { hover: true, hoverConnectedEdges: false, selectConnectedEdges: false, multiselect: false, tooltipDelay: 1e8 },
   nodes: {
     borderWidth: 1.5, borderWidthSelected: 3.5, chosen: false,
-    font: { size: 12, face: FONT, color: COLOURS.TEXT, strokeWidth: 4, strokeColor: HALO, vadjust: -3 },
+    font: { size: 12, face: FONT, strokeWidth: 4, vadjust: -3 },
   },
   edges: {
     selectionWidth: 0, hoverWidth: 0, chosen: false,
@@ -31,9 +32,9 @@ function placeOf(node, scene) {
   return `${node.site} · ${node.kind}${node.kind === "error" ? "" : ` ${node.feature}`}${at}`;
 }
 
-function tokenOf({ position }, { tokens }) {
+function tokenOf({ position, at }, { tokens, one_prompt }) {
   if (!position) return "";
-  return tokens ? ` at “${tokens[position].trim()}” (${position})` : ` at ${position}`;
+  return one_prompt ? ` at “${tokens[at].trim()}” (${at})` : ` at ${position}`;
 }
 
 const siteOf = (node, scene) => (node.kind === "token" ? "word" : node.site) + tokenOf(node, scene);
@@ -72,89 +73,127 @@ function fillHeader(head, { title, size, evidence, tone, settings }) {
   for (const line of evidence) element("span", "", line, lines);
 }
 
-function fillFooter(foot, { score }) {
+function fillFooter(foot, { score }, theme) {
   foot.replaceChildren();
-  for (const [colour, words] of [[COLOURS.POSITIVE, "raises"], [COLOURS.NEGATIVE, "lowers"]]) {
+  for (const [colour, words, sign] of [[theme.POSITIVE, "raises", ""], [theme.NEGATIVE, "lowers (a tick)", "ct-tick"]]) {
     const entry = element("span", "", undefined, foot);
-    element("i", "", undefined, entry).style.background = colour;
+    element("i", sign, undefined, entry).style.background = colour;
     entry.append(words);
   }
-  element("span", "", "line width: edge score · dashed: refuted", foot);
+  element("span", "", "width: edge score · thin: untested · dashed: refuted", foot);
   element("span", "", `node size: ${score}`, foot);
-  element("span", "ct-hint", "hover: details · click: select · drag: move · ctrl + wheel: zoom", foot);
-}
-
-const shade = (i) => (i % 2 ? COLOURS.PAPER : COLOURS.BAND);
-
-// A colour mixed with white: unlike a transparent one, it hides the lines behind it.
-function paled(colour) {
-  const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-  return `rgb(${parts.map((part) => Math.round(255 - 0.18 * (255 - part))).join(",")})`;
+  element("span", "ct-hint", "click or arrow keys: select · drag: move · ctrl + wheel: zoom", foot);
 }
 
 // A node as vis-network wants it; `faded` and `ringed` are what hovering and selecting change.
-function styled(node, faded, ringed) {
-  const box = node.shape === "box", background = faded ? paled(node.color) : node.color;
-  const border = !box ? COLOURS.PAPER : faded ? background : node.border ?? background;
-  const colour = { background, border: ringed ? COLOURS.RING : border };
-  const font = box ? { color: faded && node.border ? COLOURS.GREY : node.ink, size: node.kind === "token" ? 12 : 13, vadjust: 0, strokeWidth: 0 }
-    : { color: faded ? COLOURS.RULE : COLOURS.TEXT, strokeWidth: faded ? 0 : 4 };
-  return { id: node.id, borderWidth: ringed ? 4 : 1.5, color: { ...colour, highlight: colour, hover: colour }, font };
+function styled(node, faded, ringed, theme, pinned) {
+  const box = node.shape === "box", own = theme.of(node.color), background = faded ? theme.pale(own) : own;
+  const edge = node.border && theme.of(node.border);
+  const border = !box ? theme.PAPER : faded ? background : edge ?? background;
+  const colour = { background, border: ringed ? theme.RING : border };
+  const font = box ? { color: faded && edge ? theme.GREY : theme.of(node.ink), size: node.kind === "token" ? 12 : 13, vadjust: 0, strokeWidth: 0 }
+    : { color: faded ? theme.RULE : theme.TEXT, strokeColor: theme.PAPER, strokeWidth: faded ? 0 : 4 };
+  if (pinned && !ringed) colour.border = theme.INK;
+  return { id: node.id, borderWidth: ringed ? 4 : pinned ? 2.5 : 1.5, color: { ...colour, highlight: colour, hover: colour }, font };
 }
 
 // An edge with an id; the widget sends rows of the nodes, pyvis writes ids. What is solid is said to
-// be, since it may be drawn over a dashed one.
-function completed(edge, { nodes, upwards }) {
+// be, since it may be drawn over a dashed one; what lowers its target has a tick.
+function completed(edge, { nodes, upwards }, theme) {
   const [from, to] = [edge.from, edge.to].map((end) => (typeof end === "number" ? nodes[end].id : end));
-  const color = { color: edge.color, opacity: edge.opacity };
+  const color = { color: edge.weight < 0 ? theme.NEGATIVE : theme.POSITIVE, opacity: edge.opacity };
   const smooth = edge.aside ? { enabled: true, type: "curvedCW", roundness: edge.aside }
     : { enabled: true, type: "cubicBezier", forceDirection: upwards ? "vertical" : "horizontal", roundness: BEND };
-  return { dashes: false, ...edge, id: `${from} > ${to}`, from, to, color, smooth };
+  const arrows = { middle: { enabled: edge.weight < 0, type: "bar", scaleFactor: 0.35 } };
+  const width = edge.width * (edge.status === "untested" ? UNTESTED : 1);
+  return { dashes: false, ...edge, width, arrows, id: `${from} > ${to}`, from, to, color, smooth };
 }
 
+// hooks: selected(ids), hovered(id), and renamed(id), key(name) where there is more to do; with
+// `bare` there is no header, no footer and the height is that of the root; with `several` a click
+// with shift adds to the selection.
 function drawCircuit(vis, root, first, hooks = {}) {
   root.classList.add("ct-graph");
   const head = element("header", "", undefined, root);
   const canvas = element("div", "ct-canvas", undefined, root);
   const foot = element("footer", "", undefined, root);
   const legend = element("div", "ct-legend", undefined, foot);
-  const buttons = element("div", "ct-buttons", undefined, foot);
+  const buttons = element("div", "ct-buttons", undefined, hooks.bare ? root : foot);
   const card = element("div", "ct-card", undefined, root);
+  const heard = element("div", "ct-unseen", undefined, root);
+  head.hidden = foot.hidden = Boolean(hooks.bare);
+  root.classList.toggle("ct-bare", Boolean(hooks.bare));
   card.hidden = true;
+  heard.setAttribute("aria-live", "polite");
+  canvas.tabIndex = 0;
+  canvas.dataset.lmSuppressShortcuts = "true";  // keys are the graph's, not the notebook's
+  canvas.setAttribute("role", "listbox");
+  canvas.setAttribute("aria-multiselectable", String(Boolean(hooks.several)));
 
   const nodes = new vis.DataSet(), edges = new vis.DataSet();
   const network = new vis.Network(canvas, { nodes, edges }, OPTIONS);
-  let scene, byId, selected = "", hovered = "", hoveredEdge = "", touched = false, whole = false;
+  network.canvas.frame.removeAttribute("tabindex");  // one stop of the tab key, not two
+  const options = element("div", "ct-unseen", undefined, canvas);  // what a screen reader reads
+  let theme = themeOf(root), scene, byId, shown, selected = [], found = new Set(), pinned = new Set();
+  let hovered = "", hoveredEdge = "", touched = false, whole = false, frame = 0;
+  const unique = `ct-${Math.random().toString(36).slice(2)}`;
 
   function update(next) {
-    scene = { ...next, edges: next.edges.map((edge) => completed(edge, next)) };
+    const stays = scene?.key !== undefined && scene.key === next.key;
+    const before = stays ? new Map(byId) : new Map();
+    shown = next;
+    scene = { ...next, edges: next.edges.map((edge) => completed(edge, next, theme)) };
     byId = new Map(scene.nodes.map((node) => [node.id, node]));
     fillHeader(head, scene.header);
-    fillFooter(legend, scene.header);
-    replace(edges, scene.edges);
-    replace(nodes, scene.nodes.map((node) => ({ ...node, ...styled(node, false, false), margin: node.kind === "token" ? 5 : 9 })));
-    if (!byId.has(selected)) selected = "";
+    fillFooter(legend, scene.header, theme);
+    const added = new Set(stays ? scene.nodes.map((node) => node.id).filter((id) => !before.has(id)) : []);
+    const gone = stays ? [...before.keys()].filter((id) => !byId.has(id)) : [];
+    replace(edges, scene.edges, new Set());
+    replace(nodes, scene.nodes.map(({ x, y, ...node }) => ({
+      ...node, ...(before.has(node.id) ? {} : { x, y }), ...look(node, false), opacity: added.has(node.id) ? 0.05 : 1,
+      margin: node.kind === "token" ? 5 : 9,
+    })), new Set(gone));
+    selected = selected.filter((id) => byId.has(id));
     hovered = hoveredEdge = "";
     card.hidden = true;
-    touched = whole = false;
+    list();
+    if (!stays) touched = whole = false;
     paint();
-    fit();
+    if (!touched) fit();
+    fade(added, gone);
   }
 
-  function replace(set, items) {  // in place: what stays is updated, not made anew
+  function replace(set, items, going) {  // in place: what stays is updated, not made anew
     const kept = new Set(items.map((item) => item.id));
-    set.remove(set.getIds().filter((id) => !kept.has(id)));
+    set.remove(set.getIds().filter((id) => !kept.has(id) && !going.has(id)));
     set.update(items);
+  }
+
+  // What is new comes slowly, what is gone goes slowly; nothing else moves.
+  function fade(added, gone) {
+    cancelAnimationFrame(frame);
+    if (!added.size && !gone.length) return;
+    const start = performance.now();
+    const step = (now) => {
+      const share = Math.max(0, Math.min((now - start) / FADE, 1));
+      if (share === 1) nodes.remove(gone.filter((id) => !byId.has(id)));
+      nodes.update([
+        ...[...added].filter((id) => byId.has(id)).map((id) => ({ id, opacity: share })),
+        ...(share === 1 ? [] : gone.filter((id) => nodes.get(id) && !byId.has(id)).map((id) => ({ id, opacity: 1 - share }))),
+      ]);
+      if (share < 1) frame = requestAnimationFrame(step);
+    };
+    frame = requestAnimationFrame(step);
   }
 
   // A long prompt is not shown as a whole, too small to read: its end is, where the answer is.
   function fit() {
-    const width = canvas.clientWidth;
-    if (!width || !scene) return;  // hidden, in a closed tab: the observer calls again
-    const least = scene.upwards && !whole ? LEGIBLE : 0;
-    const scale = Math.max(Math.min((width - 16) / scene.width, 1.15), least);
-    const tall = Math.round(Math.min(Math.max(scene.height * scale + 16, 220), scene.upwards ? 1200 : 900));
-    if (canvas.style.height !== `${tall}px`) canvas.style.height = `${tall}px`;
+    const width = canvas.clientWidth, room = hooks.bare ? canvas.clientHeight - 12 : Infinity;
+    if (!width || !scene || room < 20) return;  // hidden, in a closed tab: the observer calls again
+    const least = scene.upwards && !whole ? (hooks.bare ? 0.55 : LEGIBLE) : 0;
+    const scale = Math.max(Math.min((width - 16) / scene.width, room / scene.height, 1.15), least);
+    const tall = hooks.bare ? room + 12 : Math.round(Math.min(Math.max(scene.height * scale + 16, 220), scene.upwards ? 1200 : 900));
+    if (!hooks.bare && canvas.style.height !== `${tall}px`) canvas.style.height = `${tall}px`;
     network.setSize("100%", `${tall}px`);
     network.redraw();
     const seen = Math.max(Math.min(scale, (tall - 16) / scene.height), least);
@@ -163,19 +202,23 @@ function drawCircuit(vis, root, first, hooks = {}) {
     network.moveTo({ position, scale: seen });
   }
 
+  const look = (node, faded) => styled(node, faded, selected.includes(node.id), theme, pinned.has(node.id));
+
   // The focus keeps its colours, with its neighbours; all else fades.
   function paint() {
-    const focus = hovered || selected;
-    const near = new Set([focus]);
-    const lit = (edge) => (hoveredEdge ? edge.id === hoveredEdge : edge.from === focus || edge.to === focus);
+    const focus = new Set(hovered ? [hovered] : selected);
+    const near = new Set([...focus, ...found]);
+    const lit = (edge) => (hoveredEdge ? edge.id === hoveredEdge : focus.has(edge.from) || focus.has(edge.to));
     for (const edge of scene.edges) if (lit(edge)) near.add(edge.from).add(edge.to);
-    const any = Boolean(focus || hoveredEdge);
+    const any = Boolean(near.size || hoveredEdge);
     edges.update(scene.edges.map((edge) => ({
       id: edge.id,
       color: { color: edge.color.color, opacity: !any ? edge.opacity : lit(edge) ? Math.max(edge.opacity, 0.75) : FADED },
     })));
-    nodes.update(scene.nodes.map((node) => styled(node, any && !near.has(node.id), node.id === selected)));
+    nodes.update(scene.nodes.map((node) => look(node, any && !near.has(node.id))));
   }
+
+  const shade = (i) => (i % 2 ? theme.PAPER : theme.BAND);
 
   function bands(ctx) {
     const { x: start, y: top } = network.DOMtoCanvas({ x: 0, y: 0 }), scale = network.getScale();
@@ -201,7 +244,7 @@ function drawCircuit(vis, root, first, hooks = {}) {
       ctx.translate(x, y);
       if (turned) ctx.rotate(-Math.PI / 2);
       ctx.textAlign = turned ? "right" : "center";
-      ctx.fillStyle = turned ? COLOURS.MUTED : COLOURS.FAINT;
+      ctx.fillStyle = theme.MUTED;
       ctx.fillText(word, 0, 0);
       ctx.restore();
     }
@@ -214,9 +257,9 @@ function drawCircuit(vis, root, first, hooks = {}) {
     ctx.font = `600 12px ${FONT}`;
     for (const band of scene.bands) {
       const middle = (band.top + band.bottom) / 2;
-      ctx.fillStyle = band.color;
+      ctx.fillStyle = theme.of(band.color);
       if (band.name) ctx.fillRect(left + 2, middle - 9, 3, 18);
-      ctx.fillStyle = COLOURS.MUTED;
+      ctx.fillStyle = theme.MUTED;
       ctx.fillText(band.name, left + 10, middle);
     }
   }
@@ -233,9 +276,9 @@ function drawCircuit(vis, root, first, hooks = {}) {
       const wide = ctx.measureText(band.name).width;
       ctx.fillStyle = shade(i);
       ctx.fillRect(middle - wide / 2 - 4, top + 3, wide + 8, 24);
-      ctx.fillStyle = COLOURS.MUTED;
+      ctx.fillStyle = theme.MUTED;
       ctx.fillText(band.name, middle, top + 14);
-      ctx.fillStyle = band.color;
+      ctx.fillStyle = theme.of(band.color);
       ctx.fillRect(middle - wide / 2, top + 23, wide, 2.5 / Math.min(scale, 1));
     });
   }
@@ -284,22 +327,85 @@ function drawCircuit(vis, root, first, hooks = {}) {
     card.style.top = `${top}px`;
   }
 
+  const placeAt = (id) => place(network.canvasToDOM(network.getPosition(id)), (byId.get(id).size + 10) * network.getScale());
+
   function hover(node, edge, point) {
+    if (node && !byId.has(node)) return;  // it is going
     hovered = node; hoveredEdge = edge;
     if (node) describe(byId.get(node));
     if (edge) describeEdge(edges.get(edge));
-    if (node) place(network.canvasToDOM(network.getPosition(node)), (byId.get(node).size + 10) * network.getScale());
+    if (node) placeAt(node);
     else if (edge) place(point, 12);
     else card.hidden = true;
     paint();
     hooks.hovered?.(node);
   }
+  const leave = () => { if (hovered || hoveredEdge) hover("", ""); else card.hidden = true; };
 
-  function select(id) {
-    if (id === selected || (id && !byId.has(id))) return;
-    selected = id;
+  function select(ids) {  // one, several, or none
+    const known = [ids].flat().filter((id) => byId.has(id));
+    if (known.join() === selected.join()) return;
+    selected = known;
     paint();
+    marked();
   }
+
+  function choose(ids) {  // by a user: the others are told
+    select(ids);
+    hooks.selected?.(selected);
+  }
+
+  // What the graph says to those who do not see it.
+  function list() {
+    options.replaceChildren();
+    const [count, lines] = [scene.nodes.length, scene.edges.length];
+    canvas.setAttribute("aria-label", `${scene.header.title}: ${count} nodes, ${lines} edges. Arrow keys walk along edges, Escape clears.`);
+    scene.nodes.forEach((node, i) => {
+      const option = element("div", "", `${nameOf(node)}, ${placeOf(node, scene)}`, options);
+      option.setAttribute("role", "option");
+      option.id = `${unique}-${i}`;
+      option.dataset.node = node.id;
+    });
+    marked();
+  }
+
+  function marked() {
+    const focus = selected.at(-1), node = byId.get(focus);
+    for (const option of options.children) option.setAttribute("aria-selected", String(selected.includes(option.dataset.node)));
+    const at = scene.nodes.findIndex(({ id }) => id === focus);
+    if (at < 0) canvas.removeAttribute("aria-activedescendant");
+    else canvas.setAttribute("aria-activedescendant", `${unique}-${at}`);
+    heard.textContent = node ? [nameOf(node), placeOf(node, scene), numbersOf(node, scene)].filter(Boolean).join(", ") : "";
+  }
+
+  // Along the strongest edge, or to the next node of the table.
+  function step(key) {
+    const list = scene.nodes, id = selected.at(-1), at = list.findIndex((node) => node.id === id);
+    if (at < 0) return list.at(-1)?.id;
+    const [onwards, back, next, last] = scene.upwards
+      ? ["ArrowUp", "ArrowDown", "ArrowRight", "ArrowLeft"] : ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp"];
+    if (key === next || key === last) return list.at((at + (key === next ? 1 : -1)) % list.length).id;
+    const [here, there] = key === onwards ? ["from", "to"] : ["to", "from"];
+    return scene.edges.findLast((edge) => edge[here] === id)?.[there] ?? id;
+  }
+
+  canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { key } = event;
+    if (key.startsWith("Arrow")) {
+      const id = step(key);
+      if (!id) return;
+      choose(event.shiftKey && hooks.several ? [...selected.filter((each) => each !== id), id] : [id]);
+      describe(byId.get(id));
+      placeAt(id);
+    } else if (key === "Escape") { leave(); choose([]); }
+    else if (!hooks.key?.(key.toLowerCase(), selected)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  canvas.addEventListener("blur", () => { card.hidden = true; });
+  canvas.addEventListener("mouseleave", leave);
+  window.addEventListener("scroll", leave, { capture: true, passive: true });
 
   network.on("beforeDrawing", (ctx) => scene && bands(ctx));
   network.on("afterDrawing", (ctx) => scene && headings(ctx));
@@ -307,11 +413,14 @@ function drawCircuit(vis, root, first, hooks = {}) {
   network.on("blurNode", () => hover("", ""));
   network.on("hoverEdge", ({ edge, pointer }) => !hovered && hover("", edge, pointer.DOM));
   network.on("blurEdge", () => !hovered && hover("", ""));
-  network.on("click", (event) => {
-    const id = event.nodes[0] ?? "";
-    select(id);
-    hooks.selected?.(id);
+  network.on("click", ({ nodes: [id], event }) => {
+    canvas.focus({ preventScroll: true });
+    const added = hooks.several && event.srcEvent?.shiftKey;
+    if (id && !byId.has(id)) return;
+    if (added && id) choose(selected.includes(id) ? selected.filter((each) => each !== id) : [...selected, id]);
+    else if (!added) choose(id ? [id] : []);
   });
+  network.on("doubleClick", ({ nodes: [id] }) => id && byId.has(id) && hooks.renamed?.(id));
   network.on("dragStart", () => { card.hidden = true; touched = true; });
   network.on("zoom", () => { touched = true; });
 
@@ -323,8 +432,11 @@ function drawCircuit(vis, root, first, hooks = {}) {
   function button(text, hint, act) {
     const made = element("button", "", text, buttons);
     made.title = hint;
+    made.setAttribute("aria-label", hint);
     made.type = "button";
+    made.dataset.lmSuppressShortcuts = "true";
     made.addEventListener("click", act);
+    return made;
   }
   const zoom = (factor) => { touched = true; network.moveTo({ scale: network.getScale() * factor }); };
   button("+", "zoom in", () => zoom(1.3));
@@ -333,6 +445,25 @@ function drawCircuit(vis, root, first, hooks = {}) {
 
   const observer = new ResizeObserver(() => { if (!touched) fit(); });
   observer.observe(root);
+  const forget = onTheme(() => {
+    theme = themeOf(root);
+    scene = { ...scene, edges: shown.edges.map((edge) => completed(edge, shown, theme)) };
+    fillFooter(legend, scene.header, theme);
+    paint();
+  });
   update(first);
-  return { update, select, button, network, canvas, drawn: () => scene, selected: () => selected, destroy() { observer.disconnect(); network.destroy(); } };
+  return {
+    update, select, choose, button, network, canvas, fit,
+    drawn: () => scene,
+    selected: () => selected,
+    seek(ids) { found = new Set(ids); paint(); },
+    pin(ids) { pinned = new Set(ids); paint(); },
+    destroy() {
+      cancelAnimationFrame(frame);
+      window.removeEventListener("scroll", leave, { capture: true });
+      forget();
+      observer.disconnect();
+      network.destroy();
+    },
+  };
 }

@@ -1,14 +1,9 @@
-// The page's own part: what is known of the node that is chosen, keys that walk the graph, and
-// pictures to save. views/static/graph.js stands before it.
+// The page's own part: what is known of the node that is chosen, and pictures to save.
+// views/static/theme.js and graph.js stand before it.
 
 function openPage(vis, root, panel, scene) {
-  const view = drawCircuit(vis, root, scene, { selected: show });
-  const { nodes } = scene;
-
-  function choose(id) {
-    view.select(id);
-    show(id);
-  }
+  const view = drawCircuit(vis, root, scene, { selected: ([id]) => show(id) });
+  const { nodes } = scene, theme = themeOf(root), choose = (id) => view.choose([id]);
 
   function show(id) {
     const { edges } = view.drawn(), node = nodes.find((each) => each.id === id);
@@ -42,7 +37,7 @@ function openPage(vis, root, panel, scene) {
     const close = element("button", "ct-close", "×", panel);
     close.type = "button";
     close.title = "close";
-    close.addEventListener("click", () => choose(""));
+    close.addEventListener("click", () => view.choose([]));
   }
 
   // The prompt, its words shaded by the feature's activation.
@@ -51,36 +46,17 @@ function openPage(vis, root, panel, scene) {
     const peak = Math.max(...Object.values(node.active ?? {}).map(Math.abs), 1e-9);
     let here;
     scene.tokens.forEach((token, at) => {
-      const word = element("span", String(at) === node.position ? "ct-here" : "", token.replaceAll("\n", "↵\n"), text);
+      const word = element("span", at === node.at ? "ct-here" : "", token.replaceAll("\n", "↵\n"), text);
       if (scene.spaced) text.append(" ");
-      if (String(at) === node.position) here = word;
+      if (at === node.at) here = word;
       const value = node.active?.[at];
       if (!value) return;
       const share = 0.1 + 0.65 * Math.min(Math.abs(value) / peak, 1);
-      word.style.background = (value > 0 ? COLOURS.TEAL : COLOURS.NEGATIVE) + Math.round(255 * share).toString(16).padStart(2, "0");
+      word.style.background = (value > 0 ? theme.TEAL : theme.NEGATIVE) + Math.round(255 * share).toString(16).padStart(2, "0");
       word.title = plain(value);
     });
     if (here) text.scrollTop = here.offsetTop - text.offsetTop - 30;
   }
-
-  // Along the strongest edge, or to the next node of the table.
-  function step(key) {
-    const id = view.selected(), { edges } = view.drawn(), at = nodes.findIndex((node) => node.id === id);
-    if (at < 0) return nodes.at(-1).id;
-    const [onwards, back, next, last] = scene.upwards
-      ? ["ArrowUp", "ArrowDown", "ArrowRight", "ArrowLeft"] : ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp"];
-    if (key === next || key === last) return nodes.at((at + (key === next ? 1 : -1)) % nodes.length).id;
-    const [here, there] = key === onwards ? ["from", "to"] : ["to", "from"];
-    return edges.findLast((edge) => edge[here] === id)?.[there] ?? id;
-  }
-
-  view.canvas.tabIndex = 0;
-  view.canvas.setAttribute("aria-label", "The circuit. Arrow keys walk along its edges.");
-  view.canvas.addEventListener("keydown", (event) => {
-    if (!event.key.startsWith("Arrow") && event.key !== "Escape") return;
-    event.preventDefault();
-    choose(event.key === "Escape" ? "" : step(event.key));
-  });
 
   // The still picture that Python drew, with its nodes where they were moved to.
   function picture() {
@@ -98,6 +74,10 @@ function openPage(vis, root, panel, scene) {
       const edge = view.drawn().edges[i];
       drawn.setAttribute("d", curve(places[edge.from], places[edge.to], edge));
     });
+    const lowering = view.drawn().edges.filter((edge) => edge.weight < 0);
+    if (moved) still.querySelectorAll("path.tick").forEach((drawn, i) => {
+      drawn.setAttribute("d", tick(places[lowering[i].from], places[lowering[i].to], lowering[i]));
+    });
     const text = new XMLSerializer().serializeToString(still);
     return { width, height, file: new Blob([text], { type: "image/svg+xml" }) };
   }
@@ -107,6 +87,13 @@ function openPage(vis, root, panel, scene) {
     if (aside) return `M${a.x} ${a.y}Q${(a.x + b.x) / 2 + aside * dy} ${(a.y + b.y) / 2 - aside * dx} ${b.x} ${b.y}`;
     const [x, y] = scene.upwards ? [0, BEND * dy] : [BEND * dx, 0];
     return `M${a.x} ${a.y}C${a.x + x} ${a.y + y} ${b.x - x} ${b.y - y} ${b.x} ${b.y}`;
+  }
+
+  function tick(a, b, { aside = 0 }) {  // likewise: 8 px across the middle
+    const [dx, dy] = [b.x - a.x, b.y - a.y], flat = (along) => (aside || !along ? 1 : 1 - BEND);
+    const [tx, ty] = [dx * flat(!scene.upwards), dy * flat(scene.upwards)], long = Math.max(Math.hypot(tx, ty), 1) / 4;
+    const [x, y] = [(a.x + b.x + aside * dy) / 2, (a.y + b.y - aside * dx) / 2];
+    return `M${x - ty / long} ${y + tx / long}L${x + ty / long} ${y - tx / long}`;
   }
 
   function save(file, kind) {

@@ -122,7 +122,7 @@ def walk(page, *keys):
     page.locator(".ct-canvas").focus()
     for key in keys:
         page.keyboard.press(key)
-    return page.evaluate("circuitView.selected()")
+    return page.evaluate("circuitView.selected().at(-1) ?? ''")
 
 
 @pytest.mark.browser
@@ -149,7 +149,7 @@ def test_keys_walk_the_graph_and_the_page_tells_what_is_known(opened):
     out = edges[edges["source"] == strongest]
     assert f"drives {len(out)}" in told
     page.locator("#details button.ct-line").last.press("Enter")  # reached by the tab key too
-    assert page.evaluate("circuitView.selected()") != ids[strongest]
+    assert page.evaluate("circuitView.selected()") not in ([], [ids[strongest]])
     assert walk(page, "Escape") == "" and details.is_hidden()
 
 
@@ -222,7 +222,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def saved(page, kind):
     with page.expect_download() as download:
-        page.get_by_role("button", name=kind, exact=True).click()
+        page.get_by_role("button", name=f"save as {kind}").click()
     assert download.value.suggested_filename == NAME + kind.lower()
     return download.value.path()
 

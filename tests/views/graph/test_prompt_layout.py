@@ -8,6 +8,7 @@ from circuit_toolkit.circuit import Circuit, new_edges, new_nodes
 from circuit_toolkit.views.graph import prompt_layout
 from circuit_toolkit.views.graph.drawing import drawing_of
 from circuit_toolkit.views.graph.layout import crossings
+from circuit_toolkit.views.graph.prompt_columns import places_of
 from circuit_toolkit.views.graph.prompt_layout import laid_out_by_token
 from circuit_toolkit.views.graph.scene import LETTER, scene_of
 from tests.circuit.made_up import PROMPT, made_up_attribution, made_up_circuit
@@ -28,7 +29,7 @@ def size(circuit):
 
 @pytest.mark.parametrize("circuit", CIRCUITS, ids=size)
 def test_a_node_stands_above_its_token_in_the_row_of_its_layer(circuit):
-    place = laid_out_by_token(drawing_of(circuit))
+    place = laid_out_by_token(drawing_of(circuit), places_of(circuit))
     at = {column.first: column for column in place.columns}
     layers = set()
     for i, (kind, site, position) in enumerate(
@@ -77,7 +78,7 @@ def test_edges_run_upwards_and_labels_do_not_overlap(circuit):
 
 def test_several_nodes_of_one_cell_stand_beside_each_other():
     circuit = made_up_attribution(12, 30, tokens=["<s>", "to"], layers=2)
-    place = laid_out_by_token(drawing_of(circuit))
+    place = laid_out_by_token(drawing_of(circuit), places_of(circuit))
     features = circuit.nodes["kind"] == "feature"
     for row in (1, 2):
         here = place.x[features & (place.row == row)]
@@ -191,9 +192,9 @@ def test_a_target_is_told_with_its_probability_or_its_value():
 @pytest.mark.parametrize("circuit", CIRCUITS[:3], ids=size)
 def test_the_order_in_a_cell_has_fewer_crossings_than_the_one_given(circuit, monkeypatch):
     drawing = drawing_of(circuit)
-    ours = laid_out_by_token(drawing)
+    ours = laid_out_by_token(drawing, places_of(drawing.circuit))
     monkeypatch.setattr(prompt_layout, "_mean_of_neighbours", lambda drawing, x: np.zeros(len(x)))
-    given = laid_out_by_token(drawing)
+    given = laid_out_by_token(drawing, places_of(drawing.circuit))
     count = [crossings(-place.y, place.x, circuit.edges) for place in (ours, given)]
     assert count[0] < 0.98 * count[1]  # of which most run between cells
 

@@ -1,5 +1,6 @@
 import struct
 import zlib
+from collections import Counter
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,7 +21,9 @@ def test_the_picture_holds_every_node_and_edge():
     sites = [Site(kind, layer) for layer in range(3) for kind in ("attn_out", "mlp_out")]
     circuit = made_up_circuit(sites=[*sites, Site("resid_post", 2)])
     root = ElementTree.fromstring(graph_svg(circuit))
-    assert len(root.findall(f".//{SVG}path")) == len(circuit.edges)
+    drawn = Counter(path.get("class") for path in root.iter(f"{SVG}path"))
+    lowering = int((circuit.edges["weight"] < 0).sum())
+    assert drawn == {"edge": len(circuit.edges), "tick": lowering} and lowering
     tips = [title.text or "" for title in root.iter(f"{SVG}title")]
     assert [tip.splitlines()[1] for tip in tips] == circuit.ids()[:-1]
     assert "faithfulness 0.81" in "".join(root.itertext())
@@ -38,7 +41,9 @@ def test_text_of_others_stays_text():
 def test_the_still_picture_of_a_prompt_holds_its_words_and_every_edge():
     circuit = made_up_attribution()
     root = ElementTree.fromstring(str(circuit.to_svg()))
-    assert len(root.findall(f".//{SVG}path")) == len(circuit.edges)
+    drawn = Counter(path.get("class") for path in root.iter(f"{SVG}path"))
+    lowering = int((circuit.edges["weight"] < 0).sum())
+    assert drawn == {"edge": len(circuit.edges), "tick": lowering} and lowering
     texts = [text.text for text in root.iter(f"{SVG}text")]
     assert [text for text in texts if text in PROMPT] == ["<s>", "store", "John", "drink"] + [
         word for i, word in enumerate(PROMPT) if i not in (0, 8, 10, 13)
