@@ -84,7 +84,7 @@ from circuit_toolkit.benchmark.heads.comparison import compare_heads as compare_
 from circuit_toolkit.generalisation.study import generalise as generalise
 
 ## Panels
-from circuit_toolkit.panels.explorer import explore as explore
+from circuit_toolkit.panels.explorer.opening import explore as explore
 from circuit_toolkit.panels.features import explore_features as explore_features
 from circuit_toolkit.panels.heads import explore_heads as explore_heads
 

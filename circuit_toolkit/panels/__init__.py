@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "GraphWidget": "graph_widget",
-        "explore": "explorer",
+        "explore": "explorer.opening",
         "explore_features": "features",
         "explore_heads": "heads",
     },

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import anywidget
 import traitlets
 
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.panels.live import LiveWidget, module_of
 from circuit_toolkit.views.graph.scene import scene_of
 from circuit_toolkit.views.graph.svg import graph_svg
-from circuit_toolkit.views.rendering import script, stylesheet, vis_network
+from circuit_toolkit.views.rendering import stylesheet
 
 
-class GraphWidget(anywidget.AnyWidget):
+class GraphWidget(LiveWidget):
     """Draw a circuit; read `widget.selected` in the next cell, assign `widget.circuit` to redraw.
 
     Parameters
@@ -28,7 +27,7 @@ class GraphWidget(anywidget.AnyWidget):
     Attributes
     ----------
     circuit : Circuit or None
-        Assigning it redraws in place; the vis-network script is sent once, with the widget.
+        Assigning it redraws in place.
     selected : str
         Id of the node that was clicked, name of the supernode, or the empty string. Assigning it
         selects in the browser.
@@ -47,7 +46,8 @@ class GraphWidget(anywidget.AnyWidget):
     _scene = traitlets.Dict().tag(sync=True)
 
     def __init__(self, circuit: Circuit | None = None, **traits: Any) -> None:
-        self._esm, self._css = _sources()  # anywidget makes synced traits of them
+        self._esm = module_of("panels/static/graph_widget.js")  # anywidget makes synced traits
+        self._css = str(stylesheet("views/static/graph.css"))
         super().__init__(circuit=circuit, **traits)
 
     @traitlets.observe("circuit")
@@ -58,6 +58,7 @@ class GraphWidget(anywidget.AnyWidget):
                 self.selected = ""
             self.hovered = ""
             self._scene = drawn
+        self._changed()
 
     @traitlets.validate("selected")
     def _known(self, proposal: Any) -> str:
@@ -68,12 +69,9 @@ class GraphWidget(anywidget.AnyWidget):
             )
         return proposal.value
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict] | None:
-        bundle = super()._repr_mimebundle_(**kwargs)
+    def _picture(self) -> str:
         circuit: Any = self.circuit  # traitlets' own type says object
-        if bundle and circuit:  # where no widget can live, such as an exported notebook
-            bundle[0]["image/svg+xml"] = graph_svg(circuit)
-        return bundle
+        return graph_svg(circuit) if circuit else ""
 
     def __repr__(self) -> str:
         """Name the circuit; the traits hold the whole picture, too much to print."""
@@ -82,12 +80,3 @@ class GraphWidget(anywidget.AnyWidget):
 
 def _ids(circuit: Any) -> list[str]:
     return [*circuit.ids(), *circuit.groups] if circuit else []
-
-
-@cache
-def _sources() -> tuple[str, str]:
-    """Build the ES module and the style sheet; vis-network is UMD, so it needs an `exports`."""
-    umd = f"const exports = {{}}, module = {{ exports }};\n{vis_network()}"
-    vis = f"const vis = (() => {{\n{umd}\nreturn exports;\n}})();\n"
-    own = script("views/static/graph.js", "panels/static/graph_widget.js")
-    return vis + str(own), str(stylesheet("views/static/graph.css"))

@@ -1,13 +1,15 @@
 // What anywidget calls: draws the circuit that Python sends, and sends back what is clicked.
-// vis-network and views/static/graph.js stand before it in one module.
+// library.js, views/static/theme.js and graph.js stand before it in one module.
 
 export default {
-  render({ model, el }) {
+  async render({ model, el }) {
     let view;
-    const hooks = Object.fromEntries(["selected", "hovered"].map((name) => [name, (id) => {
+    const vis = await libraryFor(model, el);
+    const tell = (name, id) => {
       model.set(name, id);
       model.save_changes();
-    }]));
+    };
+    const hooks = { selected: (ids) => tell("selected", ids.at(-1) ?? ""), hovered: (id) => tell("hovered", id) };
     const redraw = () => {
       const scene = model.get("_scene");
       if (scene.nodes && view) return view.update(scene);
