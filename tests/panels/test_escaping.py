@@ -10,10 +10,11 @@ import circuit_toolkit as ct
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.head_codes import HeadCodes
-from circuit_toolkit.panels.explorer import explore
+from circuit_toolkit.panels.explorer.opening import explore
 from circuit_toolkit.panels.features import explore_features
 from circuit_toolkit.panels.heads import explore_heads
 from tests.hostile import ATTACKS, harmless, shown
+from tests.panels.screen import Screen
 
 ATTACK = " ".join(ATTACKS)
 
@@ -60,23 +61,34 @@ def test_the_panel_of_features(demo, described):
     assert all_harmless(panel)
 
 
-def test_the_explorer(demo, demo_saes):
-    task = replace(ct.tasks.agreement(demo, n=60), name=ATTACK)
-    panel = explore(demo, demo_saes, task)
-    circuit = panel.circuit
-    nodes = circuit.nodes.copy()
+@pytest.mark.browser
+def test_the_explorer(demo, demo_saes, page):
+    panel = explore(demo, demo_saes, replace(ct.tasks.agreement(demo, n=60), name=ATTACK))
+    nodes = panel.circuit.nodes.copy()
     nodes["label"] = ATTACK
-    panel.fit = replace(
-        panel.fit, labels={s: [ATTACK] * len(names) for s, names in panel.fit.labels.items()}
-    )
-    panel._view = panel.fit, *panel._view[1:]
-    panel.circuit = Circuit(nodes, circuit.edges, circuit.settings, circuit.evidence)
-    panel.selected = panel.circuit.ids()[-1]
-    assert all_harmless(panel) and "&lt;img" in panel.feature.value
-    panel.selected = circuit.ids()[0]
-    assert all_harmless(panel) and "&lt;img" in panel.feature.value
-    panel._own.value = ATTACK
-    assert all_harmless(panel)
+    names = {site: [ATTACK] * 2000 for site in panel._source.known}
+    panel._source.examples = panel._source.examples[0], names
+    panel.circuit = replace(panel.circuit, nodes=nodes)
+    screen = Screen(page, panel)
+    for name in (panel.circuit.ids()[-1], features_of(panel)[0]):
+        panel.selected = name
+        screen.settle()
+        told = page.locator(".ct-side").inner_text()
+        assert ATTACKS[0].strip() in told and page.locator("img").count() == 0
+        assert harmless(panel._node.get("html") or "&lt;img", ATTACK)
+    panel.groups = {ATTACK: features_of(panel)[:2]}
+    panel.mark_unknown(ATTACK, ATTACK.split())
+    panel.selected = ATTACK
+    panel._busy = {"error": ATTACK, "of": "prompt"}
+    screen.settle()
+    assert page.locator("img, script:not([type])").count() == 0
+    assert page.evaluate("window.evil") is None and not screen.errors
+    assert harmless(panel._still_output()["text/html"], ATTACK)
+
+
+def features_of(panel):
+    kinds = panel.circuit.nodes["kind"].tolist()
+    return [i for i, kind in zip(panel.circuit.ids(), kinds, strict=True) if kind == "feature"]
 
 
 def test_the_panel_of_heads(demo, monkeypatch):
