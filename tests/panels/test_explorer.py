@@ -332,6 +332,36 @@ def test_a_task_of_ones_own_and_pasted_pairs(demo, demo_saes):
         explorer.learn(task="other")
 
 
+def asked(explorer, **content):
+    explorer._hear(None, content, None)
+    explorer.wait()
+    return explorer._busy.get("error", "")
+
+
+def test_pairs_are_pasted(demo, demo_saes):
+    few = dict(list(demo_saes.items())[3:5])
+    explorer = ct.explore(demo, few, n=48)
+    task = ct.tasks.ioi(demo, n=40)
+    words = [[demo.tokenizer.decode(each) for each in row] for row in (task.answers, task.wrong)]
+    lines = [" | ".join(row) for row in zip(task.clean, task.corrupted, *words, strict=True)]
+    assert asked(explorer, do="pairs", text=lines[3]) == ""
+    assert explorer.method == "graph" and explorer.prompt == task.clean[3], "a single pair is one"
+    assert explorer.answers == (words[0][3], words[1][3])
+    assert asked(explorer, do="pairs", text="\n".join(lines)) == ""
+    assert explorer.method == "randomised" and explorer.task.name == "pasted"
+    assert explorer.prompt == task.clean[0] and len(explorer.task) == 40
+    shown = explorer.circuit
+    assert "Line 2 has 3 parts" in asked(explorer, do="pairs", text=f"{lines[0]}\na | b | c")
+    assert explorer.circuit is shown
+
+
+def test_another_task_shows_one_of_its_prompts(demo, demo_saes):
+    explorer = ct.explore(demo, dict(list(demo_saes.items())[3:5]), n=48)
+    explorer.learn(task="agreement")
+    assert explorer.prompt == explorer.task.clean[0]
+    assert explorer.view.task == "agreement" and "ioi" not in explorer.circuit.settings["task"]
+
+
 def test_a_single_pair_works(demo, demo_saes):
     explorer = ct.explore(demo, demo_saes, ct.tasks.ioi(demo, n=1))
     assert explorer.circuit.evidence["attribution"]["largest_error"] < 1e-4

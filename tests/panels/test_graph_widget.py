@@ -2,7 +2,9 @@ import json
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import nbformat
 import pytest
+from nbconvert import HTMLExporter
 
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
@@ -247,6 +249,11 @@ def test_an_exported_notebook_shows_a_still_picture():
     circuit = made_up_circuit()
     data = circuit.show()._still_output()
     assert graph_svg(circuit) in data["text/html"] and len(json.dumps(data)) < 60_000
+    outputs = [nbformat.v4.new_output("display_data", data=data)]
+    cell = nbformat.v4.new_code_cell("circuit.show()", outputs=outputs)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    page = HTMLExporter().from_notebook_node(notebook)[0]
+    assert page.count('class="edge"') == len(circuit.edges), "an export shows every graph"
     live, _ = circuit.show()._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in live and len(json.dumps(live)) < 2000
 

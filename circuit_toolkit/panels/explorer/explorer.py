@@ -214,7 +214,11 @@ class Explorer(Screen):
                 expect_known(task, self._source.tasks, f"There is no task {described(task)}")
             name = task.name if isinstance(task, Task) else task or self.view.task
             size = self.view.size if self.view.learns else max(self.view.size, OF_PROMPTS)
-            self.change(method=method, task=name, everywhere=True, size=size)
+            changes: dict[str, Any] = {"method": method, "everywhere": True, "size": size}
+            if name != self.view.task or isinstance(task, Task):  # and a prompt that is of it
+                first = self._source.prompts(name, n=self._source.n).clean[0]
+                changes |= {"task": name, "prompt": first, "answers": None}
+            self.change(**changes)
             self.test()
 
     def test(self) -> None:

@@ -32,6 +32,15 @@ def _method(panel: Panel, content: Content) -> None:
         panel.learn(content["method"], content.get("task"))
 
 
+def _pairs(panel: Panel, content: Content) -> None:
+    task = pasted_pairs(panel.model, str(content["text"]))
+    if len(task) > 1:
+        panel.learn("randomised", task)
+        return
+    words = [str(panel.model.tokenizer.decode(each[0][:1])) for each in (task.answers, task.wrong)]
+    panel.change(prompt=task.clean[0], answers=tuple(words), method=GRAPH, everywhere=False)
+
+
 def _select(panel: Panel, content: Content) -> None:
     panel.selected = tuple(content["ids"])
     panel.gather()
@@ -101,9 +110,7 @@ REQUESTS: dict[str, Callable[[Panel, Content], Any]] = {
     "scope": lambda panel, content: panel.change(everywhere=bool(content["value"])),
     "sites": _sites,
     "positions": _positions,
-    "pairs": lambda panel, content: panel.learn(
-        "randomised", pasted_pairs(panel.model, str(content["text"]))
-    ),
+    "pairs": _pairs,
     "select": _select,
     "group": _group,
     "ungroup": _ungroup,
