@@ -3,7 +3,7 @@
 import gc
 import json
 import weakref
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -330,6 +330,14 @@ def test_a_task_of_ones_own_and_pasted_pairs(demo, demo_saes):
     assert on["split"] == "training" and on["seen"] > 0
     with pytest.raises(InputError, match="no task 'other'"):
         explorer.learn(task="other")
+
+
+def test_a_session_holds_ones_own_task(demo, demo_saes, tmp_path):
+    own = replace(ct.tasks.agreement(demo, n=12, test=True), name="mine")
+    explorer = ct.explore(demo, demo_saes, own)
+    again = ct.explore(demo, demo_saes, session=explorer.save(tmp_path / "session.json"))
+    for each in fields(own):
+        assert getattr(again._source.tasks["mine"], each.name) == getattr(own, each.name)
 
 
 def asked(explorer, **content):

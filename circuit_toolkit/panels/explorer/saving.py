@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,15 +83,7 @@ def circuit_of(session: Mapping[str, Any]) -> Circuit:
 
 def content_of_task(task: Task) -> dict[str, Any]:
     """Return the prompts of a user's own task as a session holds them."""
-    return {
-        "name": task.name,
-        "clean": [*task.clean],
-        "corrupted": [*task.corrupted],
-        "answers": [[*each] for each in task.answers],
-        "wrong": [[*each] for each in task.wrong],
-        "metric": task.metric,
-        "positions": {name: [*at] for name, at in task.positions.items()},
-    }
+    return {each.name: getattr(task, each.name) for each in fields(task)}
 
 
 def task_of(session: Mapping[str, Any]) -> Task | None:
@@ -98,10 +91,12 @@ def task_of(session: Mapping[str, Any]) -> Task | None:
     given = session["task"]
     if given is None:
         return None
-    lists: Any = {name: tuple(given[name]) for name in ("clean", "corrupted")}
-    tokens: Any = {name: tuple(map(tuple, given[name])) for name in ("answers", "wrong")}
-    positions = {name: tuple(at) for name, at in given["positions"].items()}
-    return Task(given["name"], **lists, **tokens, metric=given["metric"], positions=positions)
+    named = {
+        name: {k: tuple(v) for k, v in given[name].items()} for name in ("labels", "positions")
+    }
+    rows = {name: tuple(map(tuple, given[name])) for name in ("answers", "wrong")}
+    lists = {name: tuple(given[name]) for name in ("clean", "corrupted", "directions")}
+    return Task(**given | named | rows | lists)
 
 
 def exported(
