@@ -24,6 +24,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.evaluation import (
     LEAST,
     evaluated_on,
+    expect_better,
     metric_under,
     share_kept,
     with_metric,
@@ -31,6 +32,7 @@ from circuit_toolkit.evidence.evaluation import (
 from circuit_toolkit.evidence.intervals import Interval, bootstrap
 from circuit_toolkit.interventions.changes import mean_ablation
 from circuit_toolkit.models import Model
+from circuit_toolkit.patching.placed_features import PlacedFeatures
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 
@@ -268,6 +270,55 @@ def faithfulness(
             "random_seed": seed,
         },
     )
+
+
+def faithfulness_by_size(
+    circuit: Circuit,
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary],
+    task: Task,
+    sizes: Sequence[int],
+    *,
+    n_prompts: int = 128,
+) -> np.ndarray:
+    """Return F of the features with the highest scores, so many at a time.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        Of features at positions, from `CircuitLasso` or `find_circuit`: what is left out is ablated
+        as its settings say.
+    model : Model
+        The model.
+    dictionaries : dict of Site to Dictionary
+        Those of the circuit.
+    task : Task
+        Prompts, better such as the circuit was not learnt on.
+    sizes : sequence of int
+        How many features are kept.
+    n_prompts : int
+        Prompts of the task to test on, the first ones.
+
+    Returns
+    -------
+    ndarray, shape (sizes,)
+        1 is what the model has, 0 what is left with all features at these places ablated.
+    """
+    said, part = circuit.settings, with_metric(task).subset(n_prompts)
+    known = {Site.parse(name): dictionaries[Site.parse(name)] for name in said["sites"]}
+    runs = PlacedFeatures.of(model, known, part, said["positions"], said.get("ablation"))
+    plain = runs.metric(), runs.metric_with({})
+    expect_better(model, part, "feature", *(float(each.mean()) for each in plain))
+    nodes = circuit.nodes[circuit.nodes["kind"] == "feature"]
+    order = nodes[np.argsort(-nodes["score"], kind="stable")]
+    found = []
+    for size in sizes:
+        kept: dict[tuple[Site, str], list[int]] = {}
+        for site, position, index in order[["site", "position", "index"]][:size].tolist():
+            kept.setdefault((Site.parse(site), position), []).append(index)
+        mine = runs.metric_with({place: np.sort(units) for place, units in kept.items()})
+        found.append(share_kept(np.stack([mine, *plain], 1)))
+    return np.array(found)
 
 
 _FEATURE = np.dtype([("site", "i4"), ("feature", "i4")])  # site by its place among the sites

@@ -259,6 +259,9 @@ def test_a_circuit_of_many_prompts_is_learnt_and_tested(learnt):
     assert learnt.fit is not None and learnt.task is not None and learnt.acts is not None
     assert len(learnt._controls["fit"]) == len(learnt._controls["strengths"]) > 10
     assert learnt._controls["strengths"] == sorted(learnt._controls["strengths"])
+    assert "measured" in learnt._controls["curve_name"] and len(learnt._controls["curve"]) == 150
+    # the same prompts, the same features: what `evaluate` measured at this size
+    assert learnt._controls["curve"][59] == pytest.approx(found["faithfulness"], abs=2e-3)
 
 
 def test_a_strength_is_one_that_was_fitted_and_moves_no_node(learnt):

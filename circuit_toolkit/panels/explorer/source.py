@@ -16,6 +16,7 @@ from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.evidence import confirm_edges, confirm_nodes, evaluate, on_prompt
+from circuit_toolkit.evidence.curves import faithfulness_by_size
 from circuit_toolkit.features.card import FeatureCard, feature_card
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.models import Model
@@ -37,6 +38,7 @@ SMALL = 2e8  # parameters times prompts up to which examples are read at once
 KEPT = 12  # graphs, fits and prompts that are kept
 WIDEST = 60  # nodes for which a layout has room from the start
 HELD_OUT = 64  # prompts that a circuit is tested on
+SIZES = (5, 10, 20, 30, 40, 60, 80, 110, 150)  # at which a test measures faithfulness
 
 
 class Source:
@@ -61,6 +63,7 @@ class Source:
         self._graphs: dict[Any, Circuit] = {}
         self._fits: dict[Any, Learnt] = {}
         self._tested: dict[Any, Circuit] = {}
+        self._curves: dict[Any, np.ndarray] = {}  # F at SIZES
         self._readings: dict[Any, Reading] = {}
         self._acts: dict[str, Activations] = {}
         self._first: Task | None = None  # prompts of the first task, for examples
@@ -68,8 +71,10 @@ class Source:
 
     def close(self) -> None:
         """Let go of all that was made."""
-        for kept in (self._graphs, self._fits, self._tested, self._readings, self._acts):
+        for kept in (self._graphs, self._fits, self._tested, self._curves):
             kept.clear()
+        self._readings.clear()
+        self._acts.clear()
         self._analysed.clear()
         self.examples = self._first = None
 
@@ -204,8 +209,21 @@ class Source:
         circuit = evaluate(circuit, *given, rows, n_prompts=HELD_OUT, progress=False)
         if not placed or not len(circuit.edges):
             return circuit
+        self.tell("keeping so many features at a time")
+        widest = found.fit.circuit(view.strength, max_features=SIZES[-1])
+        curve = faithfulness_by_size(widest, *given, SIZES, n_prompts=HELD_OUT)
+        _keep(self._curves, (view.fit, view.strength), curve)
         self.tell("ablating the source of each edge")
         return confirm_edges(circuit, *given, n_prompts=HELD_OUT, progress=False)
+
+    def curve(self, view: View) -> np.ndarray | None:
+        """Return F of the circuit by its size, from 1 on, if it was measured."""
+        found = self._curves.get((view.fit, view.strength)) if view.learns else None
+        return (
+            None
+            if found is None
+            else np.interp(np.arange(1, SIZES[-1] + 1), (0, *SIZES), (0, *found))
+        )
 
     def remember(self, view: View, circuit: Circuit) -> None:
         """Take over evidence that a session holds."""

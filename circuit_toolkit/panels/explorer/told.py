@@ -36,6 +36,8 @@ def of_controls(source: Source, view: View, circuit: Circuit | None) -> dict[str
     chosen = view.positions if isinstance(view.positions, str) else ", ".join(view.positions)
     choices = position_choices(found.task if found else None, view.positions)
     whole = source.graph(view) if view.method == GRAPH else circuit
+    measured = source.curve(view)
+    curve = _shares(whole) if measured is None else np.round(measured, 3).tolist()
     return {
         "methods": METHODS,
         "method": view.method,
@@ -47,7 +49,8 @@ def of_controls(source: Source, view: View, circuit: Circuit | None) -> dict[str
         "fit": np.round(held_out, 3).tolist(),
         "fit_name": _fit_name(str(found.fit.settings.get("held_out_fit"))) if found else "",
         "size": view.size,
-        "curve": _shares(whole),
+        "curve": curve,
+        "curve_name": "share of all scores" if measured is None else "faithfulness, measured",
         "sites": [{"name": site.short, "on": site in view.sites} for site in source.dictionaries],
         "positions": [[name, name == chosen] for name, _ in choices],
         "graph_sites": [site.short for site in source.of_graphs],

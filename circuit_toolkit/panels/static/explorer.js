@@ -105,8 +105,8 @@ export default {
       const box = made("label", { className: `ct-slider ct-of-${name}`, title: hint }, made("span", {}, label), made("div", { className: "ct-track" }, curve, range), told);
       return { range, curve, told, box };
     }
-    const strength = slider("strength", "Strength", "Regularisation: to the right fewer edges. The curve is the held-out fit.");
-    const size = slider("size", "Size", "Nodes that are drawn at most. The curve is the share of all scores that they hold.");
+    const strength = slider("strength", "Strength", "Regularisation: to the right fewer edges");
+    const size = slider("size", "Size", "Nodes that are drawn at most");
     const method = made("select", { "aria-label": "Method", title: "how the circuit is found" });
     const task = made("select", { "aria-label": "Prompts to learn from", title: "the prompts that a circuit is learnt from" });
     const scope = made("div", { className: "ct-scope", role: "group", "aria-label": "What is shown" });
@@ -150,6 +150,9 @@ export default {
       if (!waiting.size) size.range.value = its.size;
       size.told.textContent = its.size;
       size.curve.replaceChildren(sparkline(its.curve.slice(0, 150)));
+      const here = its.curve[Math.min(its.size, its.curve.length) - 1];
+      size.box.title = `Nodes that are drawn at most. The curve: ${its.curve_name}${here === undefined ? "" : `, here ${here}`}.`;
+      size.range.setAttribute("aria-valuetext", `${its.size}, ${its.curve_name} ${here ?? ""}`);
       scope.hidden = graph;
       scope.replaceChildren(...[[false, "this prompt"], [true, "all prompts"]].map(([everywhere, words]) =>
         made("button", { type: "button", className: "ct-button", "aria-pressed": String(its.everywhere === everywhere), on: { click: () => ask({ do: "scope", value: everywhere }) } }, words)));
