@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -28,7 +28,11 @@ def reported(report: Report) -> Iterator[None]:
 
 
 class Bar:
-    """A progress bar that is shown or not, over items or by `update`; a listener hears of each."""
+    """A progress bar that is shown or not, over items or by `update`; a listener hears of each.
+
+    In a notebook its output is emptied when it is done: a saved notebook, opened again without the
+    widget, would show an error in its place.
+    """
 
     def __init__(
         self,
@@ -37,14 +41,23 @@ class Bar:
         *,
         shown: bool,
         total: int | None = None,
+        initial: int = 0,
         **options: Any,
     ) -> None:
         from tqdm.auto import tqdm
 
         self.items = () if items is None else items
-        self.total = len(self.items) if total is None else total  # pyright: ignore
-        self.label, self.done, self._report = label, 0, _REPORT.get()
-        self._bar = tqdm(total=self.total, desc=label, disable=not shown, leave=False, **options)
+        self.total = len(items) if total is None and isinstance(items, Sized) else total
+        self.label, self.done, self._report = label, initial, _REPORT.get()
+        widget = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+        told = {"total": self.total, "initial": initial, "disable": not shown, "leave": False}
+        options |= {"display": False} if widget else {}
+        self._bar: Any = tqdm(desc=label, **told, **options)
+        self._output: Any = None
+        if widget and shown:
+            from IPython.display import display
+
+            self._output = display(self._bar.container, display_id=True)
 
     def __enter__(self) -> Bar:
         """Begin: whoever listens hears of it."""
@@ -53,7 +66,7 @@ class Bar:
 
     def __exit__(self, *error: object) -> None:
         """Take the bar away."""
-        self._bar.close()
+        self.close()
 
     def __iter__(self) -> Iterator[Any]:
         """Go through the items, one step each."""
@@ -67,4 +80,19 @@ class Bar:
         self.done += n
         self._bar.update(n)
         if self._report is not None:
-            self._report(self.label, self.done, self.total)
+            self._report(self.label, self.done, self.total or 0)
+
+    def tell(self, label: str = "", **figures: Any) -> None:
+        """Write another label, and figures behind the bar."""
+        if label:
+            self.label = label
+            self._bar.set_description(label)
+        if figures:
+            self._bar.set_postfix(**figures, refresh=False)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+        if self._output is not None:
+            self._output.update({"text/html": ""}, raw=True)
+            self._output = None

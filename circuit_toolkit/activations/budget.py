@@ -24,6 +24,7 @@ from circuit_toolkit.activations.capture_plan import (
 )
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Batch, Model
+from circuit_toolkit.progress import Bar
 
 MOST = 2**31  # bytes of a batch of several prompts; the same everywhere, so that roundings are
 CGROUP = Path("/sys/fs/cgroup")
@@ -86,13 +87,11 @@ def estimate_capture(
     InputError
         As `capture`.
     """
-    from tqdm.auto import tqdm
-
     source = plan_capture(model, dictionaries, prompts, positions, bos, remote, batch_size)
     n, batch_size = len(source.prompts), source.batch_size
     tokens, padded, largest = 0, 0, 0
     starts, most = range(0, n, batch_size), 1
-    for start in tqdm(starts, desc="estimate", unit="batch", disable=not progress, leave=False):
+    for start in Bar(starts, "estimate", unit="batch", shown=progress):
         for here, batch in pieces(source, range(start, min(start + batch_size, n))):
             tokens += int(batch.mask.sum())
             padded += batch.ids.numel()

@@ -17,6 +17,7 @@ from circuit_toolkit.circuit_lasso.randomised_edges import edge_lasso, randomise
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import activation_patching, edge_patching
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs
 
 Method = Callable[..., Circuit]
@@ -88,16 +89,14 @@ def run_methods(
     progress: bool = True,
 ) -> dict[str, MethodRun]:
     """Run methods one after the other in this process, with the same threads and prompts."""
-    from tqdm.auto import tqdm
-
     repeats = whole(repeats, "repeats", 1)
     options: dict[str, Any] = {
         "n_prompts": n_prompts, "batch_size": batch_size, "seed": seed, "progress": progress,
     }  # fmt: skip
     found: dict[str, MethodRun] = {}
-    with tqdm(total=repeats * len(methods), disable=not progress, leave=False) as bar:
+    with Bar(total=repeats * len(methods), shown=progress) as bar:
         for name, method in [*methods.items()] * repeats:
-            bar.set_description(name)
+            bar.tell(name)
             began, used = time.perf_counter(), time.process_time()
             circuit = method(model, task, **options)
             took = time.perf_counter() - began, time.process_time() - used

@@ -86,7 +86,7 @@ def randomised_lasso(
         For large models, with `swap="corrupted"`: how many edges are patched alone, three quarters
         of them those that lead by gradients (`eap`, mean of absolutes), the others by relevance.
         Their scores are mean effects; of all other edges what gradients say. 0 for none; by default
-        200 where the model has more than 5,000 edges and edges are confirmed.
+        200 where the model has more than 2,500 edges and edges are confirmed.
     operating_point : bool
         Leave out all edges that are not confirmed.
     seed : int

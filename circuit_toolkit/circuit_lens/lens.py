@@ -28,6 +28,7 @@ from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.dictionaries.names import FeatureName
 from circuit_toolkit.errors import MismatchError
 from circuit_toolkit.models import Model
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 
 
@@ -143,7 +144,6 @@ class CircuitLens(LensSettings):
             If `acts` are of other prompts, or the dictionaries want other beginnings of a prompt.
         """
         import pandas as pd
-        from tqdm.auto import tqdm
 
         found = as_dictionaries(model, dictionaries)
         given = as_prompts(prompts)
@@ -173,7 +173,7 @@ class CircuitLens(LensSettings):
             run_pass(
                 model, weights, chosen, examples.some(rows), [ids[i] for i in rows], rows, self
             )
-            for rows in tqdm(batches, "CircuitLens", disable=not progress, leave=False)
+            for rows in Bar(batches, "CircuitLens", shown=progress)
         ]
         back = np.argsort(order)
         words = [row for each in passes for row in each.words]

@@ -21,6 +21,7 @@ from circuit_toolkit.cli.output import markdown, warn, write, write_json
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.cache import cache_folder
 from circuit_toolkit.files.documents import plain, write_text
+from circuit_toolkit.progress import Bar
 
 JUDGED = 32  # sentences, and prompts of the task
 TEXTS_AT_ONCE = 64  # that the model writes in one go
@@ -165,11 +166,9 @@ def mixed(model: Any, texts: list[list[int]], each: int) -> Iterator[list[int]]:
 
 def written_texts(model: Any, n: int, folder: Path, progress: bool = True) -> list[list[int]]:
     """Let the model write n texts, token ids each; parts that are there are read."""
-    from tqdm.auto import tqdm
-
     found: list[list[int]] = []
     parts = range(-(-n // TEXTS_AT_ONCE))
-    for part in tqdm(parts, "write text", disable=not progress):
+    for part in Bar(parts, "write text", shown=progress):
         path = folder / "text" / f"{part:04d}.json"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from circuit_toolkit.dictionaries.fidelity import (
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import RAW, Batch, Conventions, Model, Shift, run, token_mask
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -144,8 +145,6 @@ def check_dictionaries(
     >>> check_dictionaries(model, saes, texts, progress=False).ok
     True
     """
-    from tqdm.auto import tqdm
-
     each = [*as_dictionaries(model, dictionaries).values()]
     given = as_prompts(prompts)
     task = given if task is None and getattr(given, "metric", None) is not None else task
@@ -159,7 +158,7 @@ def check_dictionaries(
     values: dict[bool | None, Values] = {None: _values(model, batch, each)}
     base = next_token_loss(model, [batch])
     figures, findings = {}, {}
-    for dictionary in tqdm(each, "check", disable=not progress, leave=False):
+    for dictionary in Bar(each, "check", shown=progress):
         x, y = values[None][dictionary.site], values[None][dictionary.out]
         acts = dictionary.encode(x[is_inlying(x)])  # on huge ones nearly all features are active
         row = {

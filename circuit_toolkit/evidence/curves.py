@@ -33,6 +33,7 @@ from circuit_toolkit.evidence.intervals import Interval, bootstrap
 from circuit_toolkit.interventions.changes import mean_ablation
 from circuit_toolkit.models import Model
 from circuit_toolkit.patching.placed_features import PlacedFeatures
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 
@@ -216,8 +217,6 @@ def faithfulness(
         If the task has no metric, a feature or site is unknown, a size is out of range, or the
         ablation of all features does not change the metric.
     """
-    from tqdm.auto import tqdm
-
     if not isinstance(circuit, Mapping):
         expect(circuit, "circuit", "Circuit")
     known, part = as_dictionaries(model, dictionaries), with_metric(task).subset(n_prompts)
@@ -252,7 +251,7 @@ def faithfulness(
     orders = [order, *(universe[rng.permutation(total)] for _ in range(whole(draws, "draws", 0)))]
     cuts = [each[:size] for each in orders for size in chosen]
     cuts += [order[size:] for size in chosen]
-    found = [measure(cut) for cut in tqdm(cuts, "ablating", disable=not progress, leave=False)]
+    found = [measure(cut) for cut in Bar(cuts, "ablating", shown=progress)]
     table = np.stack(found).reshape(-1, len(chosen), len(full))
     return FaithfulnessCurve(
         sizes=chosen,

@@ -30,6 +30,7 @@ from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.patching.placed_features import Place, PlacedFeatures, Units
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.tasks.task import seen_in
@@ -230,11 +231,7 @@ def _one_by_one(
     metric: Callable[[Any, bool], np.ndarray], progress: bool
 ) -> Callable[[list[tuple[Any, bool]]], np.ndarray]:
     """Measure each set (units, whether they are kept) in runs of its own, (sets, n)."""
-    from tqdm.auto import tqdm
-
-    return lambda sets: np.stack(
-        [metric(*each) for each in tqdm(sets, "ablating", disable=not progress, leave=False)]
-    )
+    return lambda sets: np.stack([metric(*each) for each in Bar(sets, "ablating", shown=progress)])
 
 
 def _features(

@@ -30,6 +30,7 @@ from circuit_toolkit.evidence.confirmed_edges import confirm_edges, judged_losse
 from circuit_toolkit.evidence.evaluation import evaluate, expect_better, with_metric
 from circuit_toolkit.models import Model
 from circuit_toolkit.patching.placed_features import Ablation, Place, PlacedFeatures
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.tasks.task import trained_on
@@ -205,12 +206,10 @@ def _curve(
     progress: bool,
 ) -> dict[str, Any]:
     """Grow nested circuits until one is faithful and complete; say at which size."""
-    from tqdm.auto import tqdm
-
     full, empty = float(runs.metric().mean()), float(runs.metric_with({}).mean())
     expect_better(runs.model, runs.task, "feature", full, empty)
     found: dict[int, tuple[float, float]] = {}
-    bar = tqdm(disable=not progress, desc="growing the circuit", leave=False)
+    bar = Bar(label="growing the circuit", shown=progress)
 
     def holds(size: int) -> bool:
         if size not in found:

@@ -33,6 +33,7 @@ from circuit_toolkit.evidence.evaluation import (
 )
 from circuit_toolkit.evidence.head_paths import draw_paths
 from circuit_toolkit.models import Model
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.tasks.task import trained_on
 
@@ -141,8 +142,6 @@ def head_curve(
     progress: bool = False,
 ) -> dict[str, Any]:
     """Add heads, the best first, until they are faithful and complete; say at which size."""
-    from tqdm.auto import tqdm
-
     order = [divmod(i, scores.shape[1]) for i in np.argsort(-scores, axis=None, kind="stable")]
     order = [(int(layer), int(head)) for layer, head in order][: np.count_nonzero(scores)]
     full, empty = (
@@ -162,7 +161,7 @@ def head_curve(
 
     largest, before = min(most, len(order)), 0
     size = largest
-    for coarse in tqdm(_coarse(largest), "adding heads", disable=not progress, leave=False):
+    for coarse in Bar([*_coarse(largest)], "adding heads", shown=progress):
         if holds(coarse):
             between = (size for size in range(before + 1, coarse) if holds(size))
             size = next(between, coarse)

@@ -61,7 +61,8 @@ class WordShares:
     def _special(self, site: Site, features: Sequence[int]) -> list[list[tuple[str, float]]]:
         """Return the heaviest word of each feature, then those that it has more of than others."""
         mine = sp.csr_array(self.shares[site][:, features])  # (V, k)
-        rows = np.flatnonzero(mine.max(axis=1).toarray().ravel() >= RARE)
+        heaviest = np.asarray(mine.argmax(axis=0)).ravel()  # (k,) rare too, where words are many
+        rows = np.union1d(np.flatnonzero(mine.max(axis=1).toarray().ravel() >= RARE), heaviest)
         p = mine[rows].toarray()
         q = (p.sum(axis=1, keepdims=True) - p) / (len(features) - 1)
         weight = p * np.log(p / np.fmax(q, RARE / 10), out=np.zeros_like(p), where=p > 0)

@@ -29,6 +29,7 @@ from circuit_toolkit.generalisation.probes import (
 from circuit_toolkit.generalisation.scores import Generalisation, Score, intervals
 from circuit_toolkit.generalisation.spurious import Ranking, rank_by_gradients, rank_by_lasso
 from circuit_toolkit.models import Model
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 
@@ -144,8 +145,6 @@ def generalise(
         a group is empty, a method is unknown or wants concepts or neutral texts, or no dictionary
         reads a site.
     """
-    from tqdm.auto import tqdm
-
     for name, task in (("ambiguous", ambiguous), ("balanced", balanced), ("test", test)):
         expect(task, name, "Task")
     if not isinstance(judged, Mapping):
@@ -222,8 +221,8 @@ def generalise(
         ]
 
     truth, other, scores = labels.target(test), labels.spurious(test), []
-    for method in (bar := tqdm(chosen, disable=not progress, leave=False)):
-        bar.set_description(method)
+    for method in (bar := Bar(chosen, shown=progress)):
+        bar.tell(method)
         name = method.removesuffix("_retrain")
         found = intervals(np.array(predictions(method, name)), truth, other, seed)
         taken = removed(name)[0] if name in _REMOVING else {}

@@ -6,11 +6,11 @@ from inspect import signature
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from circuit_toolkit.models.model import Batch, Model
 from circuit_toolkit.models.ports import ONE_RUN
 from circuit_toolkit.models.tracing import LOGITS, run
+from circuit_toolkit.progress import Bar
 
 
 def continued(
@@ -34,7 +34,7 @@ def continued(
     takes = signature(model.hf.forward).parameters
     said = [ids.new_empty(len(ids), 0).cpu()]
     steps = range(min(max_new_tokens, model.context - ids.shape[1]))
-    for _ in tqdm(steps, "generate", disable=not progress, leave=False):
+    for _ in Bar(steps, "generate", shown=progress):
         if model.edits:
             logits = run(model, Batch(ids, mask), [LOGITS], last_logits=True)[LOGITS][:, -1]
         else:

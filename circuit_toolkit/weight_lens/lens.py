@@ -25,6 +25,7 @@ from circuit_toolkit.features.descriptions.tables import SiteTables
 from circuit_toolkit.features.descriptions.words import check_language
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens.one_site import null_generator, tables_of
 from circuit_toolkit.weight_lens.progress import Progress, inputs_of, progress_in
@@ -255,7 +256,6 @@ class WeightLens:
         progress: bool,
     ) -> dict[Site, SiteTables]:
         """Read the tables that are there, and make the others."""
-        from tqdm.auto import tqdm
 
         @cache  # made when the first dictionary needs it: not at all where all is done
         def shared() -> tuple[Any, Tensor, Tensor | None]:
@@ -270,7 +270,7 @@ class WeightLens:
         widths = {site: each.n_features for site, each in order.items()}
         tables: dict[Site, SiteTables] = {}
         found: list[Described] = []
-        for site in tqdm(order, desc="describe", unit="site", disable=not progress, leave=False):
+        for site in Bar(order, "describe", unit="site", shown=progress):
             table = done.read(site, widths, n_tokens)
             if table is None:
                 acts, unembedding, inputs = shared()

@@ -57,6 +57,14 @@ def test_features_of_one_name_are_told_apart_by_what_is_special_to_each():
     assert feature_labels(hand_made(values, words), n_words=1)[SITE] == ["to", "to", "to", "on"]
 
 
+def test_features_that_are_active_on_everything_have_names_too():
+    words = [f"w{i:03}" for i in range(200)]  # each word has a 200th of the activation
+    values = np.ones((200, 3))
+    values[:, 2] += np.arange(200) / 1e3
+    names = next(iter(feature_labels(hand_made(values, words)).values()))
+    assert len(names) == 3 and all(name.endswith("…") for name in names)
+
+
 def test_a_word_that_the_others_have_too_tells_nothing_apart():
     words = ["to", "with", "some"]
     less_than_twice = [[7, 7], [2, 2], [0.4, 0.3]]

@@ -29,6 +29,7 @@ from circuit_toolkit.head_codes import HeadCodes, HeadCodesFit
 from circuit_toolkit.models.graph import Graph
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.patching.effects import activation_patching
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.tasks import Task
 
 if TYPE_CHECKING:
@@ -162,8 +163,6 @@ def compare_heads(
     InputError
         As `HeadCodes.fit`, or if the truth is of another model.
     """
-    from tqdm.auto import tqdm
-
     expect(model, "model", "Model")
     expect(task, "task", "Task")
     shape = (model.n_layers, model.n_heads)
@@ -190,8 +189,8 @@ def compare_heads(
             activation_patching(model, task), shape
         )
     rows, scores = [], {}
-    for name, way in (bar := tqdm(ways.items(), disable=not progress, leave=False)):
-        bar.set_description(name)
+    for name, way in (bar := Bar(ways.items(), shown=progress)):
+        bar.tell(name)
         began, cpu = time.perf_counter(), time.process_time()
         made = way()
         used = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}

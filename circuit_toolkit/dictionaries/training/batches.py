@@ -22,6 +22,7 @@ from torch import Tensor
 from circuit_toolkit.arguments import as_prompts, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model, run, token_mask
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 
 AT_ONCE = 2**14  # tokens in one forward pass, padding included
@@ -140,15 +141,11 @@ class ActivationReader:
         return tuple(self._held[site] for site in sites)
 
     def _gathered(self, sites: Sequence[Site], numbers: np.ndarray) -> dict[Site, Tensor]:
-        from tqdm.auto import tqdm
-
         model = self.model
         total, filled = int(self.tokens.counts[numbers].sum()), 0
         values = {site: torch.empty(total, prod(model.shape_at(site))) for site in sites}
         rows = [self.tokens.rows[i] for i in numbers]
-        with tqdm(
-            total=total, desc="read", unit="token", disable=not self.progress, leave=False
-        ) as bar:
+        with Bar(total=total, label="read", unit="token", shown=self.progress) as bar:
             for part in _similar(rows):
                 batch = model.tokenize(part)
                 mask = token_mask(model, batch)

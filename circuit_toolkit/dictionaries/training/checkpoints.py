@@ -25,6 +25,7 @@ from circuit_toolkit.dictionaries.training.trainers import (
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.files.folder import remove_files, replacing
 from circuit_toolkit.models import Model
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 
 Batches = Callable[[int], Iterator[tuple[Tensor, ...]]]  # step -> batches from there on
@@ -57,23 +58,15 @@ class TrainingRun:
 
     def train(self, batches: Batches, every: int, progress: bool) -> Any:
         """Train from the last checkpoint on."""
-        from tqdm.auto import tqdm
-
         sample = list(islice(batches(0), 1 if self._checkpoints() else SAMPLE))
         training, steps = self.begin(sample), self.config.steps
         rest = islice(batches(training.step), steps - training.step)
-        with tqdm(
-            rest,
-            total=steps,
-            initial=training.step,
-            desc=self.sites[0].short,
-            disable=not progress,
-            leave=False,
-        ) as bar:
+        said = {"total": steps, "initial": training.step, "shown": progress}
+        with Bar(rest, self.sites[0].short, **said) as bar:
             for batch in bar:
                 loss = training.update(*batch)
                 if training.step % 100 == 0:
-                    bar.set_postfix(loss=f"{float(loss):.3f}", refresh=False)
+                    bar.tell(loss=f"{float(loss):.3f}")
                 if training.step % every == 0 and training.step < steps:
                     self.save_checkpoint(training)
         return training.finish()

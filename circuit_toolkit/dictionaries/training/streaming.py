@@ -20,6 +20,7 @@ from circuit_toolkit.dictionaries.training.checkpoints import TrainingRun
 from circuit_toolkit.dictionaries.training.trainers import SAMPLE
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 
 AT_A_TIME = 256  # texts that are turned into tokens together
@@ -80,8 +81,6 @@ def train_on_stream(
     progress: bool,
 ) -> dict[Site, Any]:
     """Train dictionaries side by side, from their last checkpoints on; return what was trained."""
-    from tqdm.auto import tqdm
-
     config = next(iter(runs.values())).config
     size, end = config.batch, config.steps
     sites = sorted({site for run in runs.values() for site in run.sites})
@@ -89,7 +88,7 @@ def train_on_stream(
     training: dict[Site, Any] = {}
     saved = {site: run.reached() for site, run in runs.items()}
     begun = 0  # step at which the block begins
-    with tqdm(total=end, initial=reached, desc="train", disable=not progress) as bar:
+    with Bar(total=end, initial=reached, label="train", shown=progress) as bar:
         for number, block in enumerate(blocks):
             there = block.total // size
             first, begun = begun, begun + there * passes
@@ -116,7 +115,7 @@ def train_on_stream(
                 if mine.step < end and mine.step - saved[site] >= every:
                     run.save_checkpoint(mine)
                     saved[site] = mine.step
-            bar.update(min(begun, end) - bar.n)
+            bar.update(min(begun, end) - bar.done)
             if begun >= end:
                 return {site: each.finish() for site, each in training.items()}
     raise InputError(
