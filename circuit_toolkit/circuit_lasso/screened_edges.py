@@ -24,7 +24,8 @@ from circuit_toolkit.patching.confirmation import PROMPTS, SMALLEST, shares
 from circuit_toolkit.patching.effects import effects_and_whole
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, tokenized_pairs
 
-LARGE = 2500  # edges, above which candidates are screened; on agreement of Gemma-3-270M (4,078) it helps
+# Edges above which candidates are screened; it helps on agreement of Gemma-3-270M, which has 4,078.
+LARGE = 2500
 SCREENED = 200  # of them, that are patched alone; tuned on docstring of SmolLM2, as is the next
 BY_GRADIENTS = 0.75  # of the candidates; relevance names the others
 
