@@ -132,19 +132,6 @@ def check_objects(**given: tuple[Any, str]) -> None:
             expect(value, name, kind)
 
 
-def said_of(circuit: Circuit | None, selected: str) -> str:
-    """Describe what was clicked; of a feature and a target nothing, as panels show more of them."""
-    if not selected or circuit is None:
-        return "Click a node to see what is known of it."
-    if members := circuit.groups.get(selected):
-        return f"The supernode “{selected}”: {', '.join(members)}."
-    node = circuit.nodes[circuit.ids().index(selected)]
-    return {
-        "token": f"The word “{node['label']}”, token {node['position']} of the prompt.",
-        "error": f"What no feature explains of {node['site']}, at token {node['position']}.",
-    }.get(str(node["kind"]), "")
-
-
 def button(text: str, icon: str, tooltip: str = "", **options: Any) -> w.Button:
     """Make a button."""
     return w.Button(description=text, icon=icon, tooltip=tooltip, **options)

@@ -41,9 +41,10 @@ function sparkline(values) {
 export default {
   async render({ model, el }) {
     const vis = await libraryFor(model, el);
-    const root = made("div", { className: "ct-explorer ct-panel", role: "application", "aria-label": "Circuit explorer" });
+    const root = made("div", { className: "ct-explorer ct-panel", role: "region", "aria-label": "Circuit explorer" });
     el.append(root);
     const [top, bar, centre, side, foot] = ["ct-top", "ct-bar", "ct-centre", "ct-side", "ct-foot"].map((name) => root.appendChild(made("div", { className: name })));
+    side.setAttribute("role", "region");
     side.setAttribute("aria-label", "Selected node");
     foot.setAttribute("role", "status");
     const stop = [], waiting = {};
