@@ -15,15 +15,15 @@ from circuit_toolkit.errors import InputError, ToolkitError
 from circuit_toolkit.evidence import evaluate
 from circuit_toolkit.models import Model
 from circuit_toolkit.panels.graph_widget import GraphWidget
+from circuit_toolkit.panels.quiet import Quiet
 from circuit_toolkit.tasks import BUNDLED, Task
 from circuit_toolkit.views.rendering import render, stylesheet
 
 
-class Panel(w.VBox):
+class Panel(Quiet, w.VBox):
     """A box of widgets with a line of status, `_status`, among them."""
 
     _status: w.HTML
-    _quiet = False
     _busy_controls: Sequence[Any] = ()  # take no clicks while something runs
 
     def __init__(self, children: Sequence[w.Widget]) -> None:
@@ -64,15 +64,6 @@ class Panel(w.VBox):
                 self._guarded(action, change, where=where)
 
         control.observe(act, trait)
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Write into controls without acting on it."""
-        before, self._quiet = self._quiet, True
-        try:
-            yield
-        finally:
-            self._quiet = before
 
     @contextmanager
     def _busy(self, text: str, where: w.HTML | None = None) -> Iterator[None]:

@@ -133,3 +133,9 @@ class Screen:
 
     def shot(self, path):
         self.page.screenshot(path=path)
+
+
+def features_of(explorer):
+    """Ids of the features that an explorer draws."""
+    kinds = explorer.circuit.nodes["kind"].tolist()
+    return [i for i, kind in zip(explorer.circuit.ids(), kinds, strict=True) if kind == "feature"]

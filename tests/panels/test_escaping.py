@@ -14,7 +14,7 @@ from circuit_toolkit.panels.explorer.opening import explore
 from circuit_toolkit.panels.features import explore_features
 from circuit_toolkit.panels.heads import explore_heads
 from tests.hostile import ATTACKS, harmless, shown
-from tests.panels.screen import Screen
+from tests.panels.screen import Screen, features_of
 
 ATTACK = " ".join(ATTACKS)
 
@@ -84,11 +84,6 @@ def test_the_explorer(demo, demo_saes, page):
     assert page.locator("img, script:not([type])").count() == 0
     assert page.evaluate("window.evil") is None and not screen.errors
     assert harmless(panel._still_output()["text/html"], ATTACK)
-
-
-def features_of(panel):
-    kinds = panel.circuit.nodes["kind"].tolist()
-    return [i for i, kind in zip(panel.circuit.ids(), kinds, strict=True) if kind == "feature"]
 
 
 def test_the_panel_of_heads(demo, monkeypatch):

@@ -13,6 +13,7 @@ import circuit_toolkit as ct
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.panels.explorer.dial import random_sets, units_of
 from circuit_toolkit.panels.explorer.reading import read_prompt, understood
+from tests.panels.screen import features_of
 
 STORE = "Mary and Tom went to the store. Tom gave a ring to"
 
@@ -27,11 +28,6 @@ def learnt(demo, demo_saes):
     explorer = ct.explore(demo, demo_saes, n=96)
     explorer.learn()
     return explorer
-
-
-def features(explorer):
-    ids, kinds = explorer.circuit.ids(), explorer.circuit.nodes["kind"].tolist()
-    return [name for name, kind in zip(ids, kinds, strict=True) if kind == "feature"]
 
 
 def test_it_opens_on_a_prompt_with_its_graph_and_what_the_model_says(explorer, demo):
@@ -115,7 +111,7 @@ def test_nodes_keep_their_place_while_the_size_moves(explorer):
 
 
 def test_selecting_tells_the_card_and_where_it_is_active(explorer, demo):
-    name = features(explorer)[3]
+    name = features_of(explorer)[3]
     explorer.selected = name
     assert explorer.selected == (name,) and explorer.card.name == name.partition("@")[0]
     active, tokens = explorer._node["active"], explorer.reading.tokens
@@ -124,7 +120,7 @@ def test_selecting_tells_the_card_and_where_it_is_active(explorer, demo):
     node = explorer.circuit.nodes[row]
     assert active[int(node["position"])] == pytest.approx(float(node["activation"]), rel=1e-3)
     assert "Where it activates" in explorer._node["html"]
-    explorer.selected = features(explorer)[:3]
+    explorer.selected = features_of(explorer)[:3]
     assert len(explorer.selected) == 3 and explorer._node["features"] == 3
     for bad in ("nonsense", ["nonsense", name]):
         with pytest.raises(InputError, match="is not a node"):
@@ -136,7 +132,7 @@ def test_selecting_tells_the_card_and_where_it_is_active(explorer, demo):
 
 
 def test_the_dial_does_what_intervene_does(explorer, demo, demo_transcoders):
-    explorer.selected = features(explorer)[:2]
+    explorer.selected = features_of(explorer)[:2]
     for how, value in (("ablate", 0.0), ("scale", 3.0), ("set", 5.0)):
         explorer.turn(how, value)
         found = ct.intervene(
@@ -164,7 +160,7 @@ def test_the_dial_does_what_intervene_does(explorer, demo, demo_transcoders):
 
 
 def test_random_sets_are_others_that_are_active_at_the_same_places(explorer, demo):
-    units = units_of(explorer.circuit, features(explorer)[:4], explorer.reading)
+    units = units_of(explorer.circuit, features_of(explorer)[:4], explorer.reading)
     sets = random_sets(demo, explorer._source.known, explorer.reading, units)
     assert len(sets) == 20
     for drawn in sets:
@@ -177,7 +173,7 @@ def test_random_sets_are_others_that_are_active_at_the_same_places(explorer, dem
 def test_the_activating_examples_of_a_feature_are_clustered(explorer):
     with pytest.raises(InputError, match="No feature is selected"):
         explorer.analyse()
-    explorer.selected = name = features(explorer)[-1]
+    explorer.selected = name = features_of(explorer)[-1]
     assert "What activates it" not in explorer._node["html"]
     found = explorer.analyse()
     assert found.feature == name.partition("@")[0] == explorer.card.circuit_lens["feature"]
@@ -189,7 +185,7 @@ def test_the_activating_examples_of_a_feature_are_clustered(explorer):
 
 
 def test_groups_names_and_pins_stay_while_the_graph_changes(explorer):
-    three = features(explorer)[:3]
+    three = features_of(explorer)[:3]
     explorer.groups = {"three": three}
     assert {name: [*ids] for name, ids in explorer.circuit.groups.items()} == {"three": three}
     explorer.selected = "three"
@@ -197,7 +193,10 @@ def test_groups_names_and_pins_stay_while_the_graph_changes(explorer):
     assert explorer._effect["n"] == 3
     explorer.turn("off")
     explorer.size = 12
-    explorer.groups = {"three": three, "two": features(explorer)[-2:]}  # some of three are hidden
+    explorer.groups = {
+        "three": three,
+        "two": features_of(explorer)[-2:],
+    }  # some of three are hidden
     explorer.size = 50
     assert [*explorer.circuit.groups] == [*explorer.groups] == ["three", "two"]
     explorer.groups = {"three": three}
@@ -380,7 +379,7 @@ def test_a_single_pair_works(demo, demo_saes):
 
 def test_a_session_restores_all_of_it(explorer, demo, demo_saes, tmp_path):
     explorer.size = 30
-    three = features(explorer)[:3]
+    three = features_of(explorer)[:3]
     explorer.groups = {"three": three}
     explorer.change(names={three[0]: "mine"}, pinned=(three[1],))
     explorer.test()
@@ -459,7 +458,7 @@ def test_closed_panels_leave_nothing_behind(demo, demo_saes):
     held = []
     for _ in range(3):
         explorer = ct.explore(demo, demo_saes, STORE)
-        explorer.selected = features(explorer)[0]
+        explorer.selected = features_of(explorer)[0]
         held.append(weakref.ref(explorer.acts))
         held.append(weakref.ref(explorer.whole))
         explorer.close()

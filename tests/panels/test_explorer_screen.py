@@ -8,7 +8,7 @@ import pytest
 
 import circuit_toolkit as ct
 from circuit_toolkit.circuit.circuit import Circuit
-from tests.panels.screen import Screen
+from tests.panels.screen import Screen, features_of
 
 pytestmark = pytest.mark.browser
 VIEW = 'document.querySelector(".ct-stage").circuitView'
@@ -83,11 +83,6 @@ def fitted(demo, demo_saes):
     return panel
 
 
-def features(explorer):
-    ids, kinds = explorer.circuit.ids(), explorer.circuit.nodes["kind"].tolist()
-    return [name for name, kind in zip(ids, kinds, strict=True) if kind == "feature"]
-
-
 def spot(screen, name):
     """Where a node stands in the window."""
     return screen.page.evaluate(
@@ -119,7 +114,7 @@ def side(screen):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [800, 1100, 1600])
 def test_graph_and_card_are_on_screen_together(page, explorer, width, dark):
-    explorer.selected = features(explorer)[0]
+    explorer.selected = features_of(explorer)[0]
     screen = Screen(page, explorer, width, 900, dark)
     box = page.locator(".ct-explorer").bounding_box()
     assert box["height"] <= min(0.8 * 900, 760) + 1
@@ -146,7 +141,7 @@ def test_graph_and_card_are_on_screen_together(page, explorer, width, dark):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_texts_have_the_contrast_that_wcag_asks_for(page, explorer, dark):
-    explorer.selected = features(explorer)[0]
+    explorer.selected = features_of(explorer)[0]
     explorer.turn("ablate")
     Screen(page, explorer, 1100, 900, dark)
     page.locator(".ct-dials").get_by_text("ablate").click()
@@ -155,7 +150,7 @@ def test_texts_have_the_contrast_that_wcag_asks_for(page, explorer, dark):
 
 
 def test_a_click_shows_the_card_and_its_rows_are_links(screen, explorer):
-    name = features(explorer)[-1]
+    name = features_of(explorer)[-1]
     click(screen, name)
     assert explorer.selected == (name,) and "Where it activates" in side(screen)
     edges = explorer.circuit.edge_table()
@@ -170,7 +165,7 @@ def test_a_click_shows_the_card_and_its_rows_are_links(screen, explorer):
 
 
 def test_a_click_shows_the_card_at_once(screen, explorer):
-    name = features(explorer)[-1]
+    name = features_of(explorer)[-1]
     title = explorer.circuit.node_table().set_index("id").loc[name, "label"]
     x, y = spot(screen, name)
     screen.page.mouse.move(x, y)
@@ -181,7 +176,7 @@ def test_a_click_shows_the_card_at_once(screen, explorer):
 
 
 def test_shift_click_selects_several_and_g_groups_them(screen, explorer):
-    first, second, *_ = features(explorer)[-6::3]
+    first, second, *_ = features_of(explorer)[-6::3]
     click(screen, first)
     click(screen, second, shift=True)
     assert explorer.selected == (first, second)
@@ -213,7 +208,7 @@ def test_keys_pin_search_walk_and_clear(screen, explorer):
     screen.settle()
     assert explorer.view.pinned == explorer.selected
     page.keyboard.press("/")
-    wanted = features(explorer)[2]
+    wanted = features_of(explorer)[2]
     page.keyboard.type(wanted.partition("@")[0])
     page.keyboard.press("Enter")
     screen.settle()
@@ -249,7 +244,7 @@ def test_the_graph_is_told_to_a_screen_reader(screen, explorer):
 
 
 def test_a_double_click_renames(screen, explorer):
-    name = features(explorer)[-1]
+    name = features_of(explorer)[-1]
     screen.page.mouse.dblclick(*spot(screen, name))
     screen.settle()
     box = screen.page.get_by_label("New name")
@@ -285,7 +280,7 @@ def test_a_prompt_is_typed_and_unknown_words_are_marked(screen, explorer):
 
 
 def test_the_dial_shows_before_after_and_random_sets(screen, explorer):
-    page, name = screen.page, features(explorer)[-1]
+    page, name = screen.page, features_of(explorer)[-1]
     click(screen, name)
     page.locator(".ct-dials").get_by_text("ablate").click()
     screen.settle()
@@ -401,7 +396,7 @@ def test_edges_say_how_they_fared(page, fitted):
 
 def test_the_tooltip_goes_when_the_pointer_leaves(screen, explorer):
     page = screen.page
-    page.mouse.move(*spot(screen, features(explorer)[0]))
+    page.mouse.move(*spot(screen, features_of(explorer)[0]))
     page.wait_for_timeout(120)
     assert page.locator(".ct-card").is_visible()
     page.mouse.move(5, 5)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from circuit_toolkit.panels.explorer.requests import REQUESTS
 from circuit_toolkit.panels.explorer.source import Source
 from circuit_toolkit.panels.explorer.view import GIVEN, View
 from circuit_toolkit.panels.live import module_of
+from circuit_toolkit.panels.quiet import Quiet
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.card.html import card_html
 from circuit_toolkit.views.graph.header import verdict
@@ -35,7 +35,7 @@ LAYOUTS = 12  # that are kept
 STYLES = ("views/static/graph.css", "views/static/card.css", "panels/static/explorer.css")
 
 
-class Screen(AskedWidget):
+class Screen(Quiet, AskedWidget):
     """Shows a view of a source, and goes back and forth between views."""
 
     requests = REQUESTS
@@ -59,7 +59,6 @@ class Screen(AskedWidget):
         self._steady: dict[Any, Steady] = {}
         self._done: list[View] = []
         self._undone: list[View] = []
-        self._quiet = False
         super().__init__()
 
     @property
@@ -222,15 +221,6 @@ class Screen(AskedWidget):
             self._show(replace(before, method=GIVEN, everywhere=many), change.new)
             self._done.append(before)
             self._show_controls()
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Write traits without acting on them."""
-        before, self._quiet = self._quiet, True
-        try:
-            yield
-        finally:
-            self._quiet = before
 
 
 def feature_of(name: str) -> tuple[Site, int]:
