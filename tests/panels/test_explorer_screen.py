@@ -426,3 +426,22 @@ def test_a_strength_that_is_dragged_ends_where_it_was_left(page, fitted):
     screen.settle()
     assert fitted.strength == pytest.approx(fitted._controls["strengths"][7], rel=1e-3)
     assert time.monotonic() - began < 60
+
+
+def test_long_work_has_a_bar_and_a_stop_and_takes_no_clicks(screen, explorer):
+    page = screen.page
+    explorer._busy = {"words": "capturing prompts", "step": "capture", "done": 3, "total": 12}
+    screen.settle()
+    bar = page.locator(".ct-progress")
+    bar.wait_for()
+    assert "capturing prompts … capture 3 of 12" in bar.inner_text()
+    assert page.locator(".ct-done").evaluate("(e) => e.style.width") == "25%"
+    held = page.get_by_role("button", name="Learn it with CircuitLasso")
+    assert held.is_disabled() and page.get_by_label("Method").is_disabled()
+    explorer._stop.clear()
+    bar.get_by_role("button", name="stop").click()
+    screen.settle()
+    assert explorer._stop.is_set()
+    explorer._busy = {}
+    screen.settle()
+    assert bar.is_hidden() and held.is_enabled()
