@@ -53,7 +53,7 @@ def memory() -> int:
 def test_fifty_panels_opened_and_closed_leave_nothing(kind, request):
     """Memory within 5 %, as what Python and its libraries keep for later is not all given back."""
     make = request.getfixturevalue(kind)
-    for _ in range(3):  # what is made once, and what the allocator keeps
+    for _ in range(8):  # what is made once, and what the allocator keeps
         make().close()
     gc.collect()
     before, used = widgets(), memory()
@@ -67,7 +67,7 @@ def test_fifty_panels_opened_and_closed_leave_nothing(kind, request):
         assert widgets() == before
     gc.collect()
     assert not any(each() is not None for each in seen), "a capture is alive"
-    assert memory() < 1.05 * used
+    assert memory() < 1.05 * used, f"{(memory() - used) / 2**20:.0f} MB more"
 
 
 @pytest.mark.parametrize("kind", KINDS)

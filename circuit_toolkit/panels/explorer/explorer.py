@@ -22,7 +22,7 @@ from circuit_toolkit.models import Model
 from circuit_toolkit.panels.explorer import saving
 from circuit_toolkit.panels.explorer.dial import Dial, changes_of, units_of
 from circuit_toolkit.panels.explorer.learning import few_sites
-from circuit_toolkit.panels.explorer.screen import Screen, feature_of
+from circuit_toolkit.panels.explorer.screen import REGIONS, Screen, feature_of
 from circuit_toolkit.panels.explorer.source import Source
 from circuit_toolkit.panels.explorer.view import GIVEN, GRAPH, METHODS, View
 from circuit_toolkit.sites import Site
@@ -334,3 +334,5 @@ class Explorer(Screen):
         self._source.close()
         self._steady.clear()
         self.card = None
+        for region in (*REGIONS, "_busy"):  # a notebook's `Out` may hold the panel for long
+            setattr(self, region, {})

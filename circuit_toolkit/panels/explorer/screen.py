@@ -32,6 +32,7 @@ from circuit_toolkit.views.rendering import stylesheet
 
 WIDTHS = (760.0, 860.0, 960.0, 1060.0)  # px that the graph may take
 LAYOUTS = 12  # that are kept
+REGIONS = ("_top", "_controls", "_scene", "_node", "_effect", "_foot")  # of the screen
 STYLES = ("views/static/graph.css", "views/static/card.css", "panels/static/explorer.css")
 
 
