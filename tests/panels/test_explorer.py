@@ -64,6 +64,8 @@ def test_another_prompt_is_matched_without_regard_to_capitals(explorer, demo):
     assert explorer.prompt == STORE, "the words are spelled as the model knows them"
     assert explorer.circuit.settings["prompt"] == STORE and explorer.answers[0] == "Mary"
     assert understood(demo, "When Mary left") == ("when Mary left", {"When": "when"})
+    within = "A boy and Anna left"  # only the word itself, not the letter in another word
+    assert understood(demo, within) == ("a boy and Anna left", {"A": "a"})
     with pytest.raises(InputError, match="does not know 'frobnicated'"):
         explorer.prompt = "Mary frobnicated"
     assert explorer.prompt == STORE and explorer.circuit.settings["prompt"] == STORE

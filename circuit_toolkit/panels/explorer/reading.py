@@ -22,7 +22,6 @@ class Reading:
 
     task: Task  # of this one prompt
     tokens: list[str]
-    spelled: dict[str, str]  # words that were matched without regard to capitals
     logits: Tensor  # (V,) after the last token
     top: list[dict[str, Any]]
     answers: tuple[str, str]
@@ -46,33 +45,37 @@ class Reading:
 
 def unknown_words(model: Model, text: str) -> list[str]:
     """Return the words of a text for which the tokenizer has no token."""
+    return [text[start:end] for start, end in _unknown_spans(model, text)]
+
+
+def _unknown_spans(model: Model, text: str) -> list[tuple[int, int]]:
     tokenizer: Any = model.tokenizer
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown == tokenizer.eos_token_id or not tokenizer.is_fast:
         return []
     encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
     pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    return [text[start:end] for token, (start, end) in pairs if token == unknown and end > start]
+    return [(start, end) for token, (start, end) in pairs if token == unknown and end > start]
 
 
 def understood(model: Model, text: str) -> tuple[str, dict[str, str]]:
     """Return a text whose unknown words are spelled as the model knows them, where it does."""
-    spelled = {}
-    for word in unknown_words(model, text):
+    spelled, parts, done = {}, [], 0
+    for start, end in _unknown_spans(model, text):
+        word = text[start:end]
         ways = (word.lower(), word.capitalize(), word.title(), word.upper())
-        known = next((way for way in ways if not unknown_words(model, way)), None)
-        if known is not None:
+        known = next((way for way in ways if not unknown_words(model, way)), word)
+        if known != word:
             spelled[word] = known
-    for word, known in spelled.items():
-        text = text.replace(word, known)
-    return text, spelled
+        parts += [text[done:start], known]
+        done = end
+    return "".join([*parts, text[done:]]), spelled
 
 
 def read_prompt(
     model: Model,
     prompt: str | Task,
     answers: Sequence[str] | None = None,
-    spelled: dict[str, str] | None = None,
 ) -> Reading:
     """Run the model on a prompt; answers are its task's, those given, or the two likeliest."""
     text = prompt if isinstance(prompt, str) else prompt.clean[0]
@@ -96,7 +99,7 @@ def read_prompt(
     ]
     names = _said(model, right).strip(), _said(model, wrong).strip()
     value = float(task.score(logits[None], [0])[0])
-    return Reading(task, model.words(batch)[0], spelled or {}, logits, top, names, value)
+    return Reading(task, model.words(batch)[0], logits, top, names, value)
 
 
 def _task_of(prompt: str | Task, text: str, right: int, wrong: int) -> Task:

@@ -162,7 +162,6 @@ export default {
       redo.disabled = !its.redo;
       view?.pin(its.pinned);
       if (menu) fill(menu);
-      root.classList.toggle("ct-stale", its.stale);
     }
 
     const nearest = (values, wanted) => values.reduce((best, each, i) => (Math.abs(each - wanted) < Math.abs(values[best] - wanted) ? i : best), 0);
