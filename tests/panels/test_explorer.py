@@ -202,7 +202,8 @@ def test_groups_names_and_pins_stay_while_the_graph_changes(explorer):
     explorer.size = 50
     assert [*explorer.circuit.groups] == [*explorer.groups] == ["three", "two"]
     explorer.groups = {"three": three}
-    for bad in ({"three": ["nonsense"]}, {"": three}, ["three"]):
+    twice = {"three": three, "other": three[:1]}
+    for bad in ({"three": ["nonsense"]}, {"": three}, ["three"], twice):
         with pytest.raises(InputError):
             explorer.groups = bad
         assert explorer.groups == {"three": three}
