@@ -18,7 +18,7 @@ BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test real real-test lab bench lock clean
+.PHONY: help demo test real real-test fuzz lab bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -41,6 +41,10 @@ test: $(INSTALLED) ## lint, types, tests, docstring examples, notebooks, browser
 real-test: $(REAL) ## tests and the notebook that need the weights of real models
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist=loadfile --nbmake --nbmake-timeout=900 --durations=10 \
 		tests/real $(REAL_NOTEBOOK)
+
+fuzz: export OMP_NUM_THREADS = 1
+fuzz: $(INSTALLED) ## attack files, runs and texts, seeded (20 minutes)
+	@$(BIN)/python -m tests.fuzz
 
 lab: $(INSTALLED) ## open the quickstart in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(LAB_OPTIONS) notebooks/00_quickstart.ipynb
