@@ -93,6 +93,7 @@ from circuit_toolkit.errors import ToolkitError as ToolkitError
 from circuit_toolkit.errors import InputError as InputError
 from circuit_toolkit.errors import MismatchError as MismatchError
 from circuit_toolkit.errors import FileFormatError as FileFormatError
+from circuit_toolkit.errors import WriteError as WriteError
 
 ## Sub-packages
 from circuit_toolkit import activations as activations

@@ -15,3 +15,7 @@ class MismatchError(InputError):
 
 class FileFormatError(ToolkitError):
     """A file is damaged, foreign, or of a version that this release does not read."""
+
+
+class WriteError(ToolkitError, OSError):
+    """A file could not be written: the disk is full, or the folder cannot be written to."""

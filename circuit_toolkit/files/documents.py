@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ import numpy as np
 
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.checks import check_file
-
-PART = ".part"  # ending of a file that is being written
+from circuit_toolkit.files.scratch import named_faults, scratch
 
 
 def resolved(path: str | os.PathLike) -> Path:
@@ -40,11 +38,14 @@ def digest(content: Any) -> str:
 
 
 def write_file(path: str | os.PathLike, write: Callable[[Path], object]) -> Path:
-    """Write a file whole or not at all: `write` writes a part beside it, which then moves there."""
+    """Write a file whole or not at all: `write` writes it in a scratch folder, and it moves here.
+
+    WriteError where the disk is full, or the folder cannot be written to.
+    """
     path = resolved(path)
     check_file(path)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")  # same folder, so that it moves
-    try:
+    with named_faults(path), scratch(path) as folder:
+        part = folder / path.name
         part.touch(exist_ok=False)
         mode = part.stat().st_mode  # as the user wants files; safetensors would hide its own
         write(part)
@@ -52,8 +53,6 @@ def write_file(path: str | os.PathLike, write: Callable[[Path], object]) -> Path
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

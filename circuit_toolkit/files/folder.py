@@ -8,9 +8,6 @@ written here is ever removed.
 from __future__ import annotations
 
 import os
-import re
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +18,6 @@ from typing import Any
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
 from circuit_toolkit.files.checks import check_folder
 from circuit_toolkit.files.documents import (
-    PART,
     plain,
     read_document,
     resolved,
@@ -29,11 +25,17 @@ from circuit_toolkit.files.documents import (
     write_document,
     write_file,
 )
+from circuit_toolkit.files.scratch import (
+    clear_dead,
+    is_scratch,
+    named_faults,
+    put_back,
+    replaced,
+    scratch,
+)
 
 LOCK = ".lock"
 _SHOWN = 5  # differences that an error names
-_PARTS = re.compile(rf"\..+\.[0-9a-f]{{32}}{re.escape(PART)}")  # what `write_file` left half done
-_SAFETENSORS = re.compile(r"\.tmp.{6}")  # what safetensors writes to before it names a file
 
 Differing = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
 
@@ -98,19 +100,17 @@ class ResumableFolder:
         """
         path = resolved(path)
         check_folder(path)
-        path.mkdir(parents=True, exist_ok=True)
         begun = (path / kind.manifest).is_file()
-        names = {each.name for each in path.iterdir() if not _PARTS.fullmatch(each.name)}
+        there = path.iterdir() if path.is_dir() else ()
+        names = {each.name for each in there if not is_scratch(each)}
         if not begun and (foreign := sorted(names - {LOCK, kind.manifest})):
             raise InputError(
                 f"{path} holds {foreign[0]!r} and no {kind.holds}. Pass a new folder, or an empty "
                 "one."
             )
-        with _locked(path):
+        with locked(path):
             begun = (path / kind.manifest).is_file()
-            for each in list(path.iterdir()):  # of processes that died
-                if _PARTS.fullmatch(each.name) or (begun and _SAFETENSORS.fullmatch(each.name)):
-                    each.unlink()
+            clear_dead(path)
             new = {**plain(dict(content), "content"), kind.listing: {}}
             if begun:
                 folder = cls.read(path, kind)
@@ -230,32 +230,36 @@ def replacing(folder: str | os.PathLike, ours: Sequence[str] = ()) -> Iterator[P
     check_replaceable(folder, ours)
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        new = Path(scratch) / folder.name
+    with named_faults(folder), scratch(folder) as place:
+        new = place / folder.name
         new.mkdir()
         yield new
         check_replaceable(folder, ours)  # again: it may have taken minutes
-        old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
         try:
             if folder.exists():
-                os.replace(folder, old)
+                os.replace(folder, replaced(place))
+                check_replaceable(replaced(place), ours)
             os.replace(new, folder)
         except BaseException:
-            if old.exists() and not folder.exists():
-                os.replace(old, folder)
+            put_back(place, folder)
             raise
-        remove_files(old, ours)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
     """Hold a folder; the operating system lets go of it when the process ends in any way."""
     from filelock import FileLock, Timeout
 
+    lock = FileLock(folder / name, timeout=0)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
+        with named_faults(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout as error:
         raise InputError(
             f"Another process writes to {folder}. Wait for it, or pass another folder."
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -101,8 +101,9 @@ def test_what_was_saved_without_inputs_is_not_gone_on_with(tmp_path):
 
 def test_parts_of_dead_processes_are_removed_and_no_others(tmp_path):
     fill(tmp_path)
-    (tmp_path / f".a.{'0' * 32}.part").write_bytes(b"half")
-    (tmp_path / ".tmpt3aZ5l").write_bytes(b"half")
+    dead = tmp_path / f".a.{'0' * 32}.part"
+    dead.mkdir()
+    (dead / ".tmpt3aZ5l").write_bytes(b"half")  # of safetensors
     (tmp_path / ".notes.part").write_text("mine")
     with opened(tmp_path):
         pass
@@ -118,7 +119,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, name):
 
 
 def test_a_dead_process_that_wrote_no_manifest_leaves_no_foreign_folder(tmp_path):
-    (tmp_path / f".manifest.json.{'f' * 32}.part").write_bytes(b"half")
+    (tmp_path / f".manifest.json.{'f' * 32}.part").mkdir()
     (tmp_path / ".lock").touch()
     assert set(contents(fill(tmp_path))) == {"a", "b", "manifest.json", ".lock"}
 

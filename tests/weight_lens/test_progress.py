@@ -39,7 +39,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(still, tmp_path, monkeypatch
         describe(still, layers, tmp_path / "cut")
     assert len(content(tmp_path / "cut")) == 1
     for name in ("blocks.1.npz", "weight_lens.json"):  # what a killed process leaves behind
-        (tmp_path / "cut" / f".{name}.{'0' * 32}.part").write_bytes(b"half")
+        part = tmp_path / "cut" / f".{name}.{'0' * 32}.part" / name
+        part.parent.mkdir()
+        part.write_bytes(b"half")
     monkeypatch.setattr(lens, "tables_of", lambda m, s, *r: made.append(s) or original(m, s, *r))
     resumed = describe(still, layers, tmp_path / "cut")
     assert made == list(layers)  # none twice
