@@ -14,7 +14,7 @@ from circuit_toolkit.files.schema import schema_fault, sound_if
 from tests.circuit.prompt_graph import prompt_graph
 
 VALUES = [None, True, 0, -1, 2, 2**40, 0.5, 1.0, -3.5e38, 1e300, "", "a", "token", "untested"]
-VALUES += [[], {}, {"a": 1}, math.nan]
+VALUES += [[], {}, {"a": 1}, math.nan, [1], [{}], [11], (1,)]
 WHOLE = {"type": "integer", "minimum": 0, "maximum": 10}
 SCHEMAS = [
     *(WHOLE, {"type": ["number", "null"], "minimum": -1.5}, {"type": "string"}, {"enum": ["a"]}),
@@ -24,6 +24,7 @@ SCHEMAS = [
     {"type": "object", "additionalProperties": False, "properties": {"a": WHOLE}},
     {"type": "object", "additionalProperties": WHOLE, "properties": {}},
     {"allOf": [WHOLE, {"type": "number", "maximum": 1}]},
+    {"type": "array", "items": {"type": "object"}, "minItems": 1},
 ]
 
 
@@ -42,6 +43,7 @@ def test_rows_as_they_are_written_are_passed(tmp_path):
     circuit = prompt_graph()
     written, graph = json.loads(circuit.save(tmp_path / "a").read_text()), circuit.to_neuronpedia()
     schemas = [(file.SCHEMA, written), (neuronpedia.SCHEMA, graph), (neuronpedia.OUR_SCHEMA, graph)]
+    assert sound_if(file.SCHEMA)({key: written[key] for key in file.SCHEMA["properties"]})
     for schema, document in schemas:
         for name in {"nodes", "edges", "links"} & document.keys():
             assert all(map(sound_if(schema["properties"][name]["items"]), document[name])), name
