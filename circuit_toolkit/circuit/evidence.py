@@ -111,7 +111,7 @@ def verdict_line(evidence: dict[str, Any], size: int) -> tuple[str, str]:
     if (verdict := verdict_of(evidence)) != UNTESTED:
         text = f"{verdict[0].upper()}{verdict[1:]}: alone it keeps {_two(ablated['faithfulness'])}"
         if (chance := _mean(ablated.get("random_faithfulness"))) is not None:
-            text += f" of the metric (random features {_two(chance)})"
+            text += f" of the metric (random sets {_two(chance)})"
         text += f", all else keeps {_two(ablated['completeness'])}"
         if edges.get("confirmed") is not None:
             text += f"; edges: {edges['confirmed']} confirmed, {edges['refuted']} refuted"

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as w
-import traitlets
 
 from circuit_toolkit.arguments import expect
-from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.errors import InputError, ToolkitError
-from circuit_toolkit.evidence import evaluate
-from circuit_toolkit.models import Model
-from circuit_toolkit.panels.graph_widget import GraphWidget
+from circuit_toolkit.errors import ToolkitError
 from circuit_toolkit.panels.quiet import Quiet
-from circuit_toolkit.tasks import BUNDLED, Task
 from circuit_toolkit.views.rendering import render, stylesheet
 
 
@@ -24,7 +17,6 @@ class Panel(Quiet, w.VBox):
     """A box of widgets with a line of status, `_status`, among them."""
 
     _status: w.HTML
-    _busy_controls: Sequence[Any] = ()  # take no clicks while something runs
 
     def __init__(self, children: Sequence[w.Widget]) -> None:
         look = f"<style>{stylesheet('panels/static/panel.css')}</style>"
@@ -64,56 +56,6 @@ class Panel(Quiet, w.VBox):
                 self._guarded(action, change, where=where)
 
         control.observe(act, trait)
-
-    @contextmanager
-    def _busy(self, text: str, where: w.HTML | None = None) -> Iterator[None]:
-        """Show that something runs, and take no clicks meanwhile; then what was said before."""
-        line = where or self._status
-        before = line.value
-        self._say(text, line, "busy")
-        for control in self._busy_controls:
-            control.disabled = True
-        try:
-            yield
-            line.value = before
-        finally:
-            for control in self._busy_controls:
-                control.disabled = False
-
-
-class CircuitPanel(Panel):
-    """A panel that learns the circuit of a task, draws it in `graph`, and tests it."""
-
-    circuit: traitlets.Instance[Circuit | None] = traitlets.Instance(  # traitlets leaves T open
-        Circuit,
-        allow_none=True,  # pyright: ignore[reportAssignmentType]
-    )
-    model: Model
-    n: int
-    _task: w.Dropdown
-
-    def _offer_tasks(self, task: Task | None, label: str) -> None:
-        """Make the menu of tasks, the user's or the bundled ones, and the graph."""
-        self._tasks = {task.name: task} if task else dict(BUNDLED)
-        self._task = control(w.Dropdown, "Task", label=label, options=list(self._tasks))
-        self.graph = GraphWidget()
-        traitlets.link((self, "circuit"), (self.graph, "circuit"))
-
-    def _prompts(self, **options: Any) -> Task:
-        """Return prompts of the chosen task; of the user's, those that there are."""
-        made: Any = self._tasks[str(self._task.value)]
-        return made if isinstance(made, Task) else made(self.model, **options)
-
-    def _evaluate(
-        self, text: str, dictionaries: Any, rows: Any = None, where: w.HTML | None = None
-    ) -> None:
-        """Test the circuit in the running model, on held-out prompts where there are any."""
-        if self.circuit is None:
-            raise InputError("There is no circuit to test.")
-        with self._busy(text, where):
-            task = self._prompts(n=64, seed=1, test=True)
-            given = (self.circuit, self.model, dictionaries, task, rows)
-            self.circuit = evaluate(*given, n_prompts=64, progress=False)
 
 
 def check_objects(**given: tuple[Any, str]) -> None:

@@ -225,7 +225,8 @@ def _explored_features(case: Case) -> Numbers:
 
 def _explored_heads(case: Case) -> Numbers:
     panel = ct.explore_heads(case.model, case.task, n=8, codes=_codes())
-    return {name: scores for name, scores in panel.scores.items() if name != "codes"}
+    panel.compare()
+    return dict(panel.scores)
 
 
 def _compared(case: Case) -> Numbers:

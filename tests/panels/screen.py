@@ -9,17 +9,20 @@ body { margin: 12px; background: BACKGROUND; color: INK; font-family: sans-serif
 </style><style>CSS</style></head>
 <body data-jp-theme-light="LIGHT"><div id="here"></div>
 <script type="module">
-const state = STATE, listeners = {};
+const state = STATE, listeners = {}, unsaved = {};
 const call = (name, ...args) => (listeners[name] ?? []).forEach((f) => f(...args));
 const model = {
   get: (name) => state[name],
-  set: (name, value) => { state[name] = value; call(`change:${name}`); },
-  save_changes: () => {},
+  set: (name, value) => { state[name] = unsaved[name] = value; call(`change:${name}`); },
+  save_changes: () => {
+    window.toPython(JSON.stringify({ saved: unsaved }));
+    for (const name of Object.keys(unsaved)) delete unsaved[name];
+  },
   send: (message) => window.toPython(JSON.stringify(message)),
   on: (event, f) => (listeners[event] ??= []).push(f),
   off: (event, f) => { listeners[event] = (listeners[event] ?? []).filter((g) => g !== f); },
 };
-Object.assign(window, { state, model, call });
+Object.assign(window, { state, model, call, listeners });
 const url = URL.createObjectURL(new Blob([SCRIPT], { type: "text/javascript" }));
 const module = await import(url);
 window.cleanup = await module.default.render({ model, el: document.getElementById("here") });
@@ -41,6 +44,44 @@ DARK = {
     "--jp-border-color2": "#424242",
     "--jp-content-font-color1": "rgba(255, 255, 255, 1)",
 }
+
+# Texts with less contrast than 4.5, by the definition of WCAG 2.1.
+FAINT = """(root) => {
+    const brush = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const paint = (...colours) => {
+        brush.clearRect(0, 0, 1, 1);
+        for (const colour of colours) { brush.fillStyle = colour; brush.fillRect(0, 0, 1, 1); }
+        return brush.getImageData(0, 0, 1, 1).data;
+    };
+    const light = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => {
+        const part = rgb[i] / 255;
+        return sum + share * (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    }, 0);
+    const behind = (node) => {
+        const found = [];
+        for (let e = node; e; e = e.parentElement) {
+            found.unshift(getComputedStyle(e).backgroundColor);
+        }
+        return found;
+    };
+    const low = [];
+    for (const node of document.querySelectorAll(`${root} *`)) {
+        const own = [...node.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim());
+        const skipped = node.closest(":disabled, option, title, .ct-unseen");
+        if (!own || skipped || !node.checkVisibility()) continue;
+        const drawn = node instanceof SVGElement, style = getComputedStyle(node);
+        const back = behind(node), ink = drawn ? style.fill : style.color;
+        const [a, b] = [light(paint(...back)), light(paint(...back, ink))];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) low.push([node.outerHTML.slice(0, 90), ratio.toFixed(2)]);
+    }
+    return low;
+}"""
+
+
+def faint(page, root=".ct-explorer"):
+    """Texts that cannot be read, with their contrast."""
+    return page.evaluate(FAINT, root)
 
 
 def script_json(value):
@@ -104,6 +145,8 @@ class Screen:
             except Empty:
                 break
             moved = True
+            for name, value in asked.get("saved", {}).items():
+                setattr(self.widget, name, value)
             for heard in list(self.widget._msg_callbacks.callbacks):
                 heard(self.widget, asked, None)
         if hasattr(self.widget, "wait"):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import circuit_toolkit as ct
-from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.demo.grammar import Grammar
 from circuit_toolkit.head_codes import HeadCodes
 from circuit_toolkit.panels.explorer.opening import explore
 from circuit_toolkit.panels.features import explore_features
+from circuit_toolkit.panels.head_view import patterns_of
 from circuit_toolkit.panels.heads import explore_heads
 from tests.hostile import ATTACKS, harmless, shown
 from tests.panels.screen import Screen, features_of
@@ -86,16 +87,23 @@ def test_the_explorer(demo, demo_saes, page):
     assert harmless(panel._still_output()["text/html"], ATTACK)
 
 
-def test_the_panel_of_heads(demo, monkeypatch):
+@pytest.mark.browser
+def test_the_panel_of_heads(demo, monkeypatch, page):
     task = replace(ct.tasks.agreement(demo, n=24), name=ATTACK)
     panel = explore_heads(demo, task, codes=HeadCodes(n_features=20, n_seeds=1, steps=5))
-    assert all_harmless(panel)
-    panel.selected = (3, 3)
-    assert all_harmless(panel)
-    circuit = panel.circuit
-    nodes = circuit.nodes.copy()
+    panel.compare()
+    panel.by, panel.selected = "head codes", (3, 3)
+    assert all(harmless(html, ATTACK) for html in panel._about.values() if isinstance(html, str))
+    screen = Screen(page, panel)
+    nodes = panel.circuit.nodes.copy()
     nodes["label"] = ATTACK
-    hostile = Circuit(nodes, circuit.edges, circuit.settings, circuit.evidence)
-    monkeypatch.setattr("circuit_toolkit.panels.heads.head_circuit", lambda *args: hostile)
-    panel.threshold = 0.9
-    assert "&lt;img" in panel._chosen.value and all_harmless(panel)
+    panel.circuit = replace(panel.circuit, nodes=nodes)
+    panel._patterns = patterns_of([ATTACK, "b"], {ATTACK: np.eye(2)})
+    panel._about = {**panel._about, "names": [ATTACK]}
+    panel._busy = {"error": ATTACK, "of": "train"}
+    screen.settle()
+    for each in (".ct-names", ".ct-task", ".ct-pattern", ".ct-progress"):
+        assert ATTACKS[0].strip() in page.locator(each).first.text_content()
+    assert page.locator("img, script:not([type])").count() == 0
+    assert page.evaluate("window.evil") is None and not screen.errors
+    assert harmless(panel._still_output()["text/html"], ATTACK)

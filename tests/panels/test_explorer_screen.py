@@ -8,45 +8,12 @@ import pytest
 
 import circuit_toolkit as ct
 from circuit_toolkit.circuit.circuit import Circuit
-from tests.panels.screen import Screen, features_of
+from tests.panels.screen import Screen, faint, features_of
 
 pytestmark = pytest.mark.browser
 VIEW = 'document.querySelector(".ct-stage").circuitView'
 NETWORK = f"{VIEW}.network"
 STORE = "Mary and Tom went to the store. Tom gave a ring to"
-
-
-# Texts with less contrast than 4.5, by the definition of WCAG 2.1.
-FAINT = """() => {
-    const brush = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    const paint = (...colours) => {
-        brush.clearRect(0, 0, 1, 1);
-        for (const colour of colours) { brush.fillStyle = colour; brush.fillRect(0, 0, 1, 1); }
-        return brush.getImageData(0, 0, 1, 1).data;
-    };
-    const light = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => {
-        const part = rgb[i] / 255;
-        return sum + share * (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
-    }, 0);
-    const behind = (node) => {
-        const found = [];
-        for (let e = node; e; e = e.parentElement) {
-            found.unshift(getComputedStyle(e).backgroundColor);
-        }
-        return found;
-    };
-    const low = [];
-    for (const node of document.querySelectorAll(".ct-explorer *")) {
-        const own = [...node.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim());
-        const skipped = node.closest(":disabled, svg, option, .ct-unseen");
-        if (!own || !node.offsetParent || skipped) continue;
-        const back = behind(node), ink = getComputedStyle(node).color;
-        const [a, b] = [light(paint(...back)), light(paint(...back, ink))];
-        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (ratio < 4.5) low.push([node.className, node.textContent, ratio.toFixed(2)]);
-    }
-    return low;
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +112,7 @@ def test_texts_have_the_contrast_that_wcag_asks_for(page, explorer, dark):
     explorer.turn("ablate")
     Screen(page, explorer, 1100, 900, dark)
     page.locator(".ct-dials").get_by_text("ablate").click()
-    found = page.evaluate(FAINT)
-    assert not found
+    assert not faint(page)
 
 
 def test_a_click_shows_the_card_and_its_rows_are_links(screen, explorer):

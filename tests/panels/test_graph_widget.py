@@ -9,58 +9,23 @@ from nbconvert import HTMLExporter
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.panels.graph_widget import GraphWidget
-from circuit_toolkit.panels.live import vis_module
 from circuit_toolkit.views.colours import NEGATIVE, POSITIVE
 from circuit_toolkit.views.graph.svg import graph_svg
 from tests.circuit.made_up import SITES, made_up_attribution, made_up_circuit
-
-# What anywidget gives a widget's module: a model with get, set, save_changes, on and off.
-HOST = """
-<style>CSS</style><div id="here" style="width: 1000px"></div>
-<script type="module">
-const state = STATE, listeners = {};
-const model = {
-  get: (name) => state[name],
-  set: (name, value) => {
-    state[name] = value;
-    (listeners[`change:${name}`] ?? []).forEach((f) => f());
-  },
-  save_changes: () => { window.saved = (window.saved ?? 0) + 1; },
-  send: () => setTimeout(() => listeners["msg:custom"].forEach((f) => f({ library: LIBRARY }))),
-  on: (event, f) => (listeners[event] ??= []).push(f),
-  off: (event, f) => { listeners[event] = listeners[event].filter((g) => g !== f); },
-};
-Object.assign(window, { state, model, listeners });
-const url = URL.createObjectURL(new Blob([SCRIPT], { type: "text/javascript" }));
-const module = await import(url);
-window.cleanup = await module.default.render({ model, el: document.getElementById("here") });
-window.ready = true;
-</script>
-"""
-
-
-def script_json(value):
-    return json.dumps(value).replace("<", "\\u003c")
+from tests.panels.screen import Screen
 
 
 @pytest.fixture
 def opened(page):
     """Run a widget's own module in a page, as JupyterLab would."""
-    errors = []
-    page.on("pageerror", lambda error: errors.append(error))
-    page.on("console", lambda message: errors.append(message.text))
+    screens = []
 
     def open_(widget):
-        state = {name: getattr(widget, name) for name in ("selected", "hovered", "_scene")}
-        text = HOST.replace("CSS", widget._css).replace("STATE", script_json(state))
-        text = text.replace("LIBRARY", script_json(vis_module()))
-        page.set_content(text.replace("SCRIPT", script_json(widget._esm)))
-        page.wait_for_function("window.ready")
-        page.wait_for_timeout(200)  # a frame of the canvas, and the resize observer
+        screens.append(Screen(page, widget, 1024))
         return page
 
     yield open_
-    assert not errors
+    assert not any(screen.errors for screen in screens)
 
 
 def spot(page, name):

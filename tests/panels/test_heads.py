@@ -14,6 +14,7 @@ from circuit_toolkit.evidence.head_paths import possible_paths
 from circuit_toolkit.head_codes import HeadCodes
 from circuit_toolkit.models import run
 from circuit_toolkit.models.graph import OUTPUT
+from circuit_toolkit.panels import head_scoring
 from circuit_toolkit.panels import heads as module
 from circuit_toolkit.panels.heads import explore_heads
 from circuit_toolkit.patching.paths import path_effects
@@ -39,13 +40,20 @@ def no_model(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("the model ran")
 
-    for name in ("run", "heads_effect", "capture", "draw_paths", "confirm_edges", "path_shares"):
+    for name in ("run", "heads_effect", "draw_paths", "confirm_edges", "path_shares", "evaluate"):
         monkeypatch.setattr(module, name, fail)
-    monkeypatch.setattr("circuit_toolkit.panels.panel.evaluate", fail)
+    for name in ("capture", "head_scores", "lead_ways"):
+        monkeypatch.setattr(head_scoring, name, fail)
+
+
+def asked(panel, **message):
+    """Do what the browser asks for, and wait until it is done."""
+    panel._hear(panel, message, [])
+    panel.wait()
 
 
 def test_it_opens_with_a_map_that_marks_the_reference_and_with_its_best_heads(panel):
-    shown = panel.view._map
+    shown = panel._map
     assert panel.by == "change towards the answer"
     scores = panel.scores[panel.by][0]
     np.testing.assert_allclose(shown["scores"], scores, atol=1e-6)
@@ -53,8 +61,8 @@ def test_it_opens_with_a_map_that_marks_the_reference_and_with_its_best_heads(pa
     assert sorted(shown["rings"]) == truth
     best = np.argsort(-scores, axis=None)[:3]
     inside = [divmod(i, scores.shape[1]) for i in best if scores.ravel()[i] >= scores.max() / 2]
-    assert list(panel.selected) == inside and panel._prompt.value == 0
-    assert panel.view.selected == [list(each) for each in inside]
+    assert list(panel.selected) == inside and panel.prompt == 0
+    assert panel._picked == [list(each) for each in inside]
     assert "Circuit" in repr(panel) and len(repr(panel)) < 500
 
 
@@ -76,40 +84,59 @@ def test_its_edges_are_paths_from_the_start(panel, demo, task):
 def test_paths_of_other_heads_are_found_when_asked_for(panel):
     panel.threshold = 0.0
     names = panel.circuit.nodes["label"][:-1].tolist()
-    assert len(names) > 10 and "press Find paths" in panel._tested.value
+    assert len(names) > 10 and "not known yet: Find paths" in panel._foot["note"]
     before = dict(panel._paths)
     panel.threshold = 0.15
-    panel._find.click()
+    asked(panel, do="paths")
     wanted = len(possible_paths(panel.circuit))
     assert len(panel._paths) >= wanted and before.items() <= panel._paths.items()
-    assert "press Find" not in panel._tested.value
+    assert not panel._foot["note"]
     panel.threshold = 0.5
 
 
 def test_the_threshold_redraws_and_runs_nothing(panel, no_model):
     panel.threshold = 0.9
     few = len(panel.circuit.nodes)
-    panel._slider.value = 0.1
-    assert panel.threshold == 0.1 and len(panel.circuit.nodes) > few
-    assert panel.graph.circuit is panel.circuit
+    panel.threshold = 0.1
+    assert panel._controls["threshold"] == 0.1 and len(panel.circuit.nodes) > few
     labels = panel.circuit.nodes["label"][:-1]
-    assert all(label in panel._chosen.value for label in labels)
+    assert [node["name"] for node in panel._scene["nodes"]][:-1] == list(labels)
+    assert panel._controls["kept"] == len(labels)
     scores = panel.scores[panel.by][0]
     assert scores[scores >= 0.1 * scores.max()].size == len(labels)
 
 
-def test_every_way_to_score_draws_its_map_and_circuit_and_runs_nothing(panel, demo, task, no_model):
-    titles = [title for title, _ in panel._by.options]
+def test_it_opens_with_one_way_and_says_so(demo, task, monkeypatch):
+    """What was not asked for was not done, and is not shown as if it were."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError("codes were trained")
+
+    monkeypatch.setattr(head_scoring, "lead_ways", fail)
+    panel = explore_heads(demo, task, codes=CODES)
+    assert list(panel.scores) == ["change towards the answer"] and panel.fit is None
+    assert [scored for *_, scored in panel._controls["ways"]] == [True, False, False, False]
+    assert "Not scored yet: Attribution patching" in panel._about["ranks"]
+    assert not panel._about["ways"] and not panel._about["codes"]
+    with pytest.raises(InputError, match="only change towards"):
+        panel.by = "guessing"
+    assert panel.by == "change towards the answer" and "tested" in panel._foot["words"]
+
+
+def test_every_way_to_score_draws_its_map_and_circuit_and_runs_nothing(panel, demo, task, request):
+    panel.compare()
+    request.getfixturevalue("no_model")
+    titles = [title for _, title, scored in panel._controls["ways"] if scored]
     assert titles == [
         "Change towards the answer",
         "Attribution patching",
         "Head codes (published method)",
         "Codes of an untrained autoencoder",
     ]
-    for _, way in panel._by.options:
-        panel._by.value = way
+    for way, *_ in panel._controls["ways"]:
+        panel.by = way
         scores = panel.scores[way].mean(0)
-        np.testing.assert_allclose(panel.view._map["scores"], scores, atol=1e-6)
+        np.testing.assert_allclose(panel._map["scores"], scores, atol=1e-6)
         strongest = np.unravel_index(scores.argmax(), scores.shape)
         assert "a{}.h{}".format(*strongest) in panel.circuit.nodes["label"][:-1]
     panel.by = "head codes"
@@ -117,23 +144,27 @@ def test_every_way_to_score_draws_its_map_and_circuit_and_runs_nothing(panel, de
     assert panel.circuit.settings["method"] == "head codes"
     panel.by = "change towards the answer"
     assert panel.circuit.settings["method"] == "heads by change towards the answer"
+    assert "Not scored" not in panel._about["ranks"]
 
 
 def test_ways_stand_beside_chance_where_the_heads_are_known(panel):
+    panel.compare()
     truth = reference_heads("agreement").reference()
     for way, scores in panel.scores.items():
         auc = np.mean([roc_auc(truth.ravel(), each.ravel()) for each in scores])
-        assert f"<td>{auc:.2f}</td>" in panel._ways.value, way
-    assert "<td>Chance</td><td>0.50</td>" in panel._ways.value
+        assert f"<td>{auc:.2f}</td>" in panel._about["ways"], way
+    assert "<td>Chance</td><td>0.50</td>" in panel._about["ways"]
 
 
 def test_a_click_shows_attention_codes_and_effect(panel, demo, task):
-    panel.view.selected = [[3, 3]]  # what the browser sets
+    panel.by = "head codes"
+    panel.by = "change towards the answer"
+    asked(panel, do="select", heads=[[3, 3]])
     assert panel.selected == ((3, 3),)
-    assert "<td>a3.h3</td>" in panel._ranked.value and "prompts alone" in panel._codes.value
+    assert "<th>a3.h3</th>" in panel._about["ranks"] and "prompts alone" in panel._about["codes"]
     batch = demo.tokenize([task.clean[0]])
     expected = run(demo, batch, [Site("attn_pattern", 3)])[Site("attn_pattern", 3)][0, 3]
-    shown = panel.view._patterns
+    shown = panel._patterns
     assert shown["words"] == demo.words(batch)[0]
     drawn = np.zeros(expected.shape)
     (head,) = shown["heads"]
@@ -143,25 +174,28 @@ def test_a_click_shows_attention_codes_and_effect(panel, demo, task):
     np.testing.assert_allclose(drawn[clear], expected.numpy()[clear], atol=5.1e-4)  # 3 digits
     assert not drawn[~clear].any() and head["name"] == "a3.h3"
     # This head reads the subject's number: without it the task is lost.
-    change = float(panel._about.value.split("</b> (")[-1].split(")")[0])
-    assert "<th>Change towards the answer</th>" in panel._ranked.value
+    change = float(panel._about["effect"].split("</b> (")[-1].split(")")[0])
+    assert "<td>Change towards the answer</td>" in panel._about["ranks"]
     assert change < -3
-    panel._prompt.value = 1
-    assert panel.view._patterns["words"] == demo.words(demo.tokenize([task.clean[1]]))[0]
-    panel.graph.selected = panel.circuit.ids()[0]  # what the browser sets
-    node = panel.circuit.nodes[0]
-    assert panel.selected == ((Site.parse(node["site"]).layer, node["index"]),)
+    asked(panel, do="prompt", value=1)
+    assert (
+        panel.prompt == 1
+        and panel._patterns["words"] == demo.words(demo.tokenize([task.clean[1]]))[0]
+    )
+    with pytest.raises(InputError, match="0 to 19"):
+        panel.prompt = 20
+    assert panel.prompt == 1
 
 
 def test_several_heads_are_looked_at_and_ablated_together(panel, demo, task):
     panel.selected = [(3, 3), (0, 2)]
-    assert [each["name"] for each in panel.view._patterns["heads"]] == ["a3.h3", "a0.h2"]
+    assert [each["name"] for each in panel._patterns["heads"]] == ["a3.h3", "a0.h2"]
     found = heads_effect(demo, task, [(3, 3), (0, 2)], n_prompts=16, random_sets=8)
-    assert f"{found.before:.2f} to <b>{found.after:.2f}</b>" in panel._about.value
-    assert f"{found.random.min():.2f} to {found.random.max():.2f}" in panel._about.value
-    assert "<td>a0.h2</td>" in panel._ranked.value and not panel._codes.value
+    assert f"{found.before:.2f} to <b>{found.after:.2f}</b>" in panel._about["effect"]
+    assert f"{found.random.min():.2f} to {found.random.max():.2f}" in panel._about["effect"]
+    assert "<th>a0.h2</th>" in panel._about["ranks"] and not panel._about["codes"]
     panel.selected = ()
-    assert not panel.view._patterns["heads"] and "Click on heads" in panel._about.value
+    assert not panel._patterns["heads"] and "effect" not in panel._about
 
 
 @pytest.mark.parametrize("wrong", [(9, 0), [(0, 99)], [(0,)], ["a0.h1"], [(0, 1.5)]])
@@ -170,19 +204,6 @@ def test_a_head_that_is_none_is_refused_and_changes_nothing(panel, wrong):
     with pytest.raises(InputError, match="head"):
         panel.selected = wrong
     assert panel.selected == ((3, 3),)
-
-
-def test_controls_are_off_while_the_model_runs(panel, monkeypatch):
-    seen = []
-
-    def watched(*args, **kwargs):
-        seen.append((panel._score.disabled, panel._status.value))
-        return run(*args, **kwargs)
-
-    monkeypatch.setattr(module, "run", watched)
-    panel.selected = (0, 0)
-    assert seen == [(True, seen[0][1])] and "running the model" in seen[0][1]
-    assert not panel._score.disabled and "running" not in panel._status.value
 
 
 def test_testing_adds_evidence_and_moving_on_drops_it(panel):
@@ -194,18 +215,20 @@ def test_testing_adds_evidence_and_moving_on_drops_it(panel):
     assert edges["ablation"] == "path patching" and edges["confirmed"] == len(panel.circuit.edges)
     assert (
         set(panel.circuit.edges["status"]) == {"confirmed"}
-        and "paths" in panel._tested.value.lower()
+        and "paths" in panel._foot["note"].lower()
     )
     panel.threshold = 0.6
     assert not panel.circuit.evidence
 
 
-def test_what_goes_wrong_is_said_in_the_panel(panel, monkeypatch):
-    fit, text = panel.fit, panel._train
-    text.value = 40  # of 48: nothing is left to count on
-    panel._score.click()
-    assert "leave nothing" in panel._status.value and panel.fit is fit
-    text.value = 10
+def test_what_goes_wrong_is_said_and_changes_nothing(panel, monkeypatch):
+    panel.by = "head codes"
+    fit, scores = panel.fit, panel.scores["head codes"]
+    with pytest.raises(InputError, match="leave nothing"):
+        panel.train(n_train=40)  # of 48: nothing is left to count on
+    asked(panel, do="train", n_train=40, n_features=40)
+    assert "leave nothing" in panel._busy["error"]
+    assert panel.fit is fit and panel.scores["head codes"] is scores
 
     def broken(*args, **kwargs):
         raise RuntimeError("<no memory>")
@@ -213,27 +236,31 @@ def test_what_goes_wrong_is_said_in_the_panel(panel, monkeypatch):
     monkeypatch.setattr(module, "heads_effect", broken)
     with pytest.raises(RuntimeError):  # a defect keeps its traceback
         panel.selected = (1, 1)
-    assert "&lt;no memory&gt;" in panel._status.value and not panel._score.disabled
 
 
 def test_settings_of_the_panel_are_those_of_the_fit(panel):
-    panel._train.value, panel._size.value = 6, 24
-    panel._score.click()
+    asked(panel, do="train", n_train=6, n_features=24)
     assert panel.fit.settings["n_train"] == 6 and panel.fit.settings["n_features"] == 24
-    assert len(panel.selected) > 0, "the best heads"
+    assert panel.by == "head codes" and "untrained autoencoder" not in panel.scores
+    panel.score()
+    assert panel.fit.settings["n_train"] == 6 and len(panel.selected) > 0, "the best heads"
 
 
 def test_a_task_of_the_menu_and_a_model_without_a_reference(tiny):
     panel = explore_heads(tiny, n=16, codes=CODES)
-    assert panel.task.name == panel._task.options[0] and not panel.view._map["rings"]
-    panel._task.value = "agreement"
+    assert panel.task.name == panel._controls["tasks"][0] and not panel._map["rings"]
+    asked(panel, do="task", value="agreement")
+    panel.compare()
     assert panel.task.name == "agreement" and panel.fit.settings["task"] == "agreement"
-    assert panel.fit.per_seed.shape == (2, 3, 4) and not panel._ways.value.count("<table>")
+    assert panel.fit.per_seed.shape == (2, 3, 4) and not panel._about["ways"]
+    with pytest.raises(InputError, match="no task 'nonsense'"):
+        panel.score("nonsense")
+    assert panel.task.name == "agreement"
 
 
 def test_a_bundled_task_is_tested_on_held_out_prompts(demo):
     panel = explore_heads(demo, n=24, codes=CODES)
-    panel._task.value = "agreement"
+    panel.score("agreement")
     panel.threshold = 0.4
     panel.test()
     on = panel.circuit.evidence["ablation"]["evaluated_on"]
@@ -241,13 +268,13 @@ def test_a_bundled_task_is_tested_on_held_out_prompts(demo):
     assert "of 64 held-out agreement prompts" in repr(panel.circuit)
 
 
-def test_a_test_that_cannot_be_is_said_beside_its_button(tiny, task):
+def test_a_test_that_cannot_be_is_refused(tiny, task):
     backwards = replace(task, clean=task.corrupted, corrupted=task.clean)
     for given in (task, backwards):  # on one of the two the random model is no better
         panel = explore_heads(tiny, given, codes=CODES)
-        panel._test.click()
-        if panel._tested.value:
-            assert "no better than with every head ablated" in panel._tested.value
+        asked(panel, do="test")
+        if panel._busy:
+            assert "no better than with every head ablated" in panel._busy["error"]
             assert not panel.circuit.evidence
             return
     raise AssertionError("neither way was refused")

@@ -12,8 +12,8 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.card import FeatureCard
 from circuit_toolkit.features.legend import how_to_read
+from circuit_toolkit.panels.asked import AskedWidget
 from circuit_toolkit.panels.explorer import told
-from circuit_toolkit.panels.explorer.asked import AskedWidget
 from circuit_toolkit.panels.explorer.dial import Dial, effect, units_of
 from circuit_toolkit.panels.explorer.reading import Reading, understood
 from circuit_toolkit.panels.explorer.requests import REQUESTS
@@ -54,7 +54,7 @@ class Screen(Quiet, AskedWidget):
     card: FeatureCard | None = None
 
     def __init__(self, source: Source) -> None:
-        self._esm = module_of("panels/static/explorer.js")
+        self._esm = module_of("panels/static/parts.js", "panels/static/explorer.js")
         self._css = "\n".join(str(stylesheet(name)) for name in STYLES)
         self._source, self.dial = source, Dial()
         self._steady: dict[Any, Steady] = {}

@@ -1,27 +1,11 @@
 // The explorer's screen: prompt and controls on top, graph, card, verdict. Python holds the state
 // (panels/explorer/explorer.py) and sends it region by region; a user's acts go to it as messages.
-// library.js, views/static/theme.js and graph.js stand before it in one module.
+// library.js, views/static/theme.js, graph.js and parts.js stand before it in one module.
 
 const STEADY = ["strength", "size", "dial"];  // of these only the last one matters
 const DIALS = [["off", "as it is"], ["ablate", "ablate"], ["scale", "scale"], ["set", "set to"]];
 const FORMS = [["session", "session (all of it)"], ["html", "HTML page"], ["svg", "SVG"], ["png", "PNG"], ["json", "circuit as JSON"], ["neuronpedia", "Neuronpedia JSON"]];
 const LETTERS = { p: "pin", g: "group", "/": "search" };
-
-function made(tag, options = {}, ...children) {
-  const { className = "", on = {}, data = {}, style = {}, ...rest } = options;
-  const node = element(tag, className);
-  for (const [name, value] of Object.entries(rest)) if (name in node && name !== "list") node[name] = value; else node.setAttribute(name, value);
-  for (const [name, act] of Object.entries(on)) node.addEventListener(name, act);
-  Object.assign(node.dataset, data);
-  Object.assign(node.style, style);
-  node.append(...children.filter((child) => child !== undefined));
-  // JupyterLab asks the element in focus whether keys are its own, not what stands around it
-  if (node.tabIndex >= 0) node.dataset.lmSuppressShortcuts = "true";
-  return node;
-}
-
-const button = (text, hint, act, options = {}) =>
-  made("button", { type: "button", title: hint, "aria-label": hint, on: { click: act }, ...options, className: `ct-button ${options.className ?? ""}` }, text);
 
 // A curve behind a slider, from left to right, 0 at the bottom.
 function sparkline(values) {
@@ -47,14 +31,9 @@ export default {
     side.setAttribute("role", "region");
     side.setAttribute("aria-label", "Selected node");
     foot.setAttribute("role", "status");
-    const stop = [], waiting = {};
-    let view, sent = model.get("_answered"), menu = "";
+    const { ask, waiting, stop: hush } = asking(model, STEADY), stop = [hush];
+    let view, menu = "";
 
-    function ask(message) {
-      if (STEADY.includes(message.do) && sent > model.get("_answered")) { waiting[message.do] = message; return; }
-      sent += 1;
-      model.send(message);
-    }
     const listen = (name, act) => { model.on(`change:${name}`, act); stop.push(() => model.off(`change:${name}`, act)); };
 
     // ---- the prompt ----
@@ -357,39 +336,8 @@ export default {
       if (view && !view.selected().length) about.replaceChildren(...hints());
     }
 
-    const progress = made("div", { className: "ct-progress", hidden: true, role: "status" });
-    root.append(progress);
-    let patience;
-    function paintBusy() {
-      const { words: said, step, done, total, error } = model.get("_busy");
-      clearTimeout(patience);
-      const busy = Boolean(said);
-      if (error) {
-        progress.hidden = false;
-        progress.className = "ct-progress ct-failed";
-        progress.replaceChildren(made("span", {}, error), button("×", "close", () => { progress.hidden = true; }));
-        for (const each of held()) each.disabled = false;
-        paintControls();
-        paintTop();
-        return;
-      }
-      if (!busy) {
-        if (!progress.hidden && !progress.classList.contains("ct-failed")) progress.hidden = true;
-        for (const each of held()) each.disabled = false;
-        paintControls();
-        return;
-      }
-      const show = () => {
-        progress.hidden = false;
-        progress.className = "ct-progress";
-        const share = total ? Math.min(done / total, 1) : 0;
-        progress.replaceChildren(made("i", { className: "ct-done", style: { width: `${100 * share}%` } }), made("span", {}, `${said} …${step ? ` ${step} ${done} of ${total}` : ""}`), button("Stop", "stop; what was shown stays", () => model.send({ do: "stop" })));
-        for (const each of held()) each.disabled = true;
-      };
-      if (progress.hidden) patience = setTimeout(show, 150);
-      else show();
-    }
-    const held = () => [find, test, method, task, more, save, ...answers];
+    const busy = longWork(root, model, [find, test, method, task, more, save, ...answers], (failed) => { paintControls(); if (failed) paintTop(); });
+    stop.push(busy.stop);
 
     const hear = (message, buffers) => {
       if (message.file) {
@@ -405,27 +353,22 @@ export default {
     model.on("msg:custom", hear);
     stop.push(() => model.off("msg:custom", hear));
 
-    listen("_answered", () => { for (const [name, message] of Object.entries(waiting)) { delete waiting[name]; ask(message); } });
-    const width = new ResizeObserver(() => root.classList.toggle("ct-narrow", root.clientWidth < 900));  // a drawer
-    width.observe(root);
-    stop.push(() => width.disconnect());
-    root.classList.toggle("ct-narrow", root.clientWidth < 900);
+    stop.push(narrowing(root));
     paintTop();
     paintControls();
     paintScene();
     paintFoot();
-    paintBusy();
+    busy.paint();
     listen("_top", paintTop);
     listen("_controls", paintControls);
     listen("_scene", paintScene);
     listen("_node", () => paintNode(false));
     listen("_effect", paintDial);
     listen("_foot", paintFoot);
-    listen("_busy", paintBusy);
+    listen("_busy", busy.paint);
     listen("_picked", () => { view.select(model.get("_picked")); paintNode(true); });
     return () => {
       for (const each of stop) each();
-      clearTimeout(patience);
       view?.destroy();
     };
   },

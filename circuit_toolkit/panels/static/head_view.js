@@ -1,11 +1,6 @@
-// A map of heads, of which some are chosen, and their attention patterns.
+// A map of heads, of which some are chosen, and their attention patterns. library.js,
+// views/static/theme.js, graph.js and parts.js stand before it in one module.
 
-const make = (tag, name, text = "") => {
-  const made = document.createElement(tag);
-  made.className = name;
-  made.textContent = text;
-  return made;
-};
 const svg = (tag, attributes, text) => {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -24,21 +19,21 @@ const drawMap = (box, said, { scores, layers, rings, unit }, chosen, choose) => 
   const most = Math.max(...scores.flat().map(Math.abs), 1e-12);
   const hint = `Colour: ${unit}, up to ${number(most)}${rings.length ? "; ringed: known heads" : ""}`;
   box.setAttribute("aria-label", `Scores of heads, ${unit}`);
-  const header = box.appendChild(make("div", "ct-head-row"));
+  const header = box.appendChild(element("div", "ct-head-row"));
   header.setAttribute("role", "row");
   for (const text of ["", ...scores[0].map((_, head) => head)]) {
-    header.appendChild(make("span", "ct-head-axis", text)).setAttribute("role", "columnheader");
+    header.appendChild(element("span", "ct-head-axis", text)).setAttribute("role", "columnheader");
   }
   const cells = [];
   scores.forEach((values, row) => {
-    const line = box.appendChild(make("div", "ct-head-row"));
+    const line = box.appendChild(element("div", "ct-head-row"));
     line.setAttribute("role", "row");
-    line.appendChild(make("span", "ct-head-axis", `layer ${layers[row]}`)).setAttribute("role", "rowheader");
+    line.appendChild(element("span", "ct-head-axis", `layer ${layers[row]}`)).setAttribute("role", "rowheader");
     cells.push(values.map((value, head) => {
       const at = [layers[row], head];
       const ringed = rings.some((ring) => same(ring, at));
       const name = `a${at[0]}.h${head}: ${number(value)} ${unit}${ringed ? ", known" : ""}`;
-      const cell = line.appendChild(make("button", `ct-head${ringed ? " ct-known" : ""}${value < 0 ? " ct-below" : ""}`));
+      const cell = line.appendChild(element("button", `ct-head${ringed ? " ct-known" : ""}${value < 0 ? " ct-below" : ""}`));
       cell.type = "button";
       cell.dataset.at = `${row},${head}`;
       cell.tabIndex = -1;
@@ -77,8 +72,8 @@ const drawMap = (box, said, { scores, layers, rings, unit }, chosen, choose) => 
 const drawPattern = ({ name, cells, last }, words) => {
   const n = words.length, room = 62, aside = 32; // px for the words to the left and above; for those that lean out
   const size = Math.min(Math.max(Math.floor(230 / n), 10), 16);
-  const figure = make("figure", "ct-pattern");
-  figure.appendChild(make("figcaption", "", name));
+  const figure = element("figure", "ct-pattern");
+  figure.appendChild(element("figcaption", "", name));
   const side = room + n * size;
   const picture = figure.appendChild(svg("svg", { width: side + aside, height: side, role: "img", tabindex: 0,
     viewBox: `0 0 ${side + aside} ${side}`, "aria-label": `Attention of ${name}: ${last}` }));
@@ -94,44 +89,11 @@ const drawPattern = ({ name, cells, last }, words) => {
       width: size - 1, height: size - 1, class: "ct-look", "fill-opacity": share }));
     cell.appendChild(svg("title", {}, `${words[row]} looks at ${words[column]}: ${percent(share)}`));
   }
-  figure.appendChild(make("div", "ct-last", last));
+  figure.appendChild(element("div", "ct-last", last));
   return figure;
 };
 
 const drawPatterns = (box, { words, heads, more }) => {
   box.replaceChildren(...(heads ?? []).map((head) => drawPattern(head, words)));
-  if (more) box.appendChild(make("div", "ct-last", `and ${more} more that are selected`));
-};
-
-export default {
-  render({ model, el }) {
-    const root = el.appendChild(make("div", "ct-heads ct-panel"));
-    const left = root.appendChild(make("div", "ct-head-left"));
-    const map = left.appendChild(make("div", "ct-head-map"));
-    map.setAttribute("role", "grid");
-    map.setAttribute("aria-multiselectable", "true");
-    const said = left.appendChild(make("div", "ct-head-said"));
-    said.setAttribute("aria-live", "polite");
-    left.appendChild(make("div", "ct-head-said", "Click a head, or press Enter on it; with Shift several; Esc none."));
-    const patterns = root.appendChild(make("div", "ct-patterns"));
-    const choose = (at, several) => {
-      const now = model.get("selected");
-      const there = at && now.some((each) => same(each, at));
-      const rest = several && at ? now.filter((each) => !same(each, at)) : [];
-      model.set("selected", !at || (there && (several || now.length === 1)) ? rest : [...rest, at]);
-      model.save_changes();
-    };
-    const redraw = () => drawMap(map, said, model.get("_map"), model.get("selected"), choose);
-    const look = () => drawPatterns(patterns, model.get("_patterns"));
-    model.on("change:_map", redraw);
-    model.on("change:selected", redraw);
-    model.on("change:_patterns", look);
-    redraw();
-    look();
-    return () => {
-      model.off("change:_map", redraw);
-      model.off("change:selected", redraw);
-      model.off("change:_patterns", look);
-    };
-  },
+  if (more) box.appendChild(element("div", "ct-last", `and ${more} more that are selected`));
 };
