@@ -92,6 +92,17 @@ def one_of(value: Any, name: str, *options: Any) -> None:
         raise InputError(f"{name} must be one of {known}, got {described(value)}.")
 
 
+def refuse_surrogates(text: str, name: str) -> None:
+    """Refuse a text with half a character in it, which no file and no tokenizer takes."""
+    if not text.isascii() and (
+        found := [i for i, x in enumerate(text) if "\ud800" <= x < "\ue000"]
+    ):
+        raise InputError(
+            f"{name} holds half a character, {text[found[0]]!r} at {found[0]}: {text!r:.80}. "
+            "Replace it: text.encode('utf-8', 'replace').decode()."
+        )
+
+
 def expect_known(value: Any, known: Iterable[Any], problem: str) -> None:
     """Refuse what is not there; `problem` begins the sentence that ends in what is."""
     there = list(known)
@@ -99,42 +110,94 @@ def expect_known(value: Any, known: Iterable[Any], problem: str) -> None:
         raise InputError(f"{problem}, only {', '.join(map(str, there)) or 'none'}.")
 
 
-def as_prompts(prompts: Any, name: str = "prompts") -> Any:
+def as_prompts(prompts: Any, model: Any = None) -> Any:
     """Return a task as it is, and texts or token ids as a list; refuse what is neither.
 
     Refused are one text, a table or mapping (its keys would be run), an object of the toolkit that
-    is no task, and nothing at all. A column of a table or of a data set is fine.
+    is no task, and nothing at all. A column of a table or of a data set is fine. A chat, a list of
+    messages, becomes the text that the model's template makes of it.
     """
     if hasattr(prompts, "texts") and hasattr(prompts, "score"):  # a Task, or what acts as one
         return prompts
-    if isinstance(prompts, str | bytes | os.PathLike):
-        raise InputError(f"{name} must be a list of texts or a task, not one text: write [text].")
+    if isinstance(prompts, os.PathLike):
+        raise InputError(f"prompts must be texts or a task, got {described(prompts)}. {_READ_IT}")
+    if isinstance(prompts, str | bytes):
+        raise InputError("prompts must be a list of texts or a task, not one text: write [text].")
     if (keys := _columns(prompts)) is not None:
-        path, table = "data", prompts
-        while columns := _columns(table):  # a DatasetDict holds tables
-            key = next(
-                (key for key in ("text", "input_ids", "train") if key in columns), columns[0]
-            )
-            path, table = f"{path}[{key!r}]", table[key]
         raise InputError(
-            f"{name} must be texts or a task, got a {type(prompts).__name__} with "
-            f"{', '.join(map(repr, keys[:5])) or 'nothing in it'}. Pass one column of it: {path}."
+            f"prompts must be texts or a task, got a {type(prompts).__name__} with "
+            f"{', '.join(map(repr, keys[:5])) or 'nothing in it'}. {_column_of(prompts)}"
         )
     is_list = isinstance(prompts, Iterable) and not isinstance(prompts, Mapping)
     if is_a(prompts, *_REMEDIES) or not is_list:
         raise InputError(
-            f"{name} must be a task or a list of texts, got {described(prompts)}. Pass a task, "
+            f"prompts must be a task or a list of texts, got {described(prompts)}. Pass a task, "
             "such as ct.tasks.ioi(model), or a list of str or of token ids."
         )
-    given = [each.tolist() if hasattr(each, "tolist") else each for each in prompts]
+    given: list[Any] = []
+    for each in prompts:
+        prompt = each.tolist() if hasattr(each, "tolist") else each
+        is_prompt = isinstance(prompt, str | list | tuple) and not is_a(prompt, *_REMEDIES)
+        if not is_prompt and not _is_message(prompt):  # at once: a stream may have no end
+            raise InputError(
+                f"prompts[{len(given)}] must be a text or a list of token ids, got "
+                f"{described(prompt)}.{_way_out(prompt)}"
+            )
+        given.append(prompt)
     if not given:
         raise InputError("No prompts were given. Pass a task or a list of texts.")
-    for i, each in enumerate(given):
-        if not isinstance(each, str | list | tuple) or is_a(each, *_REMEDIES):
-            raise InputError(
-                f"{name}[{i}] must be a text or a list of token ids, got {described(each)}."
-            )
-    return given
+    if is_chat(given):  # one conversation
+        given = [given]
+    if stray := [i for i, each in enumerate(given) if _is_message(each)]:
+        raise InputError(
+            f"prompts[{stray[0]}] is one message, beside prompts of other kinds. Pass a chat as a "
+            "list of messages: [{'role': 'user', 'content': '...'}]."
+        )
+    if model is None:
+        return given
+    return [model.chat_text(each) if is_chat(each) else each for each in given]
+
+
+_READ_IT = "Pass what the file holds, such as path.read_text().splitlines()."
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"role", "content"} <= value.keys()
+
+
+def is_chat(value: Any) -> bool:
+    """Return whether a value is a chat: messages, each with `role` and `content`."""
+    return isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_message, value))
+
+
+def _way_out(prompt: Any) -> str:
+    """Say what to pass in place of something that is no prompt."""
+    if isinstance(prompt, os.PathLike):
+        return f" {_READ_IT}"
+    if isinstance(prompt, bytes):
+        return " Pass text: data.decode()."
+    if isinstance(prompt, Integral) and not isinstance(prompt, bool):
+        return " One prompt of token ids is a list in a list: [[5, 7, 9]]."
+    if (keys := _columns(prompt)) and (key := _likely(keys)):
+        return f" Pass one field of each: [row[{key!r}] for row in data]."
+    return ""
+
+
+def _column_of(table: Any) -> str:
+    """Say which column of a table, of tables by name, or of what a tokenizer returned to pass."""
+    masks = table.get("attention_mask") if isinstance(table, Mapping) else None
+    if masks is not None and any(0 in list(mask) for mask in masks if isinstance(mask, Iterable)):
+        return "It holds padding, which would be run too: pass the texts themselves."
+    path = "data"
+    while columns := _columns(table):  # a DatasetDict holds tables
+        key = _likely(columns)
+        path, table = f"{path}[{key!r}]", table[key]
+    return f"Pass one column of it: {path}."
+
+
+def _likely(columns: list[str]) -> str:
+    """Return the column that holds texts, by its name, or the first."""
+    return next((key for key in ("text", "input_ids", "train") if key in columns), columns[0])
 
 
 def _columns(value: Any) -> list[str] | None:

@@ -133,7 +133,7 @@ def plan_capture(
     """Check what is to be captured."""
     expect(model, "model", "Model")
     chosen = _encoders(model, encoders)
-    given = as_prompts(prompts)
+    given = as_prompts(prompts, model)
     task = None if isinstance(given, list) else given
     known = ["mean", "last", *(task.positions if task else [])]
     several, one = several_of(positions), isinstance(positions, str)

@@ -146,7 +146,7 @@ class CircuitLens(LensSettings):
         import pandas as pd
 
         found = as_dictionaries(model, dictionaries)
-        given = as_prompts(prompts)
+        given = as_prompts(prompts, model)
         texts = given if isinstance(given, list) else list(given.texts)
         if acts is not None:
             expect(acts, "acts", "Activations", "ActivationStore")

@@ -181,6 +181,8 @@ def _sampled(model: Any, seed: int, length: int = 48) -> list[list[int]]:
     """Sample texts, half of them answers in a chat, the others plain."""
     import torch
 
+    from circuit_toolkit.models.ports import alone
+
     rng, tokenizer = random.Random(seed), model.tokenizer
     prompts = []
     for i in range(TEXTS_AT_ONCE):
@@ -191,7 +193,7 @@ def _sampled(model: Any, seed: int, length: int = 48) -> list[list[int]]:
         else:
             prompts.append(tokenizer(rng.choice(OPENINGS))["input_ids"])
     batch = model.tokenize(prompts)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with alone(model), torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         rows = model.hf.generate(
             batch.ids,

@@ -146,7 +146,7 @@ def check_dictionaries(
     True
     """
     each = [*as_dictionaries(model, dictionaries).values()]
-    given = as_prompts(prompts)
+    given = as_prompts(prompts, model)
     task = given if task is None and getattr(given, "metric", None) is not None else task
     if task is not None:
         expect(task, "task", "Task")

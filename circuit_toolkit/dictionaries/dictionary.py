@@ -15,6 +15,7 @@ from circuit_toolkit.arguments import described
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.files.folder import replacing
 from circuit_toolkit.models import RAW, Conventions, Model, Shift, shift
+from circuit_toolkit.models.identity import Identity
 from circuit_toolkit.sites import Site
 
 DEMO_DICTIONARIES = Path(__file__).parents[1] / "demo" / "dictionaries"
@@ -50,6 +51,8 @@ class Dictionary:
     source : str
         What it was loaded from, and its name there: `demo: transcoder-0`, `FOLDER: NAME`,
         `RELEASE: ID`; empty where it was made in memory. `load_sources` loads it again.
+    of : Identity, optional
+        The model that it was bound to; used with one of other weights, it is refused.
     """
 
     sae: Any
@@ -61,6 +64,7 @@ class Dictionary:
     writes: Shift = Shift()
     shape: tuple[int, ...] = ()
     source: str = ""
+    of: Identity | None = None
 
     def __post_init__(self) -> None:
         """Take the handling of shapes from sae_lens, whose own needs `encode` before `decode`."""

@@ -34,7 +34,8 @@ def as_dictionaries(model: Model, given: Any, *, optional: bool = False) -> dict
     InputError
         If something else is given, nothing is, or two are of one site.
     MismatchError
-        If a key names another site than its dictionary reads.
+        If a key names another site than its dictionary reads, or a dictionary was bound to a model
+        of other weights.
     """
     expect(model, "model", "Model")
     if optional and given is None:
@@ -61,11 +62,29 @@ def as_dictionaries(model: Model, given: Any, *, optional: bool = False) -> dict
 
 
 def _dictionary(model: Model, value: Any) -> Dictionary:
-    if is_a(value, "Dictionary", "Coordinates"):
+    if is_a(value, "Dictionary"):
+        _expect_bound_to(model, value)
+        return value
+    if is_a(value, "Coordinates"):
         return value
     if hasattr(value, "cfg") and hasattr(value, "encode"):  # of sae_lens
         return bind_dictionary(model, value)
     raise InputError(
         f"dictionaries must be what load_dictionaries(model) returns, or objects of sae_lens, got "
-        f"{described(value)}."
+        f"{described(value)}.{_FOREIGN if hasattr(value, 'encode') else ''}"
     )
+
+
+_FOREIGN = (
+    " Copy the weights of an autoencoder of your own into one of sae_lens (StandardSAE, TopKSAE, "
+    "JumpReLUSAE, ...), whose configuration names its site."
+)
+
+
+def _expect_bound_to(model: Model, dictionary: Dictionary) -> None:
+    if dictionary.of is not None and not dictionary.of.fits(model):
+        raise MismatchError(
+            f"{dictionary.name!r} is bound to another model ({dictionary.of.name}) than the one "
+            f"given ({model.name}): their weights differ. Load it for this one: "
+            "load_dictionaries(model, ..., check_model=False), or bind_dictionary(model, it.sae)."
+        )

@@ -22,6 +22,7 @@ from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.files.cache import cache_folder
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Conventions, Model
+from circuit_toolkit.models.identity import identity_of
 from circuit_toolkit.sites import Site
 
 Kind = Literal["sae", "transcoder"]
@@ -229,13 +230,16 @@ def _check_types(source: Any, sites: Any, ids: Any, kind: Any) -> None:
 
 def _bound(claims: Iterable[Claims], origin: str = "") -> dict[Site, Dictionary]:
     """Load dictionaries, and warn once of all that leave out the same that matters."""
-    found, silent = {}, {}
+    found, silent, of = {}, {}, None  # all of one model
     for each in claims:
         sae = each.entry.load(str(each.model.device)).eval().requires_grad_(False)
         shape = each.model.shape_at(each.out)
         shape = shape if len(shape) > 1 else ()
         source = f"{origin}: {each.entry.id}" if origin else ""
-        dictionary = Dictionary(sae, each.site, each.out, each.entry.id, shape=shape, source=source)
+        of = of or identity_of(each.model)
+        dictionary = Dictionary(
+            sae, each.site, each.out, each.entry.id, shape=shape, source=source, of=of
+        )
         found[each.site] = under(each.model, dictionary, each.conventions)
         faults = [*each.silent]
         if sae.cfg.normalize_activations not in ("none", *BY_INPUT):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from circuit_toolkit.arguments import described, number, whole
+from circuit_toolkit.arguments import described, is_chat, number, whole
 from circuit_toolkit.dictionaries import shared_bos
 from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
@@ -35,7 +35,7 @@ class Generation:
 
 def generate(
     model: Model,
-    prompt: str,
+    prompt: str | Sequence[Mapping[str, str]],
     changes: Change | Iterable[Change],
     *,
     dictionaries: Any = None,
@@ -52,8 +52,8 @@ def generate(
     ----------
     model, dictionaries
         As for `intervene`.
-    prompt : str
-        Where to begin.
+    prompt : str or list of dict
+        Where to begin; a chat is a list of messages, each with `role` and `content`.
     changes : Change or sequence of Change
         What is done in every step; `positions="last"` is the token just written.
     max_new_tokens : int
@@ -77,8 +77,9 @@ def generate(
     count = whole(max_new_tokens, "max_new_tokens", 1)
     temperature = number(temperature, "temperature", 0.0, 1000.0)
     known = as_dictionaries(model, dictionaries, optional=True)
-    if not isinstance(prompt, str):
-        raise InputError(f"prompt must be one text, got {described(prompt)}.")
+    if not isinstance(prompt, str) and not is_chat(prompt):
+        raise InputError(f"prompt must be one text or chat, got {described(prompt)}.")
+    prompt = prompt if isinstance(prompt, str) else model.chat_text(prompt)
     with intervened(model, changes, dictionaries=known) as changed:
         start = model.tokenize([prompt], bos=shared_bos(known))
         before, after = (

@@ -301,7 +301,7 @@ class _Plan:
     def __init__(self, model: Model, dictionaries: Any, prompts: Any, changes: Any):
         self.model = model
         self.dictionaries = as_dictionaries(model, dictionaries, optional=True)
-        given = as_prompts(prompts)
+        given = as_prompts(prompts, model)
         self.task: Task | None = None if isinstance(given, list) else given
         self.texts: list[Prompt] = given if self.task is None else list(self.task.clean)
         self.changes = as_changes(model, self.dictionaries, changes)

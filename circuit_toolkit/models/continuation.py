@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from circuit_toolkit.models.model import Batch, Model
-from circuit_toolkit.models.ports import ONE_RUN
+from circuit_toolkit.models.ports import alone
 from circuit_toolkit.models.tracing import LOGITS, run
 from circuit_toolkit.progress import Bar
 
@@ -41,7 +41,7 @@ def continued(
             new = ids[:, -1:] if kept else ids
             if "position_ids" in takes:  # else the family makes them of the mask itself
                 kept["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -new.shape[1] :]
-            with ONE_RUN, torch.no_grad():
+            with alone(model), torch.no_grad():
                 found = model.hf(input_ids=new, attention_mask=mask, use_cache=True, **kept)
             kept, logits = {"past_key_values": found.past_key_values}, found.logits[:, -1]
         logits = logits.float().cpu()

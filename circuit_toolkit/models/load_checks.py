@@ -49,13 +49,20 @@ def check_paths(module: Any, row: Architecture) -> None:
         )
 
 
-def check_vocabulary(module: Any, tokenizer: Any) -> None:
+def check_vocabulary(module: Any, row: Architecture, tokenizer: Any) -> None:
     """Refuse a tokenizer with words that the model lacks; tokens added to it may lack a row.
 
     Gemma-3's has one for pictures that the text model lacks, and whoever adds one to pad with has
     the same: only a prompt that holds such a token is refused.
     """
     size, added = module.config.get_text_config().vocab_size, len(tokenizer.get_added_vocab())
+    for table in (module.get_submodule(row.embed), module.get_output_embeddings()):
+        rows = getattr(getattr(table, "weight", None), "shape", (size,))[0]
+        if rows < size:
+            raise MismatchError(
+                f"The configuration speaks of {size} tokens, {type(table).__name__} has {rows} "
+                "rows. Load weights and config.json from the same place."
+            )
     if len(tokenizer) - added > size:
         raise MismatchError(
             f"The tokenizer has {len(tokenizer)} tokens, the model {size}. Load both from the same "
@@ -77,20 +84,35 @@ def check_finite(module: nn.Module, name: str) -> None:
             )
 
 
+def check_unpacked(module: Any, row: Architecture, name: str) -> None:
+    """Refuse packed weights where weights are read: maps of attention, embedding, unembedding.
+
+    Before anything is done to the module: quantised ones do not even move as others do.
+    """
+    layers = range(module.config.get_text_config().num_hidden_layers)
+    paths = [row.in_block(path, layer) for layer in layers for path in _maps(row)]
+    maps = {path: module.get_submodule(path) for path in [row.embed, *paths]}
+    if (head := module.get_output_embeddings()) is not None:
+        maps["the unembedding"] = head
+    for path, each in maps.items():
+        weight = getattr(each, "weight", None)
+        if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.ndim != 2:
+            raise InputError(_wrapped(name, each, path))
+
+
+def _maps(row: Architecture) -> list[str]:
+    """Paths of the linear maps of attention in a block."""
+    return sorted({row.queries, row.keys, row.values, row.out_proj})
+
+
 def check_linear_maps(model: Model) -> None:
     """Refuse maps of attention that do not compute what their weight and bias say.
 
-    Quantised weights are packed, and an adapter adds to what the weight beneath it computes: read
-    as they stand, every decomposition into heads would be off without a word.
+    An adapter adds to what the weight beneath it computes: read as it stands, every decomposition
+    into heads would be off without a word.
     """
     row, seen = model.architecture, dict[tuple[int, str], tuple[Tensor, Tensor]]()
-    names = ("queries", "keys", "values", "out_proj")
-    paths = {(layer, getattr(row, name)) for layer in range(model.n_layers) for name in names}
-    for layer, path in sorted(paths):
-        module: Any = in_block(model, path, layer)
-        weight = getattr(module, "weight", None)
-        if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.ndim != 2:
-            raise InputError(_wrapped(model, module, path, layer))
+    paths = [(layer, path) for layer in range(model.n_layers) for path in _maps(row)]
     hooks = [
         in_block(model, path, layer).register_forward_hook(
             lambda _, args, out, at=(layer, path): seen.update({at: (args[0], out)})
@@ -112,7 +134,7 @@ def check_linear_maps(model: Model) -> None:
         off = (x @ matrix + bias - y).abs().max()
         size = y.abs().max() + x.abs().max() * matrix.abs().max()
         if not off <= ROUNDING * eps * size:
-            raise InputError(_wrapped(model, module, path, layer))
+            raise InputError(_wrapped(model.name, module, row.in_block(path, layer)))
 
 
 def check_beginning(model: Model) -> None:
@@ -129,9 +151,9 @@ def check_beginning(model: Model) -> None:
         )
 
 
-def _wrapped(model: Model, module: nn.Module, path: str, layer: int) -> str:
+def _wrapped(name: str, module: nn.Module, path: str) -> str:
     return (
-        f"{model.architecture.in_block(path, layer)} of {model.name} is a {type(module).__name__} "
+        f"{path} of {name} is a {type(module).__name__} "
         "that computes something else than its weight and bias say: it is quantised, or carries "
         "an adapter. Load it dequantised (module.dequantize()), or merge the adapter "
         "(module.merge_and_unload())."

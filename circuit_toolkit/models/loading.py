@@ -16,6 +16,7 @@ from circuit_toolkit.models.load_checks import (
     check_finite,
     check_linear_maps,
     check_paths,
+    check_unpacked,
     check_vocabulary,
 )
 from circuit_toolkit.models.model import Model
@@ -114,9 +115,11 @@ def load_model(
         module, label = given_module(name, remote, options)
         if kept is None:
             raise InputError("A module needs its tokenizer: load_model(module, tokenizer).")
-    check_vocabulary(module, kept)
     architecture = architecture or architecture_of(module.config.model_type)
     check_paths(module, architecture)
+    check_vocabulary(module, architecture, kept)
+    if wrapped is None:
+        check_unpacked(module, architecture, label)
     if device == "auto":
         device = best_device()
     if wrapped is None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from circuit_toolkit.arguments import as_prompts
+from circuit_toolkit.arguments import as_prompts, refuse_surrogates
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.architectures import Architecture
 from circuit_toolkit.models.token_texts import token_text
@@ -20,7 +21,8 @@ from circuit_toolkit.sites import Site
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Prompt = str | Sequence[int] | Tensor  # a text, or the ids of its tokens
+# A text, the ids of its tokens, or the messages of a chat.
+Prompt = str | Sequence[int] | Tensor | Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +55,15 @@ class Model:
         Where the family keeps its sites.
     edits : callable, optional
         From a batch to what is written at sites in every run, see `interventions.intervened`.
+    key : str
+        By which this object is known again, also where it carries edits.
     """
 
     nn: Any
     name: str
     architecture: Architecture
     edits: Callable[[Batch], Mapping[Site, Callable[[Tensor], Tensor]]] | None = None
+    key: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def hf(self) -> PreTrainedModel:
@@ -136,7 +141,8 @@ class Model:
     def __deepcopy__(self, memo: dict) -> Model:
         """Copy the weights, and wrap the copy anew: a trace belongs to the modules that it saw."""
         module = copy.deepcopy(self.hf, memo)
-        return replace(self, nn=type(self.nn)(module, tokenizer=self.tokenizer, task=self.nn.task))
+        nn = type(self.nn)(module, tokenizer=self.tokenizer, task=self.nn.task)
+        return replace(self, nn=nn, key=uuid4().hex)
 
     def __repr__(self) -> str:
         """Name and size, without the tree of modules."""
@@ -199,7 +205,8 @@ class Model:
         Parameters
         ----------
         prompts : Task, or sequence of str or of sequences of int
-            At least one text, or one list of token ids, to which nothing is added.
+            At least one text, or one list of token ids, to which nothing is added, or one chat, a
+            list of messages, see `chat_text`.
         bos : bool, optional
             Whether texts begin with the beginning-of-sequence token: once, or not at all, also
             where the text itself begins with it, as chat templates do. By default as the tokenizer
@@ -214,17 +221,18 @@ class Model:
         Raises
         ------
         InputError
-            If there is no prompt, one is empty or too long, or has words that the model's
-            vocabulary lacks; or the tokenizer has no token to begin with.
+            If there is no prompt, one is empty or too long, has words that the model's vocabulary
+            lacks or holds half a character; or the tokenizer has no token to begin with, or no
+            chat template.
         """
-        given = as_prompts(prompts)
+        given = as_prompts(prompts, self)
         prompts = getattr(given, "texts", given)
         if bos and self.bos_id is None:
             raise InputError(f"The tokenizer of {self.name} has no token to begin a prompt with.")
         rows = [
             torch.tensor(self._of_text(prompt, bos))
             if isinstance(prompt, str)
-            else self._of_ids(prompt)
+            else self._of_ids(prompt)  # pyright: ignore[reportArgumentType]  # chats are texts now
             for prompt in prompts
         ]
         length = max(map(len, rows))
@@ -235,15 +243,53 @@ class Model:
                 f"{longest[:80]!r}. Shorten it."
             )
         padding: Any = self.tokenizer.pad_token_id or 0
+        if padding >= self.d_vocab:  # a token that was added to pad with, which has no row
+            padding = 0
         ids, mask = (
             pad_sequence(each, batch_first=True, padding_value=fill, padding_side="left")
             for each, fill in ((rows, padding), ([torch.ones_like(row) for row in rows], 0))
         )
         return Batch(ids.to(self.device), mask.to(self.device))
 
+    def chat_text(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Return the text that the tokenizer's template makes of a chat.
+
+        Parameters
+        ----------
+        messages : sequence of dict
+            Each with `role` and `content`. After a message of the user the answer of the model
+            begins; a last message of the assistant is left open, to be gone on with.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        InputError
+            If the tokenizer has no chat template, or the template refuses the messages.
+        """
+        import jinja2
+
+        tokenizer: Any = self.tokenizer
+        if not tokenizer.chat_template:
+            raise InputError(
+                f"The tokenizer of {self.name} has no chat template. Pass texts, or set "
+                "model.tokenizer.chat_template."
+            )
+        answered = messages[-1]["role"] == "assistant"
+        begun = {"continue_final_message": True} if answered else {"add_generation_prompt": True}
+        try:
+            return str(tokenizer.apply_chat_template([*messages], tokenize=False, **begun))
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise InputError(
+                f"The chat template of {self.name} refuses these messages: {error}"
+            ) from error
+
     def _of_text(self, prompt: str, bos: bool | None) -> list[int]:
         if not prompt.strip():
-            raise InputError(f"A prompt must be a text with words in it, got {prompt!r}.")
+            raise InputError(f"A prompt must be a text with words in it, got {prompt!r:.80}.")
+        refuse_surrogates(prompt, "A prompt")
         ids: list = self.tokenizer(prompt, verbose=False)["input_ids"]  # pyright: ignore
         self._refuse_unknown_words(prompt, ids)
         self._refuse_beyond_vocabulary(prompt, ids)
@@ -347,6 +393,7 @@ class Model:
         InputError
             If the word is not exactly one known token.
         """
+        refuse_surrogates(word, "An answer")
         ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or (ids[0] == self.tokenizer.unk_token_id != self.tokenizer.eos_token_id):
             raise InputError(

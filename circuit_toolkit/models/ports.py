@@ -32,7 +32,7 @@ LOGITS_PORT = ("", "logits")
 # factor that follows outside of modules.
 Form = tuple[bool, tuple[int, int] | None, float]
 _PLAIN: Form = (False, None, 1.0)
-ONE_RUN = RLock()  # nnsight traces one model at a time: runs of other threads wait
+ONE_RUN = RLock()  # nnsight traces one model at a time, whichever: runs of other threads wait
 
 # The ports of a block in the order in which they are reached.
 _ORDER = [
@@ -51,6 +51,20 @@ _ORDER = [
     ("mlp_out", "output"),
     ("", "output"),
 ]
+
+
+@contextmanager
+def alone(model: Model) -> Iterator[None]:
+    """Let no other thread run a model, and let it drop nothing: modes are put back."""
+    with ONE_RUN:
+        training = [each for each in model.hf.modules() if each.training]
+        try:
+            for each in training:
+                each.training = False
+            yield
+        finally:
+            for each in training:
+                each.training = True
 
 
 def run_ports(
@@ -85,7 +99,7 @@ def run_ports(
     can = "logits_to_keep" in signature(model.hf.forward).parameters
     options = {"logits_to_keep": 1} if last_logits and can else {}
     skipped = [_skipped(model, layer, skip[1]) for layer in range(skip[0])] if skip else []
-    with ONE_RUN, torch.set_grad_enabled(grad), _without_groups(model, ungrouped_at):
+    with alone(model), torch.set_grad_enabled(grad), _without_groups(model, ungrouped_at):
         values = _trace(model.nn, inputs, skipped, steps, stop, remote, options)
         return {
             port: plain(values[number], model.device)

@@ -172,6 +172,11 @@ def _loaded(source: str, what: str, options: dict[str, Any]) -> Any:
     try:
         with nullcontext() if os.path.exists(source) else at_once():
             return getattr(transformers, what).from_pretrained(source, **options)
+    except ImportError as error:
+        raise InputError(
+            f"{source!r} needs a package that is not installed, as quantised weights do. Load the "
+            f"model that is not quantised. Cause: {error}"
+        ) from error
     except TypeError as error:
         raise InputError(
             f"An option is none that from_pretrained of transformers knows: {', '.join(options)}. "

@@ -427,5 +427,5 @@ def explore_features(
     """
     dictionaries = as_dictionaries(model, dictionaries)
     check_objects(descriptions=(descriptions, "FeatureDescriptions"), lens=(lens, "CircuitLens"))
-    given = as_prompts(prompts)
+    given = as_prompts(prompts, model)
     return FeatureExplorer(model, dictionaries, given, descriptions, lens, progress)

@@ -52,11 +52,6 @@ def as_chat(
         tokenizer changes a prompt so that its tokens are not found again.
     """
     expect(model, "model", "Model")
-    if not model.tokenizer.chat_template:
-        raise InputError(
-            f"The tokenizer of {model.name} has no chat template. Use the task as it is, or set "
-            "model.tokenizer.chat_template."
-        )
     if _PROMPT not in user + answer:
         raise InputError(f"user or answer must hold {_PROMPT!r}, got {user!r} and {answer!r}.")
     clean, corrupted = (
@@ -90,18 +85,17 @@ def as_chat(
 
 def _chat(model: Model, text: str, user: str, answer: str, system: str | None) -> str:
     """Write a chat out, so that its tokens begin with one beginning-of-sequence token or none."""
-    tokenizer: Any = model.tokenizer
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": user.replace(_PROMPT, text)})
     if answer:
         messages.append({"role": "assistant", "content": answer.replace(_PROMPT, text)})
-    begun = {"continue_final_message": True} if answer else {"add_generation_prompt": True}
-    chat = str(tokenizer.apply_chat_template(messages, tokenize=False, **begun))
+    chat = model.chat_text(messages)
     end = answer.replace(_PROMPT, text)
     if text not in chat or not chat.endswith(end):
         raise InputError(
             f"The chat template of {model.name} changes {text[:60]!r}: it makes {chat[-80:]!r}."
         )
+    tokenizer: Any = model.tokenizer
     begin = tokenizer.bos_token
     adds = begin and tokenizer(text, verbose=False)["input_ids"][:1] == [tokenizer.bos_token_id]
     return chat.removeprefix(begin) if adds else chat

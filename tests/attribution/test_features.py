@@ -100,7 +100,7 @@ def test_where_blocks_do_nothing_the_effect_is_known(tiny_saes):
                 layer.bias.zero_()
     still = load_model(module, build_tokenizer())
     first, second = SITES[0], SITES[1]
-    saes = {site: tiny_saes[site] for site in (first, second)}
+    saes = {site: replace(tiny_saes[site], of=None) for site in (first, second)}
     runs = FeatureRuns.of(still, saes, ioi(still, n=4, seed=0), min_active=1, positions="last")
     found = exact_feature_effects(runs)
     x = run(still, runs.batch, [first])[first][:, -1]  # what every site shows

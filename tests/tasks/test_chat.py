@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.interventions import generate, zero
 from circuit_toolkit.models import load_model
+from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import BUNDLED, Task
 
 LLAMA = (
@@ -95,3 +98,38 @@ def test_what_cannot_be_a_chat_is_refused(chatty, gpt2):
     longer = replace(task, corrupted=tuple(f"{text} the" for text in task.corrupted))
     with pytest.raises(InputError, match="of different length"):
         longer.as_chat(chatty)
+
+
+def test_a_chat_is_a_prompt_wherever_a_text_is(chatty):
+    """Hugging Face's own way from messages to tokens is the oracle."""
+    asked = [{"role": "user", "content": "Who is there?"}]
+    gone_on = [*asked, {"role": "assistant", "content": "It is"}]
+    for chat, options in [
+        (asked, {"add_generation_prompt": True}),
+        (gone_on, {"continue_final_message": True}),
+    ]:
+        text = chatty.tokenizer.apply_chat_template(chat, tokenize=False, **options)
+        expected = ids(chatty, text)
+        assert chatty.chat_text(chat) == text
+        assert chatty.tokenize([chat]).ids[0].tolist() == expected
+        assert chatty.tokenize(chat).ids[0].tolist() == expected  # one chat by itself
+        assert chatty.tokenize([chat], bos=False).ids[0].tolist() == expected[1:]
+        acts = capture(chatty, ["resid_post 0"], [chat, text], progress=False)
+        assert acts.texts == [text, text]
+        first, second = (acts.features[Site("resid_post", 0)][acts.prompt == i] for i in (0, 1))
+        assert abs(first - second).max() == 0
+        said = generate(chatty, chat, zero("attn_out 0"), max_new_tokens=2, progress=False)
+        assert said.prompt == text
+
+
+def test_a_chat_that_no_template_takes_is_refused(chatty):
+    chat = [{"role": "user", "content": "Who is there?"}]
+    plain = copy.deepcopy(chatty.tokenizer)
+    plain.chat_template = None
+    with pytest.raises(InputError, match="has no chat template. Pass texts, or set"):
+        load_model(chatty.hf, plain).tokenize([chat])
+    plain.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(InputError, match=r"refuses these messages: roles must alternate"):
+        load_model(chatty.hf, plain).tokenize([chat])
+    with pytest.raises(InputError, match=r"prompts\[1\] is one message, beside prompts of other"):
+        chatty.tokenize(["Who is there?", chat[0]])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import described
+from circuit_toolkit.arguments import described, is_chat
 from circuit_toolkit.attribution.graph.targets import Target, Targets, as_targets, metric_target
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.errors import InputError, MismatchError
@@ -78,6 +78,7 @@ def plan_of_prompt(
     settings: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Plan the graph of one prompt, or the difference of two."""
+    prompt, pairs = (model.chat_text(each) if is_chat(each) else each for each in (prompt, pairs))
     ids = _ids(model, known, prompt, position, "prompt")
     if pairs is True:
         raise InputError("pairs=True is for a task. Of one prompt pass the corrupted one.")

@@ -57,9 +57,9 @@ def attribution_graph(
         Autoencoders of the residual stream may stand among them: whatever reads behind one reads
         its features and what they leave unexplained.
     prompt : str, sequence of int, or Task
-        A text or token ids. Of a task with one prompt that prompt; of more the mean over its
-        prompts, at the positions that it names and `last`, all other tokens together as `other`.
-        A task's metric is the target, a metric of probabilities by its gradient.
+        A text, token ids or a chat. Of a task with one prompt that prompt; of more the mean over
+        its prompts, at the positions that it names and `last`, all other tokens together as
+        `other`. A task's metric is the target, a metric of probabilities by its gradient.
     targets : str, int, dict, or list of these, optional
         What is explained: tokens, as texts or numbers, or directions, such as
         `{"Mary": 1, "John": -1}` for a difference of logits. By default the likeliest tokens up to

@@ -69,7 +69,7 @@ def token_rows(
         raise InputError(
             f"context must be from 2 to {model.context}, the context of {model.name}, got {context}"
         )
-    given = as_prompts(prompts)
+    given = as_prompts(prompts, model)
     items: list[Any] = getattr(given, "texts", given)
     if all(isinstance(item, str) for item in items):
         rows = _rows_of_texts(model, items, bos, context, packed)

@@ -40,6 +40,12 @@ def test_a_complete_store_is_not_captured_again(to, folder, stop_after):
     assert contents(folder) == before
 
 
+def other_model(saes):
+    """Another model, and the dictionaries as if they were not bound to one."""
+    unbound = {site: replace(each, of=None) for site, each in saes.items()}
+    return {"model": tiny_model(seed=5), "dictionaries": unbound}
+
+
 def other_dictionaries(tiny, tiny_saes, **changes):
     site = residual_sites()[1]
     sae = random_sae(tiny.name, site, seed=77)
@@ -56,7 +62,7 @@ def other_dictionaries(tiny, tiny_saes, **changes):
         (lambda m, s, t: {"prompts": ioi(m, n=6, seed=4)}, "other task content; other prompts"),
         (lambda m, s, t: {"prompts": t.texts}, "task 'ioi' there, None here"),
         (lambda m, s, t: {"prompts": replace(t, wrong=t.answers)}, "other task content. Pass"),
-        (lambda m, s, t: {"model": tiny_model(seed=5)}, "other model weights. Pass"),
+        (lambda m, s, t: other_model(s), "other model weights. Pass"),
         (
             lambda m, s, t: {"dictionaries": other_dictionaries(m, s)},
             "dictionaries blocks.0.hook_resid_post other weights. Pass",

@@ -35,7 +35,8 @@ def again(tiny_saes, store):
 
     def run(model, **changes):
         given = {"store": store.folder, "progress": False} | changes
-        return capture(model, {SITE: tiny_saes[SITE]}, TEXTS, **given)
+        unbound = replace(tiny_saes[SITE], of=None)  # else other weights are refused before
+        return capture(model, {SITE: unbound}, TEXTS, **given)
 
     return run
 
