@@ -20,9 +20,12 @@ from typing import Any
 from circuit_toolkit.cli.output import markdown, warn, write, write_json
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.cache import cache_folder
+from circuit_toolkit.files.checks import check_folder
 from circuit_toolkit.files.documents import plain, write_text
+from circuit_toolkit.files.folder import locked
 from circuit_toolkit.progress import Bar
 
+LOCK = ".command.lock"  # of the whole command; `train_dictionaries` takes one of its own
 JUDGED = 32  # sentences, and prompts of the task
 TEXTS_AT_ONCE = 64  # that the model writes in one go
 OPENINGS = (
@@ -79,11 +82,12 @@ def run_train(args: argparse.Namespace) -> None:
             "own texts: ct.train_dictionaries(model, sites, texts, folder=...)."
         )
     recipe, folder = RECIPES[args.model], args.folder or cache_folder(args.model)
-    began = time.perf_counter()
-    model = load_model(args.model, dtype=torch.bfloat16)
-    train(model, recipe, folder, progress=not args.json)
-    say = write_json if args.json else _say
-    say(quality(load_model(args.model), folder, progress=not args.json))
+    check_folder(folder)
+    began, say = time.perf_counter(), write_json if args.json else _say
+    with locked(folder, LOCK):
+        model = load_model(args.model, dtype=torch.bfloat16)
+        train(model, recipe, folder, progress=not args.json)
+        say(quality(load_model(args.model), folder, progress=not args.json))
     warn(f"{folder} is ready after {time.perf_counter() - began:.0f} s.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
@@ -23,8 +24,9 @@ from circuit_toolkit.dictionaries.training.streaming import (
 )
 from circuit_toolkit.dictionaries.training.trainers import DictionaryConfig
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.files.checks import check_folder
 from circuit_toolkit.files.documents import resolved
-from circuit_toolkit.files.folder import check_replaceable
+from circuit_toolkit.files.folder import check_replaceable, locked
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
@@ -129,11 +131,14 @@ def train_dictionaries(
     ------
     InputError
         If there are no prompts or fewer tokens than a batch, a setting makes no sense, a site does
-        not exist or is not of this kind, or the folder of a dictionary holds something else.
+        not exist or is not of this kind, the folder of a dictionary holds something else, another
+        process trains in the folder, or the weights are not finite: pass a smaller rate.
     MismatchError
         If the folder holds a run with other settings.
     FileFormatError
         If a checkpoint is damaged.
+    WriteError
+        If the disk is full or the folder cannot be written to; the last checkpoint stays.
 
     Examples
     --------
@@ -152,6 +157,8 @@ def train_dictionaries(
     seed, every = whole(seed, "seed"), whole(checkpoint_every, "checkpoint_every", 1)
     width = None if n_features is None else whole(n_features, "n_features", k)
     passes, parent = whole(passes, "passes", 1), None if folder is None else resolved(folder)
+    if parent is not None:
+        check_folder(parent)
     one_of(precision, "precision", "float32", "bfloat16")
     text, begin = (prepend_bos, context, packed), beginning(prompts)
     blocks: Iterator[TokenRows] | None = None
@@ -173,17 +180,18 @@ def train_dictionaries(
         held = min(_capacity(model, pair, tokens, batch, memory), tokens.total)
         mine = of_width(config, width or 8 * prod(model.shape_at(site)), learning_rate)
         runs[site] = training_run(model, tokens, pair, mine, held, parent, half)
-    found, todo = begun(model, runs, resume)
-    every_run = list(todo.values())
-    if blocks is not None and todo:
-        how = {"passes": passes, "every": every, "seed": seed, "progress": progress}
-        trained = train_on_stream(model, todo, blocks, **how)
-        found |= {site: todo[site].keep(model, each) for site, each in trained.items()}
-    elif todo:
-        reader = ActivationReader(model, tokens, [r.sites for r in every_run], memory, progress)
-        for site, run in todo.items():
-            batches = partial(reader.batches, run.sites, batch, seed)
-            found[site] = run.keep(model, run.train(batches, every, progress))
+    with nullcontext() if parent is None else locked(parent):
+        found, todo = begun(model, runs, resume)
+        every_run = list(todo.values())
+        if blocks is not None and todo:
+            how = {"passes": passes, "every": every, "seed": seed, "progress": progress}
+            trained = train_on_stream(model, todo, blocks, **how)
+            found |= {site: todo[site].keep(model, each) for site, each in trained.items()}
+        elif todo:
+            reader = ActivationReader(model, tokens, [r.sites for r in every_run], memory, progress)
+            for site, run in todo.items():
+                batches = partial(reader.batches, run.sites, batch, seed)
+                found[site] = run.keep(model, run.train(batches, every, progress))
     return {site: found[site] for site in runs}
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from circuit_toolkit.dictionaries.fidelity import OUTLYING
+from circuit_toolkit.dictionaries.training.states import adam_like, check_state, load_state
 
 SAMPLE = 20  # batches from which the scale of activations is estimated
 _EXACT = 2**18  # features of a batch among which the largest are looked for
@@ -89,6 +90,11 @@ class SaeTraining:
         """Number of steps that were made."""
         return self.trainer.n_training_steps
 
+    @property
+    def weights(self) -> list[Tensor]:
+        """What is trained."""
+        return [*self.sae.parameters()]
+
     def update(self, x: Tensor) -> Tensor:
         """Make one step on activations (B, D); return the loss."""
         self.trainer.maybe_reset_sparsity()
@@ -103,10 +109,25 @@ class SaeTraining:
 
     def load(self, folder: Path) -> None:
         """Go back to where `save` was called."""
-        weights = torch.load(folder / "weights.pt", weights_only=True, map_location=self.sae.device)
+        trainer, device = self.trainer, self.sae.device
+        like = {**self.sae.state_dict(), "limit": self.limit}
+        weights = load_state(folder / "weights.pt", device, like)
+        like = {
+            "optimizer": adam_like(trainer.optimizer),
+            "lr_scheduler": trainer.lr_scheduler.state_dict(),
+            "n_training_samples": 0,
+            "n_training_steps": 0,
+            "act_freq_scores": trainer.act_freq_scores,
+            "n_forward_passes_since_fired": trainer.n_forward_passes_since_fired,
+            "n_frac_active_samples": 0,
+            "started_fine_tuning": False,
+            "coefficient_schedulers": {},
+        }
+        load_state(folder / "trainer_state.pt", device, like)
         self.limit = weights.pop("limit")
         self.sae.load_state_dict(weights)
-        self.trainer.load_trainer_state(folder)
+        trainer.load_trainer_state(folder)
+        check_state(trainer.activation_scaler.scaling_factor, 1.0, "activation_scaler.json")
 
     def finish(self) -> Any:
         """Return the autoencoder, in the units of its inputs, as a `sae_lens.SAE`."""
@@ -116,9 +137,11 @@ class SaeTraining:
         assert scale is not None
         self.sae.fold_activation_norm_scaling_factor(scale)
         self.trainer.set_final_sae_metadata()
-        with tempfile.TemporaryDirectory() as folder:
-            self.sae.save_inference_model(folder)
-            trained = SAE.load_from_disk(folder, device=str(self.sae.device))
+        weights = {name: each.clone() for name, each in self.sae.state_dict().items()}
+        self.sae.process_state_dict_for_saving_inference(weights)
+        about = json.loads(json.dumps(self.sae.cfg.get_inference_sae_cfg_dict()))
+        about["device"] = str(self.sae.device)
+        trained = SAE.load_from_disk("", converter=lambda *_, **__: (about, weights))  # no disk
         return trained.eval().requires_grad_(False)
 
 
@@ -204,17 +227,20 @@ class BatchTopKTraining:
 
     def save(self, folder: Path) -> None:
         """Write all that later steps depend on."""
-        state = {name: getattr(self, name) for name in self._STATE}
-        state["weights"] = [w.detach() for w in self.weights]
-        state["optimizer"] = self.optimizer.state_dict()
-        state["rng"] = self.rng.get_state()
-        torch.save(state, folder / "state.pt")
+        torch.save(self._state(torch.optim.Adam.state_dict), folder / "state.pt")
+
+    def _state(self, of_optimizer: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {
+            **{name: getattr(self, name) for name in self._STATE},
+            "weights": [w.detach() for w in self.weights],
+            "optimizer": of_optimizer(self.optimizer),
+            "rng": self.rng.get_state(),
+        }
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """Go back to where `save` was called."""
-        device = self.mean_x.device
-        state = torch.load(folder / "state.pt", weights_only=True, map_location=device)
+        state = load_state(folder / "state.pt", self.mean_x.device, self._state(adam_like))
         for name in self._STATE:
             setattr(self, name, state[name])
         for ours, saved in zip(self.weights, state["weights"], strict=True):
