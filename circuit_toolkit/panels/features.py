@@ -40,6 +40,7 @@ from circuit_toolkit.panels.feature_sliders import (
 )
 from circuit_toolkit.panels.panel import Panel, button, check_objects, cluster_button, control, row
 from circuit_toolkit.panels.sentence_search import (
+    ORDERS,
     OfSentence,
     activated_on,
     largest_in,
@@ -87,21 +88,26 @@ class FeatureExplorer(Panel):
         self._take(descriptions)
         self._make_controls()
         wrap = w.Layout(flex_flow="row wrap")
-        super().__init__(
+        pages = w.HBox([self._before, self._pages, self._after], layout=wrap)
+        sliders = w.VBox(
             [
-                w.HBox([self._search, self._site, self._filter, self._go], layout=wrap),
-                self._token,
-                self._status,
-                self._found,
-                w.HBox([self._before, self._pages, self._after], layout=wrap),
-                self._shown,
                 row("Words", self._words),
-                w.HBox([self._analyse, self._clustered], layout=wrap),
                 row("Examples", self._examples),
                 row("Clusters", self._clusters),
-                self._card,
             ]
         )
+        more = w.Accordion([sliders], titles=("Thresholds of descriptions and of clusters",))
+        cluster = w.HBox([self._analyse, self._clustered], layout=wrap)
+        body = w.Box(
+            [
+                w.VBox([self._status, self._found, pages, self._shown]),
+                w.VBox([cluster, self._card, more]),
+            ]
+        )
+        body.add_class("ct-body")
+        find = [self._search, self._order, self._site, self._filter, self._go]
+        super().__init__([w.HBox(find, layout=wrap), self._token, body])
+        self.add_class("ct-features")
         self._pick()
 
     def __repr__(self) -> str:
@@ -139,18 +145,21 @@ class FeatureExplorer(Panel):
             style={"description_width": "initial"},
             layout=text,
         )
+        self._order = control(w.Dropdown, "Sort", label="36px", width="250px", options=ORDERS)
+        self._order.layout.display = "none"
         self._token = w.ToggleButtons(
             options=[("all tokens", -1)],
             description="At",
             style={"button_width": "auto", "description_width": "24px"},
             layout={"display": "none"},
         )
-        self._before = button("Previous", "chevron-left", "The page before")
-        self._after = button("Next", "chevron-right", "The next page")
+        narrow = {"width": "100px"}
+        self._before = button("Previous", "chevron-left", "The page before", layout=narrow)
+        self._after = button("Next", "chevron-right", "The next page", layout=narrow)
         self._pages, self._shown = w.Label(), w.HTML()
         self._words = word_sliders(self._described.settings)
         self._status, self._clustered, self._card = w.HTML(), w.HTML(), w.HTML()
-        self._found = w.Select(options=[], rows=8, layout={"width": "98%", "max_width": "900px"})
+        self._found = w.Select(options=[], rows=8, layout={"width": "98%"})
         self._analyse = cluster_button(width="208px", flex="0 0 auto")
         self._examples = circuit_sliders(self.lens, EXAMPLES)
         self._clusters = circuit_sliders(self.lens, CLUSTERS)
@@ -159,6 +168,7 @@ class FeatureExplorer(Panel):
         self._hear(self._go, lambda change: self._name(change.new))
         self._hear(self._filter, lambda _: self._pick())
         self._hear(self._token, lambda _: self._pick())
+        self._hear(self._order, lambda _: self._pick())
         for each, step in ((self._before, -1), (self._after, 1)):
             each.on_click(lambda _, step=step: self._guarded(self._turn, step))
         self._hear(self._found, lambda change: self._choose(change.new))
@@ -196,7 +206,8 @@ class FeatureExplorer(Panel):
         site = Site.parse(str(self._site.value)) if self._site.value else None
         if self._sentence is not None:
             token: int | None = self._token.value if self._token.value >= 0 else None  # pyright: ignore
-            return list_on_sentence(self._sentence, site, token, self._labels)
+            order = str(self._order.value)
+            return list_on_sentence(self._sentence, site, token, self._labels, order)
         if self._search.value.strip():
             token = token_named(self.model, self._search.value)
             if token not in self._alone:  # one run a token, whatever the sliders do
@@ -280,7 +291,7 @@ class FeatureExplorer(Panel):
         self._sentence = None
         with self._quietly():
             self._token.options, self._token.value = [("all tokens", -1)], -1
-        self._token.layout.display = "none"
+        self._token.layout.display = self._order.layout.display = "none"
         if not _is_sentence(self.model, text):
             return
         began = time.perf_counter()
@@ -291,7 +302,7 @@ class FeatureExplorer(Panel):
         with self._quietly():
             self._token.options = [("all tokens", -1), *words]
             self._token.value = -1
-        self._token.layout.display = ""
+        self._token.layout.display = self._order.layout.display = ""
         self._sentence = found
 
     def _name(self, text: str) -> None:

@@ -17,6 +17,9 @@ from circuit_toolkit.panels.feature_search import Entry, Labels, Listed
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.rendering import render
 
+SHARE, ACTIVATION = "share", "activation"
+ORDERS = [("by share of its largest", SHARE), ("by activation", ACTIVATION)]
+
 
 class OfSentence(NamedTuple):
     """A sentence that was run, and the largest activations of features elsewhere."""
@@ -53,7 +56,7 @@ def activated_on(
 
 
 def list_on_sentence(
-    found: OfSentence, site: Site | None, token: int | None, labels: Labels
+    found: OfSentence, site: Site | None, token: int | None, labels: Labels, order: str = SHARE
 ) -> Listed:
     """List what a sentence activates, or one of its tokens, the strongest first."""
     acts, words = found.acts, [visible(word.strip(" ") or " ") for word in found.words]
@@ -71,15 +74,17 @@ def list_on_sentence(
             if value <= 0:
                 continue
             share = value / most if most > 0 else -1.0
-            beside = f"{share:.0%} of the largest in the prompts" if most > 0 else "never there"
+            beside = f"{share:.0%}" if most > 0 else "never active in the prompts"
             strength = f"{value:.2g} on “{words[places[best]]}”, {beside}"
             if token is None and len(values) > 1:
                 strength += f"; on {len(values)} tokens"
             entry = Entry(f"{where.short}/{i}", labels[where][i], strength)
-            entries.append(((-share, -value, where, i), entry))
+            first = (-share, -value) if order == SHARE else (-value, -share)
+            entries.append(((*first, where, i), entry))
     entries.sort(key=lambda each: each[0])
     word = "" if token is None else words[token]
     said = {"n": len(entries), "word": word, "where": site.short if site else "all layers"}
+    said["shared"] = order == SHARE
     return Listed(
         [entry for _, entry in entries], render("panels/templates/of_sentence.html", **said)
     )
