@@ -1,6 +1,6 @@
 """An interrupt in a long call leaves a session that is as it was, and the call can be made again.
 
-It comes in the middle of a forward pass, or of a step of a bar: the first, the middle one, the last.
+It comes in a forward pass, or in a step of a bar: the first, the middle one, the last.
 """
 
 from __future__ import annotations
