@@ -34,6 +34,26 @@ def killed_at(patch: pytest.MonkeyPatch, number: int) -> list[str]:
     return seen
 
 
+def full_at(patch: pytest.MonkeyPatch, number: int, fault: int) -> list[str]:
+    """From that change of a file on, refuse all that take room; return what was refused."""
+    seen: list[str] = []
+    refused: list[str] = []
+
+    def refusing(original: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def change(*args: Any, **more: Any) -> Any:
+            seen.append(name)
+            if len(seen) >= number:
+                refused.append(name)
+                raise OSError(fault, os.strerror(fault))
+            return original(*args, **more)
+
+        return change
+
+    for name in ("mkdir", "replace", "fsync"):
+        patch.setattr(os, name, refusing(getattr(os, name), name))
+    return refused
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All that is in a folder, however deep: name -> bytes, of a folder b""."""
     return {

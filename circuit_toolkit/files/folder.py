@@ -229,7 +229,8 @@ def replacing(folder: str | os.PathLike, ours: Sequence[str] = ()) -> Iterator[P
     check_folder(folder)
     check_replaceable(folder, ours)
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with named_faults(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     with named_faults(folder), scratch(folder) as place:
         new = place / folder.name
         new.mkdir()

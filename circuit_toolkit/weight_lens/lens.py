@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from circuit_toolkit.arguments import one_of, settings_alone, whole
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.directions import encoder_rows, stream_of, unembedding_rows
 from circuit_toolkit.dictionaries.given import as_dictionaries
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.errors import InputError, WriteError
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.features.descriptions.explainer import Explainer, check_before_a_run
 from circuit_toolkit.features.descriptions.inherited_tokens import Described, describe_site
@@ -28,7 +28,7 @@ from circuit_toolkit.models import Model
 from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens.one_site import null_generator, tables_of
-from circuit_toolkit.weight_lens.progress import Progress, inputs_of, progress_in
+from circuit_toolkit.weight_lens.progress import ANSWERS, Progress, inputs_of, progress_in
 from circuit_toolkit.weight_lens.single_token import (
     LAYER_0,
     alone_at,
@@ -193,7 +193,8 @@ class WeightLens:
         explain : Explainer, optional
             Says in a sentence what tokens have in common; must have a `max_calls`. Its cost is
             shown before it is called; that is known when all is described, so large models are
-            better described first, and explained by `FeatureDescriptions.explained`.
+            better described first, and explained by `FeatureDescriptions.explained`. With `store`
+            its answers are kept there as they come, unless it has a store of its own.
         progress : bool
             Whether to show progress bars.
 
@@ -236,9 +237,11 @@ class WeightLens:
         )
         if explain is None:
             return result
+        if store is not None and explain.store is None:
+            explain = replace(explain, store=resolved(store) / ANSWERS)
         try:
             return result.explained(explain)
-        except InputError as error:  # what was described is not thrown away for that
+        except (InputError, WriteError) as error:  # what was described is not thrown away for that
             warnings.warn(
                 f"Described, but not explained: {error} Call `explained` of what is returned.",
                 UserWarning,

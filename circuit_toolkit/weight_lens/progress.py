@@ -28,6 +28,7 @@ KIND = FolderKind(
     again="`describe` with the same inputs and store= makes it anew.",
     manifest="weight_lens.json",
 )
+ANSWERS = "answers"  # folder in it, of an explainer
 BY_SITE = ("dictionaries", "dictionary_weights")  # in order of computation
 
 

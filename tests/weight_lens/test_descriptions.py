@@ -247,6 +247,27 @@ def test_describe_takes_an_explainer(demo, demo_transcoders):
     assert len(explainer.answers) == found.cost().calls
 
 
+def test_answers_are_kept_in_the_store_of_the_descriptions(demo, demo_transcoders, tmp_path):
+    def described(explain):
+        return WeightLens().describe(
+            demo, demo_transcoders, [0], store=tmp_path, explain=explain, progress=False
+        )
+
+    asked = []
+
+    def dies(prompt):
+        asked.append(prompt)
+        if len(asked) == 3:
+            raise KeyboardInterrupt  # of the process: what it held is gone
+        return prompt.upper()
+
+    with pytest.raises(KeyboardInterrupt):
+        described(Explainer(dies, max_calls=400))
+    found = described(Explainer(dies, max_calls=400))
+    assert len(found.concepts) == len(found.validated())
+    assert len(asked) == len(set(asked)) + 1  # the one that was under way
+
+
 def test_descriptions_are_not_lost_with_their_explanations(demo, demo_transcoders):
     def described(explain):
         return WeightLens().describe(
