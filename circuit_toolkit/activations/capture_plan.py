@@ -94,10 +94,14 @@ class CapturePlan:
         )
         several = [] if self.positions == "all" else several_of(self.positions)
         pools = [tokens.pooling(each) for each in several]
+        read: Any = slice(None)  # tokens that are encoded: those that go into a pool
+        if pools:
+            read = np.unique(np.concatenate([pool.indices for pool in pools])).astype(int)
+            pools = [pool[:, read] for pool in pools]
         features = {}
         for site, dictionary in self.dictionaries.items():
             value = values.pop(site)  # let go of: raw values are most of what a batch needs
-            acts = _sparse(dictionary, value[mask.to(value.device)])
+            acts = _sparse(dictionary, value[mask.to(value.device)][read])
             features[site] = beside(pools, acts) if pools else acts
             del value
         return replace(tokens.pooled(self.positions), features=features)

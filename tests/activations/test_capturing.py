@@ -109,6 +109,15 @@ def test_capturing_at_positions_equals_pooling_all_tokens(
     assert there.settings["positions"] == positions
 
 
+def test_only_tokens_that_are_kept_are_encoded(tiny, tiny_saes, task, monkeypatch):
+    seen, kind = [], type(next(iter(tiny_saes.values())))
+    encode = kind.encode
+    monkeypatch.setattr(kind, "encode", lambda self, x: seen.append(len(x)) or encode(self, x))
+    one = dict(list(tiny_saes.items())[:1])
+    capture(tiny, one, task, "last", progress=False)
+    assert sum(seen) == len(task.texts), "a token of each prompt"
+
+
 def test_the_mean_is_taken_after_encoding_and_without_bos(acts):
     pooled = acts.pooled("mean")
     assert (pooled.position == MEAN).all()
