@@ -48,5 +48,6 @@ def identity_of(model: Model) -> Identity:
 
 def _some(weight: Tensor) -> Tensor:
     flat = weight.detach().reshape(-1)
-    places = torch.linspace(0, len(flat) - 1, min(SAMPLES, len(flat))).long()
+    n = min(SAMPLES, len(flat))
+    places = torch.arange(n) * (len(flat) - 1) // max(1, n - 1)  # whole: float32 rounds past 2**24
     return flat[places.to(flat.device)].float().cpu()
