@@ -12,6 +12,7 @@ import numpy as np
 
 from circuit_toolkit.arguments import described, number
 from circuit_toolkit.circuit import exports, file
+from circuit_toolkit.circuit.dict_schema import check_dict
 from circuit_toolkit.circuit.evidence import OF_WHOLE, evidence_lines, verdict_of
 from circuit_toolkit.circuit.groups import (
     checked_groups,
@@ -76,8 +77,9 @@ class Circuit:
     ------
     InputError
         If the tables have another shape or dtype, hold NaN, an unknown site, a duplicate, an edge
-        to nowhere or against the order of computation, if a dict cannot be written as JSON, or if
-        a supernode holds an unknown node, a target, or a node of another one.
+        to nowhere or against the order of computation, if a dict cannot be written as JSON or says
+        what nothing measures (an R² of 42), or if a supernode holds an unknown node, a target, or
+        a node of another one.
     """
 
     nodes: np.ndarray  # (n,) NODE
@@ -94,6 +96,7 @@ class Circuit:
             if not isinstance(value, dict):
                 raise InputError(f"{name} must be a dict, got {described(value)}.")
             object.__setattr__(self, name, plain(value, name))
+            check_dict(name, getattr(self, name))
         groups = checked_groups(self.groups, self.ids(), self.nodes["kind"].tolist())
         object.__setattr__(self, "groups", groups)
 
@@ -365,7 +368,8 @@ class Circuit:
         Raises
         ------
         FileFormatError
-            If the file is damaged, foreign or of another version.
+            If the file is damaged, foreign, of another version or changed after it was saved; or
+            holds evidence without the checksum that binds it to its tables.
         """
         nodes, edges, dicts = file.read(path)
         try:

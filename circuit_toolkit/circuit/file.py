@@ -14,8 +14,11 @@ from circuit_toolkit.files.schema import schema_fault
 from circuit_toolkit.sites import Site
 
 FORMAT = "circuit_toolkit.circuit"
-SCHEMA_VERSION = 3
-_REMEDY = "Pass a file that `Circuit.save` wrote."
+SCHEMA_VERSION = 4
+_REMEDY = (
+    "Pass a file that `Circuit.save` wrote, or take out its `sha256`, its evidence and the status "
+    "of its edges to read a changed one as untested."
+)
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:
@@ -87,13 +90,27 @@ def _table(rows: list[dict[str, Any]], dtype: np.dtype) -> np.ndarray:
 
 def read(path: str | Path) -> tuple[np.ndarray, np.ndarray, dict[str, dict[str, Any]]]:
     """Return tables and dicts of a circuit's file; FileFormatError where it breaks the schema."""
+    older = {1: _from_1, 2: _from_2, 3: dict}
     document = read_document(
-        path, FORMAT, SCHEMA_VERSION, _REMEDY, flat=True, older={1: _from_1, 2: _from_2}
+        path, FORMAT, SCHEMA_VERSION, _REMEDY, flat=True, unsealed=_tested, older=older
     )
     if wrong := schema_fault(document, SCHEMA, ["nodes", "edges"]):
         raise FileFormatError(f"{path} is damaged at {wrong}. Save the circuit again.")
     dicts = {name: document[name] for name in ("settings", "evidence", "groups")}
     return _table(document["nodes"], NODE), _table(document["edges"], EDGE), dicts
+
+
+def _tested(content: dict[str, Any]) -> str | None:
+    """Say what a file of another program must not hold: evidence is of the tables it measured."""
+    edges = content.get("edges")
+    edges = edges if isinstance(edges, list) else []
+    status = {each.get("status", STATUS[0]) for each in edges if isinstance(each, dict)}
+    if content.get("evidence") or status - {STATUS[0]}:
+        return (
+            "holds evidence or tested edges but no checksum (`sha256`), so it may be of other "
+            "tables. Take out both, and test the circuit again."
+        )
+    return None
 
 
 def _from_2(content: dict[str, Any]) -> dict[str, Any]:

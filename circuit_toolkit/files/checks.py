@@ -1,8 +1,9 @@
-"""Whether something can be written where a user wants it: asked before the work, not after it."""
+"""Whether something can be written, or read, where a user says: asked before the work."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,3 +35,19 @@ def check_folder(path: Path) -> None:
         raise InputError(f"{there} is no folder, so nothing can be kept in {path}. Pass another.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"The folder {there} cannot be written to. Pass another.")
+
+
+def existing_file(path: Path, remedy: str) -> Path:
+    """Return the path of a regular file; a pipe would never end, and neither would a device."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        what = "is a link to nothing" if path.is_symlink() else "does not exist"
+        raise InputError(f"There is no file {path}: it {what}. {remedy}") from error
+    except (OSError, ValueError) as error:  # a ValueError: a NUL in the name
+        raise InputError(f"{path} cannot be read ({error}). {remedy}") from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path} is a folder, not a file. {remedy}")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is no regular file, but a pipe or a device. {remedy}")
+    return path

@@ -1,7 +1,7 @@
 """One writer of files: whole or not at all; and one JSON document, versioned and checksummed.
 
 A document is `{"format", "schema_version", "sha256", "content"}`. A flat one carries its content
-beside format and version, for files that people read and other programs write.
+beside format, version and checksum, for files that people read and other programs write.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ import numpy as np
 
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.checks import check_file
+from circuit_toolkit.files.reading import read_json
 from circuit_toolkit.files.scratch import named_faults, scratch
+
+Unsealed = Callable[[dict[str, Any]], str | None]
 
 
 def resolved(path: str | os.PathLike) -> Path:
@@ -73,8 +76,9 @@ def document(
     form: str, version: int, content: dict[str, Any], *, flat: bool = False
 ) -> dict[str, Any]:
     """Return a document of plain content; InputError where JSON cannot hold it."""
-    content, head = plain(content, "content"), {"format": form, "schema_version": version}
-    return head | content if flat else head | {"sha256": digest(content), "content": content}
+    content = plain(content, "content")
+    head = {"format": form, "schema_version": version, "sha256": digest(content)}
+    return head | (content if flat else {"content": content})
 
 
 def read_document(
@@ -84,47 +88,61 @@ def read_document(
     remedy: str,
     *,
     flat: bool = False,
+    unsealed: Unsealed | None = None,
     older: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of a document; `remedy` says what to do about a damaged or foreign file.
 
-    A flat one has its content beside the head, and no checksum. `older` brings the content of
+    A flat one has its content beside the head; see `content_of`. `older` brings the content of
     older versions to this one.
     """
     path = resolved(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}. {remedy}")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise FileFormatError(
-            f"{path} is not readable JSON ({error}). Is it cut off? {remedy}"
-        ) from error
+    found = read_json(path, remedy)
     wrote = found.get("schema_version") if isinstance(found, dict) else None
-    if wrote is None or not older or wrote not in older:
-        return content_of(found, form, version, f"{path}", remedy, flat=flat)
+    if type(wrote) is not int or not older or wrote not in older:
+        return content_of(found, form, version, f"{path}", remedy, flat=flat, unsealed=unsealed)
     content = content_of(found, form, wrote, f"{path}", remedy, flat=flat)
     try:
         return older[wrote](content)
-    except (KeyError, TypeError, AttributeError, InputError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # InputError is one
         raise FileFormatError(f"{path} is a damaged file of version {wrote}. {remedy}") from error
 
 
 def content_of(
-    found: Any, form: str, version: int, name: str, remedy: str, *, flat: bool = False
+    found: Any,
+    form: str,
+    version: int,
+    name: str,
+    remedy: str,
+    *,
+    flat: bool = False,
+    unsealed: Unsealed | None = None,
 ) -> dict[str, Any]:
-    """Return the content of a parsed document, after a look at form, version and checksum."""
+    """Return the content of a parsed document, after a look at form, version and checksum.
+
+    A flat one may come from another program, without a checksum; `unsealed` then returns what
+    such a file must not say, or None.
+    """
     if not isinstance(found, dict) or found.get("format") != form:
         raise FileFormatError(
             f"{name} holds no {form.rpartition('.')[2]}: its `format` is not {form!r}. {remedy}"
         )
-    if found.get("schema_version") != version:
+    wrote = found.get("schema_version")
+    if type(wrote) is not int or wrote != version:
         raise FileFormatError(
-            f"{name} has schema version {found.get('schema_version')!r}; this release reads "
+            f"{name} has schema version {wrote!r:.40}; this release reads "
             f"version {version}. Use the release of circuit_toolkit that wrote it."
         )
     if flat:
-        return {key: value for key, value in found.items() if key not in _HEAD}
+        content = {key: value for key, value in found.items() if key not in _HEAD}
+        if "sha256" not in found:
+            if wrong := unsealed and unsealed(content):
+                raise FileFormatError(f"{name} {wrong}")
+        elif found["sha256"] != digest(content):
+            raise FileFormatError(
+                f"{name} was changed after it was saved: its checksum differs. {remedy}"
+            )
+        return content
     content = found.get("content")
     if not isinstance(content, dict) or found.get("sha256") != digest(content):
         raise FileFormatError(f"{name} is damaged: its checksum differs. {remedy}")
@@ -149,8 +167,4 @@ def plain(value: Any, name: str) -> Any:
     )
 
 
-_HEAD = ("format", "schema_version")
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+_HEAD = ("format", "schema_version", "sha256")

@@ -17,10 +17,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "boolean": (bool,),
     "null": (type(None),),
+    "object": (dict,),
 }
 _TOLD = {"type", "minimum", "maximum"}  # what a test of a plain value looks at
+_OF_LISTS = {"type", "items", "minItems", "maxItems"}
 _OF_OBJECTS = {"type", "required", "properties", "additionalProperties"}
-_OF_ARRAYS = {"type", "items", "minItems"}
 
 
 def schema_fault(document: Any, schema: dict[str, Any], tables: Sequence[str] = ()) -> str | None:
@@ -56,9 +57,8 @@ def sound_if(schema: dict[str, Any]) -> Test:
         return lambda value: type(value) is str and value in words
     if schema.get("type") == "object" and set(schema) <= _OF_OBJECTS:
         return _object_test(schema)
-    if schema.get("type") == "array" and set(schema) <= _OF_ARRAYS:
-        each, least = sound_if(schema.get("items", {})), schema.get("minItems", 0)
-        return lambda value: type(value) is list and len(value) >= least and all(map(each, value))
+    if "array" in schema.get("type", ()) and "items" in schema and set(schema) <= _OF_LISTS:
+        return _list_test(schema)
     if "type" in schema and set(schema) <= _TOLD:
         return _value_test(schema)
     return lambda value: False
@@ -74,6 +74,21 @@ def _object_test(schema: dict[str, Any]) -> Test:
         if type(value) is not dict or not required <= value.keys():
             return False
         return all(tests.get(key, others)(each) for key, each in value.items())
+
+    return sound
+
+
+def _list_test(schema: dict[str, Any]) -> Test:
+    names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    types = {each for name in names for each in _TYPES.get(name, ())}
+    each, low, high = sound_if(schema["items"]), schema.get("minItems", 0), schema.get("maxItems")
+
+    def sound(value: Any) -> bool:
+        if type(value) is not list:
+            return type(value) in types
+        return low <= len(value) <= (len(value) if high is None else high) and all(
+            each(item) for item in value
+        )
 
     return sound
 

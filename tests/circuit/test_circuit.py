@@ -14,6 +14,7 @@ from circuit_toolkit.circuit.evidence import evidence_lines
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.sites import Site
 from tests.circuit.made_up import made_up_circuit
+from tests.resealed import resealed
 
 END = "target:logit difference"
 
@@ -190,7 +191,7 @@ def test_subgraph_keeps_what_is_asked():
 def test_a_file_gives_the_same_circuit_back(circuit, tmp_path):
     path = circuit.save(tmp_path / "circuit.json")
     assert same(Circuit.load(path), circuit)
-    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == 3
+    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == 4
     assert os.listdir(tmp_path) == ["circuit.json"]
 
 
@@ -225,14 +226,22 @@ def test_a_file_of_version_1_opens(settings, site, feature, name, tmp_path):
             Circuit.load(tmp_path / "old.json")
 
 
+def test_a_file_of_version_3_opens(tmp_path):
+    path = every_kind().save(tmp_path / "circuit.json")
+    written = json.loads(path.read_text(encoding="utf-8")) | {"schema_version": 3}
+    del written["sha256"]  # it had none
+    path.write_text(json.dumps(written))
+    assert same(Circuit.load(path), every_kind())
+
+
 def test_a_file_of_version_2_opens(tmp_path):
     circuit = every_kind()
     path = circuit.save(tmp_path / "circuit.json")
     written = json.loads(path.read_text(encoding="utf-8"))
-    del written["groups"]
+    del written["groups"], written["sha256"]
     path.write_text(json.dumps(written | {"schema_version": 2}))
     assert same(Circuit.load(path), circuit)
-    path.write_text(json.dumps(written))  # as version 3 it is damaged
+    path.write_text(json.dumps(resealed(written)))  # as version 4 it is damaged
     with pytest.raises(FileFormatError, match="groups"):
         Circuit.load(path)
 
@@ -257,7 +266,7 @@ def test_a_file_has_the_permissions_of_any_other(tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda d: d | {"schema_version": 4}, "schema version 4"),
+        (lambda d: d | {"schema_version": 5}, "schema version 5"),
         (lambda d: d | {"format": "something"}, "holds no circuit"),
         (lambda d: [d], "holds no circuit"),
         (lambda d: d | {"nodes": d["nodes"][:-1]}, "must be targets"),
@@ -273,9 +282,51 @@ def test_a_file_has_the_permissions_of_any_other(tmp_path):
 )
 def test_a_damaged_file_is_refused(change, words, tmp_path):
     path = by_hand().save(tmp_path / "circuit.json")
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    path.write_text(json.dumps(resealed(change(json.loads(path.read_text())))))
     with pytest.raises(FileFormatError, match=words):
         Circuit.load(path)
+
+
+def test_evidence_is_bound_to_its_tables(tmp_path):
+    tested = by_hand().with_evidence({"ablation": {"faithfulness": 0.92, "completeness": 0.1}})
+    path = tested.save(tmp_path / "circuit.json")
+    whole = json.loads(path.read_text())
+    less = whole | {"edges": [], "nodes": whole["nodes"][-1:], "groups": {}}
+    path.write_text(json.dumps(less))
+    with pytest.raises(FileFormatError, match="changed after it was saved"):
+        Circuit.load(path)
+    del less["sha256"]
+    path.write_text(json.dumps(less))
+    with pytest.raises(FileFormatError, match="no checksum"):
+        Circuit.load(path)
+    path.write_text(json.dumps(less | {"evidence": {}}))
+    assert Circuit.load(path).verdict == "untested"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("evidence", {"fit": {"held_out_r2": 42.0}}, "fit/held_out_r2: 42.0 is greater"),
+        ("evidence", {"fit": 3}, "fit: 3 is not of type"),
+        ("evidence", {"ablation": {"faithfulness": "0.9"}}, "'0.9' is not of type 'number'"),
+        ("evidence", {"ablation": {"random_faithfulness": [0.1, "b"]}}, "random_faithfulness/1"),
+        ("evidence", {"interventions": {"n": 3}}, "'mean_change' is a required"),
+        ("evidence", {"edges": {"confirmed": -1}}, "edges/confirmed: -1 is less"),
+        ("settings", {"tokens": ["a", 2]}, "tokens/1"),
+        ("settings", {"strength": "strong"}, "strength: 'strong'"),
+    ],
+)
+def test_dicts_say_what_can_be(name, value, words):
+    with pytest.raises(InputError, match=f"{name} cannot be as given at .*{words}"):
+        replace(by_hand(), **{name: value})
+
+
+def test_a_dict_may_say_more_and_know_nothing():
+    evidence = {"fit": {"held_out_r2": float("nan"), "mine": [1]}, "mine": {"a": "b"}}
+    assert replace(by_hand(), evidence=evidence).evidence["fit"] == {
+        "held_out_r2": None,
+        "mine": [1],
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"NaN", b"[" * 100_000])
@@ -422,7 +473,7 @@ def test_what_a_circuit_is_made_of_is_called_by_its_name():
         (lambda c, folder: c.with_evidence([0.5]), "evidence must be a dict, got a list"),
         (lambda c, folder: c.with_evidence(c), "evidence must be a dict, got a Circuit"),
         (lambda c, folder: Circuit(c.nodes, c.edges, "lasso"), "settings must be a dict"),
-        (lambda c, folder: Circuit.load(folder), "There is no file"),
+        (lambda c, folder: Circuit.load(folder), "is a folder"),
         (lambda c, folder: c.save(folder), "is a folder"),
     ],
 )

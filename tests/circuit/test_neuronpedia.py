@@ -413,7 +413,7 @@ def test_a_graph_that_neuronpedia_cannot_take_is_refused(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="Prune the circuit less"):
         circuit.to_neuronpedia(path)
     monkeypatch.setattr("circuit_toolkit.circuit.neuronpedia.reading.MAX_BYTES", size - 1)
-    with pytest.raises(FileFormatError, match="more than a graph of this format"):
+    with pytest.raises(FileFormatError, match="more than such a file can"):
         Circuit.from_neuronpedia(path)
 
 

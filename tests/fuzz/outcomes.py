@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 NAMED = "named"  # refused by an error of the toolkit
 SAME = "same"  # what was written is what was read, or what runs on is what was meant
+VALID = "valid"  # something else that is whole and of use, where no checksum tells
 SILENT = "silent"  # other data, and nothing said
 FOREIGN = "foreign"  # an exception that is not the toolkit's, or a process that died
 HANG = "hang"  # too long, or too much memory
 SCRIPT = "script"  # a text of others ran, or broke out of its place
 LEFT = "left"  # a temporary file stayed, or a user's file went
-GOOD, BAD = (NAMED, SAME), (SILENT, FOREIGN, HANG, SCRIPT, LEFT)
+GOOD, BAD = (NAMED, SAME, VALID), (SILENT, FOREIGN, HANG, SCRIPT, LEFT)
 
 
 @dataclass(frozen=True)

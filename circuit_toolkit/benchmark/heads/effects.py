@@ -16,7 +16,7 @@ from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import read_document, write_document
 
 KINDS = ("resample", "direct", "mean")
-FORM, VERSION = "circuit_toolkit.head_effects", 1
+FORM, VERSION = "circuit_toolkit.head_effects", 2
 SHARE = 0.02  # of the metric, that a head of the reference circuit makes
 
 
@@ -138,7 +138,9 @@ class HeadEffects:
             If the file does not hold head effects.
         """
         try:
-            document = read_document(path, FORM, VERSION, "Pass what `save` wrote.", flat=True)
+            document = read_document(
+                path, FORM, VERSION, "Pass what `save` wrote.", flat=True, older={1: dict}
+            )
             tables = [
                 {kind: np.array(document[name][kind], dtype=float) for kind in KINDS}
                 for name in ("mean", "low", "high")

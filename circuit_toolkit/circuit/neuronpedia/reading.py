@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -36,6 +35,7 @@ from circuit_toolkit.circuit.tables import (
 )
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import resolved
+from circuit_toolkit.files.reading import read_json
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -67,20 +67,7 @@ def _parsed(source: Any) -> tuple[Any, str]:
     if not isinstance(source, str | os.PathLike):
         raise InputError(f"Pass a path, or the graph as a dict; got {described(source)}.")
     path = resolved(source)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}. Pass a graph's JSON.")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise FileFormatError(
-            f"{path} has {size:,} bytes, more than a graph of this format can ({MAX_BYTES:,})."
-        )
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse), f"{path}"
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise FileFormatError(f"{path} is not readable JSON ({error}). Is it cut off?") from error
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+    return read_json(path, "Pass a graph's JSON.", largest=MAX_BYTES), f"{path}"
 
 
 def _circuit(make: Callable[..., Circuit], graph: Mapping[str, Any], ours: bool) -> Circuit:

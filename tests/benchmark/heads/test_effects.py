@@ -13,6 +13,7 @@ from benchmarks.demo.tokenizer import build_tokenizer
 from circuit_toolkit.benchmark.heads.effects import KINDS, HeadEffects
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.tasks import Task
+from tests.resealed import resealed
 from tests.tiny import LAYERS, task_it_does, tiny_hf
 
 HEADS, D_HEAD = 4, 8
@@ -194,7 +195,7 @@ def test_a_damaged_file_is_refused(effects, tmp_path, damage):
     path = effects.save(tmp_path / "effects.json")
     document = json.loads(path.read_text())
     damage(document)
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(resealed(document)))
     with pytest.raises(FileFormatError, match="no head effects|NaN is not JSON"):
         HeadEffects.load(path)
 
