@@ -35,8 +35,9 @@ from circuit_toolkit.circuit.tables import (
     short,
 )
 from circuit_toolkit.display import draw
-from circuit_toolkit.errors import FileFormatError, InputError
-from circuit_toolkit.files.documents import plain, write_file, write_text
+from circuit_toolkit.errors import InputError
+from circuit_toolkit.files.documents import plain, resolved, write_file, write_json, write_text
+from circuit_toolkit.files.reading import read_json
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -349,8 +350,12 @@ class Circuit:
         -------
         Path
         """
+        return write_json(path, self._document())
+
+    def _document(self) -> dict[str, Any]:
+        """Return what a file of the circuit holds."""
         dicts = {name: getattr(self, name) for name in ("settings", "evidence", "groups")}
-        return file.write(path, self.nodes, self.edges, dicts)
+        return file.document_of(self.nodes, self.edges, dicts)
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:
@@ -371,11 +376,7 @@ class Circuit:
             If the file is damaged, foreign, of another version or changed after it was saved; or
             holds evidence without the checksum that binds it to its tables.
         """
-        nodes, edges, dicts = file.read(path)
-        try:
-            return cls(nodes, edges, **dicts)
-        except InputError as error:
-            raise FileFormatError(f"{path} does not hold a valid circuit: {error}") from error
+        return file.parsed(cls, read_json(resolved(path), file.REMEDY), f"{path}")
 
     def to_networkx(self) -> networkx.DiGraph:
         """Convert to networkx: nodes by id, columns as attributes, and their supernode as `group`.

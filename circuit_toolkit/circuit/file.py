@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from circuit_toolkit.circuit.tables import EDGE, KINDS, NODE, STATUS, TARGET, UNKNOWN
-from circuit_toolkit.errors import FileFormatError
-from circuit_toolkit.files.documents import read_document, write_document
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.documents import document, parsed_document
 from circuit_toolkit.files.schema import schema_fault
 from circuit_toolkit.sites import Site
 
+if TYPE_CHECKING:
+    from circuit_toolkit.circuit.circuit import Circuit
+
 FORMAT = "circuit_toolkit.circuit"
 SCHEMA_VERSION = 4
-_REMEDY = (
+REMEDY = (
     "Pass a file that `Circuit.save` wrote, or take out its `sha256`, its evidence and the status "
     "of its edges to read a changed one as untested."
 )
@@ -61,12 +64,12 @@ SCHEMA = _object(
 )
 
 
-def write(
-    path: str | Path, nodes: np.ndarray, edges: np.ndarray, dicts: dict[str, dict[str, Any]]
-) -> Path:
-    """Write tables and dicts of a circuit, with format and version, as JSON."""
+def document_of(
+    nodes: np.ndarray, edges: np.ndarray, dicts: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return tables and dicts of a circuit, with format, version and checksum, as JSON has it."""
     content = dicts | {"nodes": rows_of(nodes), "edges": rows_of(edges)}
-    return write_document(path, FORMAT, SCHEMA_VERSION, content, flat=True)
+    return document(FORMAT, SCHEMA_VERSION, content, flat=True)
 
 
 def rows_of(table: np.ndarray) -> list[dict[str, Any]]:
@@ -88,16 +91,19 @@ def _table(rows: list[dict[str, Any]], dtype: np.dtype) -> np.ndarray:
     return np.array([tuple(value(row, c) for c in dtype.names or ()) for row in rows], dtype)
 
 
-def read(path: str | Path) -> tuple[np.ndarray, np.ndarray, dict[str, dict[str, Any]]]:
-    """Return tables and dicts of a circuit's file; FileFormatError where it breaks the schema."""
+def parsed(make: Callable[..., Circuit], found: Any, name: str) -> Circuit:
+    """Make a circuit of a parsed document; FileFormatError where it breaks the schema."""
     older = {1: _from_1, 2: _from_2, 3: dict}
-    document = read_document(
-        path, FORMAT, SCHEMA_VERSION, _REMEDY, flat=True, unsealed=_tested, older=older
+    content = parsed_document(
+        found, FORMAT, SCHEMA_VERSION, name, REMEDY, flat=True, unsealed=_tested, older=older
     )
-    if wrong := schema_fault(document, SCHEMA, ["nodes", "edges"]):
-        raise FileFormatError(f"{path} is damaged at {wrong}. Save the circuit again.")
-    dicts = {name: document[name] for name in ("settings", "evidence", "groups")}
-    return _table(document["nodes"], NODE), _table(document["edges"], EDGE), dicts
+    if wrong := schema_fault(content, SCHEMA, ["nodes", "edges"]):
+        raise FileFormatError(f"{name} is damaged at {wrong}. Save the circuit again.")
+    dicts = {each: content[each] for each in ("settings", "evidence", "groups")}
+    try:
+        return make(_table(content["nodes"], NODE), _table(content["edges"], EDGE), **dicts)
+    except InputError as error:
+        raise FileFormatError(f"{name} does not hold a valid circuit: {error}") from error
 
 
 def _tested(content: dict[str, Any]) -> str | None:

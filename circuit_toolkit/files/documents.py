@@ -68,7 +68,11 @@ def write_document(
     path: str | os.PathLike, form: str, version: int, content: dict[str, Any], *, flat: bool = False
 ) -> Path:
     """Write a document of a form (`circuit_toolkit.circuit`) and version; see `document`."""
-    whole = document(form, version, content, flat=flat)
+    return write_json(path, document(form, version, content, flat=flat))
+
+
+def write_json(path: str | os.PathLike, whole: dict[str, Any]) -> Path:
+    """Write JSON that people can read, whole or not at all."""
     return write_text(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -97,15 +101,30 @@ def read_document(
     older versions to this one.
     """
     path = resolved(path)
-    found = read_json(path, remedy)
+    how: Any = {"flat": flat, "unsealed": unsealed, "older": older}
+    return parsed_document(read_json(path, remedy), form, version, f"{path}", remedy, **how)
+
+
+def parsed_document(
+    found: Any,
+    form: str,
+    version: int,
+    name: str,
+    remedy: str,
+    *,
+    flat: bool = False,
+    unsealed: Unsealed | None = None,
+    older: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
+) -> dict[str, Any]:
+    """Return the content of a document of this version or an older one, see `read_document`."""
     wrote = found.get("schema_version") if isinstance(found, dict) else None
     if type(wrote) is not int or not older or wrote not in older:
-        return content_of(found, form, version, f"{path}", remedy, flat=flat, unsealed=unsealed)
-    content = content_of(found, form, wrote, f"{path}", remedy, flat=flat)
+        return content_of(found, form, version, name, remedy, flat=flat, unsealed=unsealed)
+    content = content_of(found, form, wrote, name, remedy, flat=flat)
     try:
         return older[wrote](content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # InputError is one
-        raise FileFormatError(f"{path} is a damaged file of version {wrote}. {remedy}") from error
+        raise FileFormatError(f"{name} is a damaged file of version {wrote}. {remedy}") from error
 
 
 def content_of(

@@ -23,6 +23,7 @@ from circuit_toolkit.circuit_lasso import LassoFit
 from circuit_toolkit.dictionaries.dictionary import save_dictionary
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.panels.explorer import saving
+from circuit_toolkit.panels.explorer.dial import Dial
 from circuit_toolkit.panels.explorer.view import View
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
@@ -65,7 +66,9 @@ def _feed(add: Callable[[bytes], Any], value: Any) -> None:
         value = value.detach().float().numpy()
     if sp.issparse(value):
         value = [value.shape, value.data, value.indices, value.indptr]
-    if isinstance(value, np.ndarray) and value.dtype != object:
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        value = value.tolist()
+    if isinstance(value, np.ndarray):
         add(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
     elif isinstance(value, Mapping):
         for key, item in value.items():
@@ -74,7 +77,7 @@ def _feed(add: Callable[[bytes], Any], value: Any) -> None:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type | Site):
         for each in dataclasses.fields(value):
             _feed(add, getattr(value, each.name))
-    elif isinstance(value, list | tuple | np.ndarray):
+    elif isinstance(value, list | tuple):
         for item in value:
             _feed(add, item)
     else:
@@ -122,13 +125,17 @@ class Stock:
 
     def session(self, place: Path) -> Path:
         view = View("Mary and John", answers=("Mary", "John"), sites=(Site("resid_post", 0),))
-        content = {
-            **{"model": "demo", "dictionaries": {"blocks.0.hook_resid_post": "sae-0"}},
-            **{"view": _jsonable(view.chosen()), "task": None, "n": 8, "selected": []},
-            **{"dial": {"how": "ablate", "value": 0.0}},
-            "circuit": saving.content_of_circuit(made_up_circuit(6, 9)),
-        }
-        return saving.write_session(place, content)
+        session = saving.Session(
+            model="demo",
+            dictionaries={"blocks.0.hook_resid_post": "sae-0"},
+            view=view,
+            task=self.task,
+            n=8,
+            selected=(),
+            dial=Dial("scale", 2.0),
+            circuit=made_up_circuit(6, 9),
+        )
+        return saving.write_session(place, session)
 
     def checkpointless_sae(self, place: Path) -> Path:
         """A dictionary of others: without a checksum."""
@@ -166,10 +173,6 @@ class Stock:
         return place
 
 
-def _jsonable(view: dict[str, Any]) -> dict[str, Any]:
-    return view | {"sites": [str(site) for site in view["sites"]]}
-
-
 def _weights(dictionary: Any) -> Any:
     return {name: value for name, value in dictionary.sae.state_dict().items()}
 
@@ -181,15 +184,10 @@ def _shown(circuit: Circuit) -> None:
     circuit.node_table(), circuit.edge_table(), circuit.to_svg(), circuit.to_networkx()
 
 
-def _session(path: Path) -> Any:
-    found = saving.read_session(path)
-    return found, saving.view_of(found, View), saving.circuit_of(found), saving.task_of(found)
-
-
 def _describe(found: FeatureDescriptions) -> None:
-    repr(found)
+    repr(found), found.table(), found.coverage()
     for site in found.shown:
-        found.describe(site, 0)
+        found.of(site, 0)
 
 
 def _csv(path: Path) -> Any:
@@ -230,7 +228,7 @@ def targets(stock: Stock) -> list[Target]:
         ),
         Target(
             "session", 0.08, lambda at: stock.session(at / "session.json"),
-            _session, {"*": document}, use=lambda found: _shown(found[2]),
+            saving.read_session, {"*": document}, use=lambda found: _shown(found.circuit),
         ),
         Target(
             "activation store", 0.12, lambda at: stock.store(at / "store"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,23 +300,23 @@ class Explorer(Screen):
         """
         return saving.write_session(path, self.session())
 
-    def session(self) -> dict[str, Any]:
+    def session(self) -> saving.Session:
         """Return what a session holds."""
-        view, own = self.view.chosen(), self._source.tasks[self.view.task]
-        return {
-            "model": self.model.name,
-            "dictionaries": {str(site): each.name for site, each in self.dictionaries.items()},
-            "view": view | {"sites": [str(site) for site in self.view.sites]},
-            "task": saving.content_of_task(own) if isinstance(own, Task) else None,
-            "n": self._source.n,
-            "selected": [*self.selected],
-            "dial": asdict(self.dial),
-            "circuit": saving.content_of_circuit(self.circuit),
-        }
+        own = self._source.tasks[self.view.task]
+        return saving.Session(
+            model=self.model.name,
+            dictionaries={str(site): each.name for site, each in self.dictionaries.items()},
+            view=self.view,
+            task=own if isinstance(own, Task) else None,
+            n=self._source.n,
+            selected=(*self.selected,),
+            dial=self.dial,
+            circuit=self.circuit,
+        )
 
-    def restore(self, session: Mapping[str, Any]) -> None:
+    def restore(self, session: saving.Session) -> None:
         """Show what a session holds, with the evidence that it has."""
-        view, saved = saving.view_of(session, View), saving.circuit_of(session)
+        view, saved = session.view, session.circuit
         if view.method == GIVEN:
             self.circuit = saved
         else:
@@ -324,8 +324,8 @@ class Explorer(Screen):
             if self.circuit.ids() == saved.ids():
                 self._source.remember(self.view, saved)
                 self._draw(self.view)
-        self.dial = Dial(**session["dial"])
-        self.selected = tuple(session["selected"])
+        self.dial = session.dial
+        self.selected = session.selected
 
     def close(self) -> None:
         """Close the panel, and let go of all that it holds."""

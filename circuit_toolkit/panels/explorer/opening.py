@@ -72,7 +72,7 @@ def explore(
     if model is None:
         if found is None:
             raise InputError("explore takes a model: explore(load_model('demo')), or a session.")
-        model = load_model(found["model"])
+        model = load_model(found.model)
     expect(model, "model", "Model")
     if dictionaries is None:
         dictionaries = load_dictionaries(model)
@@ -84,8 +84,8 @@ def explore(
         descriptions=(descriptions, "FeatureDescriptions"),
     )
     if found is not None:
-        saving.check_session(found, model, dictionaries)
-        task, n = saving.task_of(found) or found["view"]["prompt"], found["n"]
+        found.check(model, dictionaries)
+        task, n = found.task or found.view.prompt, found.n
     made = Explorer(model, dictionaries, task, whole(n, "n", 1), estimator, descriptions)
     if found is not None:
         made.restore(found)

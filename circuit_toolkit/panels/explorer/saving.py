@@ -5,80 +5,146 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from circuit_toolkit.arguments import one_of
 from circuit_toolkit.circuit.circuit import Circuit
+from circuit_toolkit.circuit.file import parsed
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import FileFormatError, MismatchError
 from circuit_toolkit.files.documents import document, read_document, write_document
+from circuit_toolkit.files.schema import schema_fault
 from circuit_toolkit.models import Model
+from circuit_toolkit.panels.explorer.dial import Dial
+from circuit_toolkit.panels.explorer.view import GIVEN, METHODS, View
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
 
 FORMAT, VERSION = "circuit_toolkit.session", 1
 REMEDY = "Pass a file that explorer.save wrote."
 FORMS = ("session", "html", "svg", "png", "json", "neuronpedia")
-V = TypeVar("V")
 
 
-def write_session(path: str | Path, content: dict[str, Any]) -> Path:
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": [*properties], "properties": properties}
+
+
+_TEXT, _TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
+_NAMES = {"type": "object", "additionalProperties": _TEXT}
+_TOKENS = {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}
+_TASK = _object(
+    name=_TEXT,
+    clean=_TEXTS,
+    corrupted=_TEXTS,
+    answers=_TOKENS,
+    wrong=_TOKENS,
+    labels={"type": "object", "additionalProperties": _TEXTS},
+    positions={"type": "object", "additionalProperties": _TOKENS["items"]},
+    directions=_TOKENS["items"],
+)
+_VIEW = _object(
+    prompt=_TEXT,
+    answers={"type": ["array", "null"], "items": _TEXT, "minItems": 2, "maxItems": 2},
+    method={"enum": [*METHODS, GIVEN]},
+    task=_TEXT,
+    everywhere={"type": "boolean"},
+    strength={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    size={"type": "integer", "minimum": 1},
+    sites=_TEXTS,
+    positions={"type": ["string", "array"], "items": _TEXT, "minItems": 1},
+    groups={"type": "object", "additionalProperties": _TEXTS},
+    names=_NAMES,
+    pinned=_TEXTS,
+)
+_SCHEMA = _object(
+    model=_TEXT,
+    dictionaries=_NAMES,
+    view=_VIEW | {"additionalProperties": False},
+    task=_TASK | {"type": ["object", "null"]},
+    n={"type": "integer", "minimum": 1},
+    selected=_TEXTS,
+    dial=_object(how=_TEXT, value={"type": "number"}) | {"additionalProperties": False},
+    circuit={"type": "object"},
+)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What an explorer showed, and of what."""
+
+    model: str
+    dictionaries: Mapping[str, str]
+    view: View
+    task: Task | None  # of a user's own
+    n: int
+    selected: tuple[str, ...]
+    dial: Dial
+    circuit: Circuit
+
+    def check(self, model: Model, dictionaries: Mapping[Site, Dictionary]) -> None:
+        """Refuse a model and dictionaries that the session is not of."""
+        if self.model != model.name:
+            raise MismatchError(
+                f"The session is of {self.model!r}, the model is {model.name!r}. Pass the model "
+                "of the session."
+            )
+        given = {str(site): each.name for site, each in dictionaries.items()}
+        if lacking := set(self.dictionaries.items()) - set(given.items()):
+            raise MismatchError(
+                f"The session has other dictionaries, such as {sorted(lacking)[0][1]!r} at "
+                f"{sorted(lacking)[0][0]}. Pass those of the session."
+            )
+
+
+def write_session(path: str | Path, session: Session) -> Path:
     """Write a session, whole or not at all."""
-    return write_document(path, FORMAT, VERSION, content)
+    return write_document(path, FORMAT, VERSION, content_of(session))
 
 
-def read_session(path: str | Path) -> dict[str, Any]:
+def read_session(path: str | Path) -> Session:
     """Read a session; FileFormatError where it is none."""
     content = read_document(path, FORMAT, VERSION, REMEDY)
-    wanted = {"model", "dictionaries", "view", "task", "n", "selected", "dial", "circuit"}
-    if missing := wanted - set(content):
-        raise FileFormatError(f"{path} has no {', '.join(sorted(missing))}. {REMEDY}")
-    return content
+    if wrong := schema_fault(content, _SCHEMA):
+        raise FileFormatError(f"{path} is damaged at {wrong}. {REMEDY}")
+    circuit = parsed(Circuit, content["circuit"], f"The circuit of {path}")
+    try:
+        made: dict[str, Any] = {
+            "view": _view_of(content["view"]),
+            "task": _task_of(content["task"]),
+            "selected": tuple(content["selected"]),
+            "dial": Dial(**content["dial"]),
+            "circuit": circuit,
+        }
+        return Session(**content | made)
+    except (TypeError, ValueError) as error:  # InputError is one
+        raise FileFormatError(f"{path} is damaged: {error} {REMEDY}") from error
 
 
-def check_session(
-    session: Mapping[str, Any], model: Model, dictionaries: Mapping[Site, Dictionary]
-) -> None:
-    """Refuse a model and dictionaries that the session is not of."""
-    if session["model"] != model.name:
-        raise MismatchError(
-            f"The session is of {session['model']!r}, the model is {model.name!r}. Pass the model "
-            "of the session."
-        )
-    given = {str(site): each.name for site, each in dictionaries.items()}
-    if lacking := set(session["dictionaries"].items()) - set(given.items()):
-        raise MismatchError(
-            f"The session has other dictionaries, such as {sorted(lacking)[0][1]!r} at "
-            f"{sorted(lacking)[0][0]}. Pass those of the session."
-        )
+def content_of(session: Session) -> dict[str, Any]:
+    """Return a session as its file holds it."""
+    view = session.view.chosen()
+    whole = {each.name: getattr(session, each.name) for each in fields(session)}
+    return whole | {
+        "dictionaries": dict(session.dictionaries),
+        "view": view | {"sites": [str(site) for site in view["sites"]]},
+        "task": None if session.task is None else content_of_task(session.task),
+        "selected": [*session.selected],
+        "dial": asdict(session.dial),
+        "circuit": session.circuit._document(),
+    }
 
 
-def view_of(session: Mapping[str, Any], kind: type[V]) -> V:
-    """Return the view of a session."""
-    given = dict(session["view"])
-    given["sites"] = tuple(map(Site.parse, given["sites"]))
-    given["groups"] = {name: tuple(nodes) for name, nodes in given["groups"].items()}
-    given["pinned"] = tuple(given["pinned"])
+def _view_of(given: dict[str, Any]) -> View:
+    made = dict(given)
+    made["sites"] = tuple(map(Site.parse, given["sites"]))
+    made["groups"] = {name: tuple(nodes) for name, nodes in given["groups"].items()}
+    made["pinned"] = tuple(given["pinned"])
     for name in ("answers", "positions"):
         if isinstance(given[name], list):
-            given[name] = tuple(given[name])
-    return kind(**given)
-
-
-def content_of_circuit(circuit: Circuit) -> dict[str, Any]:
-    """Return a circuit as its file holds it."""
-    with tempfile.TemporaryDirectory() as folder:
-        return json.loads(circuit.save(Path(folder) / "circuit.json").read_text("utf-8"))
-
-
-def circuit_of(session: Mapping[str, Any]) -> Circuit:
-    """Return the circuit of a session."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "circuit.json"
-        path.write_text(json.dumps(session["circuit"]), "utf-8")
-        return Circuit.load(path)
+            made[name] = tuple(given[name])
+    return View(**made)
 
 
 def content_of_task(task: Task) -> dict[str, Any]:
@@ -86,26 +152,26 @@ def content_of_task(task: Task) -> dict[str, Any]:
     return {each.name: getattr(task, each.name) for each in fields(task)}
 
 
-def task_of(session: Mapping[str, Any]) -> Task | None:
-    """Return the user's own task of a session."""
-    given = session["task"]
+def _task_of(given: dict[str, Any] | None) -> Task | None:
     if given is None:
         return None
-    named = {
-        name: {k: tuple(v) for k, v in given[name].items()} for name in ("labels", "positions")
-    }
-    rows = {name: tuple(map(tuple, given[name])) for name in ("answers", "wrong")}
-    lists = {name: tuple(given[name]) for name in ("clean", "corrupted", "directions")}
-    return Task(**given | named | rows | lists)
+    made = dict(given)
+    for name in ("labels", "positions"):
+        made[name] = {key: tuple(values) for key, values in given[name].items()}
+    for name in ("answers", "wrong"):
+        made[name] = tuple(map(tuple, given[name]))
+    for name in ("clean", "corrupted", "directions"):
+        made[name] = tuple(given[name])
+    return Task(**made)
 
 
 def exported(
-    circuit: Circuit, form: str, session: dict[str, Any], pinned: Sequence[str]
+    circuit: Circuit, form: str, session: Session, pinned: Sequence[str]
 ) -> tuple[str, bytes]:
     """Return the name and the content of a file."""
     one_of(form, "form", *FORMS)
     if form == "session":
-        whole = document(FORMAT, VERSION, session)
+        whole = document(FORMAT, VERSION, content_of(session))
         return "session.json", json.dumps(whole, indent=1, ensure_ascii=False).encode()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"circuit.{'json' if form == 'neuronpedia' else form}"
