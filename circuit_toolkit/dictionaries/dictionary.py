@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from circuit_toolkit.arguments import described
+from circuit_toolkit.dictionaries.intact import CHECKSUMS, seal
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.files.folder import replacing
 from circuit_toolkit.models import RAW, Conventions, Model, Shift, shift
@@ -19,7 +20,7 @@ from circuit_toolkit.models.identity import Identity
 from circuit_toolkit.sites import Site
 
 DEMO_DICTIONARIES = Path(__file__).parents[1] / "demo" / "dictionaries"
-DICTIONARY_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
+DICTIONARY_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors", CHECKSUMS)
 _PER_HEAD = ("attn_z", "head_out")  # read by dictionaries with all heads in a row
 BY_INPUT = ("layer_norm", "constant_norm_rescale")  # undone with statistics of each input
 
@@ -268,7 +269,7 @@ def shared_bos(dictionaries: Mapping[Site, Dictionary] | Iterable[Dictionary]) -
 
 
 def save_dictionary(sae: Any, folder: str | os.PathLike, *, half: bool = True) -> None:
-    """Write a dictionary in sae_lens format, whole or not at all.
+    """Write a dictionary in sae_lens format, with checksums beside it, whole or not at all.
 
     Parameters
     ----------
@@ -297,3 +298,4 @@ def save_dictionary(sae: Any, folder: str | os.PathLike, *, half: bool = True) -
         path, _ = sae.save_model(new)
         if half:
             save_file({name: w.half().contiguous() for name, w in sae.state_dict().items()}, path)
+        seal(new)

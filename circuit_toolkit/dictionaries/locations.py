@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,12 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from circuit_toolkit.dictionaries.intact import AGAIN, check_config, check_seal, check_weights
 from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.reading import check_tensor_file, read_json
 from circuit_toolkit.models.hub import at_once
 from circuit_toolkit.sites import Site
 
 _LAYER = re.compile(r"(?:blocks\.|layers?[_.]?|\bl)(\d+)")  # in the ids of sae_lens's registry
 _OURS_TO_SAY = r"\s*This SAE has non-empty model_from_pretrained|norm_scaling_factor not found"
+
+_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -59,18 +62,18 @@ def _of_disk(folder: Path, file: Path | None) -> Entry:
 def _disk_config(folder: Path) -> dict[str, Any]:
     from sae_lens.loading import pretrained_sae_loaders as loaders
 
-    try:
-        written = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FileFormatError(f"{folder / 'cfg.json'} is not JSON: {error}") from error
+    path = folder / "cfg.json"
+    written = read_json(path, AGAIN)
     if not isinstance(written, dict):
-        raise FileFormatError(f"{folder / 'cfg.json'} holds no settings but {written!r:.60}.")
+        raise FileFormatError(f"{path} holds no settings but {written!r:.60}. {AGAIN}")
+    check_seal(folder, path.name)
     try:
         if written.get("architecture") in ("batchtopk", "matryoshka_batchtopk", "temporal"):
             return written  # not for inference, and refused with a reason
         config = loaders.handle_config_defaulting(dict(written))
-    except KeyError as error:
-        raise FileFormatError(f"{folder / 'cfg.json'}: sae_lens does not know {error}.") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileFormatError(f"{path}: sae_lens cannot read it ({error}). {AGAIN}") from error
+    check_config({**config, "metadata": written.get("metadata")}, f"{path}")
     # sae_lens drops metadata where a file does not say which version wrote it.
     about = {**(config.get("metadata") or {}), **(written.get("metadata") or {})}
     return {**config, "metadata": about}
@@ -87,17 +90,29 @@ def _from_disk(folder: Path, file: Path | None, device: str) -> Any:
         return loaders.read_sae_components_from_disk(config, file or "", device)
 
     converter = loaders.sae_lens_disk_loader if file is None else read
+    weights = file or folder / "sae_weights.safetensors"
+    if not weights.is_file():
+        raise FileFormatError(f"{weights} is missing, or no file. {AGAIN}")
+    check_tensor_file(weights, AGAIN)
+    if file is None:
+        check_seal(folder, weights.name)
     try:
         with _quiet():
             sae = SAE.load_from_disk(folder, device=device, dtype="float32", converter=converter)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        cause = str(error).splitlines()[0]
-        raise FileFormatError(f"{folder.name!r} in {folder.parent}: {cause}") from error
+    except (*_UNREADABLE, SafetensorError) as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileFormatError(f"{folder.name!r} in {folder.parent}: {cause} {AGAIN}") from error
+    check_weights(sae.named_parameters(), f"{weights}")
     sae.cfg.metadata = SAEMetadata(**_disk_config(folder)["metadata"])
     scaler = folder / "activation_scaler.json"  # beside a checkpoint whose training went on
     if sae.cfg.normalize_activations == "expected_average_only_in" and scaler.is_file():
-        factor = json.loads(scaler.read_text(encoding="utf-8")).get("scaling_factor")
+        found = read_json(scaler, AGAIN)
+        factor = found.get("scaling_factor") if isinstance(found, dict) else found
         if factor is not None:
+            if type(factor) not in (int, float) or factor <= 0:
+                raise FileFormatError(
+                    f"{scaler} has no scaling factor above 0, but {factor!r:.40}. {AGAIN}"
+                )
             sae.fold_activation_norm_scaling_factor(factor)
     return sae
 
@@ -127,14 +142,18 @@ def _hub_config(release: str, sae_id: str) -> dict[str, Any]:
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
     with _reaching(release, sae_id):
-        return load_sae_config_from_huggingface(release, sae_id)
+        config = load_sae_config_from_huggingface(release, sae_id)
+    check_config(config, f"The cfg.json of {sae_id!r}")
+    return config
 
 
 def _from_hub(release: str, sae_id: str, device: str) -> Any:
     from sae_lens import SAE
 
     with _reaching(release, sae_id), _quiet():
-        return SAE.from_pretrained(release, sae_id, device=device, dtype="float32")
+        sae = SAE.from_pretrained(release, sae_id, device=device, dtype="float32")
+    check_weights(sae.named_parameters(), f"{sae_id!r}")
+    return sae
 
 
 @contextmanager

@@ -166,7 +166,7 @@ def test_transcoders_are_checked_at_what_they_write(tmp_path, model, prompts):
     hooks = "blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"
     write(tmp_path / "it", "skip_transcoder", model.width, about(model, *hooks))
     sae = fresh(tmp_path / "it")
-    sae.W_dec.zero_()  # its skip connection is the best linear map
+    sae.W_dec.fill_(1e-20)  # zeros are refused; its skip connection is the best linear map
     batch = model.tokenize(prompts, bos=True)
     sites = [Site("mlp_in", 1), Site("mlp_out", 1)]
     values = run(model, batch, sites)
@@ -210,7 +210,7 @@ def test_perfect_and_empty_reconstructions_recover_all_and_nothing(tmp_path, mod
     batch = model.tokenize(prompts, bos=True)
     assert ce_recovered(model, [batch], dictionary) == pytest.approx(1, abs=0.02)
     nothing = fresh(folder)
-    nothing.W_dec.zero_()
+    nothing.W_dec.fill_(1e-20)  # zeros are refused
     nothing.b_dec.zero_()
     nothing.save_model(folder)
     (empty,) = load_dictionaries(model, folder).values()

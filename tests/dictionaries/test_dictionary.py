@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from sae_lens import SAE
+from safetensors.torch import load, save
 
 from circuit_toolkit.dictionaries import bind_dictionary, load_dictionaries, save_dictionary
 from circuit_toolkit.dictionaries.loading import load_sources
@@ -23,6 +24,7 @@ def folder(tiny, tmp_path):
 
 
 def edit(folder, **metadata):
+    (folder / "checksums.json").unlink(missing_ok=True)  # else a changed file is refused
     config = json.loads((folder / "cfg.json").read_text())
     config["metadata"] |= metadata
     (folder / "cfg.json").write_text(json.dumps(config))
@@ -81,7 +83,9 @@ def test_saving_replaces_a_dictionary_and_leaves_nothing_behind(tiny, folder):
     (folder / "sparsity.safetensors").write_text("from sae_lens")
     new = random_sae(tiny.name, SITE, seed=9)
     save_dictionary(new, folder)
-    assert {path.name for path in folder.iterdir()} == {"cfg.json", "sae_weights.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("cfg.json", "sae_weights.safetensors", "checksums.json")
+    }
     assert [path.name for path in folder.parent.iterdir()] == ["sae"]
     loaded = load_dictionaries(tiny, folder)[SITE]
     torch.testing.assert_close(loaded.sae.W_enc, new.W_enc.half().float())
@@ -161,7 +165,64 @@ def test_a_dictionary_of_another_width_is_refused(tiny, tmp_path):
 
 def test_a_damaged_config_is_refused(tiny, folder):
     (folder / "cfg.json").write_text('{"metadata": ')
-    with pytest.raises(FileFormatError, match=r"cfg.json is not JSON"):
+    with pytest.raises(FileFormatError, match=r"cfg.json is not readable JSON"):
+        load_dictionaries(tiny, folder)
+
+
+def test_a_file_that_was_changed_is_refused(tiny, folder):
+    config, weights = folder / "cfg.json", folder / "sae_weights.safetensors"
+    for path, change in ((config, config.read_bytes() + b" "), (weights, scaled(weights))):
+        before = path.read_bytes()
+        path.write_bytes(change)
+        with pytest.raises(FileFormatError, match=f"{path.name} is damaged, or was changed"):
+            load_dictionaries(tiny, folder)
+        (folder / "checksums.json").rename(folder.parent / "kept.json")
+        assert len(load_dictionaries(tiny, folder)) == 1  # as files of others
+        (folder.parent / "kept.json").rename(folder / "checksums.json")
+        path.write_bytes(before)
+
+
+def scaled(weights):
+    return save({name: 2 * each for name, each in load(weights.read_bytes()).items()})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"d_in": None}, "d_in: None is not of type 'integer'"),
+        ({"d_sae": "64"}, "d_sae: '64'"),
+        ({"k": None}, "k: None is not"),
+        ({"k": FEATURES + 1}, f"k = {FEATURES + 1}"),
+        ({"metadata": {"hook_name": 3}}, "metadata/hook_name"),
+        ({"apply_b_dec_to_input": "yes"}, "apply_b_dec_to_input"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(tiny, folder, settings, words):
+    (folder / "checksums.json").unlink()
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | settings))
+    with pytest.raises(FileFormatError, match=words):
+        load_dictionaries(tiny, folder)
+    for name in settings.keys() - {"metadata"}:
+        (folder / "cfg.json").write_text(json.dumps({k: config[k] for k in config if k != name}))
+        if name in ("d_in", "d_sae", "k"):
+            with pytest.raises(FileFormatError, match=name):
+                load_dictionaries(tiny, folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(float("nan"), "NaN or infinity in 1 of"), (float("inf"), "NaN or infinity"), (0, "W_dec of")],
+)
+def test_weights_that_are_no_numbers_or_nothing_are_refused(tiny, folder, value, words):
+    (folder / "checksums.json").unlink()
+    tensors = load((folder / "sae_weights.safetensors").read_bytes())
+    if value == 0:
+        tensors["W_dec"].zero_()
+    else:
+        tensors["b_enc"][3] = value
+    (folder / "sae_weights.safetensors").write_bytes(save(tensors))
+    with pytest.raises(FileFormatError, match=words):
         load_dictionaries(tiny, folder)
 
 
