@@ -17,8 +17,9 @@ import scipy.sparse as sp
 
 from circuit_toolkit.activations.store.shards import packed, require, sparse, unpacked, within
 from circuit_toolkit.circuit_lasso.regressions import Absent
-from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.errors import FileFormatError
 from circuit_toolkit.files.documents import content_of, document, resolved, write_file
+from circuit_toolkit.files.reading import parsed_json, read_arrays
 from circuit_toolkit.regression import GramStatistics, LassoPath, LogisticPath, Screening
 from circuit_toolkit.regression.solvers.all_targets import Penalty
 from circuit_toolkit.sites import Site
@@ -85,17 +86,11 @@ def write(path: str | PathLike, fields: Mapping[str, Any]) -> Path:
 
 def read(path: str | PathLike) -> dict[str, Any]:
     """Return the fields of a fit; FileFormatError where anything in the file is not as written."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     path = resolved(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}. {_REMEDY}")
-    try:
-        arrays = load_file(path)
-        found = json.loads(arrays.pop("json").tobytes())
-    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
-        raise FileFormatError(f"{path} holds no fit ({error}). {_REMEDY}") from error
+    arrays = read_arrays(path, _REMEDY)
+    if "json" not in arrays:
+        raise FileFormatError(f"{path} holds no fit: its document is missing. {_REMEDY}")
+    found = parsed_json(arrays.pop("json").tobytes(), f"{path}", _REMEDY)
     content = content_of(found, FORMAT, SCHEMA_VERSION, f"{path}", _REMEDY)
     try:
         require(content["arrays"] == _digest(arrays), "its checksum differs")

@@ -23,6 +23,7 @@ from circuit_toolkit.files.cache import cache_folder
 from circuit_toolkit.files.checks import check_folder
 from circuit_toolkit.files.documents import plain, write_text
 from circuit_toolkit.files.folder import locked
+from circuit_toolkit.files.reading import read_json
 from circuit_toolkit.progress import Bar
 
 LOCK = ".command.lock"  # of the whole command; `train_dictionaries` takes one of its own
@@ -131,7 +132,7 @@ def quality(model: Any, folder: Path, progress: bool = True) -> dict[str, Any]:
 
     path = folder / "quality.json"
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, f"Delete {path}: it is made anew.")
     task = ioi(model, n=JUDGED, seed=1, test=True)
     text = [*islice(sentences(seed=1), JUDGED), *task.clean]
     found: dict[str, Any] = {"model": model.name, "task": task.name, "prompts": JUDGED}
@@ -177,7 +178,7 @@ def written_texts(model: Any, n: int, folder: Path, progress: bool = True) -> li
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(_sampled(model, part)))
-        found += json.loads(path.read_text(encoding="utf-8"))
+        found += read_json(path, f"Delete {path}: it is made anew.")
     return found[:n]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from circuit_toolkit.arguments import described, expect, one_of
 from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.checks import existing_file
 from circuit_toolkit.files.documents import resolved
+from circuit_toolkit.files.reading import parsed_json
 from circuit_toolkit.models import Model
 from circuit_toolkit.tasks.answers import Pair, of_ids, of_start_years, of_words, says_start
 from circuit_toolkit.tasks.tokens import next_tokens, unequal_lengths
@@ -32,6 +33,7 @@ GUESSES = {
     "wrong": ("wrong", "patch_answer", "incorrect", "wrong_answer", "incorrect_idx", "wrong_id"),
     "answer": ("answer", "clean_answer", "correct", "correct_answer", "correct_idx", "answer_id"),
 }
+_JSON_LINES = "Each line is an object of JSON; the name of a table ends in .csv or .tsv."
 YEAR_GUESSES = (*GUESSES["answer"], "start_year", "label")  # where there is no wrong answer
 
 
@@ -210,8 +212,7 @@ def _rows(table: Any) -> tuple[Sequence[Row], str, str]:
     """Rows of a file or in hand, what errors call them, and a name for the task."""
     if isinstance(table, str | os.PathLike):
         path = resolved(table)
-        if not path.is_file():
-            raise InputError(f"There is no file {str(path)!r}.")
+        existing_file(path, "Pass a table of prompts: .csv, .tsv, or JSON lines.")
         rows = (_csv_rows if path.suffix in (".csv", ".tsv") else _jsonl_rows)(path)
         return rows, path.name, path.stem
     given = table.to_dict("records") if hasattr(table, "columns") else table
@@ -229,7 +230,13 @@ def _csv_rows(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             delimiter = "\t" if path.suffix == ".tsv" else ","
-            rows: list[Row] = [*csv.DictReader(file, delimiter=delimiter, strict=True)]
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            names = [*(reader.fieldnames or ())]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise FileFormatError(
+                    f"{path.name} has the column {twice[0]!r} twice. Give each a name of its own."
+                )
+            rows: list[Row] = [*reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise FileFormatError(f"{path.name} is no CSV file in UTF-8: {error}.") from error
     for i, row in enumerate(rows, start=1):
@@ -247,13 +254,9 @@ def _jsonl_rows(path: Path) -> list[Row]:
     try:
         for i, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             if line.strip():
-                rows.append(json.loads(line))
+                rows.append(parsed_json(line, f"{path.name}, line {i}", _JSON_LINES))
                 if not isinstance(rows[-1], dict):
                     raise FileFormatError(f"{path.name}, line {i} is no JSON object: {line[:60]}")
-    except json.JSONDecodeError as error:
-        raise FileFormatError(
-            f"{path.name}, line {i} is no JSON: {error}. The name of a table ends in .csv or .tsv."
-        ) from error
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path.name} is no text in UTF-8: {error}.") from error
     return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -18,6 +17,7 @@ from circuit_toolkit.errors import FileFormatError
 from circuit_toolkit.features.descriptions.tables import SiteTables, check_tables
 from circuit_toolkit.files.documents import plain
 from circuit_toolkit.files.folder import FolderKind, ResumableFolder, differences
+from circuit_toolkit.files.reading import read_npz
 from circuit_toolkit.models import Model
 from circuit_toolkit.sites import Site
 
@@ -54,12 +54,12 @@ class Progress:
         if self.folder is None or name not in self.folder.files:
             return None
         path = self.folder.checked(name)
+        found = read_npz(path, f"Delete it. {KIND.again}")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays: Any = {each.name: file[each.name] for each in fields(SiteTables)}
+            arrays: Any = {each.name: found[each.name] for each in fields(SiteTables)}
             tables = SiteTables(**arrays | {name: str(arrays[name]) for name in ("kind", "name")})
             check_tables(tables, list(widths).index(site), list(widths.values()), n_tokens)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise FileFormatError(
                 f"{path} holds no tables ({error}). Delete it. {KIND.again}"
             ) from error

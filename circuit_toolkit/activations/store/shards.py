@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from circuit_toolkit.activations.activations import MEAN, Activations
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.folder import check_listed
+from circuit_toolkit.files.reading import parsed_json, read_arrays
 from circuit_toolkit.sites import Site
 
 OPTIONAL = ("metric", "directions")
@@ -90,17 +91,15 @@ def write_shard(path: Path, acts: Activations) -> None:
 
 def read_shard(path: Path, shard: Mapping[str, Any], settings: Mapping[str, Any]) -> Activations:
     """Read the activations of some prompts, after a look at the checksum and at every array."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     check_listed(path, shard["sha256"], shard["bytes"], AGAIN)
+    arrays = read_arrays(path, AGAIN)
     try:
-        arrays = load_file(path)
-        acts = unpacked(arrays, json.loads(arrays["json"].tobytes()), settings)
+        words = parsed_json(arrays["json"].tobytes(), f"{path}", AGAIN)
+        acts = unpacked(arrays, words, settings)
         sizes = len(acts.prompt), acts.n_prompts
         require(sizes == (shard["rows"], shard["prompts"]), "its size is another one")
     # InputError is a ValueError.
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise FileFormatError(
             f"{path} is no shard of activations ({type(error).__name__}: {error}). Delete it. "
             f"{AGAIN}"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from circuit_toolkit.benchmark.interpbench.case_prompts import CasePrompts
 from circuit_toolkit.benchmark.interpbench.files import (
+    AGAIN,
     Edge,
     check_edges,
     check_sizes,
@@ -26,6 +27,7 @@ from circuit_toolkit.benchmark.interpbench.files import (
 from circuit_toolkit.benchmark.truth import Truth
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import resolved
+from circuit_toolkit.files.reading import read_tensors
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.loading import load_model
 from circuit_toolkit.models.model import Model
@@ -128,17 +130,8 @@ def read_case(folder: str | Path) -> KnownCase:
             f"{str(folder)!r} is no known circuit: it lacks {', '.join(missing)}. Pass a folder "
             f"with {', '.join(FILES)}, or to read_cases a folder of such folders."
         )
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     config = read_config(folder / "config.json")
-    try:
-        tensors = load_file(folder / "model.safetensors")
-    except SafetensorError as error:
-        raise FileFormatError(
-            f"{str(folder / 'model.safetensors')!r} is damaged or no safetensors file. "
-            f"Cause: {error}"
-        ) from error
+    tensors = read_tensors(folder / "model.safetensors", AGAIN)
     name = "/".join(folder.resolve().parts[-2:])
     check_sizes(config, tensors, folder / "config.json")
     model = case_model(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from circuit_toolkit.benchmark.interpbench.case_prompts import CasePrompts
 from circuit_toolkit.errors import FileFormatError
+from circuit_toolkit.files.reading import read_json, read_npz
 from circuit_toolkit.models.graph import Graph
 
 Edge = tuple[str, str]
@@ -31,6 +30,7 @@ _KINDS = {
     **{"act_fn": str, "causal": bool, "input_vocab": list, "output_type": str},
     **{"scored_positions": list, "circuit": dict},
 }
+AGAIN = "Get the case again from where it came from."
 _SCALE = "1/sqrt(d_head)"
 
 
@@ -58,10 +58,7 @@ def check_edges(
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read `config.json`: an object with the entries that are needed, of the right kinds."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one too
-        raise FileFormatError(f"{str(path)!r} is no JSON file. Cause: {error}") from error
+    config = read_json(path, AGAIN)
     need(isinstance(config, dict), path, "it holds no object")
     for key, kind in _KINDS.items():
         given = repr(config[key])[:40] if key in config else "nothing"
@@ -105,11 +102,7 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: 
 
 def read_data(path: Path, name: str, config: Mapping[str, Any]) -> CasePrompts:
     """Read `data.npz`: prompts, corrupted prompts and labels that fit the configuration."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {key: file[key] for key in file.files}
-    except (ValueError, OSError, BadZipFile) as error:
-        raise FileFormatError(f"{str(path)!r} is damaged or no npz file. Cause: {error}") from error
+    data = read_npz(path, AGAIN)
     wanted = ["clean", "corrupted", "clean_labels", "corrupted_labels"]
     shapes = {key: data[key].shape for key in wanted if key in data}
     shape = shapes.get("clean", ())

@@ -22,6 +22,7 @@ from circuit_toolkit.circuit.neuronpedia.schema import (
     TYPES,
     fault,
 )
+from circuit_toolkit.circuit.neuronpedia.seal import unsealed
 from circuit_toolkit.circuit.neuronpedia.writing import pinned_ids
 from circuit_toolkit.circuit.tables import (
     EDGE,
@@ -54,6 +55,14 @@ def circuit_of(make: Callable[..., Circuit], source: Any) -> Circuit:
     ours = isinstance(metadata, Mapping) and OURS in metadata
     if wrong := fault(graph, ours=ours):
         raise FileFormatError(f"{name} is no graph in Neuronpedia's format, at {wrong}.")
+    if ours and (bare := unsealed(graph)):
+        graph = bare
+        warnings.warn(
+            f"{name} was changed after it was written: its evidence is of other nodes and links, "
+            "and is left out. Test the circuit again.",
+            UserWarning,
+            stacklevel=3,
+        )
     try:
         return _circuit(make, graph, ours)
     except InputError as error:

@@ -62,7 +62,7 @@ _METADATA = _open(
     ),
     generation_settings=_OBJECT,
     pruning_settings=_OBJECT,
-    **{OURS: _open({"settings": _OBJECT, "evidence": _OBJECT})},
+    **{OURS: _open({"settings": _OBJECT, "evidence": _OBJECT}, sha256=_TEXT)},
 )
 _Q_PARAMS = _open(
     {},

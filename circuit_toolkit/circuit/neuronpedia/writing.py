@@ -22,6 +22,7 @@ from circuit_toolkit.circuit.neuronpedia.schema import (
     OURS,
     fault,
 )
+from circuit_toolkit.circuit.neuronpedia.seal import seal_of
 from circuit_toolkit.circuit.neuronpedia.sources import known_source, model_id
 from circuit_toolkit.circuit.tables import STATUS, TARGET, TOKEN
 from circuit_toolkit.errors import InputError
@@ -89,6 +90,7 @@ def graph_of(
         "nodes": _nodes(circuit, names, explained),
         "links": _links(circuit.edges, names),
     }
+    graph["metadata"][OURS]["sha256"] = seal_of(graph)
     if wrong := fault(graph, ours=True):
         raise InputError(f"This circuit breaks Neuronpedia's format at {wrong}.")
     return graph
