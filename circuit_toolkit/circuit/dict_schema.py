@@ -87,7 +87,7 @@ _SETTINGS = {
     "strength": _SIZE,
     "position": _or_none("integer"),
     "n_prompts": _COUNT,
-    "probabilities": _list(_SHARE),
+    "probabilities": _list(_SIZE),  # or other weights of the targets
     "activations": {"type": ["object", "null"]},
     "trained_on": {"type": ["object", "null"]},
 }

@@ -50,8 +50,8 @@ class Dictionary:
     shape : tuple of int
         Of the activation of one token at `out`, where that is not one axis.
     source : str
-        What it was loaded from, and its name there: `demo: transcoder-0`, `FOLDER: NAME`,
-        `RELEASE: ID`; empty where it was made in memory. `load_sources` loads it again.
+        What it was loaded from, and its name there: `demo: transcoder-0`, `RELEASE: ID`,
+        `folder NAME: ID` without the path; empty where it was made in memory.
     of : Identity, optional
         The model that it was bound to; used with one of other weights, it is refused.
     """

@@ -29,6 +29,7 @@ Kind = Literal["sae", "transcoder"]
 MANY = 40  # dictionaries whose small configurations are fetched without being asked for
 TRAINED_HERE = ("smollm2",)  # models that `circuit-toolkit train` knows
 DEMO = "demo"  # where the bundled dictionaries are loaded from
+_FOLDER = "folder "
 LARGE = 4 * 2**30  # bytes of weights, likewise
 
 
@@ -127,8 +128,17 @@ def load_dictionaries(
     if not is_here and wanted is None and ids is None:
         _not_too_large(chosen, source)
 
-    origin = DEMO if place == DEMO_DICTIONARIES else str(place.absolute() if is_here else source)
+    origin = _name_of(place, model.name) if is_here else str(source)
     return _bound(sorted(chosen, key=lambda claims: claims.site), origin)
+
+
+def _name_of(place: Path, model: str) -> str:
+    """Return what to call a local place: circuits are shared, so no path of a user's machine."""
+    if place == DEMO_DICTIONARIES:
+        return DEMO
+    if model in TRAINED_HERE and place == cache_folder(model):
+        return model
+    return f"{_FOLDER}{place.absolute().name}"
 
 
 def _default(name: str) -> Path:
@@ -150,16 +160,16 @@ def _default(name: str) -> Path:
 
 
 def load_sources(model: Model, sources: Mapping[Site, str]) -> dict[Site, Dictionary]:
-    """Load dictionaries again from what `Dictionary.source` says of them."""
+    """Load dictionaries again from what `Dictionary.source` says of them; not those of a folder."""
     by_origin: dict[str, dict[Site, str]] = {}
     for site, source in sources.items():
         origin, _, name = source.rpartition(": ")
-        if not origin:
-            raise InputError(f"{source!r} does not say where the dictionary of {site} was loaded.")
+        if not origin or origin.startswith(_FOLDER):
+            raise InputError(f"{source!r} does not say where the dictionary of {site} lies.")
         by_origin.setdefault(origin, {})[site] = name
     found: dict[Site, Dictionary] = {}
     for origin, names in by_origin.items():
-        source = None if origin == DEMO else origin
+        source = None if origin in (DEMO, *TRAINED_HERE) else origin
         found |= load_dictionaries(model, source, sites=names, ids=names.values())
     return dict(sorted(found.items()))
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from circuit_toolkit.dictionaries.locations import Entry
 from circuit_toolkit.errors import InputError, MismatchError
+from circuit_toolkit.files.reading import read_json
 from circuit_toolkit.models import Architecture, Conventions, Model, shift
 from circuit_toolkit.sites import KINDS, Site
 
@@ -178,11 +178,12 @@ class Claims:
 
 def names_of(model: Model) -> set[str]:
     """Return the names under which others may know a model, normalised by `normal_name`."""
-    names = [model.name, getattr(model.hf.config, "_name_or_path", "")]
-    config = Path(model.name) / "config.json"  # an older transformers wrote the name into it
-    if config.is_file():
-        names.append(json.loads(config.read_text(encoding="utf-8")).get("_name_or_path"))
-    return {normal_name(name) for name in names if name}
+    place = str(getattr(model.hf.config, "_name_or_path", "") or "")
+    names: list[Any] = [model.name, place]
+    config = Path(place) / "config.json"  # an older transformers wrote the name into it
+    if place and config.is_file():
+        names.append(read_json(config, "Get the model again.").get("_name_or_path"))
+    return {normal_name(name) for name in names if isinstance(name, str) and name}
 
 
 def normal_name(name: str) -> str:

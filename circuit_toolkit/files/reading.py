@@ -84,8 +84,14 @@ def check_tensor_file(path: Path, remedy: str) -> None:
         with safe_open(path, "np"):
             pass
     except (SafetensorError, OSError, ValueError) as error:
+        with path.open("rb") as file:
+            if file.read(2) in (b"PK", *(bytes([0x80, i]) for i in range(2, 6))):
+                raise FileFormatError(
+                    f"{path} is a pickle, or a zip of pickles, under another name: it could run "
+                    f"code and is not loaded. {remedy}"
+                ) from error
         raise FileFormatError(
-            f"{path} is no whole safetensors file ({_first_line(error)}). {remedy}"
+            f"{path} is no whole safetensors file ({first_line(error)}). {remedy}"
         ) from error
 
 
@@ -109,10 +115,10 @@ def read_npz(path: Path, remedy: str, *, largest: int = LARGEST) -> dict[str, np
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise FileFormatError(f"{path} is damaged ({_first_line(error)}). {remedy}") from error
+        raise FileFormatError(f"{path} is damaged ({first_line(error)}). {remedy}") from error
     except (zipfile.BadZipFile, zlib.error) as error:
         raise FileFormatError(
-            f"{path} is damaged, or no npz file ({_first_line(error)}). {remedy}"
+            f"{path} is damaged, or no npz file ({first_line(error)}). {remedy}"
         ) from error
 
 
@@ -124,7 +130,7 @@ def _tensors(path: Path, remedy: str, load: Any) -> dict[str, Any]:
         return load(path)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(
-            f"{path} is no whole safetensors file ({_first_line(error)}). {remedy}"
+            f"{path} is no whole safetensors file ({first_line(error)}). {remedy}"
         ) from error
 
 
@@ -184,5 +190,6 @@ def _check_values(value: dict | list) -> None:
     raise RecursionError
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -23,6 +23,7 @@ from circuit_toolkit.models.model import Model
 from circuit_toolkit.models.sources import (
     from_name,
     given_module,
+    label_of,
     layout_of,
     prepared,
     tokenizer_copy,
@@ -85,6 +86,8 @@ def load_model(
         If there is no such folder, file or model, its family is unknown, an option is, a weight is
         not finite, or weights are quantised or carry an adapter that is not merged: such modules
         compute something else than their weight says.
+    FileFormatError
+        If a file of a folder is damaged, holds a pickle or lacks weights; it is named.
     MismatchError
         If a path of the layout does not exist in the model.
 
@@ -105,9 +108,10 @@ def load_model(
     wrapped: Any = None
     kept: Any = None if tokenizer is None else tokenizer_copy(tokenizer)
     if isinstance(name, (str, os.PathLike)):
-        label = os.fspath(name)
+        source = os.fspath(name)
+        label = label_of(source)
         options |= {"dtype": dtype, "device_map": device_map, "gguf_file": gguf_file}
-        module, kept = (layout_of if remote else from_name)(label, kept, options)
+        module, kept = (layout_of if remote else from_name)(source, kept, options)
         if remote:
             wrapped, module = module, module._module
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from torch import nn
 from circuit_toolkit.arguments import described
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
+from circuit_toolkit.files.reading import first_line
+from circuit_toolkit.models.folder_checks import check_folder_of_model, check_nothing_missing
 from circuit_toolkit.models.gguf import converted
 from circuit_toolkit.models.hub import at_once
 from circuit_toolkit.models.packaged import PACKAGED, packaged_file
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "model"
+_SNAPSHOT = re.compile(r"models--(.+?)[/\\]snapshots")  # of the hub's cache
 _PLACE = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust_remote_code")
 
 
@@ -33,6 +37,17 @@ def from_name(name: str, tokenizer: Any, options: dict[str, Any]) -> tuple[nn.Mo
     if name in PACKAGED:  # dictionaries know the model by this name
         module.config._name_or_path = PACKAGED[name].hub
     return module, tokenizer
+
+
+def label_of(name: str) -> str:
+    """Return what a model is called: of one that lies here the name of its folder or file.
+
+    Circuits and figures are shared, so no path of a user's machine is in them.
+    """
+    if not os.path.exists(os.path.expanduser(name)):
+        return name
+    cached = _SNAPSHOT.search(os.path.abspath(name))
+    return cached[1].replace("--", "/") if cached else resolved(name).absolute().name
 
 
 def layout_of(name: str, tokenizer: Any, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -74,8 +89,8 @@ def given_module(module: Any, remote: bool, options: dict[str, Any]) -> tuple[nn
         raise InputError(
             f"{', '.join(unused)} concern what is loaded by name; this module is loaded already."
         )
-    label = getattr(module.config, "_name_or_path", "") or type(module).__name__
-    return _shared_copy(module), label
+    label = getattr(module.config, "_name_or_path", "")
+    return _shared_copy(module), label_of(label) if label else type(module).__name__
 
 
 def tokenizer_copy(tokenizer: Any) -> Any:
@@ -166,28 +181,37 @@ def _loaded(source: str, what: str, options: dict[str, Any]) -> Any:
     import transformers
     from transformers.utils import logging
 
-    quiet = os.path.isdir(source) and logging.is_progress_bar_enabled()
+    is_here, of_module = os.path.isdir(source), what == "AutoModelForCausalLM"
+    quiet = is_here and logging.is_progress_bar_enabled()
     if quiet:
         logging.disable_progress_bar()
     try:
         with nullcontext() if os.path.exists(source) else at_once():
-            return getattr(transformers, what).from_pretrained(source, **options)
-    except ImportError as error:
-        raise InputError(
-            f"{source!r} needs a package that is not installed, as quantised weights do. Load the "
-            f"model that is not quantised. Cause: {error}"
-        ) from error
-    except TypeError as error:
-        raise InputError(
-            f"An option is none that from_pretrained of transformers knows: {', '.join(options)}. "
-            f"Cause: {error}"
-        ) from error
-    except (OSError, ValueError) as error:
+            more = {"output_loading_info": True} if of_module else {}
+            found = getattr(transformers, what).from_pretrained(source, **options, **more)
+    except Exception as error:  # of a damaged folder it may be any, also a bare one of tokenizers
+        if is_here:
+            check_folder_of_model(Path(source))
+        if isinstance(error, ImportError):
+            raise InputError(
+                f"{source!r} needs a package that is not installed, as quantised weights do. Load "
+                f"the model that is not quantised. Cause: {first_line(error)}"
+            ) from error
+        if isinstance(error, TypeError):
+            raise InputError(
+                "An option is none that from_pretrained of transformers knows, or of another "
+                f"kind: {', '.join(options)}. Cause: {first_line(error)}"
+            ) from error
         raise InputError(
             f"No model could be loaded from {source!r}. Pass 'demo', a folder with "
             "config.json and weights, or a name of the Hugging Face hub (which needs the "
-            f"network). Cause: {error}"
+            f"network). Cause: {first_line(error)}"
         ) from error
     finally:
         if quiet:
             logging.enable_progress_bar()
+    if not of_module:
+        return found
+    module, info = found
+    check_nothing_missing(info, source)
+    return module

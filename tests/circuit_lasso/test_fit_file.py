@@ -152,12 +152,12 @@ def test_a_file_cut_off_or_flipped_is_refused(plain, tmp_path, cut):
 
 
 def test_files_of_others_are_refused(plain, tmp_path):
-    with pytest.raises(InputError, match="There is no file"):
+    with pytest.raises(InputError, match="is a folder"):
         LassoFit.load(tmp_path)
-    with pytest.raises(FileFormatError, match="holds no fit"):
+    with pytest.raises(FileFormatError, match="holds no fit|no whole safetensors"):
         LassoFit.load(plain.circuit(0.1).save(tmp_path / "circuit.json"))
     save_file({"a": np.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(FileFormatError, match="holds no fit"):
+    with pytest.raises(FileFormatError, match="holds no fit|no whole safetensors"):
         LassoFit.load(tmp_path / "other.safetensors")
     path = plain.save(tmp_path / "fit.safetensors")
     arrays = load_file(path)

@@ -19,7 +19,7 @@ _UNTESTED = ("status", "low", "high")
 def seal_of(graph: Mapping[str, Any]) -> str:
     """Return a checksum of what evidence was measured on, in any order, and of the evidence."""
     nodes = [
-        [each["node_id"], {k: v for k, v in each[OURS].items() if k != "label"}, each["activation"]]
+        [each["node_id"], {k: v for k, v in each[OURS].items() if k != "label"}, each.get("activation")]
         for each in graph["nodes"]
     ]
     names = ("source", "target", "weight", "score", *_UNTESTED)

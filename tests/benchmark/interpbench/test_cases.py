@@ -158,7 +158,7 @@ def edges(true, counted=None):
 CLEAN, LABELS = data()["clean"], data()["clean_labels"]
 DAMAGE = {
     "lacks data.npz": lambda f: (f / "data.npz").unlink(),
-    "is no JSON file": lambda f: (f / "config.json").write_text("{"),
+    "is not readable JSON": lambda f: (f / "config.json").write_text("{"),
     "n_layers must be int, got nothing": lambda f: (f / "config.json").write_text("{}"),
     "causal must be bool, got 'yes'": lambda f: edit_config(f, causal="yes"),
     "activation 'silu' is unknown": lambda f: edit_config(f, act_fn="silu"),
@@ -171,11 +171,11 @@ DAMAGE = {
     "is no edge of this model": lambda f: edit_config(f, circuit=edges([["m0", "a0.h0"]])),
     "an edge is there twice": lambda f: edit_config(f, circuit=edges([TRUE[0], TRUE[0]])),
     "is not among universe_edges": lambda f: edit_config(f, circuit=edges(TRUE, TRUE[:2])),
-    "damaged or no safetensors": lambda f: (f / "model.safetensors").write_bytes(b"x" * 40),
+    "no whole safetensors": lambda f: (f / "model.safetensors").write_bytes(b"x" * 40),
     "hold no 'blocks.1.mlp.b_in'": lambda f: edit_weights(f, blocks__1__mlp__b_in=None),
     "holds NaN": lambda f: edit_weights(f, unembed__b_U=torch.tensor([0, 1, torch.nan])),
     "do not fit each other": lambda f: edit_weights(f, blocks__1__mlp__b_in=torch.zeros(9)),
-    "damaged or no npz": lambda f: (f / "data.npz").write_bytes(b"PK\3\4 cut off"),
+    "damaged, or no npz": lambda f: (f / "data.npz").write_bytes(b"PK\3\4 cut off"),
     "of one shape": lambda f: edit_data(f, corrupted=CLEAN[:5]),
     "clean must hold integers from 0 to 4": lambda f: edit_data(f, clean=CLEAN + 4),
     "clean_labels must hold integers from 0 to 2": lambda f: edit_data(
