@@ -209,6 +209,38 @@ def of_tensors(path: Path, rng: random.Random) -> str:
     return f"{how} in tensor {name}"
 
 
+def of_parquet(path: Path, rng: random.Random) -> str:
+    """Change rows of a Parquet file, its header as it was."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    name, row = rng.choice(table.column_names), rng.randrange(len(table))
+    values = table[name].to_pylist()
+    how = rng.choice(["value", "swap", "drop", "column", "double"])
+    if how == "drop":
+        table = table.slice(0, row)
+    elif how == "double":
+        table = pa.concat_tables([table, table.slice(row, 1)])
+    elif how == "column":
+        table = table.drop_columns([name])
+    else:
+        other = rng.randrange(len(table))
+        values[row] = values[other] if how == "swap" else _other(values[row], rng)
+        column = pa.array(values, table.schema.field(name).type)
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, path, compression="zstd")
+    return f"{how} in column {name}, row {row}"
+
+
+def _other(value: Any, rng: random.Random) -> Any:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        key = rng.choice([*value[0]])
+        return [value[0] | {key: rng.choice([-1, 2**31 - 1, 0, value[0][key] + 1])}, *value[1:]]
+    kinds = {bool: not value, int: rng.choice([-1, 2**31 - 1]), float: 1.5, str: "a"}
+    return kinds.get(type(value), [] if isinstance(value, list) else None)
+
+
 def copied(source: Path, place: Path) -> Path:
     """A fresh copy of a file or a folder."""
     if place.is_dir() and not place.is_symlink():

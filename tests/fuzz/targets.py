@@ -99,7 +99,7 @@ class Stock:
         dictionaries = write_dictionaries(self.model, folder / "tiny-dictionaries")
         self.saes = ct.load_dictionaries(self.model, dictionaries, kind="sae")
         self.transcoders = ct.load_dictionaries(self.model, dictionaries, kind="transcoder")
-        self.task = task_it_does([*TEXTS[:3]] * 4, [*TEXTS[1:4]] * 4)
+        self.task = task_it_does([*TEXTS[:3]] * 4, [*TEXTS[:3]] * 4)  # pairs of equal length
         self.acts = ct.capture(self.model, self.saes, self.task, progress=False)
 
     def store(self, place: Path) -> Path:
@@ -154,7 +154,7 @@ class Stock:
         model = ct.load_model(place)
         with torch.no_grad():
             logits = model.hf(torch.tensor([[1, 5, 7]])).logits
-        return model, logits
+        return model, logits, model.tokenizer([*TEXTS])["input_ids"]
 
     def table(self, place: Path) -> Path:
         rows = [(*pair, "Mary", "John") for pair in _prompts(self.task)]
@@ -238,7 +238,7 @@ def targets(stock: Stock) -> list[Target]:
         ),
         Target(
             "descriptions, Parquet", 0.06, lambda at: stock.described().save(at / "found.parquet"),
-            FeatureDescriptions.load, {"*": []}, use=_describe,
+            FeatureDescriptions.load, {"*": [damage.of_parquet]}, use=_describe,
         ),
         Target(
             "descriptions, JSON", 0.06, lambda at: stock.described().save(at / "found.json"),

@@ -18,10 +18,10 @@ _UNTESTED = ("status", "low", "high")
 
 def seal_of(graph: Mapping[str, Any]) -> str:
     """Return a checksum of what evidence was measured on, in any order, and of the evidence."""
-    nodes = [
-        [each["node_id"], {k: v for k, v in each[OURS].items() if k != "label"}, each.get("activation")]
-        for each in graph["nodes"]
-    ]
+    nodes = []
+    for each in graph["nodes"]:
+        row = {name: value for name, value in each[OURS].items() if name != "label"}
+        nodes.append([each["node_id"], row, each.get("activation")])
     names = ("source", "target", "weight", "score", *_UNTESTED)
     links = [[each.get(name) for name in names] for each in graph["links"]]
     extra = graph["metadata"][OURS]

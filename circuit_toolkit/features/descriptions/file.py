@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.errors import FileFormatError
 from circuit_toolkit.features.descriptions.data import DescriptionData
 from circuit_toolkit.features.descriptions.tables import TABLES, SiteTables, check_tables
-from circuit_toolkit.files.checks import check_ending, check_file
+from circuit_toolkit.files.checks import check_ending, check_file, existing_file
 from circuit_toolkit.files.documents import (
     content_of,
     document,
@@ -19,16 +21,19 @@ from circuit_toolkit.files.documents import (
     write_document,
     write_file,
 )
+from circuit_toolkit.files.reading import parsed_json
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = "circuit_toolkit.weight_lens"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ENDINGS = (".parquet", ".json")
 _NUMBERS = ("embedding_total", "upstream_total", "sampled")
 _KEY = b"circuit_toolkit"
+_SLACK = 2**20  # bytes that a Parquet file has besides its rows
+_UNREADABLE = (ValueError, OSError, KeyError, TypeError, AttributeError, IndexError, OverflowError)
 _REMEDY = "Describe the features again, and save them."
 
 
@@ -46,6 +51,8 @@ def save_descriptions(descriptions: DescriptionData, path: Path) -> Path:
         "shown": [str(site) for site in descriptions.shown],
         "sites": {str(site): each.n_features for site, each in descriptions.tables.items()},
         "kinds": {str(site): [each.kind, each.name] for site, each in descriptions.tables.items()},
+        "rows": _print_of(descriptions.tables, descriptions.concepts),
+        "bytes": table.nbytes,
     }
     if path.suffix == ".json":
         content = {**head, "features": table.to_pylist()}
@@ -65,23 +72,45 @@ def load_descriptions(path: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     check_ending(path, ENDINGS)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}. Pass one that FeatureDescriptions.save wrote.")
+    existing_file(path, "Pass one that FeatureDescriptions.save wrote.")
     try:
         if path.suffix == ".json":
             head = read_document(path, FORMAT, SCHEMA_VERSION, _REMEDY)
             table = pa.Table.from_pylist(head.pop("features"), schema=_schema())
         else:
-            table = pq.read_table(path, page_checksum_verification=True)
-            found = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            text = (file.schema_arrow.metadata or {}).get(_KEY, b"{}")
+            found = parsed_json(text, str(path), _REMEDY)
             head = content_of(found, FORMAT, SCHEMA_VERSION, str(path), _REMEDY)
+            _check_size(file, head)
+            table = file.read()
             table = table.cast(_schema().with_metadata(table.schema.metadata))
         return _fields(head, table)
-    except (ValueError, OSError, KeyError, TypeError) as error:  # pyarrow's errors are these
+    except (*_UNREADABLE, pa.ArrowException) as error:
         raise FileFormatError(
             f"{path} is damaged, or holds no descriptions ({type(error).__name__}: "
             f"{str(error)[:120]}). {_REMEDY}"
         ) from error
+
+
+def _check_size(file: Any, head: dict[str, Any]) -> None:
+    """Raise ValueError for a file that would unpack to more than was written."""
+    about = file.metadata
+    groups = [about.row_group(i).total_byte_size for i in range(about.num_row_groups)]
+    if about.num_rows != sum(head["sites"].values()) or sum(groups) > _SLACK + 2 * head["bytes"]:
+        raise ValueError("it holds other rows than were written")
+
+
+def _print_of(tables: Mapping[Site, SiteTables], concepts: Mapping[Any, str]) -> str:
+    """Return a checksum of all rows."""
+    found = hashlib.sha256()
+    for site, table in tables.items():
+        for name in (*TABLES, *_NUMBERS):
+            values = np.ascontiguousarray(getattr(table, name))
+            found.update(f"{site} {name} {values.dtype} {values.shape}\n".encode())
+            found.update(values.tobytes())
+    found.update(json.dumps(sorted([*key, text] for key, text in concepts.items())).encode())
+    return found.hexdigest()
 
 
 def _schema() -> pa.Schema:
@@ -179,6 +208,8 @@ def _fields(head: dict[str, Any], table: pa.Table) -> dict[str, Any]:
         start += n
     if start != len(table):
         raise ValueError("there are rows too many")
+    if head["rows"] != _print_of(tables, concepts):
+        raise ValueError("its rows are not those that were written")
     strings = {int(i): text for i, text in head["strings"].items()}
     shown = tuple(map(Site.parse, head["shown"]))
     named = [rows["token"] for each in tables.values() for rows in (each.tokens, each.outputs)]
