@@ -14,7 +14,7 @@ from circuit_toolkit.circuit.neuronpedia.schema import OURS, SCHEMA, fault
 from circuit_toolkit.circuit.neuronpedia.sources import SOURCE_SETS
 from circuit_toolkit.circuit.neuronpedia.writing import cantor
 from circuit_toolkit.errors import FileFormatError, InputError
-from tests.circuit.made_up import made_up_circuit
+from tests.circuit.made_up import made_up_attribution, made_up_circuit
 from tests.circuit.prompt_graph import AT_MARY, EARLY, LATE, SAYS_JOHN, SAYS_NAME, prompt_graph
 from tests.circuit.test_circuit import every_kind, same
 
@@ -432,3 +432,39 @@ def test_source_sets_are_those_of_the_registry_of_sae_lens():
             of_model, layer, of_set = re.fullmatch(r"([^/]+)/(\d+)-(.+)", pages[name]).groups()
             assert (of_model, of_set) == (model, source_set)
             assert int(layer) == int(re.search(r"layer_(\d+)", name)[1])
+
+
+def tested_graph():
+    graph = made_up_attribution(8, 16).to_neuronpedia()
+    circuit = Circuit.from_neuronpedia(graph)
+    edges = circuit.edges.copy()
+    edges["status"][0] = "confirmed"
+    found = {"ablation": {"faithfulness": 0.92, "completeness": 0.1}}
+    return replace(circuit, edges=edges, evidence=found).to_neuronpedia()
+
+
+def test_evidence_is_bound_to_nodes_and_links():
+    graph = tested_graph()
+    assert Circuit.from_neuronpedia(graph).evidence["ablation"]["faithfulness"] == 0.92
+    less = {**graph, "links": graph["links"][1:]}
+    with pytest.warns(UserWarning, match="its evidence is of other nodes and links"):
+        assert not Circuit.from_neuronpedia(less).evidence
+    graph["metadata"]["circuit_toolkit"]["evidence"]["ablation"]["faithfulness"] = 0.99
+    with pytest.warns(UserWarning, match="Test the circuit again"):
+        found = Circuit.from_neuronpedia(graph)
+    assert not found.evidence and set(found.edges["status"]) == {"untested"}
+
+
+def test_what_a_viewer_changes_leaves_the_evidence(recwarn):
+    graph = json.loads(json.dumps(tested_graph()), parse_float=lambda text: short(float(text)))
+    graph["nodes"].reverse()
+    graph["links"].reverse()
+    named = next(node for node in graph["nodes"] if node["feature_type"].startswith("cross"))
+    named["clerp"] = "mine"
+    found = Circuit.from_neuronpedia(graph)
+    assert found.evidence and "mine" in found.nodes["label"] and not recwarn.list
+
+
+def short(number):
+    """As JavaScript writes numbers: 1 for 1.0."""
+    return int(number) if number.is_integer() else number

@@ -1,6 +1,8 @@
 """What a model may be loaded from, what is refused, and what is left as it was."""
 
 import copy
+import os
+import pickle
 import threading
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import nn
 
 import circuit_toolkit as ct
 from benchmarks.demo.tokenizer import build_tokenizer
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.models import LOGITS, load_model, packaged, run
 from tests.families import CONFIGS, PROMPTS, random_model, word_tokenizer
 from tests.tiny import TEXTS, tiny_hf
@@ -328,3 +330,63 @@ def test_a_hooked_transformer_says_what_to_load_instead():
         hooked = HookedTransformer(config)
     with pytest.raises(InputError, match=r"load_model\('gpt2'\)"):
         load_model(hooked)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a tiny model, whole."""
+    tiny_hf().save_pretrained(tmp_path / "mine")
+    build_tokenizer().save_pretrained(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without(path, name):
+    from safetensors.torch import load, save
+
+    tensors = {key: value for key, value in load(path.read_bytes()).items() if name not in key}
+    path.write_bytes(save(tensors, {"format": "pt"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: cut(f / "model.safetensors"), r"model.safetensors is no whole .*Get the model"),
+        (lambda f: cut(f / "config.json"), r"config.json is not readable JSON.*Get the model"),
+        (lambda f: cut(f / "tokenizer.json"), r"tokenizer.json is not readable JSON"),
+        (lambda f: (f / "config.json").write_text("[" * 9999), r"config.json is nested"),
+        (lambda f: (f / "config.json").write_text("[1]"), r"config.json holds no settings"),
+        (lambda f: without(f / "model.safetensors", "h.1.mlp"), r"lacks transformer.h.1.mlp.* and"),
+    ],
+)
+def test_the_damaged_file_of_a_folder_is_named(folder, damage, words):
+    damage(folder)
+    with pytest.raises(FileFormatError, match=words) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pickle_is_not_run(folder, name, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(pickle.dumps(Attack()))
+    with pytest.raises(FileFormatError, match=f"{name} is a pickle.*could run code") as caught:
+        load_model(folder)
+    assert not (tmp_path / "ran").exists() and "weights_only" not in str(caught.value)
+
+
+def test_a_model_of_a_folder_is_called_by_its_name(folder, monkeypatch):
+    assert load_model(folder).name == load_model(f"{folder}/").name == "mine"
+    monkeypatch.chdir(folder.parent)
+    assert load_model("mine").name == load_model("./mine").name == "mine"
+    snapshot = folder.parent / "models--some-one--gpt-x" / "snapshots" / "0f3a"
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    assert load_model(snapshot).name == "some-one/gpt-x"
