@@ -26,7 +26,7 @@ from tests.fuzz import damage
 from tests.fuzz.outcomes import FOREIGN, HANG, NAMED, SAME, SILENT, VALID, Outcome
 from tests.fuzz.targets import Stock, Target, print_of, targets
 
-SECONDS, BYTES = 2.0, 200 * 2**20  # that reading may take
+SECONDS, BYTES = 2.0, 200 * 2**20  # of the processor, and of memory, that reading may take
 _GIVE_UP = 10.0  # seconds after which a process that does not answer is killed
 _ROUND = 200  # attacks of one process
 
@@ -83,7 +83,7 @@ def _told(child: int, read: int) -> Iterator[dict[str, Any]]:
 
 
 def _attack_all(target: Target, whole: Path, before: str, seeds: list[int], write: int) -> None:
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGPROF, _too_long)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     with tempfile.TemporaryDirectory() as scratch:
         for seed in seeds:
@@ -103,7 +103,7 @@ def _attack(target: Target, whole: Path, before: str, seed: int, scratch: Path) 
     except _TooLongError:
         result, why = HANG, f"more than {SECONDS} s"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     if result in (SILENT, VALID) and any(each.category is UserWarning for each in warned):
         result, why = NAMED, str(warned[0].message)[:200]
     more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
@@ -124,7 +124,7 @@ def _damaged(target: Target, copy: Path, rng: random.Random) -> str:
 
 
 def _read(target: Target, copy: Path, before: str, told: str) -> tuple[str, str]:
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         found = target.read(copy)
         if print_of(found) == before:
