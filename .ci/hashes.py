@@ -50,7 +50,8 @@ def checksums(pin: str) -> list[str]:
     request = urllib.request.Request(address, headers={"Accept": JSON})
     with urllib.request.urlopen(request, timeout=60) as answer:
         files = json.load(answer)["files"]
-    stem = re.compile(rf"{re.sub('[-_.]+', '[-_.]+', name)}-{re.escape(version)}(-|\.tar\.gz)", re.I)
+    named = re.sub("[-_.]+", "[-_.]+", name)
+    stem = re.compile(rf"{named}-{re.escape(version)}(-|\.tar\.gz)", re.IGNORECASE)
     found = {
         each["hashes"]["sha256"]
         for each in files
