@@ -13,6 +13,7 @@ import torch
 from circuit_toolkit import capture
 from circuit_toolkit.activations import budget
 from circuit_toolkit.activations.budget import (
+    BLOCK,
     COPIES,
     KEPT,
     available_memory,
@@ -105,8 +106,9 @@ def test_the_memory_of_a_batch_is_counted_from_shapes(tiny, tiny_saes):
     tokens, vocabulary = 5 * 7, tiny.hf.config.vocab_size
     raw = 4 * tokens * WIDTH * len(tiny_saes)  # float32
     encoding = 2 * 4 * tokens * WIDTH + COPIES * 4 * tokens * FEATURES
-    block = 4 * tokens * 16 * WIDTH
-    assert batch_bytes(plain, 5, 7) == round(KEPT * (raw + block + encoding))
+    block = 4 * tokens * BLOCK * WIDTH
+    assert block > encoding  # what is encoded comes after the pass
+    assert batch_bytes(plain, 5, 7) == round(KEPT * (raw + block))
     more = batch_bytes(scored, 5, 7) - batch_bytes(plain, 5, 7)
     assert abs(more - KEPT * 2 * 4 * 5 * vocabulary) <= 1
     labels = replace(task, answers=(), wrong=(), metric=None, labels={"a": tuple("abab")})
