@@ -39,7 +39,8 @@ class AskedWidget(LiveWidget):
         """Do what the browser asks for, after what it asked for before."""
         do = str(content.get("do")) if isinstance(content, dict) else ""
         if do == "stop":
-            self._stop.set()
+            if self._busy.get("words"):  # else nothing runs that could be stopped
+                self._stop.set()
         elif do in self.requests:
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(1, "explorer")
@@ -66,12 +67,13 @@ class AskedWidget(LiveWidget):
             if not isinstance(error, ToolkitError):  # a defect: it keeps its traceback
                 raise
         finally:
+            self._stop.clear()  # what Python asks for next is not stopped
             self._answered += 1
 
     def _tell(self, words: str) -> None:
         """Say what long work is at; stop where that was asked for."""
         self._refuse_stopped()
-        if self._busy:
+        if self._busy.get("words"):
             self._busy = {"words": words}
 
     def _refuse_stopped(self) -> None:

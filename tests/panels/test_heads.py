@@ -238,6 +238,22 @@ def test_what_goes_wrong_is_said_and_changes_nothing(panel, monkeypatch):
         panel.selected = (1, 1)
 
 
+def test_after_a_stop_python_goes_on(panel, monkeypatch):
+    def stopped(*args, **kwargs):
+        panel._hear(panel, {"do": "stop"}, [])
+        panel._tell("patching")
+
+    monkeypatch.setattr(module, "path_shares", stopped)
+    panel._paths.clear()
+    panel.by, panel.threshold = "change towards the answer", 0.3
+    asked(panel, do="paths")
+    assert panel._busy["error"].startswith("Stopped") and not panel._paths
+    panel.selected = (0, 0)
+    panel._hear(panel, {"do": "stop"}, [])  # nothing runs
+    panel.selected = (0, 1)
+    assert "Without a0.h1" in panel._about["effect"]
+
+
 def test_settings_of_the_panel_are_those_of_the_fit(panel):
     asked(panel, do="train", n_train=6, n_features=24)
     assert panel.fit.settings["n_train"] == 6 and panel.fit.settings["n_features"] == 24

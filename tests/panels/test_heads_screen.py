@@ -24,6 +24,7 @@ def opened(demo):
 def panel(opened):
     """The same panel, as it opens; that saves time."""
     opened._busy = {}
+    opened._stop.clear()
     opened.by, opened.threshold, opened.prompt = "change towards the answer", 0.5, 0
     opened.selected = [(0, 1)]
     return opened
