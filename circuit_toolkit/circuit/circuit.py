@@ -350,12 +350,7 @@ class Circuit:
         -------
         Path
         """
-        return write_json(path, self._document())
-
-    def _document(self) -> dict[str, Any]:
-        """Return what a file of the circuit holds."""
-        dicts = {name: getattr(self, name) for name in ("settings", "evidence", "groups")}
-        return file.document_of(self.nodes, self.edges, dicts)
+        return write_json(path, file.document_of(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:

@@ -8,11 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from circuit_toolkit.errors import InputError
-from circuit_toolkit.files.schema import schema_fault, sound_if
-
-
-def _some(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties}
+from circuit_toolkit.files.schema import record, schema_fault, sound_if
 
 
 def _or_none(kind: str, **ends: float) -> dict[str, Any]:
@@ -28,9 +24,9 @@ _COUNT = _or_none("integer", minimum=0)
 _SHARE = _or_none("number", minimum=-1e-6, maximum=1 + 1e-6)  # within rounding
 _SIZE = _or_none("number", minimum=0)
 _TEXTS = {"type": ["array", "string", "null"], "items": {"type": "string"}}
-_ON = _some(n=_COUNT, seen=_COUNT, split=_TEXT, task=_TEXT, model=_TEXT)
+_ON = record(n=_COUNT, seen=_COUNT, split=_TEXT, task=_TEXT, model=_TEXT)
 _EVIDENCE = {
-    "size": _some(
+    "size": record(
         size=_COUNT,
         reached=_TRUTH,
         n=_COUNT,
@@ -39,22 +35,21 @@ _EVIDENCE = {
         faithfulness=_list(_REAL),
         completeness=_list(_REAL),
     ),
-    "fit": _some(
+    "fit": record(
         held_out_r2=_or_none("number", maximum=1 + 1e-6),
         held_out_auroc=_SHARE,
         held_out_accuracy=_SHARE,
     ),
-    "attribution": _some(replacement=_SHARE, completeness=_SHARE, largest_error=_SIZE, n=_COUNT),
-    "interventions": _some(
+    "attribution": record(replacement=_SHARE, completeness=_SHARE, largest_error=_SIZE, n=_COUNT),
+    "interventions": record(
+        {"mean_change": {"type": "number", "minimum": 0}},
         n=_COUNT,
         random=_COUNT,
-        mean_change={"type": "number", "minimum": 0},
         random_change=_SIZE,
         rank_correlation=_or_none("number", minimum=-1 - 1e-6, maximum=1 + 1e-6),
         same_sign=_SHARE,
-    )
-    | {"required": ["mean_change"]},
-    "ablation": _some(
+    ),
+    "ablation": record(
         faithfulness=_REAL,
         completeness=_REAL,
         random_faithfulness=_list(_REAL),
@@ -70,7 +65,7 @@ _EVIDENCE = {
         errors=_TEXT,
         evaluated_on=_ON,
     ),
-    "edges": _some(
+    "edges": record(
         confirmed=_COUNT,
         refuted=_COUNT,
         untested=_COUNT,
@@ -91,7 +86,7 @@ _SETTINGS = {
     "activations": {"type": ["object", "null"]},
     "trained_on": {"type": ["object", "null"]},
 }
-_WHOLE = {"evidence": _some(**_EVIDENCE), "settings": _some(**_SETTINGS)}
+_WHOLE = {"evidence": record(**_EVIDENCE), "settings": record(**_SETTINGS)}
 _SOUND = {name: sound_if(schema) for name, schema in _WHOLE.items()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from circuit_toolkit.circuit.tables import EDGE, KINDS, NODE, STATUS, TARGET, UNKNOWN
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import document, parsed_document
-from circuit_toolkit.files.schema import schema_fault
+from circuit_toolkit.files.schema import closed, record, schema_fault
 from circuit_toolkit.sites import Site
 
 if TYPE_CHECKING:
@@ -18,57 +18,62 @@ if TYPE_CHECKING:
 
 FORMAT = "circuit_toolkit.circuit"
 SCHEMA_VERSION = 4
+_DICTS = ("settings", "evidence", "groups")
 REMEDY = (
     "Pass a file that `Circuit.save` wrote, or take out its `sha256`, its evidence and the status "
     "of its edges to read a changed one as untested."
 )
-
-
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    closed = {"type": "object", "additionalProperties": False}
-    return closed | {"required": list(properties), "properties": properties}
-
-
 _ROW = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}  # int32
 _REAL = {"type": "number", "minimum": -3.4e38, "maximum": 3.4e38}  # float32
 _SCORE = _REAL | {"minimum": 0}
 _TEXT = {"type": "string"}
 _END = {"type": ["number", "null"], "minimum": -3.4e38, "maximum": 3.4e38}
-_NODE = _object(
-    kind={"enum": list(KINDS)},
-    site=_TEXT,
-    position=_TEXT,
-    index=_ROW,
-    activation=_REAL,
-    score=_SCORE,
-    label=_TEXT,
+_NODE = closed(
+    record(
+        {
+            "kind": {"enum": list(KINDS)},
+            "site": _TEXT,
+            "position": _TEXT,
+            "index": _ROW,
+            "activation": _REAL,
+            "score": _SCORE,
+            "label": _TEXT,
+        }
+    )
 )
-_EDGE = _object(
-    source=_ROW,
-    target=_ROW,
-    weight=_REAL,
-    score=_SCORE,
-    status={"enum": list(STATUS)},
-    low=_END,
-    high=_END,
+_EDGE = closed(
+    record(
+        {
+            "source": _ROW,
+            "target": _ROW,
+            "weight": _REAL,
+            "score": _SCORE,
+            "status": {"enum": list(STATUS)},
+            "low": _END,
+            "high": _END,
+        }
+    )
 )
-SCHEMA = _object(
-    settings={"type": "object"},
-    evidence={"type": "object"},
-    groups={
-        "type": "object",
-        "additionalProperties": {"type": "array", "items": _TEXT, "minItems": 1},
-    },
-    nodes={"type": "array", "items": _NODE, "minItems": 1},
-    edges={"type": "array", "items": _EDGE},
+SCHEMA = closed(
+    record(
+        {
+            "settings": {"type": "object"},
+            "evidence": {"type": "object"},
+            "groups": {
+                "type": "object",
+                "additionalProperties": {"type": "array", "items": _TEXT, "minItems": 1},
+            },
+            "nodes": {"type": "array", "items": _NODE, "minItems": 1},
+            "edges": {"type": "array", "items": _EDGE},
+        }
+    )
 )
 
 
-def document_of(
-    nodes: np.ndarray, edges: np.ndarray, dicts: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """Return tables and dicts of a circuit, with format, version and checksum, as JSON has it."""
-    content = dicts | {"nodes": rows_of(nodes), "edges": rows_of(edges)}
+def document_of(circuit: Circuit) -> dict[str, Any]:
+    """Return what the file of a circuit holds: format, version, checksum, dicts and tables."""
+    content: dict[str, Any] = {name: getattr(circuit, name) for name in _DICTS}
+    content |= {"nodes": rows_of(circuit.nodes), "edges": rows_of(circuit.edges)}
     return document(FORMAT, SCHEMA_VERSION, content, flat=True)
 
 
@@ -99,7 +104,7 @@ def parsed(make: Callable[..., Circuit], found: Any, name: str) -> Circuit:
     )
     if wrong := schema_fault(content, SCHEMA, ["nodes", "edges"]):
         raise FileFormatError(f"{name} is damaged at {wrong}. Save the circuit again.")
-    dicts = {each: content[each] for each in ("settings", "evidence", "groups")}
+    dicts = {name: content[name] for name in _DICTS}
     try:
         return make(_table(content["nodes"], NODE), _table(content["edges"], EDGE), **dicts)
     except InputError as error:

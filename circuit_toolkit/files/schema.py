@@ -7,9 +7,11 @@ what fails one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
 Test = Callable[[Any], bool]
 _TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
@@ -22,6 +24,17 @@ _TYPES: dict[str, tuple[type, ...]] = {
 _TOLD = {"type", "minimum", "maximum"}  # what a test of a plain value looks at
 _OF_LISTS = {"type", "items", "minItems", "maxItems"}
 _OF_OBJECTS = {"type", "required", "properties", "additionalProperties"}
+
+
+def record(required: Mapping[str, Any] = _NONE, **optional: Any) -> dict[str, Any]:
+    """Return the schema of an object that may have more keys: what it must have, and may have."""
+    made = {"type": "object", "properties": {**required, **optional}}
+    return made | {"required": [*required]} if required else made
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object that has no other keys."""
+    return schema | {"additionalProperties": False}
 
 
 def schema_fault(document: Any, schema: dict[str, Any], tables: Sequence[str] = ()) -> str | None:

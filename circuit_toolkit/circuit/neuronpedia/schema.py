@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from circuit_toolkit.circuit.tables import KINDS, STATUS
-from circuit_toolkit.files.schema import schema_fault
+from circuit_toolkit.files.schema import record, schema_fault
 
 FEATURE, ERROR, EMBEDDING, LOGIT = TYPES = (
     "cross layer transcoder",  # any transcoder's, by what the viewers know
@@ -22,15 +22,6 @@ OURS = "circuit_toolkit"  # key of what only this package writes
 MIN_BYTES, MAX_BYTES = 1000, 100 * 2**20
 
 
-def _open(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
-    """Return the schema of an object that may have more keys."""
-    return {
-        "type": "object",
-        "required": list(required),
-        "properties": required | optional,
-    }
-
-
 _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
 _WHOLE = {"type": "integer"}
@@ -40,39 +31,36 @@ _SCORE = _REAL | {"minimum": 0}
 _REAL_OR_NONE = _REAL | {"type": ["number", "null"]}
 _OBJECT = {"type": "object"}
 
-_METADATA = _open(
+_METADATA = record(
     {"slug": _TEXT, "scan": _TEXT, "prompt_tokens": _TEXTS, "prompt": _TEXT},
     transcoder_list=_TEXTS,
     node_threshold={"type": ["number", "null"]},
     schema_version={"type": ["integer", "null"]},
-    feature_details=_open(
-        {},
+    feature_details=record(
         feature_json_base_url=_TEXT,
         neuronpedia_source_set=_TEXT,
         neuronpedia_lorsa_source_set=_TEXT,
     ),
-    info=_open(
-        {},
+    info=record(
         description=_TEXT,
         creator_name=_TEXT,
         creator_url=_TEXT,
         source_urls={"type": "array"},
-        generator=_open({}, name=_TEXT, version=_TEXT, url=_TEXT, email=_TEXT),
+        generator=record(name=_TEXT, version=_TEXT, url=_TEXT, email=_TEXT),
         create_time_ms={"type": "number"},
     ),
     generation_settings=_OBJECT,
     pruning_settings=_OBJECT,
-    **{OURS: _open({"settings": _OBJECT, "evidence": _OBJECT}, sha256=_TEXT)},
+    **{OURS: record({"settings": _OBJECT, "evidence": _OBJECT}, sha256=_TEXT)},
 )
-_Q_PARAMS = _open(
-    {},
+_Q_PARAMS = record(
     pinnedIds=_TEXTS,
     supernodes={"type": "array", "items": _TEXTS | {"minItems": 1}},
     linkType=_TEXT,
     clickedId={"type": ["string", "null"]},
     sg_pos={"type": ["string", "null"]},
 )
-_NODE = _open(
+_NODE = record(
     {
         "node_id": _TEXT,
         "feature": {"type": ["integer", "null"]},
@@ -87,7 +75,7 @@ _NODE = _open(
     token_prob=_REAL_OR_NONE,
     is_target_logit={"type": "boolean"},
     **{
-        OURS: _open(
+        OURS: record(
             {
                 "kind": {"enum": list(KINDS)},
                 "site": _TEXT,
@@ -100,12 +88,12 @@ _NODE = _open(
     },
 )
 _OUR_NODE = {"type": "object", "required": [OURS]}
-_LINK = _open({"source": _TEXT, "target": _TEXT, "weight": _REAL})
-_OUR_LINK = _open({"score": _SCORE}, status={"enum": list(STATUS)}, low=_REAL, high=_REAL)
+_LINK = record({"source": _TEXT, "target": _TEXT, "weight": _REAL})
+_OUR_LINK = record({"score": _SCORE}, status={"enum": list(STATUS)}, low=_REAL, high=_REAL)
 
 
 def _graph(node: dict[str, Any], link: dict[str, Any]) -> dict[str, Any]:
-    return _open(
+    return record(
         {
             "metadata": _METADATA,
             "qParams": _Q_PARAMS,

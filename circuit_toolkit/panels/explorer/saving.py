@@ -11,11 +11,11 @@ from typing import Any
 
 from circuit_toolkit.arguments import one_of
 from circuit_toolkit.circuit.circuit import Circuit
-from circuit_toolkit.circuit.file import parsed
+from circuit_toolkit.circuit.file import document_of, parsed
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import FileFormatError, MismatchError
 from circuit_toolkit.files.documents import document, read_document, write_document
-from circuit_toolkit.files.schema import schema_fault
+from circuit_toolkit.files.schema import closed, record, schema_fault
 from circuit_toolkit.models import Model
 from circuit_toolkit.panels.explorer.dial import Dial
 from circuit_toolkit.panels.explorer.view import GIVEN, METHODS, View
@@ -25,48 +25,48 @@ from circuit_toolkit.tasks import Task
 FORMAT, VERSION = "circuit_toolkit.session", 1
 REMEDY = "Pass a file that explorer.save wrote."
 FORMS = ("session", "html", "svg", "png", "json", "neuronpedia")
-
-
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": [*properties], "properties": properties}
-
-
 _TEXT, _TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
 _NAMES = {"type": "object", "additionalProperties": _TEXT}
 _TOKENS = {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}
-_TASK = _object(
-    name=_TEXT,
-    clean=_TEXTS,
-    corrupted=_TEXTS,
-    answers=_TOKENS,
-    wrong=_TOKENS,
-    labels={"type": "object", "additionalProperties": _TEXTS},
-    positions={"type": "object", "additionalProperties": _TOKENS["items"]},
-    directions=_TOKENS["items"],
+_TASK = record(
+    {
+        "name": _TEXT,
+        "clean": _TEXTS,
+        "corrupted": _TEXTS,
+        "answers": _TOKENS,
+        "wrong": _TOKENS,
+        "labels": {"type": "object", "additionalProperties": _TEXTS},
+        "positions": {"type": "object", "additionalProperties": _TOKENS["items"]},
+        "directions": _TOKENS["items"],
+    }
 )
-_VIEW = _object(
-    prompt=_TEXT,
-    answers={"type": ["array", "null"], "items": _TEXT, "minItems": 2, "maxItems": 2},
-    method={"enum": [*METHODS, GIVEN]},
-    task=_TEXT,
-    everywhere={"type": "boolean"},
-    strength={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-    size={"type": "integer", "minimum": 1},
-    sites=_TEXTS,
-    positions={"type": ["string", "array"], "items": _TEXT, "minItems": 1},
-    groups={"type": "object", "additionalProperties": _TEXTS},
-    names=_NAMES,
-    pinned=_TEXTS,
+_VIEW = record(
+    {
+        "prompt": _TEXT,
+        "answers": {"type": ["array", "null"], "items": _TEXT, "minItems": 2, "maxItems": 2},
+        "method": {"enum": [*METHODS, GIVEN]},
+        "task": _TEXT,
+        "everywhere": {"type": "boolean"},
+        "strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        "size": {"type": "integer", "minimum": 1},
+        "sites": _TEXTS,
+        "positions": {"type": ["string", "array"], "items": _TEXT, "minItems": 1},
+        "groups": {"type": "object", "additionalProperties": _TEXTS},
+        "names": _NAMES,
+        "pinned": _TEXTS,
+    }
 )
-_SCHEMA = _object(
-    model=_TEXT,
-    dictionaries=_NAMES,
-    view=_VIEW | {"additionalProperties": False},
-    task=_TASK | {"type": ["object", "null"]},
-    n={"type": "integer", "minimum": 1},
-    selected=_TEXTS,
-    dial=_object(how=_TEXT, value={"type": "number"}) | {"additionalProperties": False},
-    circuit={"type": "object"},
+_SCHEMA = record(
+    {
+        "model": _TEXT,
+        "dictionaries": _NAMES,
+        "view": closed(_VIEW),
+        "task": _TASK | {"type": ["object", "null"]},
+        "n": {"type": "integer", "minimum": 1},
+        "selected": _TEXTS,
+        "dial": closed(record({"how": _TEXT, "value": {"type": "number"}})),
+        "circuit": {"type": "object"},
+    }
 )
 
 
@@ -132,7 +132,7 @@ def content_of(session: Session) -> dict[str, Any]:
         "task": None if session.task is None else content_of_task(session.task),
         "selected": [*session.selected],
         "dial": asdict(session.dial),
-        "circuit": session.circuit._document(),
+        "circuit": document_of(session.circuit),
     }
 
 
