@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import time
 
 from tests.fuzz.outcomes import Outcome, faults, table
 
@@ -25,7 +26,10 @@ def main() -> int:
     for kind in KINDS:
         if options[kind]:
             module = importlib.import_module(f"tests.fuzz.{kind}")
+            began = time.monotonic()
             outcomes += module.attacks(options[kind], options["seed"])
+            took = time.monotonic() - began
+            print(f"{options[kind]:,} {kind}: {took:.0f} s", file=sys.stderr)
     print(table(outcomes))
     if told := faults(outcomes):
         print(told, file=sys.stderr)
