@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from circuit_toolkit.errors import ToolkitError
+from circuit_toolkit.texts import printable
 
 Report = Callable[[str, int, int], None]  # what is done, how many steps are, and how many of all
 _REPORT: ContextVar[Report | None] = ContextVar("report", default=None)
@@ -52,7 +53,7 @@ class Bar:
         widget = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
         told = {"total": self.total, "initial": initial, "disable": not shown, "leave": False}
         options |= {"display": False} if widget else {}
-        self._bar: Any = tqdm(desc=label, **told, **options)
+        self._bar: Any = tqdm(desc=printable(label), **told, **options)
         self._output: Any = None
         if widget and shown:
             from IPython.display import display
@@ -86,9 +87,10 @@ class Bar:
         """Write another label, and figures behind the bar."""
         if label:
             self.label = label
-            self._bar.set_description(label)
+            self._bar.set_description(printable(label))
         if figures:
-            self._bar.set_postfix(**figures, refresh=False)
+            said = {name: printable(x) if isinstance(x, str) else x for name, x in figures.items()}
+            self._bar.set_postfix(**said, refresh=False)
 
     def close(self) -> None:
         """Take the bar away."""

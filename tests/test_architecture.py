@@ -16,7 +16,7 @@ PACKAGE = Path(circuit_toolkit.__file__).parent
 # never from its own floor, not inside a function and not for type checkers. So there is no circle
 # between rooms. The front door, `__init__`, stands on top and may import everything.
 FLOORS = [
-    {"errors", "display", "lazy"},
+    {"errors", "display", "lazy", "texts"},
     {"arguments", "progress"},
     {"files", "sites", "demo", "regression"},
     {"models"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuit_toolkit.arguments import refuse_surrogates
 from circuit_toolkit.benchmark.methods import (
     Method,
     MethodRun,
@@ -30,6 +31,7 @@ from circuit_toolkit.evidence.intervals import Paired, paired
 from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, expect_pairs
+from circuit_toolkit.texts import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +137,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         """Name and methods."""
-        return f"Comparison({self.name!r}: {', '.join(self.runs)})"
+        return printable(f"Comparison({self.name!r}: {', '.join(self.runs)})")
 
     def _repr_html_(self) -> str:
         return self.table.to_html(float_format="{:.3g}".format, na_rep="")
@@ -197,6 +199,8 @@ def compare(
     """
     n_prompts = expect_pairs(model, task, n_prompts)
     graph, methods = graph_of(model), chosen_methods(methods)
+    for name in methods:
+        refuse_surrogates(name, "The name of a method")
     known = None if truth is None else truth_of(graph, truth, universe=universe)
     warm_up(model, task)
     runs = run_methods(

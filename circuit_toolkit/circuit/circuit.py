@@ -39,6 +39,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import plain, resolved, write_file, write_json, write_text
 from circuit_toolkit.files.reading import read_json
 from circuit_toolkit.sites import Site
+from circuit_toolkit.texts import printable
 
 if TYPE_CHECKING:
     import networkx
@@ -604,7 +605,7 @@ class Circuit:
 
     def __repr__(self) -> str:
         """Return the summary in one line."""
-        return f"<Circuit: {'; '.join(self.summary())}>"
+        return printable(f"<Circuit: {'; '.join(self.summary())}>")
 
     def _repr_html_(self) -> str:
         what, *lines = map(html.escape, self.summary())

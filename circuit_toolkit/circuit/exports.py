@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -49,7 +50,7 @@ def write_csv(circuit: Circuit, folder: str | os.PathLike) -> Path:
         _check_ours(folder / name, list(table.columns))
     with replacing(folder, [*tables]) as new:
         for name, table in tables.items():
-            table.to_csv(new / name, index=False, lineterminator="\n", encoding="utf-8")
+            table.to_csv(new / name, index=False, quoting=_quoting(table), **_CSV)
     return folder
 
 
@@ -83,13 +84,22 @@ def _tables(circuit: Circuit) -> tuple[pd.DataFrame, pd.DataFrame]:
     return nodes, edges
 
 
+_CSV: Any = {"lineterminator": "\n", "encoding": "utf-8"}
+
+
+def _quoting(table: pd.DataFrame) -> Any:
+    """Quote texts where one has a carriage return, which writers leave bare and readers obey."""
+    texts = (text for name in table.columns for text in table[name] if isinstance(text, str))
+    return csv.QUOTE_NONNUMERIC if any("\r" in text for text in texts) else csv.QUOTE_MINIMAL
+
+
 def _check_ours(path: Path, columns: list[str]) -> None:
     """Refuse to replace a table with other columns, which is somebody else's."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
-        head = file.readline().rstrip("\n")
-    if head != ",".join(columns):
+        head = next(csv.reader([file.readline()]), [])
+    if head != columns:
         raise InputError(
             f"{path} is there and no table of a circuit, and is not replaced. Pass a new folder."
         )

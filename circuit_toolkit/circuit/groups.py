@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.arguments import described, expect_known, is_a
+from circuit_toolkit.arguments import described, expect_known, is_a, refuse_surrogates
 from circuit_toolkit.circuit.tables import TARGET
 from circuit_toolkit.errors import InputError
 
@@ -27,6 +27,7 @@ def checked_groups(groups: Any, ids: Sequence[str], kinds: Sequence[str]) -> Gro
     found: Groups = {}
     for name, nodes in groups.items():
         members = _members(name, nodes)
+        refuse_surrogates(name, "The name of a supernode")
         for each in members:
             if each not in row:
                 raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from circuit_toolkit.arguments import refuse_surrogates
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.sites import Site
 
@@ -126,6 +127,8 @@ def _check_dtype(name: str, table: np.ndarray, dtype: np.dtype) -> None:
         if dtype[column].kind == "O":
             if not all(isinstance(text, str) for text in table[column].tolist()):
                 raise InputError(f"{name}[{column!r}] must hold texts.")
+            for text in table[column].tolist():
+                refuse_surrogates(text, f"{name}[{column!r}]")
         elif np.isnan(table[column]).any() or (
             column not in UNKNOWN and not np.isfinite(table[column]).all()
         ):
@@ -149,7 +152,7 @@ def _check_nodes(nodes: np.ndarray) -> None:
         raise InputError("nodes['index'] holds a negative index.")
     name, count = Counter(ids_of(nodes)).most_common(1)[0]
     if count > 1:
-        raise InputError(f"Node {name} is there twice. Merge its rows.")
+        raise InputError(f"Node {name:.200} is there twice. Merge its rows.")
 
 
 def _check_edges(edges: np.ndarray, site: np.ndarray, depth: np.ndarray) -> None:

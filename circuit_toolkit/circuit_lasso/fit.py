@@ -21,6 +21,7 @@ from circuit_toolkit.circuit_lasso.drawing import by_effect, by_relevance
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.regression import LassoPath, LogisticPath, Screening, one_standard_error
 from circuit_toolkit.sites import Site
+from circuit_toolkit.texts import printable
 
 if TYPE_CHECKING:
     from circuit_toolkit.tasks.task import Task
@@ -101,7 +102,7 @@ class LassoFit:
         said, best = self.settings, self._best()
         how = f"positions={said['positions']!r}, design={said.get('design', 'observational')!r}"
         chance = " (AUROC, chance 0.5)" if said.get("held_out_fit") == "auroc" else ""
-        return (
+        return printable(
             f"LassoFit({said['target']} of {said['task']}, {how}, adaptive={said['adaptive']}, "
             f"{len(self.strengths)} strengths, best held-out fit {self.held_out[best]:.3f}{chance} "
             f"at {self.strengths[best]:.3g})"

@@ -84,7 +84,7 @@ def run_demo(args: argparse.Namespace) -> None:
 def _example(model: Any, task: Any) -> str:
     """Describe the first prompt with its answers and the wrong ones, of many the first and last."""
     right, wrong = (
-        " to ".join(dict.fromkeys(model.tokenizer.decode([ids[i]]) for i in (0, -1)))
+        " to ".join(dict.fromkeys(model.word(ids[i]) for i in (0, -1)))
         for ids in (task.answers[0], task.wrong[0])
     )
     return f"{task.clean[0]} … {right}, not {wrong}"

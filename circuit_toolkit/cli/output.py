@@ -9,22 +9,27 @@ from typing import Any
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import plain
+from circuit_toolkit.texts import printable
 
 
 def write(*lines: str) -> None:
-    """Write lines."""
-    sys.stdout.write("\n".join([*lines, ""]))
-    sys.stdout.flush()
+    """Write lines, with what a terminal would obey written out."""
+    _put("\n".join(map(printable, lines)))
 
 
 def write_json(result: dict[str, Any]) -> None:
     """Write a result as JSON; what is no finite number is null."""
-    write(json.dumps(plain(result, "result"), indent=1))
+    _put(json.dumps(plain(result, "result"), indent=1))
+
+
+def _put(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def warn(text: str) -> None:
     """Write a line beside the result."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Iterable[Any]]) -> list[str]:

@@ -55,7 +55,7 @@ def _measured(name: str, make: Any, model: Any, args: argparse.Namespace) -> dic
         "corrupted_accuracy": found.corrupted_accuracy,
         "corrupted_mean": found.corrupted_mean,
         "example": task.clean[0],
-        "answer": [model.tokenizer.decode([token]) for token in task.answers[0]],
+        "answer": [model.word(token) for token in task.answers[0]],
         "cpu_seconds": time.process_time() - cpu,
         "refused": None,
     }

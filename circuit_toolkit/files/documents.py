@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from circuit_toolkit.arguments import refuse_surrogates
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.checks import check_file
 from circuit_toolkit.files.reading import read_json
@@ -174,11 +175,15 @@ def plain(value: Any, name: str) -> Any:
         value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        refuse_surrogates(value, name)
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, list | tuple):
         return [plain(item, f"{name}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        for key in value:
+            refuse_surrogates(key, f"a name in {name}")
         return {key: plain(item, f"{name}[{key!r}]") for key, item in value.items()}
     raise InputError(
         f"{name} cannot be written as JSON: {type(value).__name__}. Pass numbers, strings, "

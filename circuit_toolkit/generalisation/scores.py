@@ -11,6 +11,7 @@ import numpy as np
 from circuit_toolkit.evidence.intervals import Interval, bootstrap
 from circuit_toolkit.generalisation.spurious import Ranking
 from circuit_toolkit.sites import Site
+from circuit_toolkit.texts import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Generalisation:
     def __repr__(self) -> str:
         """Name the methods with their worst groups; not the intervals."""
         worst = ", ".join(f"{each.method} {each.worst.value:.3f}" for each in self.scores)
-        return f"Generalisation(worst group: {worst})"
+        return printable(f"Generalisation(worst group: {worst})")
 
     def __getitem__(self, method: str) -> Score:
         """Return the score of a method."""

@@ -12,17 +12,24 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """Return a token as it stands in a text; bytes that are no character as `<0xE2>`."""
+    """Return a token as it stands in a text; bytes that are no character as `<0xE2>`.
+
+    A token whose text is another one's too, or that has none, tells its number.
+    """
     text, piece = str(tokenizer.decode([token])), tokenizer.convert_ids_to_tokens(token)
-    if not isinstance(piece, str):
-        return text
+    if not isinstance(piece, str):  # a row of the model that the tokenizer does not know
+        return text or f"<{token}>"
     if _BYTE.fullmatch(piece):  # a byte beside tokens of characters: "!" is a token of its own
         own = tokenizer.convert_tokens_to_ids(text) if text else tokenizer.unk_token_id
         return text if text.isspace() and own in (None, tokenizer.unk_token_id, token) else piece
     if BROKEN in text and BROKEN not in piece:
         return _bytes_of(piece) or text
     missing = len(piece) - len(piece.lstrip(SPACE)) - (len(text) - len(text.lstrip(" ")))
-    return " " * missing + text
+    text = " " * missing + text or piece
+    other = tokenizer.convert_tokens_to_ids(text)  # Pythia has runs of spaces twice
+    if other in (None, tokenizer.unk_token_id, token) or tokenizer.decode([other]) != text:
+        return text
+    return f"{text}<{token}>"
 
 
 def _bytes_of(piece: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from circuit_toolkit.activations.activations import Activations
+from circuit_toolkit.arguments import refuse_surrogates
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
@@ -90,6 +91,7 @@ def _sizes(n_features: Mapping[str, int]) -> str:
 
 def token_named(model: Model, text: str) -> int:
     """Return the id of a token that a user typed."""
+    refuse_surrogates(text, "The word")
     try:
         return model.token_id(text)
     except InputError:

@@ -12,7 +12,7 @@ import traitlets
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.capturing import capture
-from circuit_toolkit.arguments import as_prompts
+from circuit_toolkit.arguments import as_prompts, refuse_surrogates
 from circuit_toolkit.circuit_lens import CircuitLens, FeatureCircuits
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.given import as_dictionaries
@@ -388,6 +388,7 @@ def _is_sentence(model: Model, text: str) -> bool:
     """Whether a text is more than one token; one that has words the model does not know too."""
     if len(text.split()) > 1:
         return True
+    refuse_surrogates(text, "The word")
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     return len(ids) > 1 and model.tokenizer.unk_token_id not in ids  # pyright: ignore
 

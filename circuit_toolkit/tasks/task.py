@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import one_of, whole
+from circuit_toolkit.arguments import one_of, refuse_surrogates, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.tasks.chat import as_chat
 from circuit_toolkit.tasks.hub import from_hub
@@ -86,6 +87,13 @@ class Task:
         """Refuse parts that do not go together."""
         if isinstance(self.clean, str) or isinstance(self.corrupted, str):
             raise InputError("Pass prompts as a tuple of texts, not one text: write (text,).")
+        texts = (each for each in (self.name, *self.texts, *chain(*self.labels.values())))
+        for text in texts:
+            if isinstance(text, str):
+                refuse_surrogates(text, "A text of a task")
+        ends = (each for each in chain(*self.labels.values()) if isinstance(each, str))
+        if bad := [text for text in ends if text.endswith("\0")]:  # arrays of texts drop it
+            raise InputError(f"A label ends in NUL, {bad[0]!r:.80}: leave it out.")
         n = len(self.clean)
         if not n:
             raise InputError(f"Task {self.name!r} has no prompts.")

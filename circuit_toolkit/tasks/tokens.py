@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from circuit_toolkit.arguments import refuse_surrogates
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 
@@ -16,6 +17,8 @@ DIGITS = tuple("0123456789")
 def encode(model: Model, texts: Sequence[str]) -> list[list[int]]:
     """Tokens of each text, without special ones: places count from the end, where none are."""
     tokenizer: Any = model.tokenizer
+    for text in texts:
+        refuse_surrogates(text, "A text")
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
 

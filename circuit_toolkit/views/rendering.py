@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from circuit_toolkit.features.descriptions.words import spelled
 from circuit_toolkit.sites import Site
+from circuit_toolkit.texts import whole
 from circuit_toolkit.views import colours
 
 ROOTS = ".ct-graph, .ct-fc, .ct-panel"  # what the package draws stands inside one of these
@@ -20,7 +21,7 @@ ROOTS = ".ct-graph, .ct-fc, .ct-panel"  # what the package draws stands inside o
 
 def render(name: str, **values: Any) -> Markup:
     """Fill in a template of the package, such as `views/templates/card.html`."""
-    return Markup(environment().get_template(name).render(values))
+    return Markup(whole(environment().get_template(name).render(values)))
 
 
 @cache
@@ -35,7 +36,7 @@ def environment() -> Environment:
     )
     made.globals |= {"colours": colours, "script": script, "stylesheet": stylesheet}
     made.globals |= {"vis_network": vis_network}
-    made.filters |= {"token": token, "drawable": drawable, "feature": feature, "spelled": spelled}
+    made.filters |= {"token": token, "feature": feature, "spelled": spelled}
     made.tests |= {"spaced": lambda text: text[:1].isspace()}
     return made
 

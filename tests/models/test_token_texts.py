@@ -3,7 +3,7 @@
 import pytest
 import transformers as T
 
-from circuit_toolkit.models.token_texts import token_text
+from circuit_toolkit.models.token_texts import BROKEN, token_text
 
 TEXT = "Once the cat in\tthe\n\nhat é, 猫 and 😀!  Two spaces."
 
@@ -19,11 +19,17 @@ def tokenizer(request, shared_data):
 
 
 def test_different_tokens_have_different_names(tokenizer):
-    """All but runs of spaces, which Pythia's vocabulary holds twice."""
+    """Also rows of the model behind those of the tokenizer, and runs of spaces, twice in Pythia's.
+
+    The replacement mark is the name of what it is the text of, and of no other.
+    """
     found = {}
-    for token in range(len(tokenizer)):
+    for token in range(len(tokenizer) + 3):
         found.setdefault(token_text(tokenizer, token), []).append(token)
-    assert not {text: ids for text, ids in found.items() if len(ids) > 1 and text.strip(" ")}
+    assert not {text: ids for text, ids in found.items() if len(ids) > 1} and "" not in found
+    for text in [text for text in found if BROKEN in text]:
+        pieces = tokenizer.convert_ids_to_tokens(found[text])
+        assert all("ï¿½" in each or BROKEN in each for each in pieces)
 
 
 def test_tokens_put_together_are_the_text(tokenizer):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import as_prompts, whole
+from circuit_toolkit.arguments import as_prompts, refuse_surrogates, whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model, run, token_mask
 from circuit_toolkit.progress import Bar
@@ -89,6 +89,8 @@ def _rows_of_texts(
 ) -> list[list[int]]:
     if bos and model.bos_id is None:
         raise InputError(f"The tokenizer of {model.name} has no token to begin a text with.")
+    for text in texts:
+        refuse_surrogates(text, "A text")
     ids: list[list[int]] = model.tokenizer(texts, verbose=False)["input_ids"]  # pyright: ignore
     begins = all(row[:1] == [model.bos_id] for row in ids) if bos is None else bos
     bare = [row[1:] if row[:1] == [model.bos_id] else row for row in ids]

@@ -13,6 +13,7 @@ from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import digest, read_document, write_document
 from circuit_toolkit.files.folder import FolderKind, ResumableFolder
+from circuit_toolkit.texts import printable
 
 CHARACTERS_A_TOKEN = 4  # roughly, of English
 _PROMPT = """\
@@ -77,7 +78,8 @@ class Cost:
 
     def __repr__(self) -> str:
         """Describe the numbers, and the first prompt as it would be sent."""
-        first = f"\nThe first prompt:\n{self.first}" if self.calls else ""
+        shown = "\n".join(map(printable, self.first.split("\n")))
+        first = f"\nThe first prompt:\n{shown}" if self.calls else ""
         return f"{self.short}; answers are not counted.{first}"
 
 

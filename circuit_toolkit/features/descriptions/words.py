@@ -8,10 +8,10 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.texts import printable
 
 ALIKE = 0.85  # words that are so alike are one; the ratio of difflib
 ALIKE_PUNCTUATION = 0.6
-_SHOWN = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
 def check_language(language: str | None) -> None:
@@ -54,10 +54,7 @@ def visible(text: str) -> str:
     """Write a text so that what does not print is seen: ↵, ⇥, ␣ for spaces alone, else U+200B."""
     if text and not text.strip(" "):
         return "␣" * len(text)
-    return "".join(
-        _SHOWN.get(each) or (each if each.isprintable() else f"⟨U+{ord(each):04X}⟩")
-        for each in text
-    )
+    return printable(text)
 
 
 @lru_cache(maxsize=2**18)

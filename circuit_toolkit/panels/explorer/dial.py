@@ -84,7 +84,7 @@ def effect(
         "before": reading.top,
         "after": [
             {
-                "word": str(model.tokenizer.decode([token])),
+                "word": model.word(token),
                 "logit": round(logit, 2),
                 "p": round(float(chance[token]), 4),
             }

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from circuit_toolkit.arguments import refuse_surrogates
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import LOGITS, Model, run
 from circuit_toolkit.tasks import Task
@@ -53,6 +54,7 @@ def _unknown_spans(model: Model, text: str) -> list[tuple[int, int]]:
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown == tokenizer.eos_token_id or not tokenizer.is_fast:
         return []
+    refuse_surrogates(text, "The prompt")
     encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
     pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     return [(start, end) for token, (start, end) in pairs if token == unknown and end > start]
@@ -123,4 +125,4 @@ def _token(model: Model, text: str, word: str) -> int:
 
 
 def _said(model: Model, token: int) -> str:
-    return str(model.tokenizer.decode([token]))
+    return model.word(token)

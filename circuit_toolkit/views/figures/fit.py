@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from textwrap import wrap
 
 import numpy as np
@@ -13,7 +12,7 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.evidence import UNVALIDATED, prompts_of
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.views.colours import GREY, INK, NEGATIVE, RAMP, RULE, TEAL, WARNING
-from circuit_toolkit.views.figures.style import add_band, finished
+from circuit_toolkit.views.figures.style import add_band, finished, plotted
 from circuit_toolkit.views.graph.header import shorten
 
 TITLE = 64  # letters of an axis title that a line holds beside the names of bars
@@ -59,7 +58,7 @@ def path_figure(
             raise InputError(f"{name} must have {len(strengths)} rows, got {len(values)}.")
     if (strengths <= 0).any():
         raise InputError(f"strengths must be above 0, got {strengths.min()}.")
-    order = np.argsort(strengths)
+    order, fit_name = np.argsort(strengths), plotted(fit_name)
     x, rows = strengths[order], 2 if sizes else 1
     figure = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.08)
     if fit.ndim == 2:
@@ -139,7 +138,7 @@ def evidence_figure(circuit: Circuit) -> go.Figure:
     on = prompts_of(ablation.get("evaluated_on") or {})
     lines = ["1: as the model, 0: as with everything ablated"]
     lines += wrap(shorten(f"({how}{on})", 150), TITLE)  # in one line it would be cut off
-    title = {"text": "<br>".join(map(html.escape, lines)), "font": {"size": 12.5}}
+    title = {"text": "<br>".join(map(plotted, lines)), "font": {"size": 12.5}}
     figure.update_xaxes(title=title)
     low, high = min(shares), max(shares)
     figure.update_xaxes(range=[low - 0.02 * (low < 0), 1.02 * high])

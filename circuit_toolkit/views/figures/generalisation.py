@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.generalisation.scores import Generalisation
 from circuit_toolkit.views.colours import GREY, INK, NEGATIVE, RULE, TEAL
-from circuit_toolkit.views.figures.style import finished
+from circuit_toolkit.views.figures.style import finished, plotted
 
 NAMES = {
     "original": "as trained",
@@ -43,7 +43,7 @@ def generalisation_figure(result: Generalisation) -> go.Figure:
     """
     if not result.scores:
         raise InputError("There are no scores to draw: pass methods to generalise.")
-    target, spurious = result.settings["target"], result.settings["spurious"]
+    target, spurious = (plotted(str(result.settings[each])) for each in ("target", "spurious"))
     rows = [_name(each.method) for each in result.scores]
     worst = [each.worst for each in result.scores]
     ours = [each.method.startswith("circuit_lasso") for each in result.scores]
@@ -88,7 +88,7 @@ def generalisation_figure(result: Generalisation) -> go.Figure:
 
 def _name(method: str) -> str:
     plain = method.removesuffix("_retrain")
-    return NAMES.get(plain, plain) + (", retrained" if plain != method else "")
+    return NAMES.get(plain, plotted(plain)) + (", retrained" if plain != method else "")
 
 
 def _seconds(seconds: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from circuit_toolkit.benchmark.heads.comparison import HeadComparison
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.head_codes.fit import HeadCodesFit
 from circuit_toolkit.views.colours import DIVERGING, GOLD, INK, RISING, SLATE, TEAL
-from circuit_toolkit.views.figures.style import finished
+from circuit_toolkit.views.figures.style import finished, plotted
 from circuit_toolkit.views.graph.header import shorten
 
 _USES = {"activations": TEAL, "gradients": GOLD, "interventions": SLATE}
@@ -68,7 +67,7 @@ def head_figure(
     if len(layers) != len(scores):
         raise InputError(f"{len(layers)} numbers of layers for {len(scores)} rows of scores.")
     signed = bool((scores < 0).any())
-    unit = html.escape(unit)
+    unit = plotted(unit)
     figure = go.Figure(
         go.Heatmap(
             z=scores,
@@ -105,7 +104,7 @@ def head_figure(
         figure,
         130 + 34 * max(len(scores), 3),
         width=max(420, 170 + 40 * scores.shape[1]),
-        title=html.escape(title) or None,
+        title=plotted(title) or None,
         legend={"orientation": "h", "y": -0.32, "x": 0},
     )
 
@@ -135,7 +134,7 @@ def attention_figure(pattern: np.ndarray, tokens: Sequence[str], title: str = ""
     if pattern.shape != (len(tokens), len(tokens)):
         raise InputError(f"A pattern of {pattern.shape} for {len(tokens)} tokens.")
     # Numbers keep words apart that occur twice; plotly reads tags in text.
-    words = [html.escape(shorten(word.strip(" ") or "␣", 12), quote=False) for word in tokens]
+    words = [plotted(shorten(word.strip(" ") or "␣", 12)) for word in tokens]
     places = list(range(len(words)))
     seen = np.where(np.tril(np.ones_like(pattern)) > 0, pattern, np.nan).astype(object)
     seen[np.triu_indices(len(words), 1)] = None  # what comes later is not seen; JSON has no NaN
@@ -155,7 +154,7 @@ def attention_figure(pattern: np.ndarray, tokens: Sequence[str], title: str = ""
     figure.update_xaxes(title="looks at", tickangle=-60, **ticks)
     figure.update_yaxes(autorange="reversed", **ticks)
     side = 20 * len(words)
-    return finished(figure, 190 + side, width=280 + side, title=html.escape(title) or None)
+    return finished(figure, 190 + side, width=280 + side, title=plotted(title) or None)
 
 
 def head_comparison_figure(comparison: HeadComparison) -> go.Figure:
@@ -180,7 +179,7 @@ def head_comparison_figure(comparison: HeadComparison) -> go.Figure:
             continue
         figure.add_bar(
             x=[row["node_auc"] for row in mine],
-            y=[html.escape(row["method"]) for row in mine],
+            y=[plotted(row["method"]) for row in mine],
             error_x={"array": [row["node_auc_spread"] for row in mine], "thickness": 1.2},
             orientation="h",
             name=f"reads {uses}" if uses == "activations" else f"uses {uses}",
@@ -188,7 +187,7 @@ def head_comparison_figure(comparison: HeadComparison) -> go.Figure:
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
     figure.add_vline(x=0.5, line={"color": INK, "dash": "dot", "width": 1.2})
-    order = [html.escape(row["method"]) for row in rows]
+    order = [plotted(row["method"]) for row in rows]
     figure.update_yaxes(categoryorder="array", categoryarray=order)
     figure.update_xaxes(title=f"ROC AUC over {comparison.truth.size} heads", range=[0, 1.04])
     legend = {"orientation": "h", "y": 1.1, "x": 0}

@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from circuit_toolkit.benchmark.comparison import Comparison
 from circuit_toolkit.views.colours import METHODS, OTHER_METHODS
-from circuit_toolkit.views.figures.style import add_band, finished
+from circuit_toolkit.views.figures.style import add_band, finished, plotted
 
 
 def compare_figure(comparison: Comparison) -> go.Figure:
@@ -41,7 +41,7 @@ def compare_figure(comparison: Comparison) -> go.Figure:
     figure = make_subplots(1, n, subplot_titles=heads, horizontal_spacing=0.09)
     for number, name in enumerate(comparison.runs):
         colour = METHODS.get(name, OTHER_METHODS[number % len(OTHER_METHODS)])
-        style = {"legendgroup": name, "name": name.replace("_", " ")}
+        style = {"legendgroup": name, "name": plotted(name.replace("_", " "))}
         row, shown = table.loc[name], True
         if row.get(score) is not None and row[score] == row[score]:  # not NaN: nodes alone
             figure.add_scatter(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -13,7 +12,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.weight_table import VirtualWeights
 from circuit_toolkit.sites import Site
 from circuit_toolkit.views.colours import INK, of_sign
-from circuit_toolkit.views.figures.style import finished
+from circuit_toolkit.views.figures.style import finished, plotted
 from circuit_toolkit.views.graph.header import shorten
 
 Labels = Mapping[Site, Sequence[str]]
@@ -77,7 +76,7 @@ def neighbours_figure(
             orientation="h",
             marker_color=list(map(of_sign, values)),
             customdata=[
-                [html.escape(name, quote=False), kind]
+                [plotted(name), plotted(kind)]
                 for name, kind in zip(found.names(end), kinds, strict=True)
             ],
             hovertemplate="%{customdata[0]}<br>%{customdata[1]} %{x:.3g}<extra></extra>",
@@ -87,7 +86,7 @@ def neighbours_figure(
         )
         figure.update_yaxes(
             tickvals=list(range(len(found))),
-            ticktext=[html.escape(shorten(name, 34), quote=False) for name in shown],
+            ticktext=[plotted(shorten(name, 34)) for name in shown],
             autorange="reversed",
             row=1,
             col=column,
@@ -101,7 +100,7 @@ def neighbours_figure(
     title = _name(site, feature, labels)
     figure.update_annotations(font={"size": 13})
     figure.update_xaxes(automargin=True).update_yaxes(automargin=True)
-    heading = {"text": f"<b>{html.escape(title, quote=False)}</b>", "font": {"size": 14}}
+    heading = {"text": f"<b>{plotted(title)}</b>", "font": {"size": 14}}
     return finished(
         figure, max(height, 200), margin={"l": 10, "r": 10, "t": 70, "b": 10}, title=heading
     )

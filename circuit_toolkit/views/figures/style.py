@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from circuit_toolkit.texts import whole
 from circuit_toolkit.views.colours import INK, faded
+from circuit_toolkit.views.graph.header import shorten
+
+LONGEST = 200  # letters of a name in a figure
 
 
 def finished(figure: go.Figure, height: int, **options: Any) -> go.Figure:
@@ -17,6 +22,12 @@ def finished(figure: go.Figure, height: int, **options: Any) -> go.Figure:
     font = {"color": INK, "size": 12.5}
     usual = {"template": "plotly_white", "height": height, "margin": margin, "font": font}
     return figure.update_layout(**usual | options)
+
+
+def plotted(text: str) -> str:
+    """Return a text as plotly shows it as it stands: it reads tags, formulas and templates."""
+    plain = html.escape(whole(shorten(text, LONGEST)), quote=False)
+    return plain.replace("$", "&#36;").replace("%{", "&#37;{")
 
 
 def add_band(

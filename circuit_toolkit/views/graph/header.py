@@ -12,6 +12,7 @@ from circuit_toolkit.circuit.evidence import verdict_line
 from circuit_toolkit.circuit.tables import TARGET, TOKEN
 
 LONGEST = 64  # letters of a prompt
+LINE = 400  # letters of a line: one of 100,000 takes minutes to draw
 
 
 def header(circuit: Circuit) -> dict[str, Any]:
@@ -27,14 +28,14 @@ def header(circuit: Circuit) -> dict[str, Any]:
     if attributed:
         told = {name: told[key] for key, name in _TELLING.items() if key in told}
     return {
-        "title": _title(circuit),
+        "title": shorten(_title(circuit), LINE),
         "size": what.rpartition(", target")[0],
-        "evidence": evidence,
+        "evidence": [shorten(line, LINE) for line in evidence],
         "tone": verdict(circuit)[0],
         # a circuit of one prompt holds the activations of that prompt
         "activation": f"{'mean ' * (settings.get('scope') == 'dataset')}activation",
         "score": "influence" if attributed else "score",
-        "settings": [[key, shorten(value, 40)] for key, value in told.items()],
+        "settings": [[shorten(key, 40), shorten(value, 40)] for key, value in told.items()],
     }
 
 
@@ -111,7 +112,7 @@ def _told(key: str, value: object) -> str:
 def shorten(text: str, letters: int) -> str:
     """Cut a text that is too long, after a whole word where one fits."""
     text = " ".join(text.split())
-    if len(text) <= letters:
+    if len(text) <= max(letters, 1):
         return text
     cut = text[: max(letters - 1, 1)]
     whole = cut if text[len(cut)] in " ," else cut.rpartition(" ")[0]

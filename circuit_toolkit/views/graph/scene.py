@@ -73,7 +73,9 @@ def _by_site(drawing: Drawing) -> dict[str, Any]:
     several = len({*positions} - {""}) > 1
     labels = drawing.nodes["label"].tolist()
     ends = [
-        f" @{at}" if at and several and at != label and not label.endswith(f"@{at}") else ""
+        f" @{shorten(at, 24)}"
+        if at and several and at != label and not label.endswith(f"@{at}")
+        else ""
         for at, label in zip(positions, labels, strict=True)
     ]
     nodes = _nodes(drawing, place.x, place.y, RADIUS)

@@ -6,7 +6,7 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.views.colours import PAPER
 from circuit_toolkit.views.graph.scene import scene_of
-from circuit_toolkit.views.rendering import render
+from circuit_toolkit.views.rendering import drawable, render
 
 # Of the usual systems; the first that is there is taken, as browsers do.
 FONTS = "Helvetica Neue, Arial, Segoe UI, Roboto, Liberation Sans, Noto Sans, DejaVu Sans"
@@ -19,7 +19,7 @@ def graph_svg(circuit: Circuit) -> str:
 
 def still(scene: dict) -> str:
     """Draw a scene as SVG."""
-    return str(render("views/templates/circuit.svg", fonts=FONTS, **scene))
+    return drawable(str(render("views/templates/circuit.svg", fonts=FONTS, **scene)))
 
 
 def graph_png(circuit: Circuit, scale: float) -> bytes:
