@@ -133,6 +133,11 @@ def _source(name: str, gguf_file: str | None, place: dict[str, Any]) -> str:
         if not path.is_file():
             raise InputError(f"There is no file {path}.")
         return str(converted(path))
+    if (path.is_absolute() or os.path.lexists(path)) and not path.is_dir():
+        raise InputError(
+            f"There is no folder {path} with a model, and no GGUF file of that name. Pass 'demo', "
+            "a folder with config.json and weights, or a name of the Hugging Face hub."
+        )
     return str(path)
 
 

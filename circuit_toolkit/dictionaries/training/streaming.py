@@ -18,7 +18,9 @@ import torch
 from circuit_toolkit.dictionaries.training.batches import ActivationReader, TokenRows, token_rows
 from circuit_toolkit.dictionaries.training.checkpoints import TrainingRun
 from circuit_toolkit.dictionaries.training.trainers import SAMPLE
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.files.checks import existing_file
+from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
 from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
@@ -133,7 +135,7 @@ def _activations(model: Model, block: TokenRows, sites: list[Site]) -> dict[Site
 def beginning(prompts: Any) -> Callable[[], Iterable[Any]] | None:
     """Return what begins a stream, or None for a list of texts or token ids."""
     if isinstance(prompts, Path):
-        return partial(lines_of, prompts)
+        return partial(lines_of, existing_file(resolved(prompts), _ONE_EACH))
     if callable(prompts):
         function: Any = prompts
         return function
@@ -142,5 +144,11 @@ def beginning(prompts: Any) -> Callable[[], Iterable[Any]] | None:
 
 def lines_of(path: Path) -> Iterator[str]:
     """Return the lines of a file, which is not read whole."""
-    with path.open(encoding="utf-8") as file:
-        yield from (line for line in map(str.strip, file) if line)
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from (line for line in map(str.strip, file) if line)
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path} is no text in UTF-8: {error}. {_ONE_EACH}") from error
+
+
+_ONE_EACH = "Pass a file with a prompt on each line."
