@@ -236,7 +236,8 @@ def of_parquet(path: Path, rng: random.Random) -> str:
 def _other(value: Any, rng: random.Random) -> Any:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         key = rng.choice([*value[0]])
-        return [value[0] | {key: rng.choice([-1, 2**31 - 1, 0, value[0][key] + 1])}, *value[1:]]
+        kind = type(value[0][key])
+        return [value[0] | {key: kind(rng.choice([-1, 2**30, 0, 1]))}, *value[1:]]
     kinds = {bool: not value, int: rng.choice([-1, 2**31 - 1]), float: 1.5, str: "a"}
     return kinds.get(type(value), [] if isinstance(value, list) else None)
 

@@ -54,19 +54,24 @@ def _isolated(target: Target, whole: Path, before: str, seeds: list[int]) -> Ite
         child = os.fork()
         if child == 0:
             os.close(read)
-            _attack_all(target, whole, before, left[:_ROUND], write)
-            os._exit(0)
+            failed = 1
+            try:
+                _attack_all(target, whole, before, left[:_ROUND], write)
+                failed = 0
+            finally:
+                os._exit(failed)  # whatever happened: the rest is the parent's
         os.close(write)
         for outcome in _told(child, read):
             left.remove(outcome["seed"])
             yield Outcome(target.kind, **outcome)
         _, status = os.waitpid(child, 0)
         os.close(read)
-        if os.WIFSIGNALED(status):
-            crashed = left.pop(0)
-            by = signal.Signals(os.WTERMSIG(status)).name
+        if status:
+            by = "an error of its own"
+            if os.WIFSIGNALED(status):
+                by = signal.Signals(os.WTERMSIG(status)).name
             result = HANG if by == "SIGKILL" else FOREIGN
-            yield Outcome(target.kind, "see the seed", crashed, result, f"died by {by}")
+            yield Outcome(target.kind, "see the seed", left.pop(0), result, f"died by {by}")
 
 
 def _told(child: int, read: int) -> Iterator[dict[str, Any]]:
