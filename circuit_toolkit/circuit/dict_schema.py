@@ -83,10 +83,14 @@ _SETTINGS = {
     "position": _or_none("integer"),
     "n_prompts": _COUNT,
     "probabilities": _list(_SIZE),  # or other weights of the targets
-    "activations": {"type": ["object", "null"]},
+    "activations": {  # of a feature, by token
+        "type": ["object", "null"],
+        "additionalProperties": {"type": "object", "additionalProperties": _REAL},
+    },
     "trained_on": {"type": ["object", "null"]},
 }
-_WHOLE = {"evidence": record(**_EVIDENCE), "settings": record(**_SETTINGS)}
+_KNOWN = {key: schema | {"type": ["object", "null"]} for key, schema in _EVIDENCE.items()}
+_WHOLE = {"evidence": record(**_KNOWN), "settings": record(**_SETTINGS)}
 _SOUND = {name: sound_if(schema) for name, schema in _WHOLE.items()}
 
 

@@ -19,7 +19,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "boolean": (bool,),
     "null": (type(None),),
-    "object": (dict,),
 }
 _TOLD = {"type", "minimum", "maximum"}  # what a test of a plain value looks at
 _OF_LISTS = {"type", "items", "minItems", "maxItems"}
@@ -68,7 +67,7 @@ def sound_if(schema: dict[str, Any]) -> Test:
     if set(schema) == {"enum"}:
         words = {each for each in schema["enum"] if isinstance(each, str)}
         return lambda value: type(value) is str and value in words
-    if schema.get("type") == "object" and set(schema) <= _OF_OBJECTS:
+    if "object" in schema.get("type", ()) and set(schema) <= _OF_OBJECTS:
         return _object_test(schema)
     if "array" in schema.get("type", ()) and "items" in schema and set(schema) <= _OF_LISTS:
         return _list_test(schema)
@@ -82,18 +81,26 @@ def _object_test(schema: dict[str, Any]) -> Test:
     tests = {name: sound_if(each) for name, each in schema.get("properties", {}).items()}
     further = schema.get("additionalProperties", True)
     others = sound_if(further) if isinstance(further, dict) else lambda value: further is True
+    types = _types(schema)
 
     def sound(value: Any) -> bool:
-        if type(value) is not dict or not required <= value.keys():
+        if type(value) is not dict:
+            return type(value) in types
+        if not required <= value.keys():
             return False
         return all(tests.get(key, others)(each) for key, each in value.items())
 
     return sound
 
 
+def _types(schema: dict[str, Any]) -> set[type]:
+    """Return Python's types of the plain values that a schema takes."""
+    names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    return {each for name in names for each in _TYPES.get(name, ())}
+
+
 def _list_test(schema: dict[str, Any]) -> Test:
-    names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    types = {each for name in names for each in _TYPES.get(name, ())}
+    types = _types(schema)
     each, low, high = sound_if(schema["items"]), schema.get("minItems", 0), schema.get("maxItems")
 
     def sound(value: Any) -> bool:
@@ -107,8 +114,7 @@ def _list_test(schema: dict[str, Any]) -> Test:
 
 
 def _value_test(schema: dict[str, Any]) -> Test:
-    names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    types = {each for name in names for each in _TYPES.get(name, ())}
+    types = _types(schema)
     low, high = schema.get("minimum"), schema.get("maximum")
 
     def sound(value: Any) -> bool:

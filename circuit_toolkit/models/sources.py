@@ -104,6 +104,11 @@ def tokenizer_copy(tokenizer: Any) -> Any:
 
 def prepared(tokenizer: Any) -> Any:
     """Let a tokenizer of ours pad on the left, by its end token where it has none to pad with."""
+    if not isinstance(longest := tokenizer.model_max_length, int | float):
+        raise InputError(
+            f"The tokenizer's model_max_length must be a number, got {longest!r:.40}. Load an "
+            "intact tokenizer_config.json."
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"

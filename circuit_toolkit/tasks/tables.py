@@ -14,7 +14,7 @@ from circuit_toolkit.arguments import described, expect, one_of
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.checks import existing_file
 from circuit_toolkit.files.documents import resolved
-from circuit_toolkit.files.reading import parsed_json
+from circuit_toolkit.files.reading import parsed_json, read_json
 from circuit_toolkit.models import Model
 from circuit_toolkit.tasks.answers import Pair, of_ids, of_start_years, of_words, says_start
 from circuit_toolkit.tasks.tokens import next_tokens, unequal_lengths
@@ -30,9 +30,26 @@ T = TypeVar("T")
 GUESSES = {
     "clean": ("clean", "clean_prefix", "clean_prompt", "prompt", "text"),
     "corrupted": ("corrupted", "patch_prefix", "corrupted_prompt", "corrupt", "counterfactual"),
-    "wrong": ("wrong", "patch_answer", "incorrect", "wrong_answer", "incorrect_idx", "wrong_id"),
-    "answer": ("answer", "clean_answer", "correct", "correct_answer", "correct_idx", "answer_id"),
+    "wrong": (
+        "wrong",
+        "wrong_answers",
+        "patch_answer",
+        "incorrect",
+        "wrong_answer",
+        "incorrect_idx",
+        "wrong_id",
+    ),
+    "answer": (
+        "answer",
+        "answers",
+        "clean_answer",
+        "correct",
+        "correct_answer",
+        "correct_idx",
+        "answer_id",
+    ),
 }
+_ROWS = "prompts"  # of a document of auto-circuit
 _JSON_LINES = "Each line is an object of JSON; the name of a table ends in .csv or .tsv."
 YEAR_GUESSES = (*GUESSES["answer"], "start_year", "label")  # where there is no wrong answer
 
@@ -141,8 +158,9 @@ def from_table(
     model : Model
         Whose tokenizer decides what one token is.
     table : str or path, DataFrame, or sequence of dict
-        A file: CSV or TSV with a header if its name ends so, else JSON lines (one object a line).
-        Or its rows in hand. Answers in JSON may be lists.
+        A file: CSV or TSV with a header if its name ends so, else JSON lines (one object a line);
+        `.json` may be one document, a list of rows or, as auto-circuit publishes, an object with
+        the rows under `prompts`. Or its rows in hand. Answers in JSON may be lists.
     clean, corrupted, answer, wrong : str, optional
         Names of the columns. Without a column of corrupted prompts the task has none.
     answers_as : {"text", "ids", "start_year"}, optional
@@ -213,7 +231,7 @@ def _rows(table: Any) -> tuple[Sequence[Row], str, str]:
     if isinstance(table, str | os.PathLike):
         path = resolved(table)
         existing_file(path, "Pass a table of prompts: .csv, .tsv, or JSON lines.")
-        rows = (_csv_rows if path.suffix in (".csv", ".tsv") else _jsonl_rows)(path)
+        rows = (_csv_rows if path.suffix in (".csv", ".tsv") else _json_rows)(path)
         return rows, path.name, path.stem
     given = table.to_dict("records") if hasattr(table, "columns") else table
     rows = [*given] if isinstance(given, Iterable) else [given]
@@ -246,6 +264,28 @@ def _csv_rows(path: Path) -> list[Row]:
                 "or line breaks belong in quotes."
             )
     return rows
+
+
+def _json_rows(path: Path) -> list[Row]:
+    """Rows of a file with one JSON object a line, or of one document that is a list of them.
+
+    auto-circuit's files are one document, with the rows under `prompts`.
+    """
+    if path.suffix == ".json":
+        try:
+            found = read_json(path, _JSON_LINES)
+        except FileFormatError:
+            return _jsonl_rows(path)
+        rows = found.get(_ROWS) if isinstance(found, dict) and _ROWS in found else found
+        if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+            return rows
+        if isinstance(found, dict):
+            return _jsonl_rows(path)  # a single line
+        raise FileFormatError(
+            f"{path.name} is one JSON document, not JSON lines, and holds no list of rows, itself "
+            f"or under {_ROWS!r}. {_JSON_LINES}"
+        )
+    return _jsonl_rows(path)
 
 
 def _jsonl_rows(path: Path) -> list[Row]:

@@ -25,6 +25,9 @@ SCHEMAS = [
     {"type": "object", "additionalProperties": WHOLE, "properties": {}},
     {"allOf": [WHOLE, {"type": "number", "maximum": 1}]},
     {"type": "array", "items": {"type": "object"}, "minItems": 1},
+    {"type": ["array", "string"], "items": WHOLE, "maxItems": 0},
+    {"type": ["object", "null"], "properties": {"a": {"type": "array", "items": WHOLE}}},
+    {"type": ["object", "null"], "additionalProperties": {"type": "number"}},
 ]
 
 

@@ -154,7 +154,7 @@ class Stock:
         model = ct.load_model(place)
         with torch.no_grad():
             logits = model.hf(torch.tensor([[1, 5, 7]])).logits
-        return model, logits, model.tokenizer([*TEXTS])["input_ids"]
+        return model, logits, model.tokenize([*TEXTS]).ids
 
     def table(self, place: Path) -> Path:
         rows = [(*pair, "Mary", "John") for pair in _prompts(self.task)]

@@ -248,6 +248,7 @@ def test_the_live_graph_of_a_prompt_tells_where_a_feature_is_active(opened):
     page = opened(GraphWidget(circuit))
     feature = next(i for i in circuit.ids() if "hook_normalized" in i and not i.endswith("@1"))
     page.set_viewport_size({"width": 1200, "height": 1200})  # all of the canvas
+    page.wait_for_timeout(200)  # which is drawn anew
     at = spot(page, feature)
     page.mouse.move(at["x"], at["y"])
     page.wait_for_timeout(80)

@@ -251,6 +251,32 @@ def test_start_years_that_no_span_has_are_bad_rows(gpt2, llama, tmp_path):
         Task.from_table(gpt2, write(path, [{"clean": "It is fine.", "label": 1}]))
 
 
+PAIRS_OF_NAMES = [
+    ("When Mary and John went , John gave it to", "When Mary and John went , Tom gave it to")
+    + ("Mary", "John"),
+    ("When Anna and Tom went , Tom gave it to", "When Anna and Tom went , John gave it to")
+    + ("Anna", "Tom"),
+]
+
+
+def test_a_document_of_auto_circuit_is_read(tiny, tmp_path):
+    names = ("clean", "corrupt", "answers", "wrong_answers")
+    rows = [
+        dict(zip(names, (clean, other, [f" {right}"], [f" {wrong}"]), strict=True))
+        for clean, other, right, wrong in PAIRS_OF_NAMES
+    ]
+    lines = Task.from_table(tiny, rows)
+    for content in ({"prompts": rows, "word_idxs": {}}, rows):
+        (tmp_path / "ioi.json").write_text(json.dumps(content, indent=2))
+        made = Task.from_table(tiny, tmp_path / "ioi.json")
+        assert (made.clean, made.answers, made.wrong) == (lines.clean, lines.answers, lines.wrong)
+    (tmp_path / "ioi.json").write_text("\n".join(map(json.dumps, rows)))  # lines, by that name
+    assert Task.from_table(tiny, tmp_path / "ioi.json").clean == lines.clean
+    (tmp_path / "ioi.json").write_text(json.dumps([1, 2]))
+    with pytest.raises(FileFormatError, match="one JSON document, not JSON lines"):
+        Task.from_table(tiny, tmp_path / "ioi.json")
+
+
 def test_damaged_foreign_and_missing_files_are_named(gpt2, tmp_path):
     with pytest.raises(InputError, match="There is no file"):
         Task.from_table(gpt2, tmp_path / "none.csv")

@@ -132,6 +132,11 @@ function drawCircuit(vis, root, first, hooks = {}) {
 
   const nodes = new vis.DataSet(), edges = new vis.DataSet();
   const network = new vis.Network(canvas, { nodes, edges }, OPTIONS);
+  // It looks nodes up by name in plain objects, which know "toString" and "constructor" too.
+  const { body, clustering } = network;
+  for (const known of [body.nodes, body.edges, clustering.clusteredNodes, clustering.clusteredEdges]) {
+    Object.setPrototypeOf(known, null);
+  }
   network.canvas.frame.removeAttribute("tabindex");  // one stop of the tab key, not two
   const options = element("div", "ct-unseen", undefined, canvas);  // what a screen reader reads
   let theme = themeOf(root), scene, byId, shown, selected = [], found = new Set(), pinned = new Set();

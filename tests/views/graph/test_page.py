@@ -184,17 +184,19 @@ def test_the_prompt_is_shaded_by_the_size_and_the_sign_of_the_activation(opened)
 
 
 @pytest.mark.browser
-def test_a_click_on_a_supernode_lists_its_members(opened):
+@pytest.mark.parametrize("name", ["names", "constructor", "toString", "__proto__"])
+def test_a_click_on_a_supernode_lists_its_members(opened, name):
     circuit = made_up_attribution()
     members = [i for i in circuit.ids() if "hook_normalized" in i][:3]
-    page = opened(circuit.group("names", members))
+    page = opened(circuit.group(name, members))
     page.set_viewport_size({"width": 1280, "height": 1400})  # all of the canvas
     page.wait_for_timeout(200)
-    assert page.evaluate("circuitView.network.body.nodeIndices").count("names") == 1
+    assert page.evaluate("circuitView.network.body.nodeIndices").count(name) == 1
     at = page.evaluate(
-        "() => { const n = circuitView.network, b = document.querySelector('canvas')"
-        ".getBoundingClientRect(), p = n.canvasToDOM(n.getPosition('names'));"
-        "return [b.x + p.x, b.y + p.y]; }"
+        "(name) => { const n = circuitView.network, b = document.querySelector('canvas')"
+        ".getBoundingClientRect(), p = n.canvasToDOM(n.getPosition(name));"
+        "return [b.x + p.x, b.y + p.y]; }",
+        name,
     )
     page.mouse.click(*at)
     assert page.locator("#details .ct-member code").all_inner_texts() == members
