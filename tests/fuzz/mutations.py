@@ -37,11 +37,13 @@ def attacks(count: int, seed: int) -> Iterator[Outcome]:
     """Make so many attacks, over all kinds of files."""
     with tempfile.TemporaryDirectory() as scratch:
         stock = Stock(Path(scratch) / "stock")
+        (Path(scratch) / "read").mkdir()
         for target in targets(stock):
             place = Path(scratch) / target.kind.replace(" ", "_")
             place.mkdir()
             whole = target.make(place)
-            before = print_of(target.read(whole))
+            copy = damage.copied(whole, Path(scratch) / "read" / whole.name)
+            before = print_of(target.read(copy))  # reading may go on with what is there
             seeds = [seed * 10**6 + i for i in range(max(1, round(count * target.share)))]
             yield from _isolated(target, whole, before, seeds)
 

@@ -21,6 +21,7 @@ from circuit_toolkit.benchmark.interpbench.cases import read_case
 from circuit_toolkit.circuit import Circuit
 from circuit_toolkit.circuit_lasso import LassoFit
 from circuit_toolkit.dictionaries.dictionary import save_dictionary
+from circuit_toolkit.dictionaries.training.checkpoints import TrainingRun
 from circuit_toolkit.features.descriptions.descriptions import FeatureDescriptions
 from circuit_toolkit.panels.explorer import saving
 from circuit_toolkit.panels.explorer.dial import Dial
@@ -142,6 +143,39 @@ class Stock:
         random_sae(self.model.name, Site("resid_post", 0)).save_model(place)
         return place
 
+    def train(self, place: Path) -> Any:
+        """Train a dictionary in a folder, or go on with what lies there."""
+        sizes: dict[str, Any] = {"n_features": 24, "k": 4, "steps": 12, "batch": 32}
+        found = ct.train_dictionaries(
+            self.model,
+            ["resid_post 0"],
+            [*TEXTS] * 8,
+            folder=place,
+            checkpoint_every=3,
+            progress=False,
+            **sizes,
+        )
+        return [(site, _weights(each)) for site, each in found.items()]
+
+    def checkpoint(self, place: Path) -> Path:
+        """A folder of training that was interrupted after its second checkpoint."""
+        save, saved = TrainingRun.save_checkpoint, []
+
+        def interrupted(run: TrainingRun, training: Any) -> None:
+            save(run, training)
+            saved.append(training.step)
+            if len(saved) == 2:
+                raise KeyboardInterrupt
+
+        TrainingRun.save_checkpoint = interrupted  # type: ignore[method-assign]
+        try:
+            self.train(place)
+        except KeyboardInterrupt:
+            return place
+        finally:
+            TrainingRun.save_checkpoint = save  # type: ignore[method-assign]
+        raise AssertionError("training was not interrupted")
+
     def own_sae(self, place: Path) -> Path:
         save_dictionary(random_sae(self.model.name, Site("resid_post", 0)), place)
         return place
@@ -215,7 +249,7 @@ def targets(stock: Stock) -> list[Target]:
 
     return [
         Target(
-            "circuit", 0.2, lambda at: made_up_circuit(12, 30).save(at / "circuit.json"),
+            "circuit", 0.16, lambda at: made_up_circuit(12, 30).save(at / "circuit.json"),
             Circuit.load, {"*": document}, use=_shown,
         ),
         Target(
@@ -255,6 +289,10 @@ def targets(stock: Stock) -> list[Target]:
         Target(
             "dictionary", 0.07, lambda at: stock.own_sae(at / "sae"), stock.loaded_weights,
             {"*.json": plain_json, "*.safetensors": tensors},
+        ),
+        Target(
+            "checkpoint of training", 0.04, lambda at: stock.checkpoint(at / "run"), stock.train,
+            {"*.json": document, "*.safetensors": tensors},
         ),
         Target(
             "dictionary of others", 0.04, lambda at: stock.checkpointless_sae(at / "sae"),

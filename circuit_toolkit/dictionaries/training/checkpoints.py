@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from circuit_toolkit.files.folder import (
     remove_files,
     replacing,
 )
+from circuit_toolkit.files.reading import read_json
 from circuit_toolkit.files.scratch import clear_dead, write_error
 from circuit_toolkit.models import Model
 from circuit_toolkit.progress import Bar
@@ -218,12 +218,14 @@ def _remove(checkpoint: Path) -> None:
 
 def _metadata(config: Path) -> dict[str, Any]:
     """Return what a finished dictionary says of itself."""
-    try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-        return found.get("metadata") or {}
-    except (ValueError, AttributeError) as error:
-        raise FileFormatError(f"{config} is not JSON ({error}). Delete its folder.") from error
+    found = read_json(config, "Delete its folder.")
+    about = found.get("metadata") if isinstance(found, dict) else found
+    if not isinstance(about, dict | None):
+        raise FileFormatError(f"{config} holds no settings of a dictionary. Delete its folder.")
+    return about or {}
 
 
 def _settings(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in metadata.items() if k != "training"} | metadata.get("training", {})
+    more = metadata.get("training")
+    more = more if isinstance(more, dict) else {}
+    return {k: v for k, v in metadata.items() if k != "training"} | more
