@@ -284,7 +284,7 @@ def test_damaged_foreign_and_missing_files_are_named(gpt2, tmp_path):
     table = write(tmp_path / "a.csv", PAIRS)
     other = tmp_path / "a.txt"
     other.write_bytes(table.read_bytes())
-    with pytest.raises(FileFormatError, match="a.txt, line 1 is not readable JSON.* ends in .csv or .tsv"):
+    with pytest.raises(FileFormatError, match="a.txt, line 1 is not readable JSON.* .csv or .tsv"):
         Task.from_table(gpt2, other)
     for text, message in [
         ("clean,answer,wrong\na,b\n", "row 1: it has not as many cells as the header"),

@@ -95,7 +95,8 @@ def test_a_share_of_1_keeps_all_and_enters_add_up(demo, demo_transcoders, short)
     into = circuit.edges["weight"][circuit.edges["target"] == len(circuit.nodes) - 1]
     assert into.sum() + full.bias[-1] == pytest.approx(plain["activation"], rel=1e-4)
     usual = drawn(demo, demo_transcoders, short.clean[0])
-    few = usual.with_evidence(usual.evidence | {"interventions": {"mean_change": 1}}).prune(max_features=5)
+    tested = usual.evidence | {"interventions": {"mean_change": 1}}
+    few = usual.with_evidence(tested).prune(max_features=5)
     assert (few.nodes["kind"] != "target").sum() <= 5
     assert few.evidence == usual.evidence, "scores are of the graph before all pruning; tests not"
 
