@@ -227,16 +227,16 @@ def _describe(found: FeatureDescriptions) -> None:
 def _csv(path: Path) -> Any:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [*csv.DictReader(file, strict=True)]
-    return [(row["clean"], row["corrupted"]) for row in rows]
+    return [(row["clean"], row.get("corrupted")) for row in rows]
 
 
 def _jsonl(path: Path) -> Any:
     rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
-    return [(row["clean"], row["corrupted"]) for row in rows]
+    return [(row["clean"], row.get("corrupted")) for row in rows]
 
 
 def _prompts(task: Task) -> Any:
-    return [*zip(task.clean, task.corrupted, strict=True)]
+    return [*zip(task.clean, task.corrupted or [None] * len(task.clean), strict=True)]
 
 
 def targets(stock: Stock) -> list[Target]:

@@ -27,7 +27,7 @@ from circuit_toolkit.benchmark.interpbench.files import (
 from circuit_toolkit.benchmark.truth import Truth
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import resolved
-from circuit_toolkit.files.reading import read_tensors
+from circuit_toolkit.files.reading import first_line, read_tensors
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.loading import load_model
 from circuit_toolkit.models.model import Model
@@ -134,15 +134,15 @@ def read_case(folder: str | Path) -> KnownCase:
     tensors = read_tensors(folder / "model.safetensors", AGAIN)
     name = "/".join(folder.resolve().parts[-2:])
     check_sizes(config, tensors, folder / "config.json")
-    model = case_model(
-        tensors,
-        name,
-        act_fn=config["act_fn"],
-        causal=config["causal"],
-        vocabulary=config["input_vocab"],
-        bos=config.get("bos_id", 0),
-        pad=config.get("pad_id"),
-    )
+    sizes = {"act_fn": config["act_fn"], "causal": config["causal"]}
+    words = {"bos": config.get("bos_id", 0), "pad": config.get("pad_id")}
+    try:
+        model = case_model(tensors, name, vocabulary=config["input_vocab"], **sizes, **words)
+    except (RuntimeError, IndexError, KeyError) as error:
+        raise FileFormatError(
+            f"{str(folder / 'model.safetensors')!r} holds weights of other shapes or names "
+            f"({first_line(error)}). {AGAIN}"
+        ) from error
     task = read_data(folder / "data.npz", name, config)
     circuit = config["circuit"]
     universe, true = check_edges(

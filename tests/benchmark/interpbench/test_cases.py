@@ -175,6 +175,7 @@ DAMAGE = {
     "hold no 'blocks.1.mlp.b_in'": lambda f: edit_weights(f, blocks__1__mlp__b_in=None),
     "holds NaN": lambda f: edit_weights(f, unembed__b_U=torch.tensor([0, 1, torch.nan])),
     "do not fit each other": lambda f: edit_weights(f, blocks__1__mlp__b_in=torch.zeros(9)),
+    "weights of other shapes": lambda f: edit_weights(f, blocks__1__attn__W_Q=torch.ones(9)),
     "damaged, or no npz": lambda f: (f / "data.npz").write_bytes(b"PK\3\4 cut off"),
     "of one shape": lambda f: edit_data(f, corrupted=CLEAN[:5]),
     "clean must hold integers from 0 to 4": lambda f: edit_data(f, clean=CLEAN + 4),
