@@ -63,8 +63,9 @@ STRAY = """() => {
     for (const each of document.querySelectorAll("body *")) {
         for (const { name, value } of each.attributes) {
             const far = ours.includes(name) && /evil[.]example/.test(value);
-            const runs = name.startsWith("on") || /^ *javascript:/i.test(value);
-            if (far || (runs && name !== "title")) stray.push(`${name}=${value.slice(0, 80)}`);
+            const told = /^(title|data-|aria-)/.test(name);  // words, which nothing follows
+            const runs = name.startsWith("on") || (!told && /^ *javascript:/i.test(value));
+            if (far || runs) stray.push(`${name}=${value.slice(0, 80)}`);
         }
         if (parts.includes(each.tagName) && /evil|ran[(]/.test(each.outerHTML))
             stray.push(each.outerHTML.slice(0, 80));
