@@ -22,6 +22,7 @@ from circuit_toolkit.files.checks import check_file
 from circuit_toolkit.files.reading import read_json
 from circuit_toolkit.files.scratch import named_faults, scratch
 
+Older = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]  # version -> to this one
 Unsealed = Callable[[dict[str, Any]], str | None]
 
 
@@ -93,8 +94,7 @@ def read_document(
     remedy: str,
     *,
     flat: bool = False,
-    unsealed: Unsealed | None = None,
-    older: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
+    older: Older | None = None,
 ) -> dict[str, Any]:
     """Return the content of a document; `remedy` says what to do about a damaged or foreign file.
 
@@ -102,8 +102,8 @@ def read_document(
     older versions to this one.
     """
     path = resolved(path)
-    how: Any = {"flat": flat, "unsealed": unsealed, "older": older}
-    return parsed_document(read_json(path, remedy), form, version, f"{path}", remedy, **how)
+    found = read_json(path, remedy)
+    return parsed_document(found, form, version, f"{path}", remedy, flat=flat, older=older)
 
 
 def parsed_document(
@@ -115,7 +115,7 @@ def parsed_document(
     *,
     flat: bool = False,
     unsealed: Unsealed | None = None,
-    older: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
+    older: Older | None = None,
 ) -> dict[str, Any]:
     """Return the content of a document of this version or an older one, see `read_document`."""
     wrote = found.get("schema_version") if isinstance(found, dict) else None
