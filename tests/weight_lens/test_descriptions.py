@@ -389,3 +389,17 @@ def test_objects_of_another_kind_are_refused(demo, demo_transcoders):
     for wrong in (None, 1.5, demo):
         with pytest.raises(InputError, match="token must be a whole number"):
             alone.search(wrong)
+
+
+def test_a_row_of_a_parquet_file_that_was_changed_is_refused(found, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = found.save(tmp_path / "found.parquet")
+    table = pq.read_table(path)
+    totals = table["embedding_total"].to_pylist()
+    changed = pa.array([totals[0] + 1, *totals[1:]], table.schema.field("embedding_total").type)
+    at = table.column_names.index("embedding_total")
+    pq.write_table(table.set_column(at, "embedding_total", changed), path)  # its header as it was
+    with pytest.raises(FileFormatError, match="rows are not those that were written"):
+        FeatureDescriptions.load(path)
