@@ -19,7 +19,7 @@ import numpy as np
 import circuit_toolkit as ct
 from circuit_toolkit.benchmark.metrics import average_precision
 from circuit_toolkit.circuit_lasso.drawing import shares_of_target
-from circuit_toolkit.cli.demo import SITES
+from circuit_toolkit.cli.find import SITES
 from circuit_toolkit.dictionaries.directions import decoder_rows, encoder_rows
 from circuit_toolkit.evidence.tested_circuit import by_place, ranked
 from circuit_toolkit.patching.placed_features import PlacedFeatures

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from circuit_toolkit.cli.model import asked_model
 from circuit_toolkit.cli.output import bundled_task, markdown, warn, write, write_json
 
 # Column -> (head, digits)
@@ -106,9 +107,8 @@ def _sampled(args: argparse.Namespace) -> None:
 
     from circuit_toolkit.benchmark.methods import chosen_methods, run_methods, warm_up
     from circuit_toolkit.benchmark.sampled_edges import BEST, sampled_rows
-    from circuit_toolkit.models import load_model
 
-    began, model = time.perf_counter(), load_model(args.model)
+    began, model = time.perf_counter(), asked_model(args)
     methods = chosen_methods(args.methods.split(",") if args.methods else list(BEST))
     methods |= {name: method for name, method in BEST.items() if name in methods}
     cases, found, n = [], {}, args.n_prompts or SAMPLED_PROMPTS

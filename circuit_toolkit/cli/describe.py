@@ -6,6 +6,7 @@ import argparse
 import time
 from typing import Any
 
+from circuit_toolkit.cli.model import asked_model
 from circuit_toolkit.cli.output import markdown, number, write, write_json
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import plain
@@ -18,7 +19,6 @@ def run_describe(args: argparse.Namespace) -> None:
     from circuit_toolkit.dictionaries import load_dictionaries
     from circuit_toolkit.features.descriptions.file import ENDINGS
     from circuit_toolkit.files.checks import check_ending, check_file, check_folder
-    from circuit_toolkit.models import load_model
     from circuit_toolkit.weight_lens import WeightLens
 
     lens = WeightLens(args.preset)  # what cannot be is said before anything is loaded
@@ -27,7 +27,7 @@ def run_describe(args: argparse.Namespace) -> None:
         check_file(args.out)
     if args.store is not None:
         check_folder(args.store)
-    model = load_model(args.model)
+    model = asked_model(args)
     if args.dictionaries is None and model.name != "demo":
         raise InputError(
             f"No transcoders ship for {model.name!r}: pass --dictionaries, a folder or a release "

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from circuit_toolkit.cli.model import asked_model
 from circuit_toolkit.cli.output import write, write_json
 
 PROMPTS = 60  # of each bundled task, from which the features of the bundled model have their names
@@ -17,11 +18,10 @@ def run_graph(args: argparse.Namespace) -> None:
     from circuit_toolkit.attribution.graph import attribution_graph
     from circuit_toolkit.dictionaries import load_dictionaries
     from circuit_toolkit.files.checks import check_folder
-    from circuit_toolkit.models import load_model
     from circuit_toolkit.views.graph.scene import READABLE
 
     check_folder(args.out)
-    model = load_model(args.model)
+    model = asked_model(args)
     transcoders = load_dictionaries(model, args.transcoders, kind="transcoder")
     labels = _labels(model, transcoders) if args.model == "demo" else None
     began = time.perf_counter()

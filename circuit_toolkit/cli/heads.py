@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from circuit_toolkit.cli.model import asked_model
 from circuit_toolkit.cli.output import bundled_task, markdown, warn, write, write_json
 from circuit_toolkit.errors import InputError
 
@@ -28,10 +29,9 @@ def run_heads(args: argparse.Namespace) -> None:
     """Find and test the heads of a task, score all heads, and print what came out."""
     from circuit_toolkit.benchmark.heads.reference import known_heads
     from circuit_toolkit.head_codes import HeadCodes
-    from circuit_toolkit.models import load_model
 
     make = bundled_task(args.task)
-    model = load_model(args.model)
+    model = asked_model(args)
     task = make(model, n=args.n, seed=args.seed)
     codes = HeadCodes(n_seeds=args.seeds, seed=args.seed)
     known = known_heads(model, args.task)

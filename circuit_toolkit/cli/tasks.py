@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from circuit_toolkit.cli.model import asked_model
 from circuit_toolkit.cli.output import bundled_task, markdown, number, write, write_json
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import plain
@@ -14,12 +15,11 @@ from circuit_toolkit.files.documents import plain
 
 def run_tasks(args: argparse.Namespace) -> None:
     """Run a model on the tasks and print accuracy and metric of each."""
-    from circuit_toolkit.models import load_model
     from circuit_toolkit.tasks import BUNDLED
 
     names = args.task.split(",") if args.task else list(BUNDLED)
     makers = {name: bundled_task(name) for name in names}
-    model = load_model(args.model)
+    model = asked_model(args)
     rows = [_measured(name, make, model, args) for name, make in makers.items()]
     result = {
         "model": model.name,

@@ -1,8 +1,8 @@
-"""`circuit-toolkit train`: dictionaries of a real model, on text that is made here.
+"""`circuit-toolkit train`: dictionaries of SmolLM2, on text that is made here, or of your model.
 
-Sentences like those of the tasks, in words that no task has, and what the model itself writes.
-All of it lies in the cache, where `load_dictionaries(model)` finds it; a run that was stopped goes
-on where it was.
+SmolLM2's text: sentences like those of the tasks, in words that no task has, and what the model
+itself writes. All of it lies in the cache, where `load_dictionaries(model)` finds it. A run
+that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from circuit_toolkit.cli.model import asked_model
 from circuit_toolkit.cli.output import markdown, warn, write, write_json
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.cache import cache_folder
-from circuit_toolkit.files.checks import check_folder
+from circuit_toolkit.files.checks import check_folder, existing_file
 from circuit_toolkit.files.documents import plain, write_text
 from circuit_toolkit.files.folder import locked
 from circuit_toolkit.files.reading import read_json
@@ -28,6 +29,7 @@ from circuit_toolkit.progress import Bar
 
 LOCK = ".command.lock"  # of the whole command; `train_dictionaries` takes one of its own
 JUDGED = 32  # sentences, and prompts of the task
+IN_MEMORY = 100e6  # bytes of a user's texts
 TEXTS_AT_ONCE = 64  # that the model writes in one go
 OPENINGS = (
     "Once upon a time", "The", "In the", "When", "My friend", "Yesterday", "One day", "I think",
@@ -72,24 +74,63 @@ RECIPES = {
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Write text, train, and report."""
+    """Write text, train, and report; or train on a user's texts."""
     import torch
 
     from circuit_toolkit.models import load_model
 
+    if args.texts is not None or args.sites is not None:
+        _train_yours(args)
+        return
     if args.model not in RECIPES:
         raise InputError(
             f"There is no recipe for {args.model!r}, only for {', '.join(RECIPES)}. Train on your "
-            "own texts: ct.train_dictionaries(model, sites, texts, folder=...)."
+            "own texts: --texts FILE --sites 'resid_post 2, resid_post 4' --folder FOLDER."
         )
     recipe, folder = RECIPES[args.model], args.folder or cache_folder(args.model)
     check_folder(folder)
     began, say = time.perf_counter(), write_json if args.json else _say
     with locked(folder, LOCK):
-        model = load_model(args.model, dtype=torch.bfloat16)
+        model = load_model(args.model, device=args.device, dtype=torch.bfloat16)
         train(model, recipe, folder, progress=not args.json)
-        say(quality(load_model(args.model), folder, progress=not args.json))
+        judged = load_model(args.model, device=args.device)
+        say(quality(judged, folder, progress=not args.json))
     warn(f"{folder} is ready after {time.perf_counter() - began:.0f} s.")
+
+
+def _train_yours(args: argparse.Namespace) -> None:
+    """Train on lines of a file, at sites that were asked for, and judge on the first lines."""
+    from circuit_toolkit.dictionaries import check_dictionaries, train_dictionaries
+
+    options = {"--texts": args.texts, "--sites": args.sites, "--folder": args.folder}
+    if missing := [name for name, value in options.items() if value is None]:
+        raise InputError(
+            f"{' and '.join(missing)} is missing: your model needs --texts, a file whose lines are "
+            "texts, --sites and --folder."
+        )
+    existing_file(args.texts, "Pass a file whose lines are texts.")
+    check_folder(args.folder)
+    began, show, model = time.perf_counter(), not args.json, asked_model(args)
+    kind = "transcoder" if args.transcoders else "sae"
+    with args.texts.open(encoding="utf-8") as lines:
+        texts = [line.strip() for line in islice(lines, JUDGED) if line.strip()]
+    given: Any = args.texts  # a stream, each text once
+    if args.texts.stat().st_size <= IN_MEMORY:  # else as often as the steps need
+        lines = args.texts.read_text(encoding="utf-8").splitlines()
+        given = [line.strip() for line in lines if line.strip()]
+    made = train_dictionaries(
+        model, args.sites, given, kind, folder=args.folder, steps=args.steps, progress=show
+    )
+    check = check_dictionaries(model, {**made}, texts, progress=show)
+    found = {
+        "model": model.name,
+        "folder": str(args.folder),
+        "prompts": len(texts),
+        "dictionaries": {str(site): dict(row) for site, row in check.figures.items()},
+        "findings": {str(site): list(each) for site, each in check.findings.items() if each},
+    }
+    write_json(found) if args.json else write(*_table(found))
+    warn(f"{args.folder} is ready after {time.perf_counter() - began:.0f} s.")
 
 
 def train(model: Any, recipe: Recipe, folder: Path, progress: bool = True) -> None:
@@ -150,12 +191,17 @@ def quality(model: Any, folder: Path, progress: bool = True) -> dict[str, Any]:
 
 
 def _say(found: dict[str, Any]) -> None:
+    hold = f"All autoencoders together hold {found['features_hold']:.2f} of {found['task']}."
+    write(*_table(found), hold)
+
+
+def _table(found: dict[str, Any]) -> list[str]:
+    """Return what dictionaries were judged by, and what was found wrong."""
     rows = found["dictionaries"]
     heads = list(next(iter(rows.values())))
     table = [[site, *(f"{row[name]:.3f}" for name in heads)] for site, row in rows.items()]
     notes = [f"{site}: {text}" for site, each in found["findings"].items() for text in each]
-    hold = f"All autoencoders together hold {found['features_hold']:.2f} of {found['task']}."
-    write(*markdown(["site", *heads], table), "", *notes, hold)
+    return [*markdown(["site", *heads], table), "", *notes]
 
 
 def mixed(model: Any, texts: list[list[int]], each: int) -> Iterator[list[int]]:

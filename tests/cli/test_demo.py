@@ -28,7 +28,7 @@ def test_demo_prints_json_and_writes_the_circuit(tmp_path, capsys, demo):
 
 
 def test_an_unknown_task_is_an_error_that_names_the_known_ones(capsys, tmp_path):
-    assert main(["demo", "--task", "chess", "--out", str(tmp_path)]) == 1
+    assert main(["demo", "--task", "chess", "--out", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert "chess" in said.err and "greater_than" in said.err and not said.out
 
@@ -79,9 +79,9 @@ def test_bench_of_a_task_is_against_exact_patching(capsys):
 
 
 def test_bench_says_what_is_wrong(tmp_path, capsys):
-    assert main(["bench", "known-circuits", str(tmp_path)]) == 1
+    assert main(["bench", "known-circuits", str(tmp_path)]) == 2
     assert "No known circuit" in capsys.readouterr().err
-    assert main(["bench", "task", "chess"]) == 1
+    assert main(["bench", "task", "chess"]) == 2
     assert "chess" in capsys.readouterr().err
-    assert main(["bench", "task", "agreement", "--methods", "magic"]) == 1
+    assert main(["bench", "task", "agreement", "--methods", "magic"]) == 2
     assert "eap_ig" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from circuit_toolkit.errors import InputError
 from circuit_toolkit.weight_lens import FeatureDescriptions, WeightLens
 
 GIVEN = {"layer": None, "model": "demo", "preset": "code", "json": False, "out": None}
-GIVEN |= {"dictionaries": None, "store": None}
+GIVEN |= {"dictionaries": None, "store": None, "device": "cpu", "dtype": "float32"}
 
 
 def said(capsys, **options):
@@ -47,7 +47,7 @@ def test_words_a_table_and_a_file(capsys, tmp_path, ending):
 
 
 def test_features_of_another_model(capsys, monkeypatch, tiny, tiny_folder):
-    monkeypatch.setattr("circuit_toolkit.models.load_model", lambda name: tiny)
+    monkeypatch.setattr("circuit_toolkit.models.load_model", lambda name, **_: tiny)
     given = {"model": "mine", "dictionaries": tiny_folder}
     result = json.loads(said(capsys, **given, json=True))
     assert result["model"] == tiny.name and len(result["coverage"]) == 3
@@ -59,7 +59,7 @@ def test_the_command_is_registered(capsys):
     assert json.loads(capsys.readouterr().out)["settings"]["preset"] == "code"
     assert main(["describe", "--layer", "0", "--json"]) == 0  # one default everywhere
     assert json.loads(capsys.readouterr().out)["settings"]["preset"] == WeightLens().preset
-    assert main(["describe", "--preset", "best"]) == 1
+    assert main(["describe", "--preset", "best"]) == 2
     assert "robust" in capsys.readouterr().err
 
 
@@ -83,7 +83,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_loaded(
     with monkeypatch.context() as patch, pytest.raises(InputError, match="cannot be written to"):
         patch.setattr("os.access", lambda path, mode: False)
         said(capsys, store=tmp_path / "new" / "store")
-    assert main(["demo", "--out", str(tmp_path / "file")]) == 1
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 2
     assert "is no folder" in capsys.readouterr().err
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder.json"]
 
@@ -100,6 +100,6 @@ def test_what_is_wrong_is_said(capsys, monkeypatch, tiny):
         said(capsys, preset="best")
     with pytest.raises(InputError, match="layers must be"):
         said(capsys, layer=9)
-    monkeypatch.setattr("circuit_toolkit.models.load_model", lambda name: tiny)
+    monkeypatch.setattr("circuit_toolkit.models.load_model", lambda name, **_: tiny)
     with pytest.raises(InputError, match="--dictionaries"):
         said(capsys, model="mine")

@@ -63,7 +63,7 @@ def test_targets_and_position_are_passed_on(prompt, tmp_path, capsys, demo):
 )
 def test_bad_input_is_one_line_and_writes_nothing(command, message, tmp_path, capsys):
     out = tmp_path / "new"
-    assert main(["graph", *command, "--out", str(out)]) == 1
+    assert main(["graph", *command, "--out", str(out)]) == 2
     said = capsys.readouterr()
     assert message in said.err and said.err.count("\n") == 1 and not said.out
     assert not out.exists()

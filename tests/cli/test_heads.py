@@ -78,7 +78,7 @@ def test_without_json_a_table_is_printed(capsys):
 def test_where_no_circuit_is_known_fields_are_null_and_the_reason_is_said(
     capsys, monkeypatch, tiny
 ):
-    monkeypatch.setattr("circuit_toolkit.models.load_model", lambda name: tiny)
+    monkeypatch.setattr("circuit_toolkit.models.load_model", lambda name, **_: tiny)
     assert main([*SMALL, "--model", "mine", "--json"]) == 0
     said = capsys.readouterr()
     result = json.loads(said.out)
@@ -95,7 +95,7 @@ def test_where_no_circuit_is_known_fields_are_null_and_the_reason_is_said(
 
 
 def test_what_is_wrong_is_said(capsys):
-    assert main(["heads", "--task", "chess"]) == 1
+    assert main(["heads", "--task", "chess"]) == 2
     assert "greater_than" in capsys.readouterr().err
-    assert main(["heads", "--task", "ioi", "--n", "3", "--seeds", "1"]) == 1
+    assert main(["heads", "--task", "ioi", "--n", "3", "--seeds", "1"]) == 2
     assert "larger task" in capsys.readouterr().err

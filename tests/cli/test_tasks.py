@@ -40,5 +40,5 @@ def test_tasks_that_cannot_be_asked_say_why(capsys):
     assert row["accuracy"] is None and "has no chat template" in row["refused"]
     assert main([*SMALL, "--task", "ioi", "--chat"]) == 0
     assert "ioi cannot be asked: The tokenizer of demo has no chat" in capsys.readouterr().out
-    assert main([*SMALL, "--task", "ioi,chess"]) == 1
+    assert main([*SMALL, "--task", "ioi,chess"]) == 2
     assert "Unknown task 'chess'" in capsys.readouterr().err

@@ -4,45 +4,52 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_toolkit.cli.output import bundled_task, write, write_json
+from circuit_toolkit.circuit.evidence import tone_of
+from circuit_toolkit.cli.model import asked_model
+from circuit_toolkit.cli.output import bundled_task, warn, write, write_json
+from circuit_toolkit.errors import InputError
+
+if TYPE_CHECKING:
+    from circuit_toolkit.tasks.task import Task
 
 # Two sites: what passes through a site is coded anew there, so each adds features and error.
 SITES = ("resid_post 2", "resid_post 4")  # of the bundled model
 
 
-def run_demo(args: argparse.Namespace) -> None:
+def run_find(args: argparse.Namespace) -> int:
     """Find a circuit, test it on held-out prompts, draw it, and report."""
     seconds: dict[str, float] = {}
-    say: Callable[..., None] = (lambda *lines: None) if args.json else write
 
     @contextmanager
     def stage(name: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
         seconds[name] = round(time.perf_counter() - began, 2)
-        say(f"{seconds[name]:6.1f} s  {name}")
+        if not args.json:
+            warn(f"{seconds[name]:6.1f} s  {name}")
 
     with stage("load the libraries"):
         from circuit_toolkit.activations.capturing import capture
         from circuit_toolkit.dictionaries import load_dictionaries
         from circuit_toolkit.evidence import find_circuit
         from circuit_toolkit.features import named_features
-        from circuit_toolkit.files.checks import check_folder
-        from circuit_toolkit.models import load_model
+        from circuit_toolkit.files.checks import check_folder, existing_file
 
         make = bundled_task(args.task)
+        if args.prompts is not None:
+            existing_file(args.prompts, "Pass a table of prompts: .csv, .tsv or JSON lines.")
         check_folder(args.out)
     with stage("load the model and its dictionaries"):
-        model, bundled = load_model(args.model), args.model == "demo"
-        saes = load_dictionaries(model, sites=SITES if bundled else None)
-        n = 256 if bundled else 64
-        task, held_out = make(model, n=n, seed=0), make(model, n=n, seed=1, test=True)
+        model, bundled = asked_model(args), args.model == "demo"
+        sites = SITES if bundled and not args.sites and not args.dictionaries else args.sites
+        saes = load_dictionaries(model, args.dictionaries, sites=sites)
+        task, held_out = _prompts(args, model, make, 256 if bundled else 64)
     with stage(f"name the features at {len(saes)} sites by {len(task.texts)} prompts"):
         acts = capture(model, saes, task, progress=not args.json)
         labels = named_features(model, saes, acts)
@@ -60,7 +67,7 @@ def run_demo(args: argparse.Namespace) -> None:
     strongest = circuit.edge_table().query("status == 'confirmed'").head(8).round(4)
     result = {
         "model": args.model,
-        "task": args.task,
+        "task": task.name,
         "n_nodes": len(circuit.nodes) - 1,
         "n_edges": len(circuit.edges),
         **{name: found[name] for name in shares},
@@ -79,6 +86,26 @@ def run_demo(args: argparse.Namespace) -> None:
         write_json(result)
     else:
         write(*_report(circuit, _example(model, task), result))
+    return int(tone_of(circuit.evidence) == "error")
+
+
+def _prompts(args: argparse.Namespace, model: Any, make: Any, usual: int) -> tuple[Task, Task]:
+    """Return prompts to learn from and prompts to test on: of a bundled task, or of a table."""
+    from circuit_toolkit.tasks.task import Task
+
+    n = args.n or usual
+    if args.prompts is None:
+        return make(model, n=n, seed=0), make(model, n=n, seed=1, test=True)
+    given: Any = Task.from_table(model, args.prompts)
+    task: Task = given.solved_by(model)
+    if not args.json and len(task) < len(given):
+        warn(f"{args.prompts.name}: the model solves {len(task)} of {len(given)} prompts")
+    if len(task) < 4:
+        raise InputError(
+            f"{args.prompts.name} has {len(task)} prompts that the model solves. A circuit is "
+            "learnt from half of them and tested on the others: pass 4 or more."
+        )
+    return task.select(range(len(task))[::2][:n]), task.select(range(len(task))[1::2][:n])
 
 
 def _example(model: Any, task: Any) -> str:
