@@ -25,7 +25,7 @@ def _within(widget: w.Widget, seen: set[int]) -> Iterator[w.Widget]:
     if id(widget) in seen:
         return
     seen.add(id(widget))
-    for name in widget.trait_names():
+    for name in widget.keys:
         value: Any = getattr(widget, name)
         for each in value if isinstance(value, tuple | list) else (value,):
             if isinstance(each, w.Widget):

@@ -139,7 +139,8 @@ function drawCircuit(vis, root, first, hooks = {}) {
   }
   network.canvas.frame.removeAttribute("tabindex");  // one stop of the tab key, not two
   const options = element("div", "ct-unseen", undefined, canvas);  // what a screen reader reads
-  let theme = themeOf(root), scene, byId, shown, selected = [], found = new Set(), pinned = new Set();
+  let theme = themeOf(root), scene, byId, shown, selected = [], found = new Set(), pinned = new Set(), fading = new Set();
+  const written = new Map([[nodes, new Map()], [edges, new Map()]]);  // by id, as they are drawn
   let hovered = "", hoveredEdge = "", touched = false, whole = false, frame = 0;
   const unique = `ct-${Math.random().toString(36).slice(2)}`;
 
@@ -149,34 +150,45 @@ function drawCircuit(vis, root, first, hooks = {}) {
     shown = next;
     scene = { ...next, edges: next.edges.map((edge) => completed(edge, next, theme)) };
     byId = new Map(scene.nodes.map((node) => [node.id, node]));
+    const byEdge = new Set(scene.edges.map((edge) => edge.id));
     fillHeader(head, scene.header);
     fillFooter(legend, scene.header, theme);
     const added = new Set(stays ? scene.nodes.map((node) => node.id).filter((id) => !before.has(id)) : []);
     const gone = stays ? [...before.keys()].filter((id) => !byId.has(id)) : [];
-    replace(edges, scene.edges, new Set());
-    replace(nodes, scene.nodes.map(({ x, y, ...node }) => ({
-      ...node, ...(before.has(node.id) ? {} : { x, y }), ...look(node, false), opacity: added.has(node.id) ? 0.05 : 1,
-      margin: node.kind === "token" ? 5 : 9,
-    })), new Set(gone));
     selected = selected.filter((id) => byId.has(id));
     hovered = hoveredEdge = "";
     card.hidden = true;
     list();
     if (!stays) touched = whole = false;
-    paint();
+    keep(edges, byEdge);
+    keep(nodes, new Set([...byId.keys(), ...gone]));
+    paint(new Map(scene.nodes.filter(({ id }) => !before.has(id)).map(({ id, x, y }) => [id, { x, y, opacity: added.has(id) ? 0.05 : 1 }])));
     if (!touched) fit();
     fade(added, gone);
   }
 
-  function replace(set, items, going) {  // in place: what stays is updated, not made anew
-    const kept = new Set(items.map((item) => item.id));
-    set.remove(set.getIds().filter((id) => !kept.has(id) && !going.has(id)));
-    set.update(items);
+  function keep(set, ids) {  // what stays is not made anew
+    const left = set.getIds().filter((id) => !ids.has(id));
+    for (const id of left) written.get(set).delete(id);
+    set.remove(left);
+  }
+
+  // Only what changed: vis-network makes all of a node or an edge anew.
+  function write(set, items, places = new Map()) {
+    const known = written.get(set);
+    set.update(items.filter((item) => {
+      const text = JSON.stringify(item), before = known.get(item.id);
+      known.set(item.id, text);
+      return text !== before || places.has(item.id);
+    }).map((item) => ({ ...item, ...places.get(item.id) })));
   }
 
   // What is new comes slowly, what is gone goes slowly; nothing else moves.
   function fade(added, gone) {
     cancelAnimationFrame(frame);
+    const half = [...fading].filter((id) => byId.has(id) && !added.has(id));
+    if (half.length) nodes.update(half.map((id) => ({ id, opacity: 1 })));
+    fading = added;
     if (!added.size && !gone.length) return;
     const start = performance.now();
     const step = (now) => {
@@ -207,20 +219,19 @@ function drawCircuit(vis, root, first, hooks = {}) {
     network.moveTo({ position, scale: seen });
   }
 
-  const look = (node, faded) => styled(node, faded, selected.includes(node.id), theme, pinned.has(node.id));
-
   // The focus keeps its colours, with its neighbours; all else fades.
-  function paint() {
+  function paint(places) {
     const focus = new Set(hovered ? [hovered] : selected);
     const near = new Set([...focus, ...found]);
     const lit = (edge) => (hoveredEdge ? edge.id === hoveredEdge : focus.has(edge.from) || focus.has(edge.to));
     for (const edge of scene.edges) if (lit(edge)) near.add(edge.from).add(edge.to);
     const any = Boolean(near.size || hoveredEdge);
-    edges.update(scene.edges.map((edge) => ({
-      id: edge.id,
-      color: { color: edge.color.color, opacity: !any ? edge.opacity : lit(edge) ? Math.max(edge.opacity, 0.75) : FADED },
-    })));
-    nodes.update(scene.nodes.map((node) => look(node, any && !near.has(node.id))));
+    const opacity = (edge) => (!any ? edge.opacity : lit(edge) ? Math.max(edge.opacity, 0.75) : FADED);
+    write(edges, scene.edges.map((edge) => ({ ...edge, color: { color: edge.color.color, opacity: opacity(edge) } })));
+    write(nodes, scene.nodes.map(({ x, y, ...node }) => ({
+      ...node, margin: node.kind === "token" ? 5 : 9,
+      ...styled(node, any && !near.has(node.id), selected.includes(node.id), theme, pinned.has(node.id)),
+    })), places);
   }
 
   const shade = (i) => (i % 2 ? theme.PAPER : theme.BAND);
@@ -462,7 +473,7 @@ function drawCircuit(vis, root, first, hooks = {}) {
     drawn: () => scene,
     selected: () => selected,
     seek(ids) { found = new Set(ids); paint(); },
-    pin(ids) { pinned = new Set(ids); paint(); },
+    pin(ids) { pinned = new Set(ids); if (scene) paint(); },
     destroy() {
       cancelAnimationFrame(frame);
       window.removeEventListener("scroll", leave, { capture: true });
