@@ -47,6 +47,9 @@ DARK = {  # in a dark theme; contrast of text at least 4.5, of lines 3
 # From dark to light and from violet to green, even to colour-blind eyes (after viridis, whose
 # yellow end is too pale on white): early sites are dark.
 RAMP = ("#46327e", "#3b528b", "#2c728e", TEAL, "#35a779", "#7bbf4a")
+# What a figure in a dark theme is drawn in instead.
+OF_FIGURES = {INK: DARK["INK"], RULE: DARK["RULE"], GREY: DARK["GREY"]}
+OF_FIGURES |= {RAMP[0]: "#a99bd6", RAMP[1]: "#8fa3dd", "#1f2d3d": DARK["INK"]}
 RISING = [[0, PAPER], [0.5, TEAL_RULE], [1, RAMP[2]]]
 DIVERGING = [[0, NEGATIVE], [0.5, PAPER], [1, POSITIVE]]
 

@@ -1,4 +1,4 @@
-"""`circuit-toolkit train` and `find`, from a user's folder, texts and prompts to a tested circuit."""
+"""`circuit-toolkit train` and `find`: from a folder, texts and prompts to a tested circuit."""
 
 import json
 

@@ -45,7 +45,7 @@ DARK = {
     "--jp-content-font-color1": "rgba(255, 255, 255, 1)",
 }
 
-# Texts with less contrast than 4.5, by the definition of WCAG 2.1.
+# Texts with less contrast than 4.5, by the definition of WCAG 2.1; not those on a bar of plotly.
 FAINT = """(root) => {
     const brush = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     const paint = (...colours) => {
@@ -67,7 +67,7 @@ FAINT = """(root) => {
     const low = [];
     for (const node of document.querySelectorAll(`${root} *`)) {
         const own = [...node.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim());
-        const skipped = node.closest(":disabled, option, title, .ct-unseen");
+        const skipped = node.closest(":disabled, option, title, .ct-unseen, .bartext");
         if (!own || skipped || !node.checkVisibility()) continue;
         const drawn = node instanceof SVGElement, style = getComputedStyle(node);
         const back = behind(node), ink = drawn ? style.fill : style.color;

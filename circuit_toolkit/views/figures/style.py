@@ -12,16 +12,30 @@ import plotly.graph_objects as go
 from circuit_toolkit.texts import whole
 from circuit_toolkit.views.colours import INK, faded
 from circuit_toolkit.views.graph.header import shorten
+from circuit_toolkit.views.rendering import render
 
 LONGEST = 200  # letters of a name in a figure
 
 
-def finished(figure: go.Figure, height: int, **options: Any) -> go.Figure:
+class Figure(go.Figure):
+    """A figure of plotly that follows JupyterLab's dark theme."""
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        theme = str(render("views/templates/figure_theme.html"))
+        display({"text/html": theme, "text/plain": ""}, raw=True)
+        super()._ipython_display_()
+
+
+def finished(figure: go.Figure, height: int, **options: Any) -> Figure:
     """Set height, margins and font, and what else a figure wants of its layout."""
     margin = {"l": 10, "r": 10, "t": 46 if options.get("title") else 30, "b": 10}
     font = {"color": INK, "size": 12.5}
     usual = {"template": "plotly_white", "height": height, "margin": margin, "font": font}
-    return figure.update_layout(**usual | options)
+    made = Figure(figure)
+    made.update_layout(**usual | options)
+    return made
 
 
 def plotted(text: str) -> str:
