@@ -25,16 +25,12 @@ function sparkline(values) {
 export default {
   async render({ model, el }) {
     const vis = await libraryFor(model, el);
-    const root = made("div", { className: "ct-explorer ct-panel", role: "region", "aria-label": "Circuit explorer" });
-    el.append(root);
-    const [top, bar, centre, side, foot] = ["ct-top", "ct-bar", "ct-centre", "ct-side", "ct-foot"].map((name) => root.appendChild(made("div", { className: name })));
-    side.setAttribute("role", "region");
-    side.setAttribute("aria-label", "Selected node");
-    foot.setAttribute("role", "status");
-    const { ask, waiting, stop: hush } = asking(model, STEADY), stop = [hush];
+    const { root, top, bar, centre, side, foot, listen, stop } = screenOf(el, model, {
+      label: "Circuit explorer", card: "Selected node", regions: ["top", "bar", "centre", "side", "foot"],
+    });
+    const { ask, waiting, stop: hush } = asking(model, STEADY);
+    stop.push(hush);
     let view, menu = "";
-
-    const listen = (name, act) => { model.on(`change:${name}`, act); stop.push(() => model.off(`change:${name}`, act)); };
 
     // ---- the prompt ----
     const chips = made("div", { className: "ct-chips", tabIndex: 0, role: "button", "aria-label": "Prompt. Press Enter to edit.", title: "click to edit the prompt" });
@@ -359,14 +355,10 @@ export default {
     paintScene();
     paintFoot();
     busy.paint();
-    listen("_top", paintTop);
-    listen("_controls", paintControls);
-    listen("_scene", paintScene);
-    listen("_node", () => paintNode(false));
-    listen("_effect", paintDial);
-    listen("_foot", paintFoot);
-    listen("_busy", busy.paint);
-    listen("_picked", () => { view.select(model.get("_picked")); paintNode(true); });
+    listen({
+      _top: paintTop, _controls: paintControls, _scene: paintScene, _node: () => paintNode(false), _effect: paintDial, _foot: paintFoot, _busy: busy.paint,
+      _picked: () => { view.select(model.get("_picked")); paintNode(true); },
+    });
     return () => {
       for (const each of stop) each();
       view?.destroy();

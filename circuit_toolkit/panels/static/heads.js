@@ -5,14 +5,11 @@
 export default {
   async render({ model, el }) {
     const vis = await libraryFor(model, el);
-    const root = made("div", { className: "ct-explorer ct-heads ct-panel", role: "region", "aria-label": "Attention heads" });
-    el.append(root);
-    const [bar, left, centre, side, foot] = ["ct-bar", "ct-left", "ct-centre", "ct-side", "ct-foot"].map((name) => root.appendChild(made("div", { className: name })));
-    side.setAttribute("role", "region");
-    side.setAttribute("aria-label", "Selected heads");
-    foot.setAttribute("role", "status");
-    const { ask, waiting, stop: hush } = asking(model, ["threshold", "select"]), stop = [hush];
-    const listen = (name, act) => { model.on(`change:${name}`, act); stop.push(() => model.off(`change:${name}`, act)); };
+    const { root, bar, left, centre, side, foot, listen, stop } = screenOf(el, model, {
+      kind: "ct-heads", label: "Attention heads", card: "Selected heads", regions: ["bar", "left", "centre", "side", "foot"],
+    });
+    const { ask, waiting, stop: hush } = asking(model, ["threshold", "select"]);
+    stop.push(hush);
     let view;
 
     // ---- the controls ----
@@ -119,14 +116,10 @@ export default {
     const busy = longWork(root, model, [task, by, find, test, compare, codes, prompt], paintControls);
     stop.push(busy.stop, narrowing(root));
     for (const paint of [paintControls, paintMap, paintScene, paintPatterns, paintAbout, paintFoot, busy.paint]) paint();
-    listen("_controls", paintControls);
-    listen("_map", paintMap);
-    listen("_scene", paintScene);
-    listen("_patterns", paintPatterns);
-    listen("_about", paintAbout);
-    listen("_foot", paintFoot);
-    listen("_busy", busy.paint);
-    listen("_picked", () => { paintMap(); view?.select(idsOf(model.get("_picked"))); });
+    listen({
+      _controls: paintControls, _map: paintMap, _scene: paintScene, _patterns: paintPatterns, _about: paintAbout, _foot: paintFoot, _busy: busy.paint,
+      _picked: () => { paintMap(); view?.select(idsOf(model.get("_picked"))); },
+    });
     return () => {
       for (const each of stop) each();
       view?.destroy();

@@ -72,3 +72,21 @@ function narrowing(root) {
   look();
   return () => width.disconnect();
 }
+
+// A panel of one screen: regions by name, listeners to what Python changes, and the end of both.
+function screenOf(el, model, { kind = "", label, card, regions }) {
+  const root = made("div", { className: `ct-explorer ${kind} ct-panel`, role: "region", "aria-label": label });
+  el.append(root);
+  const found = Object.fromEntries(regions.map((name) => [name, root.appendChild(made("div", { className: `ct-${name}` }))]));
+  found.side.setAttribute("role", "region");
+  found.side.setAttribute("aria-label", card);
+  found.foot.setAttribute("role", "status");
+  const stop = [];
+  const listen = (acts) => {
+    for (const [name, act] of Object.entries(acts)) {
+      model.on(`change:${name}`, act);
+      stop.push(() => model.off(`change:${name}`, act));
+    }
+  };
+  return { root, ...found, listen, stop };
+}
