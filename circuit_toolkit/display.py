@@ -6,8 +6,9 @@ registers what draws which noun; the noun asks here, and imports nothing from ab
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
+
+from circuit_toolkit.extras import needed
 
 _DRAWN_BY: dict[tuple[str, str], str] = {}  # (noun, form) -> "module:function"
 
@@ -20,4 +21,4 @@ def register(noun: str, **forms: str) -> None:
 def draw(noun: object, form: str, *args: Any, **options: Any) -> Any:
     """Return what the registered function makes of a noun; its room is loaded now."""
     module, _, name = _DRAWN_BY[type(noun).__name__, form].partition(":")
-    return getattr(import_module(module), name)(noun, *args, **options)
+    return getattr(needed(module), name)(noun, *args, **options)

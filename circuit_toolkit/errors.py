@@ -17,5 +17,9 @@ class FileFormatError(ToolkitError):
     """A file is damaged, foreign, or of a version that this release does not read."""
 
 
+class MissingExtra(ToolkitError, ImportError):
+    """A package is not installed that an extra brings, such as `circuit_toolkit[lab]`."""
+
+
 class WriteError(ToolkitError, OSError):
     """A file could not be written: the disk is full, or the folder cannot be written to."""

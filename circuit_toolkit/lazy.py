@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from circuit_toolkit.extras import needed
 
 
 def lazy(
@@ -18,7 +19,7 @@ def lazy(
     def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f"{package}.{homes[name] or name}")
+        module = needed(f"{package}.{homes[name] or name}")
         value = getattr(module, name) if homes[name] else module
         setattr(sys.modules[package], name, value)
         return value

@@ -16,8 +16,9 @@ PACKAGE = Path(circuit_toolkit.__file__).parent
 # never from its own floor, not inside a function and not for type checkers. So there is no circle
 # between rooms. The front door, `__init__`, stands on top and may import everything.
 FLOORS = [
-    {"errors", "display", "lazy", "texts"},
-    {"arguments", "progress"},
+    {"errors", "texts"},
+    {"extras"},
+    {"display", "lazy", "arguments", "progress"},
     {"files", "sites", "demo", "regression"},
     {"models"},
     {"dictionaries", "tasks", "circuit"},

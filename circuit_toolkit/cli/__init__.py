@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 from importlib import import_module
+from importlib.metadata import version
 
-import circuit_toolkit
 from circuit_toolkit.cli.model import DTYPES
 from circuit_toolkit.cli.output import warn
 from circuit_toolkit.errors import InputError, ToolkitError
@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="circuit-toolkit", **_words("", str(__doc__)))
-    version = f"circuit-toolkit {circuit_toolkit.__version__}"
-    parser.add_argument("--version", action="version", version=version)
+    own = f"circuit-toolkit {version('circuit_toolkit')}"
+    parser.add_argument("--version", action="version", version=own)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.extras import needed
 from circuit_toolkit.files.cache import cache_folder
 from circuit_toolkit.files.documents import sha256_of
 from circuit_toolkit.files.folder import LOCK, replacing
@@ -51,6 +52,7 @@ def converted(file: Path) -> Path:
 def _convert(file: Path, folder: Path) -> None:
     import transformers
 
+    needed("gguf")  # transformers reads the file with it
     place: dict[str, Any] = {"gguf_file": file.name}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **place)
@@ -73,7 +75,5 @@ def _convert(file: Path, folder: Path) -> None:
 
 
 def _field(file: Path, name: str) -> Any:
-    from gguf import GGUFReader
-
-    found = GGUFReader(str(file)).fields.get(name)
+    found = needed("gguf").GGUFReader(str(file)).fields.get(name)
     return None if found is None else found.contents()

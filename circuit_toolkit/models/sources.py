@@ -13,6 +13,7 @@ from torch import nn
 
 from circuit_toolkit.arguments import described
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.extras import needed
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.files.reading import first_line
 from circuit_toolkit.models.folder_checks import check_folder_of_model, check_nothing_missing
@@ -176,12 +177,11 @@ def _downloaded(name: str, file: str, place: dict[str, Any]) -> Path:
 
 def _merged(source: str, options: dict[str, Any]) -> nn.Module:
     """Read an adapter with the model under it, and merge it: then weights are plain."""
+    adapters: Any = needed("peft")
     try:
-        from peft import AutoPeftModelForCausalLM  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError(f"{source} holds an adapter. Type: pip install peft") from error
-    try:
-        return AutoPeftModelForCausalLM.from_pretrained(source, **options).merge_and_unload()
+        return adapters.AutoPeftModelForCausalLM.from_pretrained(
+            source, **options
+        ).merge_and_unload()
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"No adapter could be loaded from {source!r}. Cause: {error}") from error
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from circuit_toolkit.arguments import described, expect, expect_known, whole
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.extras import needed
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.hub import at_once
@@ -118,8 +119,8 @@ def from_hub(
 
 def _dataset(name: str, data: Any, config: str | None, split: str) -> Any:
     """One split of a data set: in hand, in a folder, or from the hub."""
-    import datasets
-    from datasets.exceptions import DatasetsError
+    datasets: Any = needed("datasets")
+    needed("datasets.exceptions")
 
     if isinstance(data, str | os.PathLike):
         path = str(resolved(data))
@@ -131,7 +132,7 @@ def _dataset(name: str, data: Any, config: str | None, split: str) -> Any:
                 with nullcontext() if Path(path).exists() else at_once():
                     data = datasets.load_dataset(path, config, split=split)
         # Unknown names, splits and configurations, and all that happens without a network.
-        except (OSError, ValueError, DatasetsError) as error:
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             cause = str(error).split("\n")[0][:200]
             raise InputError(
                 f"Split {split!r} of {name!r} could not be loaded from {path!r}: {cause}. Check "
