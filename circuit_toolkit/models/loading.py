@@ -28,6 +28,7 @@ from circuit_toolkit.models.sources import (
     prepared,
     tokenizer_copy,
 )
+from circuit_toolkit.models.wrapped import load_beartype, unwrapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,10 +54,13 @@ def load_model(
         `demo` for the model that ships with the package; `smollm2` or `gemma3-270m` for a real one
         from a package that is installed, or from the hub; a folder, a GGUF file, the folder of an
         adapter (with `peft` installed; it is merged), a name of the Hugging Face hub; or a module
-        that is already loaded. The toolkit works on a copy of a module that shares its weights: the
-        module keeps its mode, its gradients and its device, and its tokenizer its padding.
+        that is already loaded, also inside TransformerLens's `TransformerBridge`, a `LanguageModel`
+        of nnsight, or with an adapter of PEFT, of which a copy is merged. The toolkit works on a
+        copy of a module that shares its weights: the module keeps its mode, its gradients and its
+        device, and its tokenizer its padding.
     tokenizer : PreTrainedTokenizerBase, optional
-        Needed with a module; otherwise read from where the model comes from.
+        Needed with a module, unless what is around it carries one; otherwise read from where the
+        model comes from.
     architecture : Architecture, optional
         Layout of a family that the toolkit does not know.
     device : str or torch.device
@@ -96,7 +100,7 @@ def load_model(
     UserWarning
         If the family was trained with a beginning-of-sequence token that the tokenizer leaves out.
     """
-    import beartype  # noqa: F401  # before nnsight, which puts .save on every object: else it fails
+    load_beartype()  # before nnsight
     from nnsight import TransformersModel
 
     if tokenizer is not None and not hasattr(tokenizer, "pad_token"):
@@ -116,7 +120,9 @@ def load_model(
             wrapped, module = module, module._module
     else:
         options |= {"device_map": device_map, "gguf_file": gguf_file}
-        module, label = given_module(name, remote, options)
+        inside, carried = unwrapped(name, tokenizer)
+        kept = kept or (None if carried is None else tokenizer_copy(carried))
+        module, label = given_module(inside, remote, options)
         if kept is None:
             raise InputError("A module needs its tokenizer: load_model(module, tokenizer).")
     architecture = architecture or architecture_of(module.config.model_type)

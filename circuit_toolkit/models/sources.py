@@ -20,6 +20,7 @@ from circuit_toolkit.models.folder_checks import check_folder_of_model, check_no
 from circuit_toolkit.models.gguf import converted
 from circuit_toolkit.models.hub import at_once
 from circuit_toolkit.models.packaged import PACKAGED, packaged_file
+from circuit_toolkit.models.wrapped import bridges_in, check_same_logits
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "model"
 _SNAPSHOT = re.compile(r"models--(.+?)[/\\]snapshots")  # of the hub's cache
@@ -70,19 +71,11 @@ def layout_of(name: str, tokenizer: Any, options: dict[str, Any]) -> tuple[Any, 
 
 def given_module(module: Any, remote: bool, options: dict[str, Any]) -> tuple[nn.Module, str]:
     """Return a copy of a module that shares its weights, and its name."""
-    module = getattr(module, "original_model", module)  # TransformerLens's bridge holds one
-    if hasattr(module, "cfg") and hasattr(module, "W_E"):
-        raise InputError(
-            "A HookedTransformer computes with processed weights under names of its own. Load the "
-            f"model it was made from: load_model({module.cfg.model_name!r}); dictionaries that "
-            "were trained on it are corrected for what was processed."
-        )
-    if hasattr(module, "merge_and_unload"):
-        raise InputError("This module carries an adapter. Pass module.merge_and_unload().")
-    if not hasattr(module, "config") or not hasattr(module, "get_submodule"):
+    config = getattr(module, "config", None)
+    if not hasattr(config, "get_text_config") or not hasattr(module, "get_submodule"):
         raise InputError(
             f"name must be a name or folder of a model, or a module of transformers with its "
-            f"tokenizer, got {described(module)}. What load_model returned is loaded already."
+            f"tokenizer, got {described(module)}. {_way_out(module)}"
         )
     if remote:
         raise InputError("remote=True wants the name of a model that NDIF hosts, no module.")
@@ -91,7 +84,21 @@ def given_module(module: Any, remote: bool, options: dict[str, Any]) -> tuple[nn
             f"{', '.join(unused)} concern what is loaded by name; this module is loaded already."
         )
     label = getattr(module.config, "_name_or_path", "")
-    return _shared_copy(module), label_of(label) if label else type(module).__name__
+    label = label_of(label) if label else type(module).__name__
+    bridges = bridges_in(module)
+    copied = _shared_copy(module, bridges)
+    if bridges:
+        check_same_logits(module, copied, label)
+    return copied, label
+
+
+def _way_out(given: Any) -> str:
+    if isinstance(given, nn.Module):
+        return (
+            "A module of your own needs a configuration and named blocks as those of transformers "
+            "have: derive it from PreTrainedModel, and pass architecture=Architecture(...)."
+        )
+    return "What load_model returned is loaded already."
 
 
 def tokenizer_copy(tokenizer: Any) -> Any:
@@ -116,13 +123,18 @@ def prepared(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _shared_copy(module: nn.Module) -> nn.Module:
-    """Copy the tree of modules around the same weights, which take no gradients in the copy."""
+def _shared_copy(module: nn.Module, bridges: list[Any]) -> nn.Module:
+    """Copy the tree of modules around the same weights, which take no gradients in the copy.
+
+    In the place of a bridge stands what it replaced.
+    """
     memo: dict[int, Any] = {}
     for each in module.parameters():
         memo[id(each)] = nn.Parameter(each.detach(), requires_grad=False)
     for each in module.buffers():
         memo[id(each)] = each
+    for each in bridges:  # they hold values of their last run, which cannot be copied
+        memo[id(each)] = copy.deepcopy(each.original_component, memo)
     return copy.deepcopy(module, memo)
 
 

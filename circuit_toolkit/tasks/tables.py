@@ -86,17 +86,18 @@ def from_pairs(
         If there is no pair, one is not four texts, or an answer is not one token.
     """
     expect(model, "model", "Model")
-    pairs = [*pairs] if isinstance(pairs, Iterable) else [pairs]
-    for each in pairs:
+    is_table = hasattr(pairs, "columns") or isinstance(pairs, Mapping)
+    rows: list[Any] = [*pairs] if isinstance(pairs, Iterable) and not is_table else [pairs]
+    for each in rows:
         texts = isinstance(each, list | tuple) and all(isinstance(text, str) for text in each)
         if not texts or len(each) != 4:
             raise InputError(
                 "pairs must be a list of (clean, corrupted, answer, wrong), four texts each, got "
                 f"{described(each)}. Of a table read the columns: Task.from_table(model, table)."
             )
-    if not pairs:
+    if not rows:
         raise InputError("No pairs were given. Pass a list of (clean, corrupted, answer, wrong).")
-    clean, corrupted, answers, wrong = zip(*pairs, strict=True)
+    clean, corrupted, answers, wrong = zip(*rows, strict=True)
     if uneven := unequal_lengths(model, clean, corrupted):
         warnings.warn(
             f"{len(uneven)} of {len(clean)} corrupted prompts have another number of tokens "

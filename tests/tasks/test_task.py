@@ -338,8 +338,8 @@ def test_families_take_whole_numbers_of_every_kind(tiny, kind):
     ("call", "message"),
     [
         (lambda m: Task.from_pairs([PAIR], m), r"model must be a Model, got a list of 1"),
-        (lambda m: Task.from_pairs(m, FRAME), r"got 'clean'.*Task\.from_table\(model, table\)"),
-        (lambda m: Task.from_pairs(m, {"clean": ["a"]}), "got 'clean'.*from_table"),
+        (lambda m: Task.from_pairs(m, FRAME), r"got a DataFrame.*Task\.from_table\(model, table\)"),
+        (lambda m: Task.from_pairs(m, {"clean": ["a"]}), "got a dict of 1.*from_table"),
         (lambda m: Task.from_pairs(m, PAIR), "got 'Mary met Anna.'"),
         (lambda m: Task.from_pairs(m, ioi(m, 1)), "got a Task"),
         (lambda m: Task.from_pairs(m, [("a", "b", "c", 3)]), "four texts each, got a tuple of 4"),
