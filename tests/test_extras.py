@@ -16,7 +16,11 @@ from circuit_toolkit.extras import EXTRAS, needed
 PACKAGE = Path(circuit_toolkit.__file__).parent
 ROOT = PACKAGE.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OTHER_NAMES = {"sklearn": "scikit-learn", "distributed": "dask"}  # module -> package
+OTHER_NAMES = {
+    "sklearn": "scikit-learn",
+    "distributed": "dask",
+    "yaml": "pyyaml",
+}  # module -> package
 HIDE = """
 import sys
 class Nothing:

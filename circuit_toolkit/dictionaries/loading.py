@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from circuit_toolkit.arguments import described, expect, is_a, one_of
 from circuit_toolkit.dictionaries.dictionary import BY_INPUT, DEMO_DICTIONARIES, Dictionary, under
+from circuit_toolkit.dictionaries.entry import Entry, Said
 from circuit_toolkit.dictionaries.locations import (
-    Entry,
     folder_entries,
     may_read,
     nearest,
@@ -57,12 +57,15 @@ def load_dictionaries(
     source : str or path, optional
         A release that sae_lens knows, such as `gpt2-small-res-jb`, fetched from the Hugging Face
         hub; a folder in sae_lens format (`cfg.json`, `sae_weights.safetensors`) or a folder of
-        such folders; a `.safetensors` file with its `cfg.json` beside it; or, with `ids`, a
-        repository of the hub. By default those that ship with the bundled model, or that
-        `circuit-toolkit train` left in the cache.
+        such folders; a `.safetensors` file with its `cfg.json` beside it; a file or folder of
+        EleutherAI's `sparsify`, of `dictionary_learning`, Gemma Scope or a set of transcoders of
+        circuit-tracer, as it was downloaded (docs/interop.md lists the formats); or, with `ids`, a
+        repository of the hub in sae_lens format. By default those that ship with the bundled model,
+        or that `circuit-toolkit train` left in the cache.
     sites : iterable of Site or str, optional
         Only the dictionaries that read here, such as `blocks.8.hook_resid_pre` or `resid_pre 8`.
-        Large releases ask for it.
+        Large releases ask for it. One alone also says where a dictionary belongs whose files do
+        not tell, as those of Gemma Scope outside of their folders.
     ids : iterable of str, optional
         Only these: ids of a release, or names of folders. Needed where several read one site.
     kind : {"sae", "transcoder"}, optional
@@ -80,11 +83,14 @@ def load_dictionaries(
     ------
     InputError
         If there is no such source, site or id (the nearest names are given), several dictionaries
-        read one site, or the release is too large to be fetched whole.
+        read one site, the release is too large to be fetched whole, or nothing tells where a
+        dictionary belongs; or it is of a kind that has no one site, such as a crosscoder or a
+        cross-layer transcoder.
     MismatchError
         If a dictionary is of another model, of a site that the model lacks, or of another width.
     FileFormatError
-        If a `cfg.json` or a file of weights is damaged.
+        If a `cfg.json` or a file of weights is damaged, or holds more than weights: no code of a
+        pickle is run.
 
     Warns
     -----
@@ -105,7 +111,9 @@ def load_dictionaries(
     ids = None if ids is None else list(ids)
     place = resolved(source)
     is_here = place.exists() or not isinstance(source, str)
-    entries = folder_entries(place) if is_here else release_entries(str(source), ids)
+    one = next(iter(wanted)) if wanted is not None and len(wanted) == 1 else None
+    said = Said(one, kind)
+    entries = folder_entries(place, said) if is_here else release_entries(str(source), ids)
     if ids is not None:
         entries = _with_ids(entries, ids, source)
     elif not is_here:

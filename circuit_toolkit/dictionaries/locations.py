@@ -4,55 +4,61 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from circuit_toolkit.dictionaries.entry import Entry, Said
+from circuit_toolkit.dictionaries.formats.table import FORMATS, found_in, refuse_cross_layer
 from circuit_toolkit.dictionaries.intact import AGAIN, check_config, check_seal, check_weights
+from circuit_toolkit.dictionaries.topk_transcoder import register
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.reading import check_tensor_file, read_json
 from circuit_toolkit.models.hub import at_once
 from circuit_toolkit.sites import Site
 
 _LAYER = re.compile(r"(?:blocks\.|layers?[_.]?|\bl)(\d+)")  # in the ids of sae_lens's registry
+SPARSIFY = "sae.safetensors"
 _OURS_TO_SAY = r"\s*This SAE has non-empty model_from_pretrained|norm_scaling_factor not found"
 
 _UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One dictionary of a source, nothing of it read yet."""
-
-    id: str
-    config: Callable[[], dict[str, Any]]
-    load: Callable[[str], Any]
-
-
-def folder_entries(path: Path) -> list[Entry]:
+def folder_entries(path: Path, said: Said) -> list[Entry]:
     """List the dictionaries of a folder, of the folders in it, or of a single file."""
     if path.is_file() and path.name == "cfg.json":
         path = path.parent
-    if path.is_file():
-        config = path.parent / "cfg.json"
-        if path.suffix != ".safetensors" or not config.is_file():
-            raise InputError(
-                f"{str(path)!r} cannot be loaded by itself: pass a .safetensors file with its "
-                "cfg.json beside it. Files that would run code (.pt, .pkl) are not read."
-            )
+    config = path.parent / "cfg.json"
+    is_weights = path.suffix == ".safetensors" and path.name != SPARSIFY
+    if path.is_file() and is_weights and config.is_file():
         return [_of_disk(path.parent, path)]
-    folders = [path] if (path / "cfg.json").is_file() else sorted(path.glob("*/"))
-    found = [_of_disk(each, None) for each in folders if (each / "cfg.json").is_file()]
+    if path.is_file():
+        if found := found_in(path, said):
+            return found
+        raise InputError(
+            f"{str(path)!r} cannot be loaded by itself: pass a .safetensors file with its "
+            "cfg.json beside it, or a folder in one of these formats: sae_lens, "
+            f"{', '.join(each.name for each in FORMATS)}. Files that would run code (.pkl) are not "
+            "read."
+        )
+    folders = [path] if _is_ours(path) else sorted(path.glob("*/"))
+    found = [_of_disk(each, None) for each in folders if _is_ours(each)] or found_in(path, said)
     if not found:
+        refuse_cross_layer(path)
+        known = "; ".join(f"{each.file} ({each.name})" for each in FORMATS)
         raise InputError(
             f"No dictionary lies in {str(path)!r}: expected cfg.json and sae_weights.safetensors "
-            "there or one folder below."
+            f"(sae_lens) there or one folder below, or {known}."
         )
     return found
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is in the format of sae_lens; sparsify's settings have the same name."""
+    return (folder / "cfg.json").is_file() and not (folder / SPARSIFY).is_file()
 
 
 def _of_disk(folder: Path, file: Path | None) -> Entry:
@@ -62,6 +68,7 @@ def _of_disk(folder: Path, file: Path | None) -> Entry:
 def _disk_config(folder: Path) -> dict[str, Any]:
     from sae_lens.loading import pretrained_sae_loaders as loaders
 
+    register()
     path = folder / "cfg.json"
     written = read_json(path, AGAIN)
     if not isinstance(written, dict):
@@ -90,6 +97,7 @@ def _from_disk(folder: Path, file: Path | None, device: str) -> Any:
         return loaders.read_sae_components_from_disk(config, file or "", device)
 
     converter = loaders.sae_lens_disk_loader if file is None else read
+    register()
     weights = file or folder / "sae_weights.safetensors"
     if not weights.is_file():
         raise FileFormatError(f"{weights} is missing, or no file. {AGAIN}")

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from circuit_toolkit.dictionaries.locations import Entry
+from circuit_toolkit.dictionaries.entry import Entry
+from circuit_toolkit.dictionaries.topk_transcoder import ARCHITECTURE as TOPK_TRANSCODER
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.files.reading import read_json
 from circuit_toolkit.models import Architecture, Conventions, Model, shift
@@ -21,6 +22,7 @@ READABLE = ("standard", "gated", "topk", "jumprelu") + (
     "skip_transcoder",
     "jumprelu_transcoder",
     "jumprelu_skip_transcoder",
+    TOPK_TRANSCODER,
 )
 PROCESSED = Conventions(*[True] * 4)  # what HookedTransformer.from_pretrained does
 _PROCESSING = [each.name for each in fields(Conventions) if each.name != "prepend_bos"]
@@ -221,6 +223,8 @@ def module_site(row: Architecture, path: str) -> Site | None:
         before = {"": "resid_pre", row.attn_norm: "resid_pre", row.out_proj: "attn_z"}
         if row.parallel is None:
             before[row.mlp_norm or row.mlp] = "resid_mid"
+        if row.mlp_norm is not None:
+            before[row.mlp or "mlp"] = "mlp_norm"  # what comes out of the norm
         kind = before.get(inside)
     else:
         after = {"": "resid_post", row.attn_out: "attn_out", row.mlp_out: "mlp_out"}

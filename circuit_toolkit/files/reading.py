@@ -9,6 +9,8 @@ import json
 import math
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +77,15 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     return _tensors(path, remedy, safetensors.numpy.load_file)
 
 
+def tensor_shapes(path: Path, remedy: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a safetensors file, by its header alone."""
+    from safetensors import safe_open
+
+    check_tensor_file(path, remedy)
+    with safe_open(path, "np") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
 def check_tensor_file(path: Path, remedy: str) -> None:
     """Refuse a file that is no whole safetensors file, by its header alone."""
     from safetensors import SafetensorError, safe_open
@@ -102,18 +113,30 @@ def read_npz(path: Path, remedy: str, *, largest: int = LARGEST) -> dict[str, np
     """
     import numpy as np
 
+    npz_shapes(path, remedy, largest=largest)
+    with _npz_faults(path, remedy), np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def npz_shapes(path: Path, remedy: str, *, largest: int = LARGEST) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of an npz file, by its headers alone."""
     existing_file(path, remedy)
+    with _npz_faults(path, remedy), zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        size = sum(each.file_size for each in entries)
+        if size > largest:
+            raise ValueError(f"it unpacks to {size:,} bytes, more than {largest:,}")
+        shapes = {}
+        for each in entries:
+            with archive.open(each) as file:
+                shapes[each.filename.removesuffix(".npy")] = _header_shape(file, each)
+        return shapes
+
+
+@contextmanager
+def _npz_faults(path: Path, remedy: str) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            size = sum(each.file_size for each in entries)
-            if size > largest:
-                raise ValueError(f"it unpacks to {size:,} bytes, more than {largest:,}")
-            for each in entries:
-                with archive.open(each) as file:
-                    _check_header(file, each)
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        yield
     except (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
         raise FileFormatError(f"{path} is damaged ({first_line(error)}). {remedy}") from error
     except (zipfile.BadZipFile, zlib.error) as error:
@@ -134,8 +157,8 @@ def _tensors(path: Path, remedy: str, load: Any) -> dict[str, Any]:
         ) from error
 
 
-def _check_header(file: Any, entry: zipfile.ZipInfo) -> None:
-    """Refuse an array whose header does not tell of just the bytes behind it."""
+def _header_shape(file: Any, entry: zipfile.ZipInfo) -> tuple[int, ...]:
+    """Return the shape of an array, whose header must tell of just the bytes behind it."""
     from numpy.lib import format as npy
 
     version = npy.read_magic(file)
@@ -147,6 +170,7 @@ def _check_header(file: Any, entry: zipfile.ZipInfo) -> None:
         raise ValueError(f"{entry.filename} holds {dtype}")
     if math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
         raise ValueError(f"{entry.filename} has another size than its header says")
+    return shape
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def test_damaged_weights_are_named(model, folder):
 
 
 def test_pickles_are_never_read(model, tmp_path):
-    for name in ("ae.pt", "sae.pkl", "weights.safetensors"):
+    for name in ("sae.pt", "sae.pkl", "weights.safetensors"):
         (tmp_path / name).write_bytes(b"x")  # the last has no cfg.json beside it
         with pytest.raises(InputError, match="Files that would run code"):
             load_dictionaries(model, tmp_path / name)

@@ -1,0 +1,1 @@
+"""Dictionaries as other programs write them: a reader for each format, and the table of them."""
