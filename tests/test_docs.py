@@ -54,3 +54,15 @@ def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == ct.__version__ and citation["cff-version"] == "1.2.0"
     assert all({"title", "authors", "url"} <= set(each) for each in citation["references"])
+
+
+def test_each_row_of_the_interop_page_names_a_test_that_is_there():
+    page = (ROOT / "docs/interop.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    rows = [line for line in rows if not line.startswith("| what ")]
+    assert len(rows) > 40
+    for row in rows:
+        named = re.search(r"\| `(tests/[\w/]+\.py)::(test_\w+)` \|$", row)
+        assert named, row
+        source = (ROOT / named[1]).read_text(encoding="utf-8")
+        assert f"\ndef {named[2]}(" in source, row

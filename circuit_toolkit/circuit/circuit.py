@@ -374,16 +374,23 @@ class Circuit:
         """
         return file.parsed(cls, read_json(resolved(path), file.REMEDY), f"{path}")
 
-    def to_networkx(self) -> networkx.DiGraph:
+    def to_networkx(self, *, plain: bool = False) -> networkx.DiGraph:
         """Convert to networkx: nodes by id, columns as attributes, and their supernode as `group`.
 
         Settings and evidence are attributes of the graph.
+
+        Parameters
+        ----------
+        plain : bool
+            Whether all attributes are texts and finite numbers, as `networkx.write_graphml`,
+            `write_gexf` and `write_gml` want: settings and evidence are JSON texts, an interval
+            that is not known is left out.
 
         Returns
         -------
         networkx.DiGraph
         """
-        return exports.to_networkx(self)
+        return exports.to_networkx(self, plain)
 
     def to_csv(self, folder: str | Path) -> Path:
         """Write the tables as `nodes.csv` and `edges.csv`, both or neither.
@@ -407,6 +414,26 @@ class Circuit:
             If the folder holds anything else, which is not touched.
         """
         return exports.write_csv(self, folder)
+
+    def to_parquet(self, folder: str | Path) -> Path:
+        """Write the tables of `to_csv` as `nodes.parquet` and `edges.parquet`, both or neither.
+
+        Parameters
+        ----------
+        folder : str or Path
+            A new or empty one, or one with nothing but such tables, which are replaced.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        InputError
+            If the folder holds anything else, which is not touched.
+        """
+        return exports.write_parquet(self, folder)
 
     def to_graphml(self, path: str | Path) -> Path:
         r"""Write what `to_networkx` gives as GraphML, for Gephi, Cytoscape, yEd, networkx.

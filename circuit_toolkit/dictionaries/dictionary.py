@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -70,6 +71,21 @@ class Dictionary:
     def __post_init__(self) -> None:
         """Take the handling of shapes from sae_lens, whose own needs `encode` before `decode`."""
         self.sae.turn_off_forward_pass_hook_z_reshaping()
+
+    def to_sae_lens(self) -> Any:
+        """Return a copy of the dictionary as sae_lens would have loaded it, for its own tools.
+
+        It reads what it was trained on, at the hook that its metadata name, not what `run` gives;
+        at `hook_z` it takes heads apart. `save_dictionary` writes the folder that sae_lens reads.
+
+        Returns
+        -------
+        sae_lens.SAE
+        """
+        sae = copy.deepcopy(self.sae)
+        if sae.cfg.reshape_activations == "hook_z":
+            sae.turn_on_forward_pass_hook_z_reshaping()
+        return sae
 
     @property
     def n_features(self) -> int:

@@ -49,6 +49,69 @@ def test_tables_come_back(make, tmp_path):
     np.testing.assert_array_equal(edges["low"][tested].astype("f4"), circuit.edges["low"][tested])
 
 
+@pytest.mark.parametrize("make", [*CIRCUITS, odd_labels])
+def test_parquet_tables_come_back(make, tmp_path):
+    circuit = make()
+    folder = circuit.to_parquet(tmp_path / "new")
+    assert sorted(os.listdir(folder)) == ["edges.parquet", "nodes.parquet"]
+    nodes, edges = (pd.read_parquet(folder / f"{name}.parquet") for name in ("nodes", "edges"))
+    assert nodes["id"].tolist() == circuit.ids()
+    for name in circuit.nodes.dtype.names:
+        assert nodes[name].tolist() == circuit.nodes[name].tolist()
+    ids = np.array(circuit.ids(), dtype=object)
+    for name in ("source", "target"):
+        assert edges[name].tolist() == ids[circuit.edges[name]].tolist()
+    for name in ("weight", "score", "status"):
+        assert edges[name].tolist() == circuit.edges[name].tolist()
+    tested = np.isfinite(circuit.edges["low"])
+    np.testing.assert_array_equal(edges["low"].notna(), tested)
+    np.testing.assert_array_equal(edges["high"][tested], circuit.edges["high"][tested])
+
+
+def test_parquet_tables_replace_nothing_but_tables(tmp_path):
+    circuit, folder = prompt_graph(), tmp_path / "tables"
+    circuit.to_parquet(folder)
+    circuit.prune(max_edges=1).to_parquet(folder)
+    assert len(pd.read_parquet(folder / "edges.parquet")) == 1
+    pd.DataFrame({"mine": [1]}).to_parquet(folder / "nodes.parquet")
+    for content in (None, b"no table"):
+        if content:
+            (folder / "nodes.parquet").write_bytes(content)
+        with pytest.raises(InputError, match="nodes.parquet is there and no table of a circuit"):
+            circuit.to_parquet(folder)
+    assert (folder / "nodes.parquet").read_bytes() == b"no table"
+
+
+WRITERS = {
+    "graphml": (nx.write_graphml, nx.read_graphml),
+    "gexf": (nx.write_gexf, nx.read_gexf),
+    "gml": (nx.write_gml, nx.read_gml),
+}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("make", CIRCUITS)
+def test_a_plain_graph_goes_through_the_writers_of_networkx(make, form, tmp_path):
+    circuit, (write, read) = make(), WRITERS[form]
+    graph = circuit.to_networkx(plain=True)
+    write(graph, tmp_path / "graph")
+    found = read(tmp_path / "graph")
+    assert list(found) == list(graph) == circuit.ids() and list(found.edges) == list(graph.edges)
+    for ends, row in graph.edges.items():
+        assert found.edges[ends]["weight"] == pytest.approx(row["weight"], rel=1e-6)
+        assert {"low", "high"} & row.keys() == {
+            name for name in ("low", "high") if np.isfinite(circuit.to_networkx().edges[ends][name])
+        }
+    assert json.loads(graph.graph["settings"]) == circuit.settings
+
+
+@pytest.mark.parametrize("make", CIRCUITS)
+def test_a_graph_goes_through_node_link_json(make):
+    graph = make().to_networkx(plain=True)
+    found = nx.node_link_graph(json.loads(json.dumps(nx.node_link_data(graph))))
+    assert nx.utils.graphs_equal(found, graph)
+
+
 def test_tables_replace_nothing_but_tables(tmp_path):
     circuit, folder = prompt_graph(), tmp_path / "tables"
     circuit.to_csv(folder)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sae_lens import SAE
 
-from circuit_toolkit.dictionaries import load_dictionaries, shared_bos
+from circuit_toolkit.dictionaries import load_dictionaries, save_dictionary, shared_bos
 from circuit_toolkit.errors import MismatchError
 from circuit_toolkit.interventions import intervene, zero
 from circuit_toolkit.models import RAW, Conventions, run
@@ -144,6 +144,25 @@ def test_heads_keep_their_shape(flag, tmp_path):
         bias = z - x  # what folding took away
         assert (bias.abs().max() > 0.1) == bool(flag)
         torch.testing.assert_close(dictionary.reconstruct(z), decoded + bias, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("hook", ["blocks.1.attn.hook_z", "blocks.1.hook_resid_post"])
+def test_a_dictionary_goes_back_to_sae_lens(hook, tmp_path):
+    model = model_of("gpt2")
+    reshape = "hook_z" if hook.endswith("_z") else "none"
+    write(tmp_path / "it", "topk", model.width, about(model, hook), reshape_activations=reshape)
+    ((site, dictionary),) = load_dictionaries(model, tmp_path / "it").items()
+    again, theirs = dictionary.to_sae_lens(), fresh(tmp_path / "it")
+    assert type(again) is type(theirs) and again.cfg.to_dict() == theirs.cfg.to_dict()
+    x = torch.randn(5, *model.shape_at(site))  # heads apart at hook_z, as it sees them
+    assert torch.equal(again(x), theirs(x)) and again(x).shape == x.shape
+    batch = model.tokenize(PROMPTS, bos=True)
+    raw = run(model, batch, [site])[site]
+    dictionary.encode(raw)  # ours goes on as it did
+    again.W_dec.data.zero_()
+    assert dictionary.sae.W_dec.abs().sum() > 0
+    save_dictionary(dictionary, tmp_path / "saved", half=False)
+    assert torch.equal(fresh(tmp_path / "saved")(x), theirs(x))
 
 
 @pytest.mark.parametrize("normalize", ["layer_norm", "constant_norm_rescale"])
