@@ -40,7 +40,7 @@ test: $(DEV) ## lint, types, tests, docstring examples, notebooks, browser
 	@echo "== pyright" && $(BIN)/pyright
 	@echo "== pytest" && $(BIN)/python -m pytest -q -n $(WORKERS) --dist=worksteal \
 		--nbmake --nbmake-timeout=600 -m "not real" --ignore=$(REAL_NOTEBOOK) \
-		tests circuit_toolkit notebooks
+		notebooks tests circuit_toolkit # the longest first
 
 real-test: $(REAL) $(DEV) ## tests and the notebook that need the weights of real models
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist=loadfile --nbmake --nbmake-timeout=900 --durations=10 \

@@ -27,8 +27,9 @@ COMMANDS = {  # name -> module and function, imported when it is asked for
     "bench": ("bench", "run_bench"),
     "train": ("train", "run_train"),
 }
+PROMPT = "Greta and Thomas spent the winter in Seattle. Thomas sent a sandwich to"
 EXAMPLES = {
-    "": ("demo", "find --model smollm2 --task ioi", "graph 'Alice and Paul had an oven today. To'"),
+    "": ("demo", "find --model smollm2 --task ioi", f"graph '{PROMPT}'"),
     "demo": ("demo", "demo --task agreement --json > result.json"),
     "find": (
         "find --model smollm2 --task ioi",
@@ -36,7 +37,7 @@ EXAMPLES = {
         "find --model gpt2 --dictionaries gpt2-small-res-jb --sites 'resid_pre 8' --device auto",
     ),
     "graph": (
-        "graph 'Alice and Paul had an oven today. Alice offered the oven to'",
+        f"graph '{PROMPT}'",
         "graph 'The capital of France is' --model gpt2 --transcoders folder --target ' Paris'",
     ),
     "heads": ("heads --task docstring", "heads --model smollm2 --task ioi --n 64 --json"),

@@ -74,7 +74,8 @@ def test_the_circuit_is_the_pruned_graph(demo, demo_transcoders, task, graph, tm
         column = acts[1:, node["index"]]
         assert {int(at) for at in of_feature} == {int(at) + 1 for at in column.nonzero()[:, 0]}
         assert of_feature[node["position"]] == pytest.approx(float(node["activation"]), abs=1e-4)
-        assert node["activation"] == pytest.approx(float(column[int(node["position"]) - 1]))
+        here = float(column[int(node["position"]) - 1])
+        assert node["activation"] == pytest.approx(here, rel=1e-5)  # float32, two runs
     found = graph.evidence["attribution"]
     assert 0 < found["replacement"] < found["completeness"] < 1
     assert 0 < found["largest_error"] < 2e-5 and found["n"] == 1
