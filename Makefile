@@ -15,6 +15,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALLED := $(VENV)/.installed
 DEV := $(VENV)/.dev
+ENDS = $(1)/bin/python -m pip -qq install --upgrade --constraint $(1)/constraints.txt $(TORCH_OPTIONS) \
+	$$(grep '^torch==' requirements.lock) --editable '.[lab,fast,gguf]' pytest \
+	&& OMP_NUM_THREADS=1 $(1)/bin/python -W ignore -m pytest -q --noconftest --override-ini addopts= \
+	--override-ini filterwarnings= --override-ini minversion= --rootdir=tests tests/test_smoke.py
 PINNED = $(if $(HASHES),--require-hashes --requirement $(1).hashes,--requirement $(1).lock)
 REAL := $(VENV)/.real
 REAL_NOTEBOOK := notebooks/08_real_model.ipynb
@@ -41,6 +45,16 @@ test: $(DEV) ## lint, types, tests, docstring examples, notebooks, browser
 	@echo "== pytest" && $(BIN)/python -m pytest -q -n $(WORKERS) --dist=worksteal \
 		--nbmake --nbmake-timeout=600 -m "not real" --ignore=$(REAL_NOTEBOOK) \
 		notebooks tests circuit_toolkit # the longest first
+
+test-oldest: ## the README's calls with the lowest versions that pyproject.toml allows
+	@$(PYTHON) -m venv .venv-oldest
+	@$(PYTHON) .ci/bounds.py > .venv-oldest/constraints.txt
+	@$(call ENDS,.venv-oldest)
+
+test-newest: ## the README's calls with the newest versions that it allows
+	@$(PYTHON) -m venv .venv-newest
+	@grep '^torch==' requirements.lock > .venv-newest/constraints.txt
+	@$(call ENDS,.venv-newest)
 
 real-test: $(REAL) $(DEV) ## tests and the notebook that need the weights of real models
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist=loadfile --nbmake --nbmake-timeout=900 --durations=10 \

@@ -4,7 +4,6 @@ import numpy as np
 
 from circuit_toolkit.activations.activations import Activations
 
-
 ROUNDED = 4 * np.finfo(np.float32).eps  # a product of fewer rows may add in another order
 
 
