@@ -18,7 +18,7 @@ PACKAGE = Path(circuit_toolkit.__file__).parent
 FLOORS = [
     {"errors", "texts"},
     {"extras"},
-    {"display", "lazy", "arguments", "progress"},
+    {"display", "lazy", "arguments", "cluster", "progress"},
     {"files", "sites", "demo", "regression"},
     {"models"},
     {"dictionaries", "tasks", "circuit"},

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, overload
 
 from circuit_toolkit.activations.activations import Activations, Positions, joined
-from circuit_toolkit.activations.budget import pieces, refuse_batch, refuse_rest
+from circuit_toolkit.activations.batches import captured, shard_rows
 from circuit_toolkit.activations.capture_plan import CapturePlan, Encoders, Prompts, plan_capture
+from circuit_toolkit.activations.cluster import check_client, write_on_workers
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.activations.store.fingerprints import inputs_of
 from circuit_toolkit.activations.store.shards import shard_name
@@ -33,6 +34,7 @@ def capture(
     store: None = None,
     shard_size: int | None = None,
     remote: bool | str = False,
+    client: Any = None,
     progress: bool = True,
 ) -> Activations: ...
 
@@ -49,6 +51,7 @@ def capture(
     store: str | os.PathLike,
     shard_size: int | None = None,
     remote: bool | str = False,
+    client: Any = None,
     progress: bool = True,
 ) -> ActivationStore: ...
 
@@ -64,6 +67,7 @@ def capture(
     store: str | os.PathLike | None = None,
     shard_size: int | None = None,
     remote: bool | str = False,
+    client: Any = None,
     progress: bool = True,
 ) -> Activations | ActivationStore:
     """Run prompts through the model once and keep the features that they activate.
@@ -100,6 +104,10 @@ def capture(
         A shard is what is in memory at a time.
     remote : bool or "local"
         Run the model on NDIF through nnsight, see `run`; the dictionaries are applied here.
+    client : dask.distributed.Client, optional
+        Of a cluster whose workers run the model and write the shards of `store`, a folder that
+        they all see; the store is the same. The model and the dictionaries as they are in memory
+        go to each worker once, by a file in the folder. Needs the extra `scale`.
     progress : bool
         Whether to show a progress bar.
 
@@ -113,44 +121,35 @@ def capture(
     InputError
         If prompts or dictionaries are none or something else, a prompt does not fit the model, the
         position is unknown, there is not enough memory or disk, or another process writes to the
-        store.
+        store; with a client, if it is none, its workers do not see the store or die again and
+        again, there is no `store`, or the model is far or spread over devices.
     MismatchError
-        If the store is of other inputs, or the dictionaries want other beginnings of a prompt.
+        If the store is of other inputs, the dictionaries want other beginnings of a prompt, or a
+        worker has other versions of the packages.
     FileFormatError
         If what is there of the store is damaged.
     """
+    if client is not None:
+        check_client(client, store, remote)
     source = plan_capture(model, dictionaries, prompts, positions, bos, remote, batch_size)
     n = len(source.prompts)
     with Bar(total=n, label="capture", unit="prompt", shown=progress) as bar:
         if store is None:
-            return joined(_parts(source, range(n), bar))
+            return joined(captured(source, range(n), bar))
         size = source.batch_size if shard_size is None else whole(shard_size, "shard_size", 1)
-        return _to_store(source, size, resolved(store), bar)
+        return _to_store(source, size, resolved(store), bar, client)
 
 
-def _parts(
-    source: CapturePlan, rows: range, bar: Any, store: Path | None = None, begins: bool = True
-) -> list[Activations]:
-    """Activations of some prompts, batch by batch; the first one shows what the rest will take."""
-    parts = []
-    for start in rows[:: source.batch_size]:
-        for here, batch in pieces(source, range(start, min(start + source.batch_size, rows.stop))):
-            refuse_batch(source, *batch.ids.shape)
-            parts.append(source.activations(here, batch))
-            if begins and len(parts) == 1:
-                refuse_rest(source, parts[0], here, batch.ids.shape[1], store)
-            bar.update(len(here))
-    return parts
-
-
-def _to_store(source: CapturePlan, shard_size: int, folder: Path, bar: Any) -> ActivationStore:
+def _to_store(
+    source: CapturePlan, shard_size: int, folder: Path, bar: Bar, client: Any
+) -> ActivationStore:
     """Write what is not there yet, a shard at a time."""
     if shard_size % source.batch_size:
         raise InputError(
             f"shard_size must be a multiple of batch_size={source.batch_size}, got {shard_size}."
         )
     n = len(source.prompts)
-    starts = range(0, n, shard_size)
+    n_shards = -(-n // shard_size)
     device, remote = source.model.device.type, bool(source.remote)
     content = {
         "inputs": inputs_of(source, shard_size),
@@ -158,13 +157,16 @@ def _to_store(source: CapturePlan, shard_size: int, folder: Path, bar: Any) -> A
         "settings": source.settings,
         "sites": {str(site): each.n_features for site, each in source.dictionaries.items()},
         "n_prompts": n,
-        "n_shards": len(starts),
+        "n_shards": n_shards,
     }
-    with ResumableFolder.opened(folder, KIND, content, n_files=len(starts)) as there:
-        missing = [i for i in range(len(starts)) if shard_name(i) not in there.files]
-        bar.total = sum(min(shard_size, n - starts[index]) for index in missing)
+    with ResumableFolder.opened(folder, KIND, content, n_files=n_shards) as there:
+        missing = [i for i in range(n_shards) if shard_name(i) not in there.files]
+        bar.total = sum(len(shard_rows(source, shard_size, index)) for index in missing)
+        if client is not None and missing:
+            write_on_workers(client, source, there, missing, shard_size, bar)
+            missing = []
         for index in missing:
-            rows = range(starts[index], min(starts[index] + shard_size, n))
-            parts = _parts(source, rows, bar, folder, index == missing[0])
+            rows = shard_rows(source, shard_size, index)
+            parts = captured(source, rows, bar, folder, index == missing[0])
             add_shard(there, index, joined(parts))
     return ActivationStore.open(folder)

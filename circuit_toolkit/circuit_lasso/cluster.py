@@ -17,12 +17,11 @@ from circuit_toolkit.activations.activations import MEAN, Activations, Positions
 from circuit_toolkit.activations.store.shards import read_shard, shard_name
 from circuit_toolkit.activations.store.store import ActivationStore
 from circuit_toolkit.activations.store.writer import KIND
-from circuit_toolkit.errors import InputError
+from circuit_toolkit.cluster import RETRIES, check_seen, same, threads_of
 from circuit_toolkit.features.word_shares import sums_by_word
 from circuit_toolkit.sites import Site
 
 Listed = Mapping[str, Any]  # of a manifest
-_RETRIES = 2  # of a task that fails, as where a shared disk stalls; deaths are Dask's own matter
 _PIECE = 4 * 2**20  # bytes in one message through the scheduler, which likes them small
 
 
@@ -32,9 +31,9 @@ class OnWorkers:
     light = True
 
     def __init__(self, client: Any, acts: Activations | ActivationStore, progress: bool) -> None:
-        self.threads = _threads(client)
+        self.threads = threads_of(client)
         if isinstance(acts, ActivationStore):
-            _check_folder(client, acts.folder)
+            check_seen(client, acts.folder / KIND.manifest, ", or pass store.load()")
         self.client, self.acts, self.progress = client, acts, progress
         self.parts: list[Any] = []  # futures of rows, in the order of the prompts
         self.ends = np.zeros(1, int)  # where they begin and end
@@ -81,7 +80,7 @@ class OnWorkers:
 
     def collect(self, wanted: list[Any]) -> list[Any]:
         """Run all that is wanted, and wait for it."""
-        futures = self.client.compute(wanted, retries=_RETRIES)
+        futures = self.client.compute(wanted, retries=RETRIES)
         self._show(futures)
         return self.client.gather(futures)
 
@@ -102,7 +101,7 @@ class OnWorkers:
             [self.acts.manifest["shards"][name] for name in names],
             settings=self.acts.settings,
             pure=False,  # the same name may be another file tomorrow
-            retries=_RETRIES,
+            retries=RETRIES,
             **kwargs,
         )
 
@@ -116,49 +115,6 @@ class OnWorkers:
             from IPython.display import display
 
             display(bar)
-
-
-def _threads(client: Any) -> int:
-    """Count the threads of the workers."""
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise InputError(
-            "client= needs Dask, which is not installed: pip install 'circuit_toolkit[scale]'."
-        ) from error
-    if not isinstance(client, Client) or client.asynchronous:
-        raise InputError(
-            "client must be a dask.distributed.Client that is not asynchronous, got "
-            f"{type(client).__name__}. On one machine: Client(n_workers=2, threads_per_worker=1)."
-        )
-    workers: Any = client.nthreads()
-    threads = sum(workers.values())
-    if not threads:
-        raise InputError(
-            "The cluster of this client has no workers. Start some, cluster.scale(2), and wait for "
-            "them, client.wait_for_workers(1)."
-        )
-    return threads
-
-
-def _check_folder(client: Any, folder: Path) -> None:
-    folder = folder.resolve()
-    sees = client.run(is_file, folder / KIND.manifest)
-    if blind := [worker for worker, there in sees.items() if not there]:
-        raise InputError(
-            f"{len(blind)} of {len(sees)} workers do not see the store {folder}, such as "
-            f"{blind[0]}. Put it where all machines mount it, or pass store.load()."
-        )
-
-
-def is_file(path: Path) -> bool:
-    """Whether this worker sees a file."""
-    return path.is_file()
-
-
-def same(part: Activations) -> Activations:
-    """Return activations that were sent here."""
-    return part
 
 
 def pooled(path: Path, shard: Listed, settings: Listed, positions: Positions) -> Activations:

@@ -149,8 +149,10 @@ class ResumableFolder:
 
     def write(self, name: str, write: Callable[[Path], object], **more: Any) -> None:
         """Write a file whole or not at all, and list it with its checksum and whatever more."""
-        path = write_file(self.path / name, write)
-        listed = {"sha256": sha256_of(path), "bytes": path.stat().st_size, **more}
+        self.enter(name, {**written(self.path / name, write), **more})
+
+    def enter(self, name: str, listed: dict[str, Any]) -> None:
+        """List a file that is there, in the order of names."""
         files = {**self.files, name: listed}
         order = sorted(files, key=lambda each: (len(each), each))  # 100000 after 99999
         self.content[self.kind.listing] = {each: files[each] for each in order}
@@ -160,6 +162,12 @@ class ResumableFolder:
         """Write the manifest."""
         kind = self.kind
         write_document(self.path / kind.manifest, kind.form, kind.version, self.content)
+
+
+def written(path: Path, write: Callable[[Path], object]) -> dict[str, Any]:
+    """Write a file whole or not at all, and return what a list says of it."""
+    path = write_file(path, write)
+    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
 
 def check_listed(path: Path, sha256: str, n_bytes: int | None, again: str) -> None:

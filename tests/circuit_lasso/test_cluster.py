@@ -1,16 +1,13 @@
 """CircuitLasso on a cluster of two processes: the numbers of one, whatever dies on the way."""
 
-import os
 import shutil
-import signal
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
-import psutil
 import pytest
 
+from circuit_toolkit import cluster as sent
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.circuit_lasso import cluster, regressions
@@ -21,6 +18,7 @@ from circuit_toolkit.features.labels import feature_labels
 from circuit_toolkit.features.word_shares import word_shares
 from circuit_toolkit.regression import ConvergenceWarning, LassoPath
 from circuit_toolkit.tasks import BUNDLED
+from tests.cluster import a_death, two_workers
 from tests.sinks import with_sinks, without_first
 
 dask = pytest.importorskip("dask.distributed", reason="needs Dask: the extra `scale`")
@@ -29,26 +27,8 @@ TOL = 1e-10  # sums in another order differ in the last digits, and so do the so
 
 @pytest.fixture(scope="module")
 def client():
-    with (
-        dask.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            silence_logs="CRITICAL",
-        ) as cluster,
-        dask.Client(cluster) as client,
-    ):
+    with two_workers() as client:
         yield client
-        left = list(client.run(os.getpid).values())
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in left))
-
-
-def wait_until(done):
-    ends = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -166,28 +146,11 @@ def test_a_worker_that_dies_mid_way_is_survived(
     """The first to begin a task of the stage is killed in the midst of it; what it held is lost."""
     monkeypatch.setattr(regressions, "_TARGETS", 5)
     monkeypatch.setattr(regressions, "_TASKS", 8)
-    pids = set(client.run(os.getpid).values())
-    client.run(set_trap, stage, tmp_path / "died")  # for all: who gets which task is Dask's matter
     acts = store.load() if stage == "same" else store
-    assert_same_fit(ESTIMATOR.fit(acts, task, client=client, progress=False), local)
-    client.wait_for_workers(2)
-    assert len(pids & set(client.run(os.getpid).values())) == 1, "nobody died"
-    # Dask lets go of a worker that dies before its nanny has seen it start.
-    wait_until(lambda: all(n.status.name == "running" for n in client.cluster.workers.values()))
-
-
-def set_trap(stage, died):
-    module = cluster if hasattr(cluster, stage) else regressions
-    plain = getattr(module, stage)
-
-    def trap(*args, **kwargs):
-        try:
-            died.touch(exist_ok=False)
-        except FileExistsError:
-            return plain(*args, **kwargs)
-        return os.kill(os.getpid(), signal.SIGKILL)
-
-    setattr(module, stage, trap)
+    module = next(each for each in (sent, cluster, regressions) if hasattr(each, stage))
+    with a_death(client, module.__name__, stage, tmp_path / "died"):
+        far = ESTIMATOR.fit(acts, task, client=client, progress=False)
+    assert_same_fit(far, local)
 
 
 def test_workers_need_no_model(client, store, task):

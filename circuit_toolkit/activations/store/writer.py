@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.activations.store.shards import AGAIN, shard_name, widths, write_shard
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import resolved
-from circuit_toolkit.files.folder import FolderKind, ResumableFolder, replacing
+from circuit_toolkit.files.folder import FolderKind, ResumableFolder, replacing, written
 from circuit_toolkit.sites import Site
 
 KIND = FolderKind("activations", "circuit_toolkit.activations", 1, AGAIN, listing="shards")
@@ -37,8 +38,13 @@ def check_manifest(folder: ResumableFolder) -> None:
 
 def add_shard(folder: ResumableFolder, index: int, acts: Activations) -> None:
     """Write one shard, and list it."""
+    folder.enter(shard_name(index), write_part(folder.path, index, acts))
+
+
+def write_part(folder: Path, index: int, acts: Activations) -> dict[str, Any]:
+    """Write one shard, and return what the manifest says of it."""
     counts = {"nbytes": acts.nbytes, "prompts": acts.n_prompts, "rows": len(acts.prompt)}
-    folder.write(shard_name(index), lambda part: write_shard(part, acts), **counts)
+    return {**written(folder / shard_name(index), lambda part: write_shard(part, acts)), **counts}
 
 
 def save_activations(acts: Activations, path: str | os.PathLike) -> Path:
