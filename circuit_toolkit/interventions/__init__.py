@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {name: "changes" for name in _CHANGES}
     | {name: "runs" for name in _RUNS}
+    | {"hooked": "modules"}
     | {"generate": "generation", "Generation": "generation"}
     | {"steer": "steering", "Steering": "steering"},
 )

@@ -31,7 +31,7 @@ LOGITS_PORT = ("", "logits")
 # How a raw value holds the activation: first of a tuple, tokens of (B, T) in one row, without a
 # factor that follows outside of modules.
 Form = tuple[bool, tuple[int, int] | None, float]
-_PLAIN: Form = (False, None, 1.0)
+PLAIN: Form = (False, None, 1.0)
 ONE_RUN = RLock()  # nnsight traces one model at a time, whichever: runs of other threads wait
 
 # The ports of a block in the order in which they are reached.
@@ -86,11 +86,11 @@ def run_ports(
     ports = _in_order(model, {*edits, *keep})
     # Plain lists, since a remote trace sends along all that its body names.
     modules = [attrgetter(path)(model.nn) if path else model.nn for path, _ in ports]
-    forms = _forms(model, (batch.ids.shape[0], batch.ids.shape[1]))
+    shapes = forms(model, (batch.ids.shape[0], batch.ids.shape[1]))
     steps = [
         (
-            *(module, port[1], number, _at_port(edits.get(port, ()), model.device), port in keep),
-            *forms.get(port, _PLAIN),
+            *(module, port[1], number, at_port(edits.get(port, ()), model.device), port in keep),
+            *shapes.get(port, PLAIN),
         )
         for number, (module, port) in enumerate(zip(modules, ports, strict=True))
     ]
@@ -121,7 +121,7 @@ def _device_of(model: Model, path: str) -> torch.device:
     return next(model.hf.get_submodule(path).parameters()).device
 
 
-def _at_port(edits: Sequence[Edit], device: torch.device) -> Edit | None:
+def at_port(edits: Sequence[Edit], device: torch.device) -> Edit | None:
     """Let edits see plain values, and put what the last returns back as the model has it."""
     if not edits:
         return None
@@ -155,7 +155,7 @@ def _without_groups(model: Model, layers: Collection[int]) -> Iterator[None]:
             setattr(each, name, value)
 
 
-def _forms(model: Model, shape: tuple[int, int]) -> dict[Port, Form]:
+def forms(model: Model, shape: tuple[int, int]) -> dict[Port, Form]:
     """Return the ports whose raw value is not the activation, (B, T, D), itself."""
     row = model.architecture
     added = factor_of(model, row.added_factor)

@@ -104,7 +104,7 @@ def run(
         stream = (site for site in read if site.kind == "resid_mid" and site not in write)
         write |= dict.fromkeys(stream, lambda x: x)
     written: dict[Site, Tensor] = {}
-    edits = _edits(model, {site: _noting(written, site, edit) for site, edit in write.items()})
+    edits = port_edits(model, {site: _noting(written, site, edit) for site, edit in write.items()})
     keep = {_port_of(model, site) for site in read}
     with ONE_RUN, _eager_attention(model, patterns):
         raw = run_ports(
@@ -170,7 +170,7 @@ def _noting(written: dict[Site, Tensor], site: Site, edit: Edit) -> Edit:
     return noting
 
 
-def _edits(model: Model, write: Mapping[Site, Edit]) -> dict[Port, list[Edit]]:
+def port_edits(model: Model, write: Mapping[Site, Edit]) -> dict[Port, list[Edit]]:
     """Return for each port what is done to its raw value, in order of computation."""
     edits: dict[Port, list[Edit]] = {}
 

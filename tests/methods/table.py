@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 
 import circuit_toolkit as ct
-from circuit_toolkit import attribution, evidence, features, weight_lens
+from circuit_toolkit import attribution, evidence, features, interventions, weight_lens
 from circuit_toolkit.models import LOGITS, run
 from circuit_toolkit.sites import KINDS, Site
 from tests.methods.cases import Case, most_active
@@ -298,6 +299,14 @@ def _held_changed(case: Case) -> Numbers:
         return {"logits": run(model, batch, [LOGITS], last_logits=True)[LOGITS].cpu()}
 
 
+def _hooked(case: Case) -> Numbers:
+    with interventions.hooked(case.model, _off(case), dictionaries=case.saes) as module:
+        batch = case.model.tokenize(case.task.clean)
+        with torch.no_grad():
+            logits = module(input_ids=batch.ids, attention_mask=batch.mask).logits
+        return {"logits": logits[:, -1:].float().cpu()}
+
+
 def _generated(case: Case) -> Numbers:
     options = {"dictionaries": case.saes, "max_new_tokens": 3}
     found = ct.generate(case.model, case.task.clean[0], _off(case), **options, **QUIET)
@@ -411,6 +420,7 @@ METHODS = (
     Method("intervene", _changed_components, how="with heads and sites"),
     Method("intervene_each", _each_changed),
     Method("intervened", _held_changed),
+    Method("interventions.hooked", _hooked),
     Method("generate", _generated),
     Method("steer", _steered),
     Method("find_circuit", lambda case: _nodes(_features(case)), unstable=NEAR),
