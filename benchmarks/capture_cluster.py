@@ -4,8 +4,9 @@
 model with its dictionaries, 3 turns, in which the ways take turns: here with one thread, here with
 as many as torch takes by itself (do not set OMP_NUM_THREADS), and `LocalCluster(n_workers=2,
 threads_per_worker=1)`. The first capture on the cluster, for which the workers import all they
-need, is told apart. Also prints how much of the machine other work took meanwhile: with much of
-it, ratios say how the operating system shares cores among processes. Fails below the budget.
+need, is told apart. Also prints CPU seconds, and how many cores other work took meanwhile: with
+much of it, ratios say how the operating system shares cores among processes. Fails below the
+budget.
 """
 
 import hashlib
@@ -49,6 +50,7 @@ def main() -> int:
     task = ct.tasks.ioi(model, n=n // 2, seed=0)
     wall: dict[str, list[float]] = {ALONE: [], DEFAULT: [], FIRST: [], CLUSTER: []}
     used: dict[str, list[float]] = {name: [] for name in wall}
+    shared: dict[str, list[float]] = {name: [] for name in wall}
     seen: dict[str, dict[str, str]] = {}
 
     with (
@@ -56,14 +58,19 @@ def main() -> int:
         Client(cluster) as client,
     ):
 
+        def spent() -> float:
+            """CPU seconds of this process and the workers."""
+            return time.process_time() + sum(client.run(time.process_time).values())
+
         def measured(name: str) -> None:
             torch.set_num_threads(1 if name == ALONE else threads)
             where = {"client": client} if name in (FIRST, CLUSTER) else {}
             with TemporaryDirectory() as folder:
-                began, before = time.perf_counter(), busy()
+                began, before, own = time.perf_counter(), busy(), spent()
                 ct.capture(model, saes, task, store=folder, progress=False, **where)
                 wall[name].append(time.perf_counter() - began)
-                used[name].append((busy() - before) / wall[name][-1])
+                used[name].append(spent() - own)
+                shared[name].append((busy() - before - used[name][-1]) / wall[name][-1])
                 seen[name] = checksums(Path(folder))
             load = os.getloadavg()[0]
             print(f"{name}: {wall[name][-1]:.1f} s, load {load:.1f}", file=sys.stderr, flush=True)
@@ -75,12 +82,13 @@ def main() -> int:
                 measured(name)
 
     same = {name: each == seen[ALONE] for name, each in seen.items()}
-    print(f"| {n} prompts | s | of it the cores were busy | speed | equal files |")
-    print("|---|---|---|---|---|")
+    print(f"| {n} prompts | wall s | speed | CPU s | cores that other work had | equal files |")
+    print("|---|---|---|---|---|---|")
     for name, seconds in wall.items():
         middle = statistics.median(seconds)
         speed = statistics.median(wall[DEFAULT]) / middle
-        row = [f"{middle:.1f}", f"{statistics.median(used[name]):.2f}", f"{speed:.2f}"]
+        row = [f"{middle:.1f}", f"{speed:.2f}", f"{statistics.median(used[name]):.1f}"]
+        row += [f"{statistics.median(shared[name]):.2f}"]
         print(f"| {name} | " + " | ".join(row) + f" | {'yes' if same[name] else 'no'} |")
     print(
         f"\nMedians of {turns} turns; {os.cpu_count()} cores, {threads} threads by default, torch "
