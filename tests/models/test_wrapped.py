@@ -108,7 +108,7 @@ def test_a_model_of_nnsight_without_weights_is_refused():
     from circuit_toolkit.models.sources import DEMO_FOLDER
 
     with pytest.raises(InputError, match=r"no weights yet.*dispatch=True"):
-        load_model(LanguageModel(str(DEMO_FOLDER)))
+        load_model(LanguageModel(str(DEMO_FOLDER), tokenizer=word_tokenizer()))
 
 
 @pytest.mark.filterwarnings(DEPRECATED)
