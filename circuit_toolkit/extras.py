@@ -14,6 +14,7 @@ EXTRAS = {  # module -> the extra of pyproject.toml that brings it
     "IPython": "lab",
     "dask": "scale",
     "distributed": "scale",
+    "cloudpickle": "scale",
     "datasets": "hub",
     "gguf": "gguf",
     "peft": "peft",
