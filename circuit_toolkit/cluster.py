@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from circuit_toolkit.errors import InputError
+from circuit_toolkit.extras import needed
 
 RETRIES = 2  # of a task that fails, as where a shared disk stalls; deaths are Dask's own matter
 
 
 def threads_of(client: Any) -> int:
     """Count the threads of the workers; refuse what is no client, and a cluster without workers."""
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise InputError(
-            "client= needs Dask, which is not installed: pip install 'circuit_toolkit[scale]'."
-        ) from error
+    Client = needed("dask.distributed").Client
     if not isinstance(client, Client) or client.asynchronous:
         raise InputError(
             "client must be a dask.distributed.Client that is not asynchronous, got "

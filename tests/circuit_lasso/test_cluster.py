@@ -13,7 +13,7 @@ from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.circuit_lasso import cluster, regressions
 from circuit_toolkit.circuit_lasso.cluster import OnWorkers
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
-from circuit_toolkit.errors import FileFormatError, InputError
+from circuit_toolkit.errors import FileFormatError, InputError, MissingExtra
 from circuit_toolkit.features.labels import feature_labels
 from circuit_toolkit.features.word_shares import word_shares
 from circuit_toolkit.regression import ConvergenceWarning, LassoPath
@@ -248,7 +248,7 @@ def test_what_is_no_client_is_refused(store, task):
 
 def test_where_dask_is_not_installed_the_extra_is_named(store, task, monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
-    with pytest.raises(InputError, match=r"pip install 'circuit_toolkit\[scale\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'circuit_toolkit\[scale\]'"):
         ESTIMATOR.fit(store, task, client=object())
 
 
