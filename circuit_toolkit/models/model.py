@@ -396,10 +396,8 @@ class Model:
         refuse_surrogates(word, "An answer")
         ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or (ids[0] == self.tokenizer.unk_token_id != self.tokenizer.eos_token_id):
-            raise InputError(
-                f"{word!r} is {len(ids)} tokens for {self.name}, or unknown to it. "
-                "An answer must be one known token."
-            )
+            cause = f"is {len(ids)} tokens for" if len(ids) != 1 else "is unknown to"
+            raise InputError(f"{word!r} {cause} {self.name}. An answer must be one known token.")
         return ids[0]
 
 
