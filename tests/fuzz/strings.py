@@ -83,12 +83,24 @@ DRAW = """async (figure) => {
 }"""
 
 
-def attacks(
-    count: int, seed: int, views: Sequence[Callable[[Any, list[str]], None]] | None = None
-) -> Iterator[Outcome]:
-    """Send hostile texts through every view, panel, export, figure and line of a terminal."""
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """Open a browser, where there is none yet: a process may have one of playwright's at a time."""
     from playwright.sync_api import sync_playwright
 
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def attacks(
+    count: int,
+    seed: int,
+    views: Sequence[Callable[[Any, list[str]], None]] | None = None,
+    browser: Any = None,
+) -> Iterator[Outcome]:
+    """Send hostile texts through every view, panel, export, figure and line of a terminal."""
     given = hostile_texts(count, seed)
     worst: dict[int, tuple[str, str]] = {}
 
@@ -96,9 +108,9 @@ def attacks(
         if result not in (SAME, NAMED) or number not in worst:
             worst[number] = result, f"{view}: {told}" if told else ""
 
-    with sync_playwright() as playwright, warnings.catch_warnings():
+    opened = chromium() if browser is None else contextlib.nullcontext(browser)
+    with opened as browser, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for start in range(0, count, AT_ONCE):
             numbers = range(start, min(start + AT_ONCE, count))
             texts = [given[i][1] for i in numbers]
@@ -107,7 +119,6 @@ def attacks(
             _refused(say, numbers, texts)
             for view in TOGETHER if views is None else views:
                 _seen(browser, say, numbers, view, [whole(text) for text in texts])
-        browser.close()
     for number, (kind, text) in enumerate(given):
         result, told = worst.get(number, (SAME, ""))
         yield Outcome("texts", f"{kind} {text[:40]!r}", seed + number, result, told)

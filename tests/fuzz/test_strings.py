@@ -19,14 +19,14 @@ def terminal(texts):
 
 
 @pytest.mark.browser
-def test_no_text_of_a_stranger_runs_or_leaves_its_place(chromium):
-    assert not faults(strings.attacks(60, seed=18, views=SHORT))
+def test_no_text_of_a_stranger_runs_or_leaves_its_place(browser):
+    assert not faults(strings.attacks(60, seed=18, views=SHORT, browser=browser))
 
 
 @pytest.mark.browser
-def test_a_view_that_escapes_nothing_is_found_out(chromium, monkeypatch):
+def test_a_view_that_escapes_nothing_is_found_out(browser, monkeypatch):
     monkeypatch.setattr(strings, "ALONE", (terminal,))
-    found = [*strings.attacks(60, seed=18, views=[bare])]
+    found = [*strings.attacks(60, seed=18, views=[bare], browser=browser)]
     assert sum(each.result == SCRIPT for each in found) >= 5
     assert any(each.result == SILENT and "terminal" in each.told for each in found)
 
