@@ -22,6 +22,8 @@ ENDS = $(1)/bin/python -m pip -qq install --upgrade --constraint $(1)/constraint
 PINNED = $(if $(HASHES),--require-hashes --requirement $(1).hashes,--requirement $(1).lock)
 REAL := $(VENV)/.real
 REAL_NOTEBOOK := notebooks/08_real_model.ipynb
+# The quickstart is run whole in JupyterLab by tests/notebooks, where there is a browser.
+IN_LAB := $(if $(wildcard /usr/bin/chromium),--ignore=notebooks/00_quickstart.ipynb)
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
@@ -43,7 +45,7 @@ test: $(DEV) ## lint, types, tests, docstring examples, notebooks, browser
 	@echo "== ruff" && $(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
 	@echo "== pyright" && $(BIN)/pyright
 	@echo "== pytest" && $(BIN)/python -m pytest -q -n $(WORKERS) --dist=worksteal \
-		--nbmake --nbmake-timeout=600 -m "not real" --ignore=$(REAL_NOTEBOOK) \
+		--nbmake --nbmake-timeout=600 -m "not real" --ignore=$(REAL_NOTEBOOK) $(IN_LAB) \
 		notebooks tests circuit_toolkit # the longest first
 
 test-oldest: ## the README's calls with the lowest versions that pyproject.toml allows
