@@ -49,14 +49,14 @@ test: $(DEV) ## lint, types, tests, docstring examples, notebooks, browser
 		notebooks tests circuit_toolkit # the longest first
 
 test-oldest: ## the README's calls with the lowest versions that pyproject.toml allows
-	@$(PYTHON) -m venv .venv-oldest
-	@$(PYTHON) .ci/bounds.py > .venv-oldest/constraints.txt
-	@$(call ENDS,.venv-oldest)
+	@$(PYTHON) -m venv $(VENV)/oldest
+	@$(PYTHON) .ci/bounds.py > $(VENV)/oldest/constraints.txt
+	@$(call ENDS,$(VENV)/oldest)
 
 test-newest: ## the README's calls with the newest versions that it allows
-	@$(PYTHON) -m venv .venv-newest
-	@grep '^torch==' requirements.lock > .venv-newest/constraints.txt
-	@$(call ENDS,.venv-newest)
+	@$(PYTHON) -m venv $(VENV)/newest
+	@grep '^torch==' requirements.lock > $(VENV)/newest/constraints.txt
+	@$(call ENDS,$(VENV)/newest)
 
 real-test: $(REAL) $(DEV) ## tests and the notebook that need the weights of real models
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist=loadfile --nbmake --nbmake-timeout=900 --durations=10 \

@@ -113,19 +113,19 @@ def _train_yours(args: argparse.Namespace) -> None:
     began, show, model = time.perf_counter(), not args.json, asked_model(args)
     kind = "transcoder" if args.transcoders else "sae"
     with args.texts.open(encoding="utf-8") as lines:
-        texts = [line.strip() for line in islice(lines, JUDGED) if line.strip()]
-    given: Any = args.texts  # a stream, each text once
-    if args.texts.stat().st_size <= IN_MEMORY:  # else as often as the steps need
-        lines = args.texts.read_text(encoding="utf-8").splitlines()
-        given = [line.strip() for line in lines if line.strip()]
+        texts = filter(None, map(str.strip, lines))
+        judged = [*islice(texts, JUDGED)]
+        small = args.texts.stat().st_size <= IN_MEMORY
+        # All in memory, gone through as often as the steps need; or as a stream, each text once.
+        given: Any = [*judged, *texts] if small else args.texts
     made = train_dictionaries(
         model, args.sites, given, kind, folder=args.folder, steps=args.steps, progress=show
     )
-    check = check_dictionaries(model, {**made}, texts, progress=show)
+    check = check_dictionaries(model, {**made}, judged, progress=show)
     found = {
         "model": model.name,
         "folder": str(args.folder),
-        "prompts": len(texts),
+        "prompts": len(judged),
         "dictionaries": {str(site): dict(row) for site, row in check.figures.items()},
         "findings": {str(site): list(each) for site, each in check.findings.items() if each},
     }
