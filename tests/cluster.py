@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from contextlib import contextmanager
+from importlib import import_module
 
 import psutil
 
@@ -49,8 +50,6 @@ def a_death(client, module, name, died, after=False):
 
 
 def _set_trap(module, name, died, after):
-    from importlib import import_module
-
     module = import_module(module)
     plain = getattr(module, name)
 
@@ -64,3 +63,19 @@ def _set_trap(module, name, died, after):
         return os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(module, name, trap)
+
+
+def count_calls(module, name):
+    """Count from now on how often a worker calls a function of a module."""
+    module = import_module(module)
+    plain, module.calls = getattr(module, name), 0
+
+    def counting(*args, **kwargs):
+        module.calls += 1
+        return plain(*args, **kwargs)
+
+    setattr(module, name, counting)
+
+
+def calls_of(module):
+    return import_module(module).calls

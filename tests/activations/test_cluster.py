@@ -20,7 +20,7 @@ from circuit_toolkit.interventions import intervened, zero
 from circuit_toolkit.models import load_model
 from circuit_toolkit.progress import Stopped, reported
 from circuit_toolkit.tasks import BUNDLED
-from tests.cluster import a_death, two_workers, wait_until
+from tests.cluster import a_death, calls_of, count_calls, two_workers, wait_until
 from tests.killed import contents
 from tests.tiny import build_tokenizer, tiny_hf
 
@@ -180,25 +180,11 @@ def test_a_caller_that_is_killed_loses_nothing(
 
 
 def test_a_worker_loads_the_model_once_and_lets_go_of_it(client, tiny, tiny_saes, task, tmp_path):
-    client.run(count_loads)
+    client.run(count_calls, cluster.__name__, "put_together")
     capture(tiny, tiny_saes, task, store=tmp_path, client=client, **HOW)
-    loads = client.run(loads_counted)
+    loads = client.run(calls_of, cluster.__name__)
     assert set(loads.values()) <= {0, 1} and sum(loads.values())
     wait_until(lambda: not any(client.run(plans_alive).values()))
-
-
-def count_loads():
-    plain, cluster.loads = cluster.put_together, 0
-
-    def counting(*args):
-        cluster.loads += 1
-        return plain(*args)
-
-    cluster.put_together = counting
-
-
-def loads_counted():
-    return cluster.loads
 
 
 def plans_alive():

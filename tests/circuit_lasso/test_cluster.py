@@ -18,7 +18,7 @@ from circuit_toolkit.features.labels import feature_labels
 from circuit_toolkit.features.word_shares import word_shares
 from circuit_toolkit.regression import ConvergenceWarning, LassoPath
 from circuit_toolkit.tasks import BUNDLED
-from tests.cluster import a_death, two_workers
+from tests.cluster import a_death, calls_of, count_calls, two_workers
 from tests.sinks import with_sinks, without_first
 
 dask = pytest.importorskip("dask.distributed", reason="needs Dask: the extra `scale`")
@@ -119,24 +119,10 @@ def test_so_it_is_with_other_settings(client, store, task, settings, target):
 def test_targets_are_fitted_in_blocks(client, store, task, local, monkeypatch):
     monkeypatch.setattr(regressions, "_TARGETS", 3)
     monkeypatch.setattr(regressions, "_TASKS", 1000)
-    client.run(count_blocks)
+    client.run(count_calls, regressions.__name__, "block_path")
     far = ESTIMATOR.fit(store, task, client=client, progress=False)
-    assert sum(client.run(blocks_counted).values()) > 4 * len(local.chain)
+    assert sum(client.run(calls_of, regressions.__name__).values()) > 4 * len(local.chain)
     assert_same_fit(far, local)
-
-
-def count_blocks():
-    plain, regressions.counted = regressions.block_path, 0
-
-    def path(*args):
-        regressions.counted += 1
-        return plain(*args)
-
-    regressions.block_path = path
-
-
-def blocks_counted():
-    return regressions.counted
 
 
 @pytest.mark.parametrize("stage", ["pooled", "same", "columns", "block_path"])
