@@ -24,7 +24,7 @@ from circuit_toolkit.activations.capture_plan import CapturePlan
 from circuit_toolkit.activations.carried_plan import put_together, taken_apart
 from circuit_toolkit.activations.store.shards import shard_name
 from circuit_toolkit.activations.store.writer import KIND, versions, write_part
-from circuit_toolkit.cluster import RETRIES, check_seen, same, threads_of
+from circuit_toolkit.cluster import RETRIES, check_seen, memory_kept, same, threads_of
 from circuit_toolkit.errors import InputError, MismatchError, ToolkitError
 from circuit_toolkit.files.folder import ResumableFolder, differences
 from circuit_toolkit.files.scratch import scratch
@@ -125,7 +125,7 @@ def _done(client: Any, sent: Sent, missing: Sequence[int]) -> Iterator[tuple[int
 
 def write_shard_of(index: int, sent: Sent, begins: int) -> Listed | ToolkitError:
     """Write a shard; return our own errors, which Dask would try again."""
-    with _ONE, _all_threads():
+    with _ONE, _all_threads(), memory_kept():
         try:
             plan = sent.plan
             rows = shard_rows(plan, sent.shard_size, index)
