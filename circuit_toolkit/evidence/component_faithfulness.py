@@ -18,7 +18,7 @@ from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.circuit.components import edge_scores
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.intervals import Interval, bootstrap
-from circuit_toolkit.models.components import Offset, run_components
+from circuit_toolkit.models.components import corrupting, run_components
 from circuit_toolkit.models.graph import Graph, graph_of
 from circuit_toolkit.models.model import Model
 from circuit_toolkit.tasks.prompt_pairs import PromptPairs, rows_of, tokenized_pairs
@@ -120,7 +120,7 @@ def with_edges(
             clean = run_components(model, batch)
             measured["clean"].append(task.metric_of(clean.logits, rows))
             for key, mask in kept.items():
-                got = run_components(model, batch, _corrupting(graph, ~mask, corrupted.outputs))
+                got = run_components(model, batch, corrupting(graph, ~mask, corrupted.outputs))
                 measured[key].append(task.metric_of(got.logits, rows))
     return {key: torch.cat(values).double().cpu().numpy() for key, values in measured.items()}
 
@@ -131,20 +131,3 @@ def _strongest(graph: Graph, scores: np.ndarray, size: int) -> Tensor:
     kept = np.zeros(scores.size, dtype=bool)
     kept[order] = True
     return torch.from_numpy(kept.reshape(scores.shape) & (scores > 0)) & graph.allowed
-
-
-def _corrupting(graph: Graph, corrupted: Tensor, theirs: Tensor) -> Offset:
-    """Put outputs of the corrupted prompts (B, W, T, D) into all edges of a mask (W, R)."""
-    mask = (corrupted & graph.allowed).to(theirs)
-    batch, writers, *shape = theirs.shape
-    differences, done = theirs.new_empty(writers, batch, *shape), 0  # a writer each, once written
-
-    def offset(slot: int, outputs: Tensor) -> Tensor:
-        nonlocal done
-        n = outputs.shape[1]
-        differences[done:n] = (theirs[:, done:n] - outputs[:, done:]).transpose(0, 1)
-        done = n
-        added = mask[:n, graph.slots[slot]].T @ differences[:n].flatten(1)
-        return added.unflatten(1, (batch, *shape)).transpose(0, 1)
-
-    return offset

@@ -25,7 +25,8 @@ from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.evidence.component_faithfulness import with_edges
 from circuit_toolkit.evidence.intervals import bootstrap
-from circuit_toolkit.interventions.changes import Change, mean_ablation, resample
+from circuit_toolkit.interventions.changes import Change, mean_ablation
+from circuit_toolkit.interventions.circuit_changes import resampled_heads
 from circuit_toolkit.interventions.runs import intervene
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.graph import graph_of
@@ -351,12 +352,7 @@ def heads_ablated(
     model: Model, task: Task, heads: set[tuple[int, ...]], kept: bool = False
 ) -> np.ndarray:
     """Measure the metric (n,) where heads, or all but those, are as on the corrupted prompt."""
-    every = set(np.ndindex(model.n_layers, model.n_heads))
-    replaced = sorted(every - heads if kept else heads)
-    changes = [
-        resample(Site("head_out", layer), heads=[head for at, head in replaced if at == layer])
-        for layer in sorted({layer for layer, _ in replaced})
-    ]
+    changes = resampled_heads(model, heads, complement=kept)
     return metric_under(model, task, None, changes)
 
 

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {name: "changes" for name in _CHANGES}
     | {name: "runs" for name in _RUNS}
-    | {"hooked": "modules"}
+    | {"hooked": "modules", "bridge_hooks": "bridge"}
     | {"generate": "generation", "Generation": "generation"}
     | {"steer": "steering", "Steering": "steering"},
 )

@@ -111,7 +111,7 @@ def intervene(
             Placed(each, places(model, batch, each.positions, named), corrupted=corrupted.get(n))
             for n, each in enumerate(plan.changes)
         ]
-        write = _joined_edits(edits(plan.dictionaries, placed), frozen)
+        write = joined_edits(edits(plan.dictionaries, placed), frozen)
         outcomes.append(run(model, batch, [*read, LOGITS], write, last_logits=True))
     logits = torch.cat([values[LOGITS][:, -1] for values in outcomes])
     seen = {site: [values[site] for values in outcomes] for site in read}
@@ -274,7 +274,7 @@ class _Edits:
             Placed(each, places(self.model, batch, each.positions, {})) for each in self.changes
         ]
         outer = self.model.edits(batch) if self.model.edits else {}
-        return _joined_edits(edits(self.dictionaries, placed), outer)
+        return joined_edits(edits(self.dictionaries, placed), outer)
 
     def described(self) -> dict[str, Any]:
         """Return all that the edits depend on but the model, for the key of a store."""
@@ -327,13 +327,7 @@ class _Plan:
                 f"Some corrupted prompts of {self.task.name!r} differ in length from their "
                 "prompts, so their tokens do not correspond. Choose ones of equal length."
             )
-        values = run(self.model, corrupted, list({each.site for each in wanted.values()}))
-        return {
-            number: self.dictionaries[each.site].encode(values[each.site])
-            if each.features is not None
-            else values[each.site]
-            for number, each in wanted.items()
-        }
+        return corrupted_values(self.model, self.dictionaries, wanted, corrupted)
 
     def metric(self, logits: Tensor) -> Tensor | None:
         """Score the clean prompts."""
@@ -342,7 +336,23 @@ class _Plan:
         return self.task.score(logits, range(len(self.texts)))
 
 
-def _joined_edits(*each: Mapping[Site, Edit]) -> dict[Site, Edit]:
+def corrupted_values(
+    model: Model,
+    dictionaries: Mapping[Site, Dictionary],
+    changes: Mapping[int, Change],
+    corrupted: Batch,
+) -> dict[int, Tensor]:
+    """Return what corrupted prompts have where changes resample, in the units of each."""
+    values = run(model, corrupted, list({each.site for each in changes.values()}))
+    return {
+        number: dictionaries[each.site].encode(values[each.site])
+        if each.features is not None
+        else values[each.site]
+        for number, each in changes.items()
+    }
+
+
+def joined_edits(*each: Mapping[Site, Edit]) -> dict[Site, Edit]:
     """Put edits of the same site after one another."""
     found: dict[Site, list[Edit]] = {}
     for one in reversed(each):  # what holds already first, then what changes it

@@ -62,6 +62,21 @@ def run_components(
     `norm` takes the place of the norms in front of components; with `last_logits` logits are those
     at the last token, (B, 1, V).
     """
+    notes, edits = component_edits(model, offset, base=base, norm=norm)
+    own = range(model.n_layers) if notes.own else ()
+    options: dict[str, Any] = {"ungrouped_at": own, "last_logits": last_logits, "grad": grad}
+    logits = run_ports(model, batch, edits, [LOGITS_PORT], **options)[LOGITS_PORT]
+    return Components(notes.outputs(), torch.stack(notes.inputs), logits)
+
+
+def component_edits(
+    model: Model,
+    offset: Offset | None,
+    *,
+    base: Tensor | None = None,
+    norm: Norm | None = None,
+) -> tuple[_Notes, dict[Port, list[Edit]]]:
+    """Return the edits that give every component an input of its own, and what they note."""
     graph = graph_of(model)
     if model.edits:
         raise InputError(
@@ -91,10 +106,24 @@ def run_components(
     edits[last, "input"] = [partial(notes.one_reads, 2 * model.n_layers)]
     if norm is not None:
         edits[last, "output"] = [partial(notes.normed_by, model.hf.get_submodule(last))]
-    own = range(model.n_layers) if notes.own else ()
-    options: dict[str, Any] = {"ungrouped_at": own, "last_logits": last_logits, "grad": grad}
-    logits = run_ports(model, batch, edits, [LOGITS_PORT], **options)[LOGITS_PORT]
-    return Components(notes.outputs(), torch.stack(notes.inputs), logits)
+    return notes, edits
+
+
+def corrupting(graph: Graph, corrupted: Tensor, theirs: Tensor) -> Offset:
+    """Put outputs of the corrupted prompts (B, W, T, D) into all edges of a mask (W, R)."""
+    mask = (corrupted & graph.allowed).to(theirs)
+    batch, writers, *shape = theirs.shape
+    differences, done = theirs.new_empty(writers, batch, *shape), 0  # a writer each, once written
+
+    def offset(slot: int, outputs: Tensor) -> Tensor:
+        nonlocal done
+        n = outputs.shape[1]
+        differences[done:n] = (theirs[:, done:n] - outputs[:, done:]).transpose(0, 1)
+        done = n
+        added = mask[:n, graph.slots[slot]].T @ differences[:n].flatten(1)
+        return added.unflatten(1, (batch, *shape)).transpose(0, 1)
+
+    return offset
 
 
 def logits_from(

@@ -14,3 +14,9 @@ def plain_logits(model: Model, logits: Tensor) -> Tensor:
     if cap := getattr(model.config, "final_logit_softcapping", None):
         plain = cap * torch.atanh(plain / cap)
     return plain - plain.mean(-1, keepdim=True)
+
+
+def logits_are_changed_late(model: Model) -> bool:
+    """Return whether what the unembedding puts out is capped or scaled to give the logits."""
+    divided = model.architecture.logit_divisor is not None
+    return divided or bool(getattr(model.config, "final_logit_softcapping", None))

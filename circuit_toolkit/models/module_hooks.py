@@ -1,9 +1,9 @@
-"""Edits of sites as plain hooks of torch, on a module that is called by whoever has it."""
+"""Edits of ports as plain hooks of torch, on a module that is called by whoever has it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from inspect import signature
 from typing import Any
 
@@ -12,46 +12,51 @@ from torch import Tensor, nn
 
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models.model import Batch, Model
-from circuit_toolkit.models.ports import PLAIN, Edit, Form, Port, at_port, forms
-from circuit_toolkit.models.tracing import port_edits
-from circuit_toolkit.sites import Site
+from circuit_toolkit.models.ports import PLAIN, Edit, Form, Port, at_port, forms, without_groups
+
+WritePorts = Callable[[Batch], Mapping[Port, Sequence[Edit]]]  # from the tokens of a call
 
 
 @contextmanager
 def module_hooks(
-    model: Model, module: nn.Module, write: Callable[[Batch], Mapping[Site, Edit]]
+    model: Model, module: nn.Module, write: WritePorts, ungrouped_at: Collection[int] = ()
 ) -> Iterator[None]:
-    """Let every call of a module write at sites; `write` is asked for the tokens of each call."""
-    held: list[Any] = []
-
+    """Let every call of a module write at ports; `write` is asked for the tokens of each call."""
+    held = ExitStack()  # what is undone when a call ends
+    asking = False  # `write` may run the module itself, without hooks
     takes = signature(module.forward).parameters
 
     def begin(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        end()  # what a call that failed left
+        nonlocal asking
+        if asking:
+            return args, kwargs
+        held.close()  # what a call that failed left
         batch = _batch_of(args, kwargs)
-        edits = port_edits(model, write(batch))
+        asking = True
+        try:
+            edits = write(batch)
+        finally:
+            asking = False
         known = forms(model, (batch.ids.shape[0], batch.ids.shape[1]))
+        held.enter_context(without_groups(model, module, ungrouped_at))
         for port, each in edits.items():
-            held.append(_at(module, port, at_port(each, batch.ids.device), known.get(port, PLAIN)))
+            edit = at_port(each, batch.ids.device)
+            held.callback(_at(module, port, edit, known.get(port, PLAIN)).remove)
         if "position_ids" in takes and kwargs.get("position_ids") is None:
             # As runs of the toolkit count: the first token after the padding is the first.
             kwargs = {**kwargs, "position_ids": (batch.mask.cumsum(1) - 1).clamp(min=0)}
         return args, kwargs
 
     def end(*_: Any) -> None:
-        while held:
-            held.pop().remove()
+        if not asking:
+            held.close()
 
-    outer = [
-        module.register_forward_pre_hook(begin, with_kwargs=True),
-        module.register_forward_hook(end, always_call=True),
-    ]
-    try:
+    with held, ExitStack() as outer:
+        begun = module.register_forward_pre_hook(begin, with_kwargs=True)
+        ended = module.register_forward_hook(end, always_call=True)
+        outer.callback(begun.remove)
+        outer.callback(ended.remove)
         yield
-    finally:
-        end()
-        for each in outer:
-            each.remove()
 
 
 def _batch_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Batch:

@@ -19,7 +19,7 @@ from threading import RLock
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from circuit_toolkit.models.devices import plain
 from circuit_toolkit.models.model import Batch, Model
@@ -99,7 +99,7 @@ def run_ports(
     can = "logits_to_keep" in signature(model.hf.forward).parameters
     options = {"logits_to_keep": 1} if last_logits and can else {}
     skipped = [_skipped(model, layer, skip[1]) for layer in range(skip[0])] if skip else []
-    with alone(model), torch.set_grad_enabled(grad), _without_groups(model, ungrouped_at):
+    with alone(model), torch.set_grad_enabled(grad), without_groups(model, model.hf, ungrouped_at):
         values = _trace(model.nn, inputs, skipped, steps, stop, remote, options)
         return {
             port: plain(values[number], model.device)
@@ -136,12 +136,12 @@ def at_port(edits: Sequence[Edit], device: torch.device) -> Edit | None:
 
 
 @contextmanager
-def _without_groups(model: Model, layers: Collection[int]) -> Iterator[None]:
+def without_groups(model: Model, module: nn.Module, layers: Collection[int]) -> Iterator[None]:
     """Let attention take keys and values as they come, and repeat none for the heads of a group."""
     found: list[Any] = []
     for layer in layers:
         path = model.architecture.in_block(model.architecture.attention, layer)
-        found.append(model.hf.get_submodule(path))
+        found.append(module.get_submodule(path))
     alone = {"num_key_value_groups": 1, "num_key_value_heads": model.n_heads}
     before = [
         (each, name, getattr(each, name)) for each in found for name in alone if hasattr(each, name)

@@ -33,9 +33,7 @@ def unwrapped(given: Any, tokenizer: Any = None) -> tuple[Any, Any]:
             )
         return unwrapped(module, tokenizer or getattr(given, "tokenizer", None))
     if is_a(given, "TransformerBridge"):
-        if given.compatibility_mode:
-            name = given.cfg.model_name
-            raise InputError(f"A bridge in compatibility mode {_PROCESSED.format(name=name)}")
+        expect_unprocessed(given)
         return unwrapped(given.original_model, tokenizer or given.tokenizer)
     if hasattr(given, "cfg") and hasattr(given, "W_E"):
         name = given.cfg.model_name
@@ -48,6 +46,13 @@ def unwrapped(given: Any, tokenizer: Any = None) -> tuple[Any, Any]:
             )
         return copy.deepcopy(given).merge_and_unload(), tokenizer
     return given, tokenizer
+
+
+def expect_unprocessed(bridge: Any) -> None:
+    """Refuse a bridge of TransformerLens that computes with other weights than its module."""
+    if bridge.compatibility_mode:
+        name = bridge.cfg.model_name
+        raise InputError(f"A bridge in compatibility mode {_PROCESSED.format(name=name)}")
 
 
 def bridges_in(module: nn.Module) -> list[Any]:

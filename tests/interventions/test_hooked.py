@@ -67,12 +67,20 @@ def test_a_circuit_alone_scores_what_evaluate_says(demo, kind):
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     module = copy.deepcopy(demo.hf)
     rows = range(len(task.clean))
-    for kept, name in ((True, "metric_circuit"), (False, "metric_others")):
-        changes = mean_ablation(acts, circuit.features(), complement=kept)
-        with torch.no_grad(), hooked(demo, changes, module, dictionaries=dictionaries):
-            logits = module(**inputs).logits[:, -1]
-        found = task.score(logits, rows).double().mean().item()
-        assert found == pytest.approx(expected[name], abs=1e-5)  # float32, other batches
+    for ablate, name in (("others", "metric_circuit"), ("circuit", "metric_others")):
+        changes = mean_ablation(acts, circuit.features(), complement=ablate == "others")
+        for what, options in ((changes, {}), (circuit, {"acts": acts, "ablate": ablate})):
+            with (
+                torch.no_grad(),
+                hooked(demo, what, module, dictionaries=dictionaries, **options),
+            ):
+                logits = module(**inputs).logits[:, -1]
+            found = task.score(logits, rows).double().mean().item()
+            assert found == pytest.approx(expected[name], abs=1e-5)  # float32, other batches
+    with pytest.raises(InputError, match="Features outside a circuit are set to means: pass acts="):
+        hooked(demo, circuit, dictionaries=dictionaries).__enter__()
+    with pytest.raises(InputError, match="acts are for a circuit"):
+        hooked(demo, changes, dictionaries=dictionaries, acts=acts).__enter__()
     assert active and abs(expected["metric_circuit"] - expected["metric_model"]) > 1e-3
 
 
@@ -90,7 +98,7 @@ def test_calls_that_hooks_cannot_place_are_refused():
         module(ids)
     with pytest.raises(InputError, match="module must be a module of transformers, got 3"):
         hooked(model, zero("mlp_out 1"), 3).__enter__()  # pyright: ignore
-    with pytest.raises(InputError, match="corrupted prompts to resample"):
+    with pytest.raises(InputError, match="corrupted prompts: pass task="):
         hooked(model, resample(Site("mlp_out", 1))).__enter__()
     patterns = pytest.raises(InputError, match="Attention patterns .*intervene")
     with hooked(model, zero("attn_pattern 1")) as module, patterns:

@@ -17,7 +17,9 @@ import torch
 
 import circuit_toolkit as ct
 from circuit_toolkit import attribution, evidence, features, interventions, weight_lens
+from circuit_toolkit.circuit.components import component_circuit
 from circuit_toolkit.models import LOGITS, run
+from circuit_toolkit.models.graph import graph_of
 from circuit_toolkit.sites import KINDS, Site
 from tests.methods.cases import Case, most_active
 from tests.methods.numbers import numbers
@@ -307,6 +309,17 @@ def _hooked(case: Case) -> Numbers:
         return {"logits": logits[:, -1:].float().cpu()}
 
 
+def _hooked_edges(case: Case) -> Numbers:
+    graph = graph_of(case.model)
+    scores = np.random.default_rng(0).random(tuple(graph.allowed.shape)).round()
+    circuit = component_circuit(graph, scores, {})
+    with interventions.hooked(case.model, circuit, task=case.task) as module:
+        batch = case.model.tokenize(case.task.clean)
+        with torch.no_grad():
+            logits = module(input_ids=batch.ids, attention_mask=batch.mask).logits
+        return {"logits": logits[:, -1:].float().cpu()}
+
+
 def _generated(case: Case) -> Numbers:
     options = {"dictionaries": case.saes, "max_new_tokens": 3}
     found = ct.generate(case.model, case.task.clean[0], _off(case), **options, **QUIET)
@@ -421,6 +434,7 @@ METHODS = (
     Method("intervene_each", _each_changed),
     Method("intervened", _held_changed),
     Method("interventions.hooked", _hooked),
+    Method("interventions.hooked", _hooked_edges, how="a circuit of edges"),
     Method("generate", _generated),
     Method("steer", _steered),
     Method("find_circuit", lambda case: _nodes(_features(case)), unstable=NEAR),
@@ -447,6 +461,7 @@ METHODS = (
     Method("weight_lens.single_token_activations", _alone),
 )
 RUNS_NOTHING = {  # public names that take a model and do not run it
+    "interventions.bridge_hooks",  # hooks for a bridge, which runs
     *("load_dictionaries", "dictionaries.as_dictionaries", "dictionaries.bind_dictionary"),
     *("dictionaries.coordinates", "benchmark.known_heads", "models.shift", "models.token_mask"),
     *(
