@@ -13,12 +13,13 @@ from circuit_toolkit.activations.cluster import check_client, write_on_workers
 from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.activations.store.fingerprints import inputs_of
 from circuit_toolkit.activations.store.shards import shard_name
-from circuit_toolkit.activations.store.writer import KIND, add_shard, versions
+from circuit_toolkit.activations.store.writer import KIND, add_shard
 from circuit_toolkit.arguments import whole
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.files.folder import ResumableFolder
 from circuit_toolkit.models import Model
+from circuit_toolkit.models.versions import versions
 from circuit_toolkit.progress import Bar
 
 

@@ -1,15 +1,16 @@
 """CircuitLasso on a Dask cluster: workers read shards, and run the pieces of `regressions`.
 
 Who does what and when, and again after a worker died, is left to Dask's scheduler. Arrays and paths
-of files travel; no worker needs the model.
+of files travel; workers need the model for randomised runs alone, and keep what these give.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from circuit_toolkit.activations.store.store import ActivationStore
 from circuit_toolkit.activations.store.writer import KIND
 from circuit_toolkit.cluster import RETRIES, check_seen, same, threads_of
 from circuit_toolkit.features.word_shares import sums_by_word
+from circuit_toolkit.models.on_workers import Sent, on_workers, whole_worker
 from circuit_toolkit.sites import Site
 
 Listed = Mapping[str, Any]  # of a manifest
@@ -35,8 +37,32 @@ class OnWorkers:
         if isinstance(acts, ActivationStore):
             check_seen(client, acts.folder / KIND.manifest, ", or pass store.load()")
         self.client, self.acts, self.progress = client, acts, progress
+        self._held = ExitStack()
         self.parts: list[Any] = []  # futures of rows, in the order of the prompts
         self.ends = np.zeros(1, int)  # where they begin and end
+
+    def __enter__(self) -> Self:
+        """Return itself, which may come to hold a model on the workers."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Have the workers let go of it."""
+        self._held.close()
+
+    def take(self, parts: list[Any], sizes: list[int]) -> None:
+        """Fit other rows, in parts of these sizes."""
+        self.parts, self.ends = parts, np.cumsum([0, *sizes])
+
+    def with_model(self, piece: Any, holder: Any, each: list[tuple], label: str) -> list[Any]:
+        """Have a piece run on what holds a model, which workers load once, until the fit ends."""
+        assert isinstance(self.acts, ActivationStore)
+        folder = self.acts.folder.resolve()
+        held = self._held.enter_context(on_workers(self.client, holder, holder.model, folder))
+        futures = self.client.map(
+            on_what_is_held, each, piece=piece, sent=held, pure=False, retries=RETRIES
+        )
+        self._show(futures)
+        return futures
 
     def pooled(self, positions: Positions) -> Activations:
         """Reduce to one row a prompt, as `Activations.pooled`; workers keep the rows, too."""
@@ -115,6 +141,12 @@ class OnWorkers:
             from IPython.display import display
 
             display(bar)
+
+
+def on_what_is_held(args: tuple, piece: Any, sent: Sent) -> Any:
+    """Run a piece on a model that this worker loads once."""
+    with whole_worker():
+        return piece(sent.value, *args)
 
 
 def pooled(path: Path, shard: Listed, settings: Listed, positions: Positions) -> Activations:

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from torch import Tensor
 
 from circuit_toolkit.activations.activations import Activations
 from circuit_toolkit.circuit_lasso.randomised_runs import (
     asked,
+    by_place,
+    drawn,
+    followed,
     logits_of,
-    randomised_runs,
 )
 from circuit_toolkit.circuit_lasso.regressions import Imposed
 from circuit_toolkit.dictionaries import Dictionary, shared_bos
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
-from circuit_toolkit.patching.placed_features import Place, PlacedFeatures
+from circuit_toolkit.patching.placed_features import SIZE, Place, PlacedFeatures
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
+from circuit_toolkit.tasks.prompt_pairs import row_slices
 from circuit_toolkit.tasks.task import trained_on
 
 
@@ -71,18 +76,37 @@ class Answers:
 
 
 def imposed_rows(
-    runs: PlacedFeatures, tokens: list[int], draws: int, seed: int, progress: bool
+    run: Any, runs: PlacedFeatures, tokens: list[int], draws: int, seed: int
 ) -> tuple[Imposed, np.ndarray]:
-    """Return what randomised runs changed, what followed, and by how much logits moved (rows, q).
+    """Return what randomised runs change, (rows, P F) by site, and by how much logits (rows, q).
+
+    `run` makes them, and keeps their rows for the regressions: here or on the workers of a cluster.
+    """
+    units, _, imposed = drawn(runs, draws=draws, seed=seed)
+    slices = list(row_slices(len(runs), SIZE))
+    asked_of = [(units, added[rows], rows, tokens) for added in imposed for rows in slices]
+    found = run.with_model(imposed_part, runs, asked_of, "randomised runs")
+    sizes = [len(added) for _, added, *_ in asked_of]
+    run.take([run.call(itemgetter(0), each) for each in found], sizes)
+    moved = run.collect([run.call(itemgetter(1), each) for each in found])
+    features = _wide(runs, units, by_place(units, torch.cat(imposed)))
+    return Imposed(features, {}), np.concatenate(moved)
+
+
+def imposed_part(
+    runs: PlacedFeatures,
+    units: Mapping[Place, Tensor],
+    added: Tensor,
+    rows: slice,
+    tokens: list[int],
+) -> tuple[Imposed, np.ndarray]:
+    """Make one run of some prompts: what was added and what followed, and the logits (B, q).
 
     Columns of a site are those of `Activations.pooled`: the features at each position in turn.
     """
-    found = randomised_runs(runs, draws=draws, seed=seed, watch=True, progress=progress)
-    imposed = dict(
-        zip(found.units, found.imposed.split([*map(len, found.units.values())], 1), strict=True)
-    )
-    rows = Imposed(_wide(runs, found.units, imposed), _wide(runs, found.units, found.responses))
-    return rows, found.logits[:, tokens].double().cpu().numpy()
+    logits, responses = followed(runs, units, added, rows, watch=True)
+    part = Imposed(_wide(runs, units, by_place(units, added)), _wide(runs, units, responses))
+    return part, logits[:, tokens].double().cpu().numpy()
 
 
 def _wide(

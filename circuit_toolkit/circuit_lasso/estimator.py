@@ -161,8 +161,8 @@ class CircuitLasso:
         dictionaries : dict of Site to Dictionary, optional
             With a model, those of the capture.
         client : dask.distributed.Client, optional
-            Of a cluster whose workers read the store, add up statistics and fit the regressions;
-            the results are the same up to rounding. See docs/scaling.md.
+            Of a cluster whose workers read the store, make the randomised runs, add up statistics
+            and fit the regressions; the results are the same up to rounding. See docs/scaling.md.
         progress : bool
             Whether to show a progress bar, with a client that of Dask.
 
@@ -184,13 +184,20 @@ class CircuitLasso:
             If some solutions are not certified.
         """
         expect(acts, "acts", "Activations", "ActivationStore")
-        design = self._design(target, model, dictionaries, client)
-        run: Any = Here(acts, progress)
+        design = self._design(acts, target, model, dictionaries, client)
+        where: Any = Here(acts, progress)
         if client is not None:
             from circuit_toolkit.circuit_lasso.cluster import OnWorkers
 
-            run = OnWorkers(client, acts, progress)
-        rows = run.pooled(self.positions)
+            where = OnWorkers(client, acts, progress)
+        with where as run:
+            return self._fitted(run, design, target, labels, model, dictionaries)
+
+    def _fitted(
+        self, run: Any, design: str, target: Any, labels: Any, model: Any, dictionaries: Any
+    ) -> LassoFit:
+        """Fit what `run` has, where it has it."""
+        acts, rows = run.acts, run.pooled(self.positions)
         name, y, is_label = _target(rows, target)
         if labels is None:
             pooled = acts.settings.get("positions") == "mean"
@@ -210,8 +217,7 @@ class CircuitLasso:
             answers = Answers.of(model, known, target, rows)
             if randomised:
                 runs = PlacedFeatures.of(model, known, target, rows.settings["positions"])
-                samples, Y = imposed_rows(runs, answers.tokens, self.draws, self.seed, progress)
-                run.take(samples, len(Y))
+                samples, Y = imposed_rows(run, runs, answers.tokens, self.draws, self.seed)
                 of_sample, reads = np.tile(fold[: len(target)], self.draws), "jointly"
             elif len(answers.tokens) > 2:
                 Y = answers.logits
@@ -247,20 +253,25 @@ class CircuitLasso:
             references=None if answers is None else answers.references,
         )
 
-    def _design(self, target: Any, model: Any, dictionaries: Any, client: Any) -> str:
+    def _design(self, acts: Any, target: Any, model: Any, dictionaries: Any, client: Any) -> str:
         """Return the design, and refuse what does not go with it."""
         if model is not None:
             expect(model, "model", "Model")
             if dictionaries is None:
                 raise InputError("With a model pass dictionaries=, those of the capture.")
-        runs = model is not None and isinstance(target, Task) and client is None
-        runs = runs and self.positions != "mean"
+        runs = model is not None and isinstance(target, Task) and self.positions != "mean"
         design = self.design or ("randomised" if runs else "observational")
         if design == "randomised" and not runs:
             raise InputError(
-                "The randomised design runs the model on a task, in this process, and ablates at "
-                "tokens: fit(acts, task, model=..., dictionaries=...), without a client, at other "
-                "positions than 'mean'. Or use CircuitLasso(design='observational')."
+                "The randomised design runs the model on a task, and ablates at tokens: fit(acts, "
+                "task, model=..., dictionaries=...), at other positions than 'mean'. Or use "
+                "CircuitLasso(design='observational')."
+            )
+        if design == "randomised" and client is not None and isinstance(acts, Activations):
+            raise InputError(
+                "On a cluster the randomised design needs a folder that all workers see, from "
+                "which they read the model: pass the store of capture(..., store=...). Or use "
+                "CircuitLasso(design='observational')."
             )
         return design
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from circuit_toolkit.arguments import number, whole
 from circuit_toolkit.models import LOGITS, Model, run
 from circuit_toolkit.patching.placed_features import SIZE, Place, PlacedFeatures
+from circuit_toolkit.progress import Bar
 from circuit_toolkit.tasks import Task
 from circuit_toolkit.tasks.prompt_pairs import row_slices, rows_of, tokenized_pairs
 
@@ -31,7 +32,50 @@ class RandomisedRuns(NamedTuple):
     change: Tensor  # (n, p), what an ablation adds to them
     imposed: Tensor  # (d n, p), what was added in each run
     logits: Tensor  # (d n, V), changes of the logits at the last token
-    responses: Mapping[Place, Tensor]  # (d n, p) of a later place, changes of its features
+
+
+class Drawn(NamedTuple):
+    """What randomised runs are to change."""
+
+    units: Mapping[Place, Tensor]  # features that an ablation changes, p in all
+    change: Tensor  # (n, p), what an ablation adds to them
+    imposed: list[Tensor]  # (n, p) of each draw, what is added
+
+
+def drawn(
+    runs: PlacedFeatures, *, draws: int = DRAWS, share: float = SHARE, seed: int = 0
+) -> Drawn:
+    """Draw for every prompt, so many times, a random share of its features."""
+    draws, rng = whole(draws, "draws", 1), torch.Generator().manual_seed(whole(seed, "seed", 0))
+    share = number(share, "share", 0, 1, open_low=True)
+    units = {place: torch.as_tensor(each) for place, each in runs.active().items()}
+    change = torch.cat(
+        [(runs.reference[at] - runs.acts[at])[:, each] for at, each in units.items()], 1
+    )
+    bits = (torch.rand(change.shape, generator=rng) < share for _ in range(draws))
+    return Drawn(units, change, [change * each.to(change) for each in bits])
+
+
+def by_place(units: Mapping[Place, Tensor], columns: Tensor) -> dict[Place, Tensor]:
+    """Take columns of all features (B, p) apart."""
+    return dict(zip(units, columns.split([*map(len, units.values())], 1), strict=True))
+
+
+def followed(
+    runs: PlacedFeatures,
+    units: Mapping[Place, Tensor],
+    added: Tensor,
+    rows: slice,
+    *,
+    watch: bool = False,
+) -> tuple[Tensor, dict[Place, Tensor]]:
+    """Run some prompts with something added (B, p): changes of the logits (B, V).
+
+    With `watch` also of the features of later sites, before anything is added there.
+    """
+    logits, seen = runs.adding(by_place(units, added), units, rows, watch=watch)
+    responses = {at: values - runs.acts[at][rows][:, units[at]] for at, values in seen.items()}
+    return logits - runs.logits.float()[rows], responses
 
 
 def randomised_runs(
@@ -40,35 +84,16 @@ def randomised_runs(
     draws: int = DRAWS,
     share: float = SHARE,
     seed: int = 0,
-    watch: bool = False,
     progress: bool = False,
 ) -> RandomisedRuns:
-    """Run every prompt so many times, each with a random share of its features ablated.
-
-    With `watch` features of later sites are read before anything is added there.
-    """
-    draws, rng = whole(draws, "draws", 1), torch.Generator().manual_seed(whole(seed, "seed", 0))
-    share = number(share, "share", 0, 1, open_low=True)
-    units = {place: torch.as_tensor(each) for place, each in runs.active().items()}
-    change = torch.cat(
-        [(runs.reference[at] - runs.acts[at])[:, each] for at, each in units.items()], 1
-    )
-    sizes = [len(each) for each in units.values()]
-    base = runs.logits.float()
-    imposed, logits = [], []
-    responses: dict[Place, list[Tensor]] = {}
-    for _ in row_slices(draws, 1, progress, "randomised runs"):
-        bits = torch.rand(change.shape, generator=rng) < share
-        imposed.append(change * bits.to(change))
-        for rows in row_slices(len(runs), SIZE):
-            added = dict(zip(units, imposed[-1][rows].split(sizes, 1), strict=True))
-            found, seen = runs.adding(added, units, rows, watch=watch)
-            logits.append(found - base[rows])
-            for place, values in seen.items():
-                there = runs.acts[place][rows][:, units[place]]
-                responses.setdefault(place, []).append(values - there)
-    followed = {place: torch.cat(parts) for place, parts in responses.items()}
-    return RandomisedRuns(units, change, torch.cat(imposed), torch.cat(logits), followed)
+    """Run every prompt so many times, each with a random share of its features ablated."""
+    units, change, imposed = drawn(runs, draws=draws, share=share, seed=seed)
+    logits = [
+        followed(runs, units, added[rows], rows)[0]
+        for added in Bar(imposed, "randomised runs", shown=progress)
+        for rows in row_slices(len(runs), SIZE)
+    ]
+    return RandomisedRuns(units, change, torch.cat(imposed), torch.cat(logits))
 
 
 def asked(gradient: Tensor) -> Tensor:

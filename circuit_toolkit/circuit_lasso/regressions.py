@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -114,16 +114,26 @@ class Here:
         self.parts: list[Any] = []
         self.ends = np.zeros(1, int)
 
+    def __enter__(self) -> Self:
+        """Return itself: nothing is held that has to be let go of."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""
+
     def pooled(self, positions: Positions) -> Activations:
         """Reduce to one row a prompt; of a store one shard at a time is in memory."""
         rows = self.acts.pooled(positions)
         self.parts, self.ends = [rows], np.array([0, rows.n_prompts])
         return rows
 
-    def take(self, rows: Any, n: int) -> Any:
-        """Fit n other rows."""
-        self.parts, self.ends = [rows], np.array([0, n])
-        return rows
+    def take(self, parts: list[Any], sizes: list[int]) -> None:
+        """Fit other rows, in parts of these sizes."""
+        self.parts, self.ends = parts, np.cumsum([0, *sizes])
+
+    def with_model(self, piece: Any, holder: Any, each: list[tuple], label: str) -> list[Any]:
+        """Run a piece on what holds a model, once for each set of further arguments."""
+        return [piece(holder, *args) for args in Bar(each, label, shown=self.progress)]
 
     def shards(self) -> Iterator[Activations]:
         """Return the activations, a shard at a time."""
@@ -259,7 +269,7 @@ def _warn(paths: list[LassoPath | LogisticPath]) -> None:
             f"{np.count_nonzero(~converged)} of {converged.size} solutions are not certified. See "
             "path.converged; drop sources that are nearly copies.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

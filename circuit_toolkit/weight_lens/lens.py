@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from circuit_toolkit.activations.store.writer import versions
 from circuit_toolkit.arguments import one_of, settings_alone, whole
 from circuit_toolkit.dictionaries import Dictionary
 from circuit_toolkit.dictionaries.directions import encoder_rows, stream_of, unembedding_rows
@@ -25,6 +24,7 @@ from circuit_toolkit.features.descriptions.tables import SiteTables
 from circuit_toolkit.features.descriptions.words import check_language
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.models import Model
+from circuit_toolkit.models.versions import versions
 from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 from circuit_toolkit.weight_lens.one_site import null_generator, tables_of

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -10,15 +11,17 @@ import pytest
 from circuit_toolkit import cluster as sent
 from circuit_toolkit.activations.capturing import capture
 from circuit_toolkit.activations.store import ActivationStore
-from circuit_toolkit.circuit_lasso import cluster, regressions
+from circuit_toolkit.circuit_lasso import cluster, designs, regressions
 from circuit_toolkit.circuit_lasso.cluster import OnWorkers
 from circuit_toolkit.circuit_lasso.estimator import CircuitLasso
 from circuit_toolkit.errors import FileFormatError, InputError, MissingExtra
 from circuit_toolkit.features.labels import feature_labels
 from circuit_toolkit.features.word_shares import word_shares
+from circuit_toolkit.models import on_workers
 from circuit_toolkit.regression import ConvergenceWarning, LassoPath
 from circuit_toolkit.tasks import BUNDLED
 from tests.cluster import a_death, calls_of, count_calls, two_workers
+from tests.killed import contents
 from tests.sinks import with_sinks, without_first
 
 dask = pytest.importorskip("dask.distributed", reason="needs Dask: the extra `scale`")
@@ -244,3 +247,56 @@ def test_words_summed_on_workers_name_what_they_name_here(store, client, tmp_pat
     far = ActivationStore.open(loud.save(tmp_path / "loud"))
     found = word_shares(OnWorkers(client, far, progress=False)).labels()
     assert found == feature_labels(loud) == feature_labels(without_first(store.load()))
+
+
+# Randomised runs, last in this file: workers load the model for them.
+
+
+RANDOMISED = CircuitLasso(positions=("S2", "last"), min_active=5, draws=2, folds=2)
+
+
+@pytest.fixture(scope="module")
+def given(tiny, tiny_saes):
+    return {"model": tiny, "dictionaries": tiny_saes, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def randomised(store, task, given):
+    return RANDOMISED.fit(store, task, **given)
+
+
+@pytest.mark.parametrize("stage", [None, "followed", "columns"])
+def test_randomised_runs_are_the_local_ones_whoever_dies(
+    client, store, task, given, randomised, stage, monkeypatch, tmp_path
+):
+    """In the midst of a run, and of the regressions, when what it ran is lost and run again."""
+    monkeypatch.setattr(designs, "SIZE", 16)
+    before = contents(store.folder)
+    with ExitStack() as stack:
+        if stage:
+            module = next(each for each in (designs, regressions) if hasattr(each, stage))
+            stack.enter_context(a_death(client, module.__name__, stage, tmp_path / "died"))
+        far = RANDOMISED.fit(store, task, client=client, **given)
+    assert far.settings["design"] == "randomised" and far.settings["reads"] == "jointly"
+    assert_same_fit(far, randomised)
+    np.testing.assert_array_equal(far.gradient, randomised.gradient)
+    assert contents(store.folder) == before
+
+
+def test_a_worker_loads_the_model_for_all_runs_not_for_each(
+    client, store, task, given, monkeypatch
+):
+    """Once; or twice, where Dask dropped a copy that nobody waited for."""
+    monkeypatch.setattr(designs, "SIZE", 16)
+    client.run(count_calls, on_workers.__name__, "put_together")
+    RANDOMISED.fit(store, task, client=client, **given)
+    loads = client.run(calls_of, on_workers.__name__)
+    assert set(loads.values()) <= {0, 1, 2} and sum(loads.values()) < 8, loads
+
+
+def test_randomised_runs_want_a_store_on_a_cluster(client, store, task, given):
+    with pytest.raises(InputError, match="pass the store of capture.*observational"):
+        RANDOMISED.fit(store.load(), task, client=client, **given)
+    plain = replace(RANDOMISED, design="observational")
+    far = plain.fit(store.load(), task, client=client, **given)
+    assert far.settings["design"] == "observational"

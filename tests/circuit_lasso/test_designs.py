@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import Lasso
 
 import circuit_toolkit as ct
-from circuit_toolkit.circuit_lasso.randomised_runs import randomised_runs
+from circuit_toolkit.circuit_lasso.randomised_runs import drawn, followed
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.patching.placed_features import PlacedFeatures
 
@@ -214,14 +214,15 @@ def test_responses_are_what_follows_minus_what_was(demo, saes, task):
     """Every feature of the first site ablated, by `intervene`, which knows nothing of the runs."""
     few = task.subset(6)
     runs = PlacedFeatures.of(demo, saes, few, ["last"])
-    found = randomised_runs(runs, draws=1, share=1.0, watch=True)
+    units, _, [added] = drawn(runs, draws=1, share=1.0)
+    _, responses = followed(runs, units, added, slice(0, 6), watch=True)
     first, second = SITES
-    units = found.units[first, "last"].numpy()
-    changes = ct.resample(first, features=units, positions="last")
+    ablated = units[first, "last"].numpy()
+    changes = ct.resample(first, features=ablated, positions="last")
     given = {"dictionaries": saes, "read": [second], "progress": False}
     after = ct.intervene(demo, few, changes, **given).activations[second][0][:, -1]
-    later = found.units[second, "last"]
+    later = units[second, "last"]
     moved = (saes[second].encode(after) - runs.acts[second, "last"])[:, later]
     assert moved.abs().max() > 1
     # the same runs in another order of operations: float32
-    torch.testing.assert_close(found.responses[second, "last"], moved, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(responses[second, "last"], moved, rtol=1e-3, atol=1e-3)

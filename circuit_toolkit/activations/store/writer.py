@@ -14,6 +14,7 @@ from circuit_toolkit.activations.store.shards import AGAIN, shard_name, widths, 
 from circuit_toolkit.errors import FileFormatError, InputError
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.files.folder import FolderKind, ResumableFolder, replacing, written
+from circuit_toolkit.models.versions import versions
 from circuit_toolkit.sites import Site
 
 KIND = FolderKind("activations", "circuit_toolkit.activations", 1, AGAIN, listing="shards")
@@ -65,13 +66,3 @@ def save_activations(acts: Activations, path: str | os.PathLike) -> Path:
         for index, start in enumerate(starts):
             add_shard(there, index, acts.part(start, start + step))
     return resolved(path)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what makes activations."""
-    from importlib.metadata import version
-
-    from circuit_toolkit import __version__
-
-    names = ("torch", "transformers", "nnsight", "sae_lens")
-    return {"circuit_toolkit": __version__, **{name: version(name) for name in names}}

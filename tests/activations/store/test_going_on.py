@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from circuit_toolkit import capture
-from circuit_toolkit.activations.store import ActivationStore, writer
+from circuit_toolkit.activations.store import ActivationStore
 from circuit_toolkit.errors import FileFormatError, InputError, MismatchError
+from circuit_toolkit.models.versions import versions
 from circuit_toolkit.tasks import ioi
 from tests.activations.store.small_store import BATCH, Interruption, contents, shards
 from tests.tiny import random_sae, residual_sites, tiny_model
@@ -88,7 +89,7 @@ def test_other_versions_read_a_store_and_do_not_go_on_with_it(
         stop_after(2)
         to(tmp_path)
     monkeypatch.undo()
-    newer, module = {**writer.versions(), "torch": "9.9"}, sys.modules[capture.__module__]
+    newer, module = {**versions(), "torch": "9.9"}, sys.modules[capture.__module__]
     with monkeypatch.context() as context:
         context.setattr(module, "versions", lambda: newer)
         with pytest.raises(MismatchError, match="torch '2.* there, '9.9' here"):

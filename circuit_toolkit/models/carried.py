@@ -1,4 +1,4 @@
-"""What a capture runs, as it travels to other processes: weights in a file, the rest as bytes.
+"""What holds a model, as it travels to other processes: tensors in a file, the rest as bytes.
 
 It is the very model, also one that was made or changed in memory, with its interventions and
 dictionaries, however large: each process reads the file, and no tensor passes through a scheduler.
@@ -15,25 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circuit_toolkit.activations.capture_plan import CapturePlan
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.files.documents import write_file
+from circuit_toolkit.models.model import Model
 
 Told = tuple[str, bool, str, tuple[int, ...]]  # name, whether a parameter, device, strides
 
 
-def taken_apart(plan: CapturePlan, weights: Path) -> bytes:
-    """Write all tensors of a capture to a file, and return everything else."""
+def taken_apart(value: Any, model: Model, weights: Path) -> bytes:
+    """Write all tensors of what holds a model to a file, and return everything else."""
     from cloudpickle import Pickler  # comes with Dask
     from safetensors.torch import save_file
 
-    if plan.model.remote or hasattr(plan.model.hf, "hf_device_map"):
-        where = "on NDIF" if plan.model.remote else "spread over devices by device_map"
+    if model.remote or hasattr(model.hf, "hf_device_map"):
+        where = "on NDIF" if model.remote else "spread over devices by device_map"
         raise InputError(
-            f"The weights of {plan.model.name} are {where}: a capture on a cluster wants a model "
-            "on one device, load_model(name, device=...). Or leave client= out."
+            f"The weights of {model.name} are {where}: a cluster wants a model on one device, "
+            "load_model(name, device=...). Or leave client= out."
         )
-    kind, found = type(plan.model.nn), _Tensors()
+    kind, found = type(model.nn), _Tensors()
 
     class _Pickler(Pickler):
         def persistent_id(self, value: Any) -> Told | None:  # pyright: ignore
@@ -45,13 +45,13 @@ def taken_apart(plan: CapturePlan, weights: Path) -> bytes:
             return super().reducer_override(obj)
 
     into = io.BytesIO()
-    _Pickler(into, protocol=5).dump(plan)
+    _Pickler(into, protocol=5).dump(value)
     write_file(weights, lambda part: save_file(found.values, part))
     return into.getvalue()
 
 
-def put_together(packed: bytes, weights: Path) -> CapturePlan:
-    """Return the capture that was taken apart, each tensor on the device that it was on."""
+def put_together(packed: bytes, weights: Path) -> Any:
+    """Return what was taken apart, each tensor on the device that it was on."""
     import beartype  # noqa: F401  # before nnsight, as in load_model
     from safetensors import safe_open
 
