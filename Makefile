@@ -28,7 +28,7 @@ BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-oldest test-newest dist real real-test fuzz lab bench lock clean
+.PHONY: help demo test test-oldest test-newest docs dist real real-test fuzz lab bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -68,6 +68,14 @@ fuzz: $(DEV) ## attack files, runs and texts, seeded (20 minutes)
 
 lab: $(INSTALLED) ## open the quickstart in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(LAB_OPTIONS) notebooks/00_quickstart.ipynb
+
+docs: export OMP_NUM_THREADS = 1
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(DEV) ## build the site into build/site; runs each notebook that has changed
+	@$(BIN)/python docs/site/notebooks.py
+	@$(BIN)/python docs/site/gallery.py
+	@$(BIN)/python -m mkdocs build --quiet --strict
+	@echo "build/site/index.html; with search: $(BIN)/python -m http.server --directory build/site"
 
 bench: $(DEV) ## run the benchmarks
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
