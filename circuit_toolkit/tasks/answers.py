@@ -56,7 +56,7 @@ def of_start_years(model: Model, prompts: Sequence[str], years: Sequence[Any]) -
     ends = {} if digits else year_ends(model, splitting)
     found: list[Pair] = []
     for prompt, year in zip(prompts, years, strict=True):
-        start = str(year).strip().zfill(2)
+        start = start_digits(year)
         if start not in YEARS[:-1]:
             found.append(f"{year!r} is no start year from 00 to 98")
         elif not says_start(prompt, start):
@@ -69,6 +69,12 @@ def of_start_years(model: Model, prompts: Sequence[str], years: Sequence[Any]) -
             later = tuple(token for end, token in ends.items() if end > start)
             found.append((later, tuple(token for end, token in ends.items() if end <= start)))
     return found
+
+
+def start_digits(year: Any) -> str:
+    """Return the two digits of a start year that is given by these or by all four."""
+    digits = str(year).strip().zfill(2)
+    return digits[2:] if len(digits) == 4 else digits
 
 
 def says_start(prompt: str, start: str) -> bool:
@@ -105,7 +111,7 @@ def _own(model: Model, prompt: str, ids: tuple[Any, Any], trusted: bool) -> Pair
     sides = []
     for given in ids:
         try:
-            side = tuple(int(each) for each in (given if isinstance(given, list) else [given]))
+            side = tuple(int(each) for each in _listed(given))
         except (TypeError, ValueError):
             return f"{given!r} is no token id"
         for token in side:
@@ -116,6 +122,13 @@ def _own(model: Model, prompt: str, ids: tuple[Any, Any], trusted: bool) -> Pair
                 return f"{token} is {word!r}, which is not in the prompt"
         sides.append(side)
     return sides[0], sides[1]
+
+
+def _listed(given: Any) -> list[Any]:
+    """Return ids as a list: one, several, or several as a cell of CSV holds them, "[1, 2]"."""
+    if isinstance(given, str) and given.strip().startswith("["):
+        return given.strip().strip("[]").split(",")
+    return given if isinstance(given, list) else [given]
 
 
 def _says(prompt: str, word: str) -> int:

@@ -16,7 +16,15 @@ from circuit_toolkit.files.checks import existing_file
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.files.reading import parsed_json, read_json
 from circuit_toolkit.models import Model
-from circuit_toolkit.tasks.answers import Pair, of_ids, of_start_years, of_words, says_start
+from circuit_toolkit.tasks.answers import (
+    Pair,
+    of_ids,
+    of_start_years,
+    of_words,
+    says_start,
+    start_digits,
+)
+from circuit_toolkit.tasks.nested import PARTS, published_columns, with_columns
 from circuit_toolkit.tasks.tokens import next_tokens, unequal_lengths
 
 if TYPE_CHECKING:
@@ -37,6 +45,8 @@ GUESSES = {
         "incorrect",
         "wrong_answer",
         "incorrect_idx",
+        "corrupted_answer_idx",
+        "corrupted_answers_idx",
         "wrong_id",
     ),
     "answer": (
@@ -46,12 +56,14 @@ GUESSES = {
         "correct",
         "correct_answer",
         "correct_idx",
+        "clean_answer_idx",
+        "answers_idx",
         "answer_id",
     ),
 }
 _ROWS = "prompts"  # of a document of auto-circuit
 _JSON_LINES = "Each line is an object of JSON; the name of a table ends in .csv or .tsv."
-YEAR_GUESSES = (*GUESSES["answer"], "start_year", "label")  # where there is no wrong answer
+YEAR_GUESSES = (*GUESSES["answer"], "start_year", "year", "label")  # where there is no wrong answer
 
 
 def from_pairs(
@@ -151,19 +163,27 @@ def from_table(
     `ids`: token ids, which belong to one tokenizer. Where they were guessed, each must be a
     word of its prompt; if they are another tokenizer's, a warning says so and the answers are
     read from the text: of two names "A and B", the one that is said again is wrong.
-    `start_year`: two digits YY of a span from CCYY to CC: all later ends are right, others
-    wrong, by probability. Guessed for a column `label` without a column of wrong answers.
+    `start_year`: two digits YY, or all four, of a span from CCYY to CC: all later ends are right,
+    others wrong, by probability. Guessed for columns such as `label` or `year` without a column of
+    wrong answers.
+
+    Tables of MIB are read as they are, from a file or as `datasets.load_dataset` gives them: its
+    indirect objects, multiple choices and arithmetic, corrupted by the counterfactual that its
+    authors take, or by the one that `corrupted` names, such as `"abc_counterfactual"`. Answers are
+    tokens as they follow the prompt.
 
     Parameters
     ----------
     model : Model
         Whose tokenizer decides what one token is.
     table : str or path, DataFrame, or sequence of dict
-        A file: CSV or TSV with a header if its name ends so, else JSON lines (one object a line);
+        A file: Parquet, or CSV or TSV with a header, if its name ends so, else JSON lines (one
+        object a line);
         `.json` may be one document, a list of rows or, as auto-circuit publishes, an object with
         the rows under `prompts`. Or its rows in hand. Answers in JSON may be lists.
     clean, corrupted, answer, wrong : str, optional
-        Names of the columns. Without a column of corrupted prompts the task has none.
+        Names of the columns; `a.b` is the entry b of a column of objects, `a[b]` the entry of the
+        list a that b numbers. Without a column of corrupted prompts the task has none.
     answers_as : {"text", "ids", "start_year"}, optional
         What the columns of answers hold.
     labels : sequence of str
@@ -176,7 +196,8 @@ def from_table(
         Name of the task; by default that of the file, or `own`.
     bad_rows : {"refuse", "drop"}
         What to do about rows whose answer is not one token. With "drop" they are left out, as
-        are corrupted prompts of another length than their prompt, and a warning counts both;
+        are those without a corrupted prompt, or with one of another length than their prompt, and
+        a warning counts them;
         with "refuse" a bad row is an error, and unequal corrupted prompts are only warned of.
 
     Returns
@@ -197,6 +218,11 @@ def from_table(
         raise InputError(f"{file} has no rows.")
     one_of(bad_rows, "bad_rows", "refuse", "drop")
     one_of(answers_as, "answers_as", None, "text", "ids", "start_year")
+    named = {"clean": clean, "corrupted": corrupted, "answer": answer, "wrong": wrong}
+    named = published_columns(rows[0], named)
+    rows = with_columns(rows, [*named.values(), *labels])
+    clean, corrupted, answer, wrong = (named[part] for part in PARTS)
+    drop = bad_rows == "drop"
     clean_of = _column_of(file, rows, "clean", clean)
     corrupted_of = _column_of(file, rows, "corrupted", corrupted, needed=False)
     wrong_of = _column_of(file, rows, "wrong", wrong, needed=False)
@@ -204,13 +230,17 @@ def from_table(
     for label in labels:
         _column_of(file, rows, "labels", label)
     prompts = _texts(file, rows, clean_of)
-    corrupted_texts = _texts(file, rows, corrupted_of) if corrupted_of else []
+    corrupted_texts = _texts(file, rows, corrupted_of, gaps=drop) if corrupted_of else []
     kind = answers_as or _kind(rows, prompts, answer_of, wrong_of)
     found, warning = _answers(model, file, rows, prompts, answer_of, wrong_of, kind, answers_as)
     if warning:
         warnings.warn(f"{file}: {warning}", UserWarning, stacklevel=2)
     uneven = unequal_lengths(model, prompts, corrupted_texts) if corrupted_texts else []
-    kept, warning = _kept(file, found, uneven, drop=bad_rows == "drop")
+    found = [
+        "it has no corrupted prompt" if corrupted_texts and not corrupted_texts[i] else each
+        for i, each in enumerate(found)
+    ]
+    kept, warning = _kept(file, found, uneven, drop=drop)
     if warning:
         warnings.warn(f"{file}: {warning}", UserWarning, stacklevel=2)
     pairs = [found[i] for i in kept]
@@ -231,8 +261,9 @@ def _rows(table: Any) -> tuple[Sequence[Row], str, str]:
     """Rows of a file or in hand, what errors call them, and a name for the task."""
     if isinstance(table, str | os.PathLike):
         path = resolved(table)
-        existing_file(path, "Pass a table of prompts: .csv, .tsv, or JSON lines.")
-        rows = (_csv_rows if path.suffix in (".csv", ".tsv") else _json_rows)(path)
+        existing_file(path, "Pass a table of prompts: .csv, .tsv, .parquet, or JSON lines.")
+        readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
+        rows = readers.get(path.suffix, _json_rows)(path)
         return rows, path.name, path.stem
     given = table.to_dict("records") if hasattr(table, "columns") else table
     rows = [*given] if isinstance(given, Iterable) else [given]
@@ -265,6 +296,17 @@ def _csv_rows(path: Path) -> list[Row]:
                 "or line breaks belong in quotes."
             )
     return rows
+
+
+def _parquet_rows(path: Path) -> list[Row]:
+    """Rows of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise FileFormatError(f"{path.name} is no readable Parquet file: {error}.") from error
 
 
 def _json_rows(path: Path) -> list[Row]:
@@ -327,19 +369,19 @@ def _column_of(
     return given
 
 
-def _texts(file: str, rows: Sequence[Row], column: str) -> list[str]:
-    """Prompts of a column, each a text with words in it and no space at its end."""
+def _texts(file: str, rows: Sequence[Row], column: str, *, gaps: bool = False) -> list[str]:
+    """Prompts of a column, each a text with words in it; with gaps, empty where there is none."""
     for i, row in enumerate(rows, start=1):
         text = row.get(column)
-        if not isinstance(text, str) or not text.strip():
+        if not (gaps and text is None) and (not isinstance(text, str) or not text.strip()):
             raise InputError(f"{file}, row {i}: {column!r} must be a text, got {text!r}.")
-    return [row[column] for row in rows]
+    return [row.get(column) or "" for row in rows]
 
 
 def _kind(rows: Sequence[Row], prompts: Sequence[str], answer: str, wrong: str) -> str:
     """Return what the column of answers holds, by its name and the prompts."""
     if not wrong:
-        years = (str(row[answer]).strip().zfill(2) for row in rows)
+        years = (start_digits(row[answer]) for row in rows)
         if any(says_start(prompt, year) for prompt, year in zip(prompts, years, strict=True)):
             return "start_year"
     return "ids" if answer.endswith(("_id", "_ids", "_idx")) else "text"

@@ -18,6 +18,7 @@ from circuit_toolkit.tasks.chat import as_chat
 from circuit_toolkit.tasks.hub import from_hub
 from circuit_toolkit.tasks.performance import performance, solved_by
 from circuit_toolkit.tasks.tables import Metric, from_pairs, from_table
+from circuit_toolkit.tasks.token_tables import from_tokens
 
 Split = Literal["training", "held-out"]
 MOST = 20_000  # prompts that a circuit remembers having been learnt on
@@ -78,6 +79,7 @@ class Task:
 
     from_pairs = classmethod(from_pairs)
     from_table = classmethod(from_table)
+    from_tokens = classmethod(from_tokens)
     from_hub = classmethod(from_hub)
     as_chat = as_chat
     performance = performance

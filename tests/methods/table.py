@@ -469,6 +469,7 @@ RUNS_NOTHING = {  # public names that take a model and do not run it
         "Task.from_hub",
         "Task.from_pairs",
         "Task.from_table",
+        "Task.from_tokens",
         "tasks.agreement",
         "tasks.bios",
     ),
