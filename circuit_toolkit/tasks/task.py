@@ -364,5 +364,6 @@ def seen_in(task: Task, trained: Mapping[str, Any] | None) -> int | None:
     return sum(_digest(text) in known for text in task.clean) if known else None
 
 
-def _digest(text: str) -> str:
+def _digest(prompt: Any) -> str:
+    text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))  # of token ids
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -189,6 +189,11 @@ def test_the_tensors_of_acdc(demo):
     assert len(made) == len(rows) >= 2 and made.metric == part.metric
     found, expected = ct.eap(demo, made), ct.eap(demo, part)
     np.testing.assert_allclose(found.edges["weight"], expected.edges["weight"], rtol=0, atol=1e-6)
+    saes = {site: each for site, each in ct.load_dictionaries(demo).items() if site.layer == 3}
+    acts = ct.capture(demo, saes, made, progress=False)
+    assert acts.tokens[0][-1] == demo.word(int(clean[0, -1])) and acts.n_prompts == 2 * len(made)
+    heads = ct.find_heads(demo, made, made, max_heads=2, random_sets=2, progress=False)
+    assert heads.evidence["ablation"]["evaluated_on"]["seen"] == len({*made.clean})
     alone = Task.from_tokens(demo, clean, None, answers, wrong)
     assert alone.corrupted == ()
     for bad, message in [
