@@ -14,7 +14,13 @@ from circuit_toolkit.dictionaries.dictionary import BY_INPUT, Dictionary
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.devices import plain
-from circuit_toolkit.models.weights import factor_of, in_block, norm_weight, output_matrix
+from circuit_toolkit.models.weights import (
+    expect_weights,
+    factor_of,
+    in_block,
+    norm_weight,
+    output_matrix,
+)
 from circuit_toolkit.sites import Site
 
 STREAM = ("resid_pre", "resid_mid", "resid_post")
@@ -129,8 +135,7 @@ def decoder_rows(model: Model, dictionary: Dictionary) -> Tensor:
 def embedding_rows(model: Model, tokens: Tensor | None = None) -> Tensor:
     """Return what tokens put on the stream by themselves, positions left out."""
     module = model.hf.get_submodule(model.architecture.embed)
-    if model.remote:
-        raise InputError("The weights of this model are not here: load it without remote=True.")
+    expect_weights(model)
     if tokens is None:
         tokens = torch.arange(model.d_vocab)
     factor = factor_of(model, model.architecture.embed_factor)
@@ -140,6 +145,7 @@ def embedding_rows(model: Model, tokens: Tensor | None = None) -> Tensor:
 @torch.no_grad()
 def unembedding_rows(model: Model, *, final_norm: bool = True) -> Tensor:
     """Return what each logit reads of the last stream."""
+    expect_weights(model)
     head = model.hf.get_output_embeddings()
     rows = plain(head.weight.detach(), model.device)  # type: ignore[union-attr]
     rows = rows / factor_of(model, model.architecture.logit_divisor)

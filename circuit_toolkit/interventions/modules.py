@@ -15,6 +15,7 @@ from circuit_toolkit.interventions.circuit_changes import Ablate
 from circuit_toolkit.interventions.writing import What, writing
 from circuit_toolkit.models import Model
 from circuit_toolkit.models.module_hooks import module_hooks
+from circuit_toolkit.models.weights import expect_weights
 from circuit_toolkit.models.wrapped import bridges_in
 from circuit_toolkit.tasks import Task
 
@@ -79,7 +80,9 @@ def hooked(
     ...     module(**inputs).logits.shape[0]
     1
     """
-    module = model.hf if module is None else module
+    if module is None:
+        expect_weights(model)
+        module = model.hf
     if not isinstance(module, nn.Module) or bridges_in(module):
         raise InputError(
             f"module must be a module of transformers, got {described(module)}. Of another tool's "

@@ -10,6 +10,7 @@ import torch
 from circuit_toolkit.models.model import Batch, Model
 from circuit_toolkit.models.ports import alone
 from circuit_toolkit.models.tracing import LOGITS, run
+from circuit_toolkit.models.weights import expect_weights
 from circuit_toolkit.progress import Bar
 
 
@@ -27,6 +28,7 @@ def continued(
     A model without interventions keeps keys and values; one with some runs the whole text anew,
     since what is done to its last token is not done to that token later on.
     """
+    expect_weights(model)
     rng = torch.Generator().manual_seed(seed)
     ids, mask = start.ids, start.mask
     over = torch.zeros(len(ids), dtype=torch.bool)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from circuit_toolkit.models.devices import plain
 from circuit_toolkit.models.model import Batch, Model
-from circuit_toolkit.models.weights import factor_of
+from circuit_toolkit.models.weights import expect_weights, factor_of
 
 Edit = Callable[[Tensor], Tensor]  # an activation -> what replaces it, of the same shape
 Port = tuple[str, str]  # path of a module; "input", "output", "pattern" or "logits"
@@ -83,6 +83,8 @@ def run_ports(
 
     In blocks of `ungrouped_at` the edits give attention keys and values of every head.
     """
+    if not remote or remote == "local":
+        expect_weights(model)
     ports = _in_order(model, {*edits, *keep})
     # Plain lists, since a remote trace sends along all that its body names.
     modules = [attrgetter(path)(model.nn) if path else model.nn for path, _ in ports]

@@ -26,15 +26,21 @@ def in_block(model: Model, path: str | None, layer: int) -> nn.Module:
     return model.hf.get_submodule(model.architecture.in_block(path, layer))
 
 
+def expect_weights(model: Model) -> None:
+    """Refuse a model of which only the layout is here: a local run would fetch its weights."""
+    if model.remote:
+        raise InputError(
+            f"The weights of {model.name} are not here, only its layout: it was loaded with "
+            "remote=True. On NDIF capture(..., remote=True) reads sites, but not head_out, "
+            "attn_pattern, or attn_z under folded value biases; regressions and head codes take "
+            "what it gives. For all else load the model here: load_model(name)."
+        )
+
+
 def _matrix(model: Model, module: Any) -> Tensor:
     """Weight of a linear map, shape (inputs, outputs); GPT-2's Conv1D holds it that way round."""
     weight = module.weight
-    if weight.is_meta:
-        raise InputError(
-            "The weights of this model are not here, only its layout: it was loaded with "
-            "remote=True. Sites that need weights (head_out, attn_z under folded value biases) "
-            "can be read of a model that is loaded here."
-        )
+    expect_weights(model)
     return plain((weight.T if isinstance(module, nn.Linear) else weight).detach(), model.device)
 
 

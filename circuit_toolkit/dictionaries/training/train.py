@@ -28,6 +28,7 @@ from circuit_toolkit.files.checks import check_folder
 from circuit_toolkit.files.documents import resolved
 from circuit_toolkit.files.folder import check_replaceable, locked
 from circuit_toolkit.models import Model
+from circuit_toolkit.models.weights import expect_weights
 from circuit_toolkit.sites import Site
 
 
@@ -150,8 +151,7 @@ def train_dictionaries(
     {Site(kind='resid_post', layer=2): Dictionary('sae-resid_post-2', sae at ...)}
     """
     expect(model, "model", "Model")
-    if model.remote:
-        raise InputError("Training wants the model here: load_model(name), without remote=True.")
+    expect_weights(model)
     plan = _plan(model, sites, kind)
     k, steps, batch = whole(k, "k", 1), whole(steps, "steps", 1), whole(batch, "batch", 1)
     seed, every = whole(seed, "seed"), whole(checkpoint_every, "checkpoint_every", 1)
