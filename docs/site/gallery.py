@@ -49,6 +49,7 @@ def make() -> None:
 def shown() -> tuple[str, dict[str, bytes]]:
     """Return the circuits as Markdown, and the files that it leads to."""
     import circuit_toolkit as ct
+    from circuit_toolkit.views.graph.header import verdict
 
     parts, files = [""], {}
     for task, question in TASKS.items():
@@ -58,14 +59,14 @@ def shown() -> tuple[str, dict[str, bytes]]:
             parts.append("Not made when this site was built: `make docs` makes it.\n")
             continue
         circuit = ct.Circuit.load(kept / "circuit.json")
-        what, *evidence = circuit.summary()
+        what, said = circuit.summary()[0], verdict(circuit)[1]
         files[f"gallery/{task}.html"] = (kept / "circuit.html").read_bytes()
         files[f"gallery/{task}.svg"] = circuit.to_svg().encode()
         files[f"gallery/{task}.json"] = (kept / "circuit.json").read_bytes()
         parts.append(
             f'<a class="ct-shown" href="gallery/{task}.html">'
             f'<img src="gallery/{task}.svg" alt="{html.escape(what)}"></a>\n\n'
-            f"**{circuit.verdict}**: {html.escape('; '.join(evidence))}\n\n"
+            f"{html.escape(said)}\n\n"
             f"[Open the page](gallery/{task}.html) · [the circuit as a file](gallery/{task}.json)\n"
         )
     return "\n".join(parts), files

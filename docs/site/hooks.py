@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from docs.site import gallery, notebook_pages, notebooks, reference, sources  # noqa: E402
 
+LONG = re.compile(r"(?<!</span><code>)(?<=<code>)[^<>&]{18,}(?=</code>)")  # code in a line
 OUTPUTS: dict[str, list[str]] = {}  # of pages that are notebooks
 
 
@@ -96,7 +98,8 @@ def buttons(name: str, extra: dict) -> str:
 
 
 def on_page_content(content, page, config, files):
-    """Put in what the cells of a notebook showed."""
+    """Let long names in tables break, and put in what the cells of a notebook showed."""
+    content = LONG.sub(lambda found: re.sub(r"(?<=[/_.:(,])(?=\w)", "<wbr>", found[0]), content)
     outputs = OUTPUTS.get(page.file.src_uri)
     if not outputs:
         return content

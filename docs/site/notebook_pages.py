@@ -16,6 +16,7 @@ from urllib.parse import quote
 import nbformat
 
 STILL = "data-ct-still"  # what a panel shows without a kernel: an output before the widget's own
+COLOURED = re.compile(r"#T_[^{]*\{[^}]*background")  # cells of a table of pandas
 MARK = '<div data-output="{}"></div>'
 UNRUN = (
     '!!! note "Shown without outputs"\n'
@@ -65,6 +66,7 @@ def as_html(output: nbformat.NotebookNode) -> str:
         return wrapped(f'<img alt="" src="data:image/png;base64,{picture}">', "nb-figure")
     if "text/html" in data:
         kind = "nb-figure" if STILL in data["text/html"] else "nb-html"
+        kind += " nb-paper" * bool(COLOURED.search(data["text/html"]))
         return data["text/html"].strip() and wrapped(data["text/html"], kind)
     if "application/vnd.jupyter.widget-view+json" in data:
         return ""  # its still picture stands before it

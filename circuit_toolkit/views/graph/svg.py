@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from circuit_toolkit.circuit.circuit import Circuit
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.views.colours import PAPER
@@ -9,6 +11,7 @@ from circuit_toolkit.views.graph.scene import scene_of
 from circuit_toolkit.views.rendering import drawable, render
 
 # Of the usual systems; the first that is there is taken, as browsers do.
+LETTER = 6  # px of a letter of the evidence, which is 12 px high
 FONTS = "Helvetica Neue, Arial, Segoe UI, Roboto, Liberation Sans, Noto Sans, DejaVu Sans"
 
 
@@ -19,7 +22,10 @@ def graph_svg(circuit: Circuit) -> str:
 
 def still(scene: dict) -> str:
     """Draw a scene as SVG."""
-    return drawable(str(render("views/templates/circuit.svg", fonts=FONTS, **scene)))
+    letters = scene["width"] // LETTER
+    evidence = [part for line in scene["header"]["evidence"] for part in wrap(line, letters)]
+    page = render("views/templates/circuit.svg", fonts=FONTS, evidence=evidence, **scene)
+    return drawable(str(page))
 
 
 def graph_png(circuit: Circuit, scale: float) -> bytes:

@@ -29,6 +29,20 @@ def test_the_picture_holds_every_node_and_edge():
     assert "faithfulness 0.81" in "".join(root.itertext())
 
 
+def test_evidence_is_no_wider_than_the_picture():
+    circuit = made_up_circuit(4, 4)
+    found = {"faithfulness": 0.9, "completeness": 0.1, "random_faithfulness": [0.2] * 10}
+    on = {"task": "a name " * 12, "n": 128, "split": "held-out", "seed": 1}
+    where = {"errors": "kept", "ablated_positions": "first, second, last", "evaluated_on": on}
+    root = ElementTree.fromstring(graph_svg(circuit.with_evidence({"ablation": found | where})))
+    lines = [text for text in root.iter(f"{SVG}text") if text.get("x") == "12"][1:]
+    assert len(lines) >= 3 and "random sets" in "".join(line.text for line in lines)
+    widest = max(len(line.text) for line in lines) * 5.8  # px: Arial, 12 px high
+    assert widest < float(root.get("width")) - 12
+    heights = [float(line.get("y")) for line in lines]
+    assert heights == sorted(heights) and len(set(heights)) == len(heights)
+
+
 def test_text_of_others_stays_text():
     circuit = made_up_circuit(4, 4)
     nodes = circuit.nodes.copy()
