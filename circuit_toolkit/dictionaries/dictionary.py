@@ -12,8 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuit_toolkit.arguments import described
+from circuit_toolkit.arguments import described, whole
 from circuit_toolkit.dictionaries.intact import CHECKSUMS, seal
+from circuit_toolkit.dictionaries.neuronpedia import SITE, neuronpedia_id
 from circuit_toolkit.errors import InputError, MismatchError
 from circuit_toolkit.files.folder import replacing
 from circuit_toolkit.models import RAW, Conventions, Model, Shift, shift
@@ -101,6 +102,39 @@ class Dictionary:
     def metadata(self) -> dict[str, Any]:
         """What its `cfg.json` says of its training: `model_name`, `context_size`, ..."""
         return dict(self.sae.cfg.metadata.items())
+
+    @property
+    def neuronpedia_id(self) -> str | None:
+        """Model and source on Neuronpedia, `gpt2-small/3-res-jb`; None where it is not known.
+
+        Known of what sae_lens lists: of its releases, and of folders of Gemma Scope and of
+        circuit-tracer's sets under the names that they have on the hub.
+        """
+        return neuronpedia_id(self)
+
+    def neuronpedia_url(self, feature: int) -> str | None:
+        """Return the address of a feature's page on Neuronpedia; nothing is fetched.
+
+        Parameters
+        ----------
+        feature : int
+            Which one.
+
+        Returns
+        -------
+        str or None
+            None where no page is known, see `neuronpedia_id`.
+
+        Raises
+        ------
+        InputError
+            If there is no such feature.
+        """
+        number = whole(feature, "feature", 0)
+        if number >= self.n_features:
+            raise InputError(f"{self.name!r} has features 0 to {self.n_features - 1}: {number}.")
+        known = self.neuronpedia_id
+        return f"{SITE}/{known}/{number}" if known else None
 
     @property
     def needs_input(self) -> bool:

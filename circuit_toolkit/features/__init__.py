@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy(
         "feature_labels": "labels",
         "how_to_read": "legend",
         "named_features": "labels",
+        "neuronpedia_labels": "neuronpedia",
         "promoted_words": "labels",
         "virtual_weights": "virtual",
     },

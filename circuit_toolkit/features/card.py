@@ -57,7 +57,8 @@ class FeatureCard:
     edges : tuple of dict
         Edges of a circuit: `{"feature", "weight", "label", "direction"}`, which is `in` or `out`.
     settings : dict
-        Model, dictionary and prompts, and the method of the circuit.
+        Model, dictionary and prompts, the method of the circuit, and as `neuronpedia` the address
+        of the feature's page there, where it is known.
     """
 
     name: str
@@ -205,6 +206,7 @@ def feature_card(
         {
             "model": model.name,
             "dictionary": dictionary.name,
+            "neuronpedia": dictionary.neuronpedia_url(index),
             "n_features": dictionary.n_features,
             "task": acts.settings.get("task"),
             "n_prompts": acts.n_prompts,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from circuit_toolkit.arguments import expect
+from circuit_toolkit.dictionaries.neuronpedia import SITE
 from circuit_toolkit.errors import InputError
 from circuit_toolkit.features.card import FeatureCard
 from circuit_toolkit.features.examples import FeatureExamples
@@ -76,8 +77,10 @@ def _told(card: FeatureCard) -> dict[str, Any]:
     effects = [item for side in sides for item in (card.logits or {}).get(side, ())]
     logits = _rows(effects, "value")
     split = len((card.logits or {}).get("promoted", ()))
+    page = card.settings.get("neuronpedia")
     return {
         "card": card,
+        "neuronpedia": page if str(page).startswith(f"{SITE}/") else None,
         "validated": lens.get("validated", bool(words)),
         "words": _alone(words, alone, card.examples.maximum),
         "in_texts": _in_texts(set(alone), card.examples) if alone and card.examples.top else "",
