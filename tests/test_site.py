@@ -4,7 +4,10 @@ import html.parser
 import re
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.parse import unquote, urldefrag
 
 import nbformat
@@ -34,6 +37,11 @@ class Read(html.parser.HTMLParser):
             self.links.append(have["href"])
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Build the site as it is, without running a notebook."""
@@ -55,6 +63,15 @@ def test_it_is_built_and_fetches_nothing(site):
     assert not outside
 
 
+def test_the_reference_says_no_default_that_is_none(site):
+    (page,) = [
+        each for each in site if each.name == "evidence.html" and "packages" not in each.parts
+    ]
+    text = page.read_text(encoding="utf-8")
+    assert "random_sets" in text and "<th>Default</th>" not in text
+    assert "SUFFICIENT</code></td>" not in text  # completeness is documented with faithfulness
+
+
 def test_every_link_leads_to_a_page_and_a_place_in_it(site):
     broken, followed = [], 0
     for page, read in site.items():
@@ -67,6 +84,24 @@ def test_every_link_leads_to_a_page_and_a_place_in_it(site):
             broken += [] if there else [(page.name, link)]
             followed += 1
     assert not broken and followed > 1000
+
+
+@pytest.mark.browser
+def test_pages_fit_a_narrow_screen_and_raise_nothing(site, page):
+    folder = next(each.parent for each in site if each.name == "start.html")
+    said: list[str] = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("response", lambda got: said.extend([got.url] if got.status >= 400 else []))
+    page.set_viewport_size({"width": 420, "height": 800})
+    quiet = partial(Quiet, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), quiet) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("index", "comparison", "api/models", "tutorials/00_quickstart", "results"):
+            page.goto(f"http://127.0.0.1:{server.server_port}/{name}.html")
+            page.locator(".md-content h1").wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 420, name
+        server.shutdown()
+    assert not said
 
 
 def test_what_cells_showed_is_on_the_page(tmp_path):
@@ -94,6 +129,19 @@ def test_what_cells_showed_is_on_the_page(tmp_path):
     assert still in content and content.count('class="jp-OutputArea-child"') == 5
     assert '"name": "<\\/script>"' in content and content.count("</script>") == 1
     assert "data:image/png;base64,aGk=" in content and "<pre>&lt;Task&gt;</pre>" in content
+
+    states = {
+        "a": {"_model_name": "VBoxModel", "children": ["IPY_MODEL_b", "IPY_MODEL_c"]},
+        "b": {"_model_name": "ButtonModel", "description": "Next"},
+        "c": {"_model_name": "HTMLModel", "value": "<p>the card</p>"},
+    }
+    state = {"state": {name: {"state": each} for name, each in states.items()}}
+    book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
+    view = {"data": {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}}}
+    cell.outputs = [nbformat.v4.new_output("display_data", **view)]
+    nbformat.write(book, tmp_path / "panel.ipynb")
+    (shown,) = page(tmp_path / "panel.ipynb", real=False)[1]
+    assert "<p>the card</p>" in shown and "Next" not in shown
 
     cell.outputs = []
     nbformat.write(book, tmp_path / "not_run.ipynb")

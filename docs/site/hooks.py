@@ -14,7 +14,8 @@ sys.path.insert(0, str(ROOT))
 
 from docs.site import gallery, notebook_pages, notebooks, reference, sources  # noqa: E402
 
-LONG = re.compile(r"(?<!</span><code>)(?<=<code>)[^<>&]{18,}(?=</code>)")  # code in a line
+CODE = re.compile(r"(?<!</span><code>)(?<=<code>)[^<>]+(?=</code>)")  # in a line
+LONG = re.compile(CODE.pattern.replace("[^<>]+", "[^<>&]{18,}"))
 OUTPUTS: dict[str, list[str]] = {}  # of pages that are notebooks
 
 
@@ -99,6 +100,7 @@ def buttons(name: str, extra: dict) -> str:
 
 def on_page_content(content, page, config, files):
     """Let long names in tables break, and put in what the cells of a notebook showed."""
+    content = CODE.sub(lambda found: found[0].replace("\\|", "|"), content)  # as tables write it
     content = LONG.sub(lambda found: re.sub(r"(?<=[/_.:(,])(?=\w)", "<wbr>", found[0]), content)
     outputs = OUTPUTS.get(page.file.src_uri)
     if not outputs:

@@ -16,6 +16,8 @@ from urllib.parse import quote
 import nbformat
 
 STILL = "data-ct-still"  # what a panel shows without a kernel: an output before the widget's own
+VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
 COLOURED = re.compile(r"#T_[^{]*\{[^}]*background")  # cells of a table of pandas
 MARK = '<div data-output="{}"></div>'
 UNRUN = (
@@ -29,6 +31,7 @@ def page(notebook: Path, real: bool) -> tuple[str, list[str]]:
     book = nbformat.read(notebook, as_version=4)
     parts: list[str] = []
     outputs: list[str] = []
+    widgets = book.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
     ran = any(cell.get("outputs") for cell in book.cells)
     for cell in book.cells:
         if cell.cell_type == "markdown":
@@ -36,6 +39,8 @@ def page(notebook: Path, real: bool) -> tuple[str, list[str]]:
             continue
         parts.append(f"```python\n{cell.source}\n```")
         shown = [each for each in map(as_html, cell.outputs) if each]
+        stills = any(STILL in each for each in shown)
+        shown += [] if stills else [each for each in panels(cell.outputs, widgets) if each]
         if shown:
             parts.append(MARK.format(len(outputs)))
             outputs.append(f'<div class="nb-outputs jp-OutputArea">{"".join(shown)}</div>')
@@ -47,7 +52,7 @@ def page(notebook: Path, real: bool) -> tuple[str, list[str]]:
 
 
 def as_html(output: nbformat.NotebookNode) -> str:
-    """Return an output as HTML; progress that is over and widgets without a kernel are empty."""
+    """Return an output as HTML; progress that is over is empty."""
     if output.output_type == "stream":
         kept = re.sub(r"[^\n]*\r(?!\n)", "", output.text)  # bars that were drawn over
         warned = " nb-stderr" if output.name == "stderr" else ""
@@ -68,9 +73,22 @@ def as_html(output: nbformat.NotebookNode) -> str:
         kind = "nb-figure" if STILL in data["text/html"] else "nb-html"
         kind += " nb-paper" * bool(COLOURED.search(data["text/html"]))
         return data["text/html"].strip() and wrapped(data["text/html"], kind)
-    if "application/vnd.jupyter.widget-view+json" in data:
-        return ""  # its still picture stands before it
+    if VIEW in data:
+        return ""  # see panels
     return wrapped(f"<pre>{html.escape(data.get('text/plain', ''))}</pre>", "nb-text")
+
+
+def panels(outputs: list[nbformat.NotebookNode], widgets: dict) -> list[str]:
+    """Return what panels of ipywidgets say, without their controls, which need a kernel."""
+
+    def said(model: str) -> list[str]:
+        state = widgets.get(model, {}).get("state", {})
+        own = [state.get("value")] if state.get("_model_name") == "HTMLModel" else []
+        inner = [each.removeprefix("IPY_MODEL_") for each in state.get("children", [])]
+        return [each for each in own if each] + [text for each in inner for text in said(each)]
+
+    views = [each.data[VIEW]["model_id"] for each in outputs if VIEW in each.get("data", {})]
+    return [wrapped("".join(said(model)), "nb-html ct-panel") for model in views if said(model)]
 
 
 def wrapped(content: str, kind: str) -> str:
