@@ -63,13 +63,14 @@ def test_it_is_built_and_fetches_nothing(site):
     assert not outside
 
 
-def test_the_reference_says_no_default_that_is_none(site):
+def test_the_reference_says_what_the_docstrings_say(site):
     (page,) = [
         each for each in site if each.name == "evidence.html" and "packages" not in each.parts
     ]
     text = page.read_text(encoding="utf-8")
     assert "random_sets" in text and "<th>Default</th>" not in text
     assert "SUFFICIENT</code></td>" not in text  # completeness is documented with faithfulness
+    assert re.search(r"<td>\s*<code>&#39;corrupted&#39;, &#39;mean&#39;</code>", text)
 
 
 def test_every_link_leads_to_a_page_and_a_place_in_it(site):

@@ -100,6 +100,8 @@ def buttons(name: str, extra: dict) -> str:
 
 def on_page_content(content, page, config, files):
     """Let long names in tables break, and put in what the cells of a notebook showed."""
+    if page.file.src_uri.startswith("api/"):
+        content = reference.types(content)
     content = CODE.sub(lambda found: found[0].replace("\\|", "|"), content)  # as tables write it
     content = LONG.sub(lambda found: re.sub(r"(?<=[/_.:(,])(?=\w)", "<wbr>", found[0]), content)
     outputs = OUTPUTS.get(page.file.src_uri)

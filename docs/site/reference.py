@@ -56,6 +56,15 @@ def packages() -> Pages:
     return made
 
 
+def types(content: str) -> str:
+    """Write types as the docstrings do: `ndarray, shape (k,)` is read as a tuple with a call."""
+
+    def plain(found: re.Match[str]) -> str:
+        return found[1] + re.sub(r"\b(shapes?)\(", r"\1 (", found[2]) + found[3]
+
+    return re.sub(r"(<td>\s*<code>)\((.+)\)(</code>\s*</td>)", plain, content)
+
+
 def linked(index: str) -> str:
     """Let each name in the table of docs/api.md lead to its documentation."""
 
