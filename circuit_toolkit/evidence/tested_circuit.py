@@ -29,7 +29,13 @@ from circuit_toolkit.dictionaries.given import as_dictionaries
 from circuit_toolkit.evidence.confirmed_edges import confirm_edges, judged_losses, shares_lost
 from circuit_toolkit.evidence.evaluation import evaluate, expect_better, with_metric
 from circuit_toolkit.models import Model
-from circuit_toolkit.patching.placed_features import Ablation, Place, PlacedFeatures
+from circuit_toolkit.patching.placed_features import (
+    Ablation,
+    Place,
+    PlacedFeatures,
+    expect_positions,
+    named_positions,
+)
 from circuit_toolkit.progress import Bar
 from circuit_toolkit.sites import Site
 from circuit_toolkit.tasks import Task
@@ -74,8 +80,8 @@ def find_circuit(
     held_out : Task, optional
         Other prompts, to test the circuit and its edges on. Without them it stays untested.
     positions : str or sequence of str, optional
-        Positions that the task names, and `last`; by default all of these. Features elsewhere are
-        left alone.
+        Positions that the task names, and `last`; by default all that are tokens of their own on
+        every prompt, of `held_out` too. Features elsewhere are left alone.
     ablation : {"corrupted", "mean"}, optional
         What features outside the circuit are set to: what they are on the corrupted prompt
         (default, where the task has them), or their mean over the prompts.
@@ -124,7 +130,11 @@ def find_circuit(
     began = time.perf_counter()
     known = as_dictionaries(model, dictionaries)
     part = with_metric(task).subset(whole(n_prompts, "n_prompts", 1))
-    held_out = held_out if held_out is None else with_metric(held_out)
+    if held_out is not None:  # before anything long: a circuit is tested at the positions it has
+        held_out = with_metric(held_out)
+        if positions is None:
+            positions = named_positions(part, held_out)
+        expect_positions(held_out, positions)
     goal = number(faithfulness, "faithfulness", 0, 1), number(completeness, "completeness", 0, 1)
     most = (2 if len(known) <= 2 else 1) if max_sites is None else whole(max_sites, "max_sites", 1)
     if len(known) > most:

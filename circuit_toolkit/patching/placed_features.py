@@ -356,33 +356,46 @@ def _read(
     return first, second, third
 
 
-def named_positions(task: Task) -> list[str]:
-    """Return the positions that a task names, each a token of its own, and `last`."""
-    ends = {"last": (-1,) * len(task), **task.positions}
+def named_positions(task: Task, *others: Task) -> list[str]:
+    """Return the positions that all tasks name, each a token of its own, and `last`."""
     found: list[str] = ["last"]
     for name in task.positions:
-        if not any(a == b for other in found for a, b in zip(ends[name], ends[other], strict=True)):
+        if all(
+            name in each.positions and not any(_coincide(each, name, other) for other in found)
+            for each in (task, *others)
+        ):
             found.append(name)
     return [*found[1:], "last"]
 
 
-def _where(task: Task, batch: Batch, positions: str | Sequence[str] | None) -> dict[str, Tensor]:
-    """Return the token of every prompt at each position."""
-    names = named_positions(task) if positions is None else positions
-    names = [names] if isinstance(names, str) else list(names)
-    n, length = batch.ids.shape
-    found: dict[str, Tensor] = {}
+def expect_positions(task: Task, positions: str | Sequence[str]) -> list[str]:
+    """Return positions by name; refuse those that are unknown, or the same token somewhere."""
+    names = list(dict.fromkeys([positions] if isinstance(positions, str) else positions))
     for name in names:
         known = (*task.positions, "last")
         expect_known(name, known, f"Task {task.name!r} names no position {described(name)}")
-        ends = torch.full((n,), -1) if name == "last" else torch.tensor(task.positions[name][:n])
-        found[name] = (length + ends).to(batch.ids.device)
-    if not found:
+    if not names:
         raise InputError("positions is empty: name at least one.")
-    for one, other in combinations(found, 2):
-        if bool((found[one] == found[other]).any()):
+    for one, other in combinations(names, 2):
+        if _coincide(task, one, other):
             raise InputError(
                 f"On some prompts of {task.name!r}, {one!r} and {other!r} are the same token. "
                 "Leave one of them out."
             )
+    return names
+
+
+def _coincide(task: Task, one: str, other: str) -> bool:
+    ends = {"last": (-1,) * len(task), **task.positions}
+    return any(a == b for a, b in zip(ends[one], ends[other], strict=True))
+
+
+def _where(task: Task, batch: Batch, positions: str | Sequence[str] | None) -> dict[str, Tensor]:
+    """Return the token of every prompt at each position."""
+    names = named_positions(task) if positions is None else expect_positions(task, positions)
+    n, length = batch.ids.shape
+    found: dict[str, Tensor] = {}
+    for name in names:
+        ends = torch.full((n,), -1) if name == "last" else torch.tensor(task.positions[name][:n])
+        found[name] = (length + ends).to(batch.ids.device)
     return found

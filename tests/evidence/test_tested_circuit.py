@@ -201,3 +201,20 @@ def test_what_cannot_be_tested_is_refused(demo, saes, tasks, found):
         find_circuit(demo, saes, flat)
     with pytest.raises(InputError, match="faithfulness must be"):
         find_circuit(demo, saes, tasks[0], faithfulness=2)
+
+
+def test_a_circuit_has_no_position_that_it_cannot_be_tested_at(demo, saes, monkeypatch):
+    """The held-out subjects are the last token of some prompts, those to learn on of none."""
+    task = ct.tasks.agreement(demo, n=64)
+    held_out = ct.tasks.agreement(demo, n=32, seed=1)
+    apart = [i for i, at in enumerate(task.positions["subject"]) if at != -1]
+    task = task.select(apart)
+    assert -1 in held_out.positions["subject"]
+    few = {"max_features": 4, "max_edges": 4, "random_sets": 2, "progress": False}
+    circuit = find_circuit(demo, saes, task, held_out, **few)
+    assert circuit.settings["positions"] == ["last"]
+    monkeypatch.setattr(PlacedFeatures, "of", None)  # nothing is run before it is refused
+    with pytest.raises(InputError, match="'subject' and 'last' are the same token"):
+        find_circuit(demo, saes, task, held_out, positions=["subject", "last"], **few)
+    with pytest.raises(InputError, match="names no position"):
+        find_circuit(demo, saes, task, replace(held_out, positions={}), positions="subject", **few)
