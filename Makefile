@@ -22,8 +22,8 @@ ENDS = $(1)/bin/python -m pip -qq install --upgrade --constraint $(1)/constraint
 PINNED = $(if $(HASHES),--require-hashes --requirement $(1).hashes,--requirement $(1).lock)
 REAL := $(VENV)/.real
 REAL_NOTEBOOK := notebooks/08_real_model.ipynb
-# The quickstart is run whole in JupyterLab by tests/notebooks, where there is a browser.
-IN_LAB := $(if $(wildcard /usr/bin/chromium),--ignore=notebooks/00_quickstart.ipynb)
+# Where there is a browser, tests/notebooks run the quickstart, and what Binder opens, in JupyterLab.
+IN_LAB := $(if $(wildcard /usr/bin/chromium),--ignore=notebooks/00_quickstart.ipynb,binder/explore.ipynb)
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help

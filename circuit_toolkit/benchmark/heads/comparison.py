@@ -186,7 +186,7 @@ def compare_heads(
     }
     if interventions:
         ways["activation patching"] = lambda: scores_of_heads(
-            activation_patching(model, task), shape
+            activation_patching(model, task, batch_size=PATCHED_AT_ONCE), shape
         )
     rows, scores = [], {}
     for name, way in (bar := Bar(ways.items(), shown=progress)):
@@ -207,6 +207,7 @@ def compare_heads(
 
 
 Way = Callable[[], "np.ndarray | None"]
+PATCHED_AT_ONCE = 128  # prompts: of more, the inputs of all heads outgrow a small machine
 
 
 def lead_ways(
