@@ -156,8 +156,11 @@ def test_what_cells_showed_is_on_the_page(tmp_path):
 
 
 def test_buttons_stand_where_the_project_has_an_address():
-    from docs.site.hooks import buttons
+    from docs.site.hooks import buttons, panel_button
 
+    assert panel_button({"project": ""}) == ""
+    landing = panel_button({"project": "owner/name", "branch": "dev"})
+    assert "/v2/gh/owner/name/dev?urlpath=lab/tree/binder/explore.ipynb)" in landing
     assert "binder" not in buttons("00_quickstart", {"project": ""}).lower()
     shown = buttons("00_quickstart", {"project": "owner/name", "branch": "main"})
     assert "/v2/gh/owner/name/main?urlpath=lab/tree/notebooks/00_quickstart.ipynb" in shown

@@ -79,6 +79,8 @@ def on_page_markdown(markdown, page, config, files):
     if address == "gallery.md":
         return markdown + gallery.shown()[0]
     text = sources.relinked(markdown, address)
+    if address == "start.md":
+        return f"{text}{panel_button(config.extra)}"
     if address in OUTPUTS:
         title, _, rest = text.partition("\n")
         text = f"{title}\n\n{buttons(Path(address).stem, config.extra)}\n{rest}"
@@ -90,12 +92,26 @@ def buttons(name: str, extra: dict) -> str:
     links = [f"[Download the notebook]({name}.ipynb){{ .md-button }}"]
     if project := extra.get("project"):
         file, branch = f"notebooks/{name}.ipynb", extra.get("branch") or "main"
-        binder = f"https://mybinder.org/v2/gh/{project}/{branch}?urlpath=lab/tree/{file}"
+        binder = binder_address(file, extra)
         colab = f"https://colab.research.google.com/github/{project}/blob/{branch}/{file}"
         links += [f"[Open in Binder]({binder}){{ .md-button }}"]
         links += [f"[Open in Colab]({colab}){{ .md-button }}"]
         links += [f"<br>In Colab run `!pip install git+https://github.com/{project}` first."]
     return " ".join(links) + "\n"
+
+
+def panel_button(extra: dict) -> str:
+    """Return what opens the panel with nothing installed, where the project has an address."""
+    if not extra.get("project"):
+        return ""
+    address = binder_address("binder/explore.ipynb", extra)
+    return f"\n[Open the panel in Binder]({address}){{ .md-button .md-button--primary }}\n"
+
+
+def binder_address(file: str, extra: dict) -> str:
+    """Return the address at which Binder opens a file of the project."""
+    branch = extra.get("branch") or "main"
+    return f"https://mybinder.org/v2/gh/{extra['project']}/{branch}?urlpath=lab/tree/{file}"
 
 
 def on_page_content(content, page, config, files):
