@@ -22,7 +22,7 @@ def graph_svg(circuit: Circuit) -> str:
 
 def still(scene: dict) -> str:
     """Draw a scene as SVG."""
-    letters = scene["width"] // LETTER
+    letters = int(scene["width"] // LETTER)
     evidence = [part for line in scene["header"]["evidence"] for part in wrap(line, letters)]
     page = render("views/templates/circuit.svg", fonts=FONTS, evidence=evidence, **scene)
     return drawable(str(page))

@@ -29,10 +29,11 @@ def test_the_picture_holds_every_node_and_edge():
     assert "faithfulness 0.81" in "".join(root.itertext())
 
 
-def test_evidence_is_no_wider_than_the_picture():
-    circuit = made_up_circuit(4, 4)
+@pytest.mark.parametrize("task", ["a name " * 12, "name" * 60], ids=["words", "one long word"])
+@pytest.mark.parametrize("circuit", [made_up_circuit(4, 4), made_up_attribution()], ids=["", "own"])
+def test_evidence_is_no_wider_than_the_picture(circuit, task):
     found = {"faithfulness": 0.9, "completeness": 0.1, "random_faithfulness": [0.2] * 10}
-    on = {"task": "a name " * 12, "n": 128, "split": "held-out", "seed": 1}
+    on = {"task": task, "n": 128, "split": "held-out", "seed": 1}
     where = {"errors": "kept", "ablated_positions": "first, second, last", "evaluated_on": on}
     root = ElementTree.fromstring(graph_svg(circuit.with_evidence({"ablation": found | where})))
     lines = [text for text in root.iter(f"{SVG}text") if text.get("x") == "12"][1:]
