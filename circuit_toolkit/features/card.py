@@ -251,7 +251,12 @@ def _label_of(labels: Labels, site: Site, index: int) -> str:
 def _logit_effects(
     model: Model, dictionary: Dictionary, index: int, n: int = 10
 ) -> dict[str, Any] | None:
-    """Tokens that one unit promotes and suppresses; None where it does not reach the stream."""
+    """Tokens that one unit promotes and suppresses.
+
+    None where it does not reach the stream, or the weights of the model are not here.
+    """
+    if model.remote:
+        return None
     try:
         row = decoder_rows(model, dictionary)[index]
     except InputError:

@@ -13,7 +13,7 @@ from circuit_toolkit.errors import InputError
 from tests.methods.cases import random_case
 from tests.methods.table import METHODS, begin
 
-RUN_NO_MODEL = {"capture", "attribution_graph written and read"}  # as the table calls them
+RUN_NO_MODEL = {"capture", "attribution_graph written and read", "feature_card"}  # as called there
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +39,9 @@ def test_what_needs_weights_is_refused(far, method):
     with pytest.raises(InputError, match="weights of .* are not here.*load_model"):
         method.call(far)
     assert far.model.remote, "its weights were loaded"
+
+
+def test_a_card_has_all_that_needs_no_weights(far):
+    card = ct.feature_card(far.model, far.saes, (far.first, far.unit), far.acts)
+    assert card.logits is None and card.examples.maximum > 0
+    assert "Next tokens" not in card.to_html() and far.model.remote
