@@ -155,6 +155,14 @@ def test_what_cells_showed_is_on_the_page(tmp_path):
         page(tmp_path / "failed.ipynb", real=False)
 
 
+def test_what_a_notebook_showed_names_no_folder_of_the_machine(monkeypatch):
+    from docs.site.notebooks import ROOT, without_home
+
+    monkeypatch.setenv("HOME", "/home/anybody")
+    said = f"lie in '/home/anybody/.cache/smollm2', not in '{ROOT}/out'"
+    assert without_home(said) == "lie in '~/.cache/smollm2', not in 'out'"
+
+
 def test_buttons_stand_where_the_project_has_an_address():
     from docs.site.hooks import buttons, panel_button
 

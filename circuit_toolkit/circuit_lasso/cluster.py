@@ -18,6 +18,7 @@ from circuit_toolkit.activations.activations import MEAN, Activations, Positions
 from circuit_toolkit.activations.store.shards import read_shard, shard_name
 from circuit_toolkit.activations.store.store import ActivationStore
 from circuit_toolkit.activations.store.writer import KIND
+from circuit_toolkit.circuit_lasso.regressions import Parts
 from circuit_toolkit.cluster import RETRIES, check_seen, same, threads_of
 from circuit_toolkit.features.word_shares import sums_by_word
 from circuit_toolkit.models.on_workers import Sent, on_workers, whole_worker
@@ -27,19 +28,18 @@ Listed = Mapping[str, Any]  # of a manifest
 _PIECE = 4 * 2**20  # bytes in one message through the scheduler, which likes them small
 
 
-class OnWorkers:
+class OnWorkers(Parts):
     """Activations as the workers of a cluster read them, and pieces as they run them."""
 
     light = True
 
     def __init__(self, client: Any, acts: Activations | ActivationStore, progress: bool) -> None:
+        super().__init__()  # parts are futures of rows
         self.threads = threads_of(client)
         if isinstance(acts, ActivationStore):
             check_seen(client, acts.folder / KIND.manifest, ", or pass store.load()")
         self.client, self.acts, self.progress = client, acts, progress
         self._held = ExitStack()
-        self.parts: list[Any] = []  # futures of rows, in the order of the prompts
-        self.ends = np.zeros(1, int)  # where they begin and end
 
     def __enter__(self) -> Self:
         """Return itself, which may come to hold a model on the workers."""
@@ -48,10 +48,6 @@ class OnWorkers:
     def __exit__(self, *_: object) -> None:
         """Have the workers let go of it."""
         self._held.close()
-
-    def take(self, parts: list[Any], sizes: list[int]) -> None:
-        """Fit other rows, in parts of these sizes."""
-        self.parts, self.ends = parts, np.cumsum([0, *sizes])
 
     def with_model(self, piece: Any, holder: Any, each: list[tuple], label: str) -> list[Any]:
         """Have a piece run on what holds a model, which workers load once, until the fit ends."""
@@ -68,8 +64,8 @@ class OnWorkers:
         """Reduce to one row a prompt, as `Activations.pooled`; workers keep the rows, too."""
         if isinstance(self.acts, ActivationStore):
             shards = self.acts.manifest["shards"]
-            self.ends = np.cumsum([0, *(shards[name]["prompts"] for name in self._names())])
-            self.parts = self._of_shards(pooled, positions=positions)
+            sizes = [shards[name]["prompts"] for name in self._names()]
+            self.take(self._of_shards(pooled, positions=positions), sizes)
             self._show(self.parts)
             return joined(self.client.gather(self.parts))
         rows = self.acts.pooled(positions)

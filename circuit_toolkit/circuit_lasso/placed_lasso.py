@@ -9,7 +9,8 @@ from circuit_toolkit.circuit_lasso.randomised_runs import (
     DRAWS,
     SHARE,
     asked,
-    randomised_runs,
+    drawn,
+    moved_logits,
 )
 from circuit_toolkit.patching.placed_features import Place, PlacedFeatures
 from circuit_toolkit.regression import GramStatistics, lasso_path
@@ -28,18 +29,18 @@ def randomised_scores(
     progress: bool = False,
 ) -> dict[Place, np.ndarray]:
     """Estimate what ablating each feature takes from the metric, on average; (F,) at each place."""
-    found = randomised_runs(runs, draws=draws, share=share, seed=seed, progress=progress)
-    base = runs.logits.float()
-    moved = [torch.zeros_like(base), *found.logits.split(len(base))]
+    plan = drawn(runs, draws=draws, share=share, seed=seed)
+    logits, base = moved_logits(runs, plan, progress=progress), runs.logits.float()
+    moved = [torch.zeros_like(base), *logits.split(len(base))]
     readout = sum(
         (runs.task.metric_gradient(base + each, range(len(base))) for each in moved), 0 * base
     ) / len(moved)
     tokens = asked(readout)
-    Y = found.logits[:, tokens]
-    slopes = _slopes(found.imposed.cpu().numpy(), Y.cpu().numpy(), strength)
-    lost = -(found.change * (readout[:, tokens] @ torch.as_tensor(slopes.T).to(readout))).mean(0)
+    Y = logits[:, tokens]
+    slopes = _slopes(torch.cat(plan.imposed).cpu().numpy(), Y.cpu().numpy(), strength)
+    lost = -(plan.change * (readout[:, tokens] @ torch.as_tensor(slopes.T).to(readout))).mean(0)
     scores, first = {}, 0
-    for place, units in found.units.items():
+    for place, units in plan.units.items():
         scores[place] = np.zeros(runs.acts[place].shape[1])
         scores[place][units.numpy()] = lost[first : first + len(units)].cpu().numpy()
         first += len(units)

@@ -25,15 +25,6 @@ DRAWS, SHARE = 8, 0.1
 _ASKED = 0.01  # logits that count less in the metric, as a share of the most, are not regressed
 
 
-class RandomisedRuns(NamedTuple):
-    """d draws of n prompts, a draw after the other."""
-
-    units: Mapping[Place, Tensor]  # features that an ablation changes, p in all
-    change: Tensor  # (n, p), what an ablation adds to them
-    imposed: Tensor  # (d n, p), what was added in each run
-    logits: Tensor  # (d n, V), changes of the logits at the last token
-
-
 class Drawn(NamedTuple):
     """What randomised runs are to change."""
 
@@ -78,22 +69,15 @@ def followed(
     return logits - runs.logits.float()[rows], responses
 
 
-def randomised_runs(
-    runs: PlacedFeatures,
-    *,
-    draws: int = DRAWS,
-    share: float = SHARE,
-    seed: int = 0,
-    progress: bool = False,
-) -> RandomisedRuns:
-    """Run every prompt so many times, each with a random share of its features ablated."""
-    units, change, imposed = drawn(runs, draws=draws, share=share, seed=seed)
-    logits = [
-        followed(runs, units, added[rows], rows)[0]
-        for added in Bar(imposed, "randomised runs", shown=progress)
-        for rows in row_slices(len(runs), SIZE)
-    ]
-    return RandomisedRuns(units, change, torch.cat(imposed), torch.cat(logits))
+def moved_logits(runs: PlacedFeatures, plan: Drawn, *, progress: bool = False) -> Tensor:
+    """Run all that was drawn: changes of the logits at the last token, (d n, V)."""
+    return torch.cat(
+        [
+            followed(runs, plan.units, added[rows], rows)[0]
+            for added in Bar(plan.imposed, "randomised runs", shown=progress)
+            for rows in row_slices(len(runs), SIZE)
+        ]
+    )
 
 
 def asked(gradient: Tensor) -> Tensor:

@@ -104,15 +104,26 @@ class Imposed:
     responses: Mapping[Site, sp.csr_array]
 
 
-class Here:
+class Parts:
+    """Rows that are fitted, in parts, each of rows `ends[i]` to `ends[i + 1]`."""
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+        self.ends = np.zeros(1, int)
+
+    def take(self, parts: list[Any], sizes: list[int]) -> None:
+        """Fit rows in parts of these sizes."""
+        self.parts, self.ends = parts, np.cumsum([0, *sizes])
+
+
+class Here(Parts):
     """Activations of this process, where pieces run at once; `OnWorkers` answers to the same."""
 
     threads, light = 1, False
 
     def __init__(self, acts: Any, progress: bool) -> None:
+        super().__init__()
         self.acts, self.progress = acts, progress
-        self.parts: list[Any] = []
-        self.ends = np.zeros(1, int)
 
     def __enter__(self) -> Self:
         """Return itself: nothing is held that has to be let go of."""
@@ -124,12 +135,8 @@ class Here:
     def pooled(self, positions: Positions) -> Activations:
         """Reduce to one row a prompt; of a store one shard at a time is in memory."""
         rows = self.acts.pooled(positions)
-        self.parts, self.ends = [rows], np.array([0, rows.n_prompts])
+        self.take([rows], [rows.n_prompts])
         return rows
-
-    def take(self, parts: list[Any], sizes: list[int]) -> None:
-        """Fit other rows, in parts of these sizes."""
-        self.parts, self.ends = parts, np.cumsum([0, *sizes])
 
     def with_model(self, piece: Any, holder: Any, each: list[tuple], label: str) -> list[Any]:
         """Run a piece on what holds a model, once for each set of further arguments."""

@@ -47,8 +47,13 @@ def run(notebook: Path) -> None:
         old.unlink()
     RUN.mkdir(parents=True, exist_ok=True)
     part = kept(notebook).with_suffix(".part")
-    nbformat.write(book, part)
+    part.write_text(without_home(nbformat.writes(book)), encoding="utf-8")
     part.rename(kept(notebook))
+
+
+def without_home(text: str) -> str:
+    """Name folders of the user and of the project as anybody has them, not as this machine does."""
+    return text.replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
 
 
 def main() -> None:

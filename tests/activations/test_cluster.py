@@ -193,7 +193,8 @@ def plans_alive():
 
 
 def test_a_worker_of_two_threads_uses_both(tiny, tiny_saes, task, local, tmp_path, monkeypatch):
-    seen, plain = [], cluster.captured
+    seen, kept, plain, keep = [], [], cluster.captured, on_workers.memory_kept
+    monkeypatch.setattr(on_workers, "memory_kept", lambda: kept.append(1) or keep())
     monkeypatch.setattr(
         cluster, "captured", lambda *a: seen.append(torch.get_num_threads()) or plain(*a)
     )
@@ -204,7 +205,7 @@ def test_a_worker_of_two_threads_uses_both(tiny, tiny_saes, task, local, tmp_pat
         dask.Client(threads) as client,
     ):
         capture(tiny, tiny_saes, task, store=tmp_path, client=client, **HOW)
-    assert seen == [2] * 8
+    assert seen == [2] * 8 and len(kept) == 8
 
 
 def test_an_error_of_a_worker_comes_as_it_is_and_once(client, tiny, tiny_saes, task, tmp_path):
