@@ -38,7 +38,7 @@ def of_demo(demo, tmp_path_factory):
         return load_model(bridge), bridge
 
 
-@pytest.fixture(scope="module", params=["gpt2", "pythia", "llama", "gemma2", "olmo2"])
+@pytest.fixture(scope="module", params=["gpt2", "pythia", "llama", "gemma2", "olmo2", "granite"])
 def of_family(request, tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -53,7 +53,7 @@ def test_changes_of_every_kind_of_site(of_family, kind):
     change = CHANGES[kind] if kind in CHANGES else ct.scale("attn_pattern 1", 0.5, heads=[1])
     if model.parallel and kind == "resid_mid":
         pytest.skip("a parallel block has no such site")
-    if model.config.model_type == "gemma2" and kind == "logits":
+    if model.config.model_type in ("gemma2", "granite") and kind == "logits":
         with pytest.raises(InputError, match="caps or scales logits behind the last hook"):
             bridge_hooks(model, change, bridge)
         return
