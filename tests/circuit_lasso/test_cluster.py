@@ -297,3 +297,10 @@ def test_randomised_runs_want_a_store_on_a_cluster(client, store, task, given):
     plain = replace(RANDOMISED, design="observational")
     far = plain.fit(store.load(), task, client=client, **given)
     assert far.settings["design"] == "observational"
+
+
+def test_a_fit_that_fails_leaves_no_weights_behind(client, store, task, given):
+    """Not even while its traceback is kept, as a notebook keeps the last one."""
+    with pytest.raises(InputError, match="No feature of .* is active on 9999") as caught:
+        replace(RANDOMISED, min_active=9999).fit(store, task, client=client, **given)
+    assert caught.tb and not [*store.folder.glob(".weights*")]
